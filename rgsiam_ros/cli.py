@@ -1,0 +1,121 @@
+"""`rgsiam`: one program. Replay and bundle commands come with the runtime, the rest with training."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from rgsiam_ros import __version__
+from rgsiam_ros.errors import RgsiamError
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+bundle_app = typer.Typer(no_args_is_help=True, help="Look at and verify bundles.")
+app.add_typer(bundle_app, name="bundle")
+console = Console()
+
+BundlePath = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
+
+TRAINING_COMMANDS = ("train", "export", "evaluate", "town")
+TRAINING_NEEDS = ("torch", "lightning", "timm")
+INSTALL_HINT = "pip install 'rgsiam_ros[training]', or run `make dev` in a clone"
+
+
+@app.callback()
+def program() -> None:
+    """Camera relocalization for ROS 2: train, export, replay."""
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    console.print(__version__)
+
+
+@app.command()
+def replay(
+    bag: Annotated[Path, typer.Argument(help="Folder of a rosbag2 recording.")],
+    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")],
+    out: Annotated[Path, typer.Option(help="Results folder, new.")] = Path("results/replay"),
+    ros: Annotated[bool, typer.Option("--ros", help="Through the real node, over DDS.")] = False,
+    rate: Annotated[float, typer.Option(min=0.05, max=20.0, help="--ros: speed of playing.")] = 1.0,
+    engine: Annotated[str, typer.Option(help="Inference engine.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads, 0: engine's choice.")] = 0,
+    image_topic: Annotated[str | None, typer.Option(help="Image topic of the bag.")] = None,
+    camera_info_topic: Annotated[str | None, typer.Option(help="Camera info topic.")] = None,
+    truth_topic: Annotated[str, typer.Option(help="Topic of true poses, if there is one.")] = (
+        "/ground_truth/odometry"
+    ),
+    base_frame: Annotated[str, typer.Option(help="Vehicle frame to report.")] = "base_link",
+) -> None:
+    """Relocalize a recorded drive and report: offline, or (--ros) through the real node."""
+    from rgsiam_ros.bags import BagTopics
+    from rgsiam_ros.replay.run import ReplayOptions, run_replay
+
+    topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame)
+    options = ReplayOptions(engine=engine, threads=threads, ros=ros, rate=rate, topics=topics)
+    run_replay(bag, bundle, out, options, console)
+
+
+@bundle_app.command("show")
+def bundle_show(path: BundlePath) -> None:
+    """Verify a bundle and print its manifest."""
+    from rgsiam_ros.bundle import Bundle
+    from rgsiam_ros.bundle.writer import dump_manifest
+
+    console.print(escape(dump_manifest(Bundle.load(path).manifest)), highlight=False)
+
+
+@bundle_app.command("verify")
+def bundle_verify(path: BundlePath) -> None:
+    """Check every file of a bundle and start the engine on it."""
+    from rgsiam_ros.relocalizer import Relocalizer
+
+    relocalizer = Relocalizer.from_bundle(path)
+    relocalizer.close()
+    console.print(f"{path} is sound: {relocalizer.manifest.name}, {relocalizer.describe_engine()}")
+
+
+def _register_training() -> None:
+    missing = [name for name in TRAINING_NEEDS if find_spec(name) is None]
+    if not missing:
+        importlib.import_module("rgsiam_training.cli").register(app)
+        return
+    for name in TRAINING_COMMANDS:
+        app.command(
+            name,
+            help=f"Needs the training extra: {INSTALL_HINT}",
+            context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+        )(_refuse(missing))
+
+
+def _refuse(missing: list[str]) -> Callable[[typer.Context], None]:
+    def command(context: typer.Context) -> None:
+        raise RgsiamError(
+            f"`rgsiam {context.info_name}` needs the training extra, which is not installed "
+            f"(missing: {', '.join(missing)}): {INSTALL_HINT}"
+        )
+
+    return command
+
+
+def main() -> None:
+    """Run the program; an error the input caused is one line and exit status 1."""
+    if not sys.argv[1:] or sys.argv[1] in (*TRAINING_COMMANDS, "--help"):
+        _register_training()
+    try:
+        app()
+    except RgsiamError as error:
+        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""The errors a user can cause. Each message says what is wrong, where, and what to do."""
+
+
+class RgsiamError(Exception):
+    """Base of every error that is the input's fault, not the program's."""
+
+
+class BundleError(RgsiamError):
+    """A bundle that cannot be trusted or understood."""
+
+
+class ImageError(RgsiamError):
+    """An image that cannot be decoded or relocalized."""
+
+
+class CameraError(RgsiamError):
+    """A camera model that is invalid or contradicts the image or the bundle."""
+
+
+class EngineError(RgsiamError):
+    """An inference engine that is missing or failed."""
+
+
+class TransformUnavailableError(RgsiamError):
+    """No chain of transforms joins two frames."""
+
+
+class BagError(RgsiamError):
+    """A recording that is missing, damaged, or lacks a topic."""
+
+
+class DatasetError(RgsiamError):
+    """A dataset that is missing, malformed, or holds unusable labels."""
+
+
+class ResultsError(RgsiamError):
+    """A results folder that cannot be written."""
