@@ -1,0 +1,7 @@
+"""Bundles: the only thing that passes from training to the vehicle."""
+
+from rgsiam_ros.bundle.manifest import Manifest
+from rgsiam_ros.bundle.reader import Bundle
+from rgsiam_ros.bundle.writer import write_bundle
+
+__all__ = ["Bundle", "Manifest", "write_bundle"]

@@ -1,0 +1,157 @@
+"""The manifest of a bundle: one validated, typed description of everything in it."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from rgsiam_ros.camera import Camera
+from rgsiam_ros.covariance import check_covariance
+from rgsiam_ros.preprocessing import Preprocessing
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.yaml"
+ABSOLUTE_NAME = "absolute.onnx"
+
+MEBIBYTE = 1024 * 1024
+
+PLACES: dict[str, tuple[str, int]] = {
+    "absolute": (r"absolute\.onnx", 512 * MEBIBYTE),
+    "relative": (r"relative\.onnx", 512 * MEBIBYTE),
+    "map_features": (r"map_features(\.[a-z0-9]+)?\.npz", 2048 * MEBIBYTE),
+    "calibration": (r"calibration\.[a-z0-9]+\.npz", 16 * MEBIBYTE),
+    "golden_images": (r"golden_images\.npz", 64 * MEBIBYTE),
+    "mask": (r"mask\.png", 64 * MEBIBYTE),
+}
+"""Role of a file in a bundle: the names it may have (precision before the ending) and its largest
+size in bytes. Every role but ``absolute`` is optional."""
+
+FrameId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_/.-]{0,127}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Metres = Annotated[float, Field(ge=-1e7, le=1e7)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Datum(_Part):
+    """Where the map frame lies on the Earth: its axes are east, north, up at this point (WGS 84)."""
+
+    latitude_deg: float = Field(ge=-90.0, le=90.0)
+    longitude_deg: float = Field(ge=-180.0, le=180.0)
+    ellipsoidal_height_m: float = Field(ge=-1000.0, le=20000.0)
+
+
+class Target(_Part):
+    """The network's translation ``x`` means ``origin_m + scale_m * x`` metres in the map frame."""
+
+    origin_m: tuple[Metres, Metres, Metres]
+    scale_m: float = Field(gt=0.0, le=1e6)
+
+
+class Network(_Part):
+    """Where the weights come from, for people; and how the rotation output is to be read."""
+
+    backbone: str
+    rotation: Literal["quaternion_wxyz"] = "quaternion_wxyz"
+    opset: int = Field(ge=11, le=64)
+    exported_with: str
+
+
+class TrainingData(_Part):
+    """What the network was trained on."""
+
+    fingerprint: Sha256
+    """SHA-256 over the images and poses used, see ``rgsiam_training.datasets``."""
+    source: str
+    frames: int = Field(ge=1)
+
+
+class Validation(_Part):
+    """Errors on the held-out stretches of the *training* sessions; not a test result."""
+
+    frames: int = Field(ge=1)
+    median_m: NotNegative
+    mean_m: NotNegative
+    p95_m: NotNegative
+    median_deg: NotNegative
+    mean_deg: NotNegative
+    p95_deg: NotNegative
+    export_difference_m: NotNegative
+    """Largest difference between ONNX Runtime and torch, float32, over the validation frames."""
+    export_difference_deg: NotNegative
+
+
+Row = tuple[float, float, float, float, float, float]
+
+
+class ResidualCovariance(_Part):
+    """Constant uncertainty of the absolute branch, from the errors on the validation frames."""
+
+    axes: Literal["camera"] = "camera"
+    """Fixed axes of the camera's optical frame; turned into map axes with each estimate."""
+    matrix: tuple[Row, Row, Row, Row, Row, Row]
+    """Order x y z rotX rotY rotZ; metres and radians."""
+
+    @field_validator("matrix")
+    @classmethod
+    def _positive_definite(cls, matrix: tuple[Row, ...]) -> tuple[Row, ...]:
+        check_covariance(matrix)
+        return matrix
+
+
+class FileEntry(_Part):
+    """One file beside the manifest."""
+
+    role: str
+    size: int = Field(ge=1)
+    sha256: Sha256
+
+    @field_validator("role")
+    @classmethod
+    def _known_role(cls, role: str) -> str:
+        if role not in PLACES:
+            raise ValueError(f"role {role!r} is none of {', '.join(PLACES)}")
+        return role
+
+
+class Manifest(_Part):
+    """Everything the vehicle must know about a bundle. See docs/bundle.md."""
+
+    schema_version: Literal[1] = 1
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    created: str
+    map_frame: FrameId = "map"
+    datum: Datum | None = None
+    preprocessing: Preprocessing
+    camera: Camera
+    target: Target
+    network: Network
+    training_data: TrainingData
+    validation: Validation
+    covariance: ResidualCovariance
+    files: dict[str, FileEntry]
+
+    @model_validator(mode="after")
+    def _files_are_in_their_places(self) -> Manifest:
+        for name, entry in self.files.items():
+            if name != name.split("/")[-1].split("\\")[-1] or name in (".", ".."):
+                raise ValueError(f"file {name!r} has a path: only plain names are allowed")
+            pattern, largest = PLACES[entry.role]
+            if not re.fullmatch(pattern, name):
+                raise ValueError(f"file {name!r} is not a name for the role {entry.role}")
+            if entry.size > largest:
+                raise ValueError(
+                    f"file {name!r} claims {entry.size} bytes; the largest allowed for "
+                    f"{entry.role} is {largest}"
+                )
+        if ABSOLUTE_NAME not in self.files:
+            raise ValueError(f"files does not list {ABSOLUTE_NAME}, which every bundle needs")
+        if self.preprocessing.mask is not None and self.preprocessing.mask not in self.files:
+            raise ValueError(f"preprocessing names a mask {self.preprocessing.mask!r} not in files")
+        return self

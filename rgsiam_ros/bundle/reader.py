@@ -1,0 +1,159 @@
+"""Load a bundle: nothing in it is believed before it has been checked, and nothing is executed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from rgsiam_ros.bundle.manifest import (
+    ABSOLUTE_NAME,
+    MANIFEST_NAME,
+    MEBIBYTE,
+    PLACES,
+    SCHEMA_VERSION,
+    Manifest,
+)
+from rgsiam_ros.bundle.onnx_check import check_onnx
+from rgsiam_ros.errors import BundleError
+
+LARGEST_MANIFEST = MEBIBYTE
+REFETCH = "copy or download the bundle again, or export it anew with `rgsiam export`"
+
+
+class Bundle:
+    """A directory whose manifest and files have all been verified.
+
+    ``Bundle.load`` is the only way to make one. The bytes that were hashed are the bytes that are
+    served, so a file that is replaced on disk afterwards changes nothing here.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, contents: dict[str, bytes]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._contents = contents
+
+    @classmethod
+    def load(cls, path: str | Path) -> Bundle:
+        """Read and verify the bundle directory at `path`; BundleError says what is wrong with it."""
+        directory = Path(path)
+        if not directory.is_dir():
+            raise BundleError(f"{directory} is not a directory: give the folder of a bundle")
+        manifest = read_manifest(directory / MANIFEST_NAME)
+        _check_listing(directory, manifest)
+        contents = {name: _read_verified(directory / name, manifest) for name in manifest.files}
+        for name, content in contents.items():
+            if name.endswith(".onnx"):
+                shape = None
+                if name == ABSOLUTE_NAME:
+                    size = manifest.preprocessing
+                    shape = (1, 3, size.input_height, size.input_width)
+                check_onnx(content, directory / name, shape)
+            elif name.endswith(".npz"):
+                read_npz(content, directory / name, PLACES[manifest.files[name].role][1])
+            elif name.endswith(".png"):
+                read_mask(content, directory / name)
+        return cls(directory, manifest, contents)
+
+    def content(self, name: str) -> bytes:
+        """The verified bytes of one file."""
+        return self._contents[name]
+
+    @property
+    def mask_HW(self) -> NDArray[np.uint8] | None:
+        """The mask that the preprocessing names, ``(H, W)`` uint8, or None."""
+        name = self.manifest.preprocessing.mask
+        return None if name is None else read_mask(self.content(name), self.path / name)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Parse and validate a manifest file. Raises BundleError."""
+    if not path.is_file():
+        raise BundleError(f"{path} is missing: {path.parent} is not a bundle")
+    if path.stat().st_size > LARGEST_MANIFEST:
+        raise BundleError(f"{path} is larger than {LARGEST_MANIFEST} bytes: not a manifest")
+    try:
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise BundleError(f"{path} uses YAML aliases, which a manifest never needs: {REFETCH}")
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(f"{path} is not valid YAML ({error}): {REFETCH}") from error
+    if not isinstance(data, dict):
+        raise BundleError(f"{path} holds no mapping: {REFETCH}")
+    version = data.get("schema_version")
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise BundleError(
+            f"{path} has schema version {version!r}; this release reads version {SCHEMA_VERSION}: "
+            "export the bundle anew, or install the release that wrote it"
+        )
+    try:
+        return Manifest.model_validate(data)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc']) or 'manifest'}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise BundleError(f"{path} is not a valid manifest: {problems}. {REFETCH}") from error
+
+
+def read_npz(content: bytes, path: Path, largest: int) -> dict[str, NDArray]:
+    """Arrays of an npz file; BundleError for pickles, non-finite numbers or a size bomb."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            total = sum(entry.file_size for entry in archive.infolist())
+        if total > largest:
+            raise BundleError(f"{path} unpacks to {total} bytes, more than {largest}: {REFETCH}")
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, zipfile.BadZipFile, OSError, EOFError, KeyError) as error:
+        raise BundleError(f"{path} is not a plain npz file ({error}): {REFETCH}") from error
+    for name, array in arrays.items():
+        if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
+            raise BundleError(f"{path}: array {name!r} holds a non-finite number: {REFETCH}")
+    return arrays
+
+
+def read_mask(content: bytes, path: Path) -> NDArray[np.uint8]:
+    """An 8-bit single-channel PNG as ``(H, W)`` uint8. Raises BundleError."""
+    mask = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if mask is None:
+        raise BundleError(f"{path} is not a readable PNG: {REFETCH}")
+    return mask  # type: ignore[return-value]
+
+
+def _check_listing(directory: Path, manifest: Manifest) -> None:
+    present = {entry.name for entry in directory.iterdir()} - {MANIFEST_NAME}
+    missing, extra = sorted(set(manifest.files) - present), sorted(present - set(manifest.files))
+    if missing:
+        raise BundleError(f"{directory} lacks {', '.join(missing)}: {REFETCH}")
+    if extra:
+        raise BundleError(
+            f"{directory} holds {', '.join(extra)}, which the manifest does not list: "
+            "remove it, or export the bundle anew"
+        )
+
+
+def _read_verified(path: Path, manifest: Manifest) -> bytes:
+    entry = manifest.files[path.name]
+    if path.is_symlink() or not path.is_file():
+        raise BundleError(f"{path} is not a regular file: {REFETCH}")
+    if path.stat().st_size != entry.size:
+        raise BundleError(
+            f"{path} has {path.stat().st_size} bytes, the manifest says {entry.size}: {REFETCH}"
+        )
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != entry.sha256:
+        raise BundleError(
+            f"{path} has changed: its SHA-256 is {digest}, the manifest says {entry.sha256}: "
+            f"{REFETCH}"
+        )
+    return content

@@ -1,0 +1,66 @@
+"""Write a bundle: complete and verified, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from rgsiam_ros.bundle.manifest import MANIFEST_NAME, PLACES, Manifest
+from rgsiam_ros.bundle.reader import Bundle
+from rgsiam_ros.errors import BundleError
+
+
+def write_bundle(
+    directory: str | Path, description: Mapping[str, Any], contents: Mapping[str, bytes]
+) -> Bundle:
+    """Write `contents` and a manifest to a new directory and load it back.
+
+    description: the manifest's fields except ``files``; contents: file name to bytes. The bundle
+    appears under its name only when it is complete. Raises BundleError when the target exists and
+    is not empty, or when what would be written is not a valid bundle.
+    """
+    target = Path(directory)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise BundleError(f"{target} exists already: choose another name or remove it")
+    files = {name: _entry(name, content) for name, content in contents.items()}
+    try:
+        manifest = Manifest.model_validate({**description, "files": files})
+    except ValidationError as error:
+        raise BundleError(f"refusing to write {target}: {error}") from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        os.chmod(staging, 0o755)
+        for name, content in contents.items():
+            (staging / name).write_bytes(content)
+        (staging / MANIFEST_NAME).write_text(dump_manifest(manifest), encoding="utf-8")
+        Bundle.load(staging)
+        if target.exists():
+            target.rmdir()
+        staging.rename(target)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return Bundle.load(target)
+
+
+def dump_manifest(manifest: Manifest) -> str:
+    """The manifest as YAML in the order of its fields."""
+    return yaml.safe_dump(manifest.model_dump(mode="json"), sort_keys=False, width=100)
+
+
+def _entry(name: str, content: bytes) -> dict[str, Any]:
+    roles = [role for role, (pattern, _) in PLACES.items() if re.fullmatch(pattern, name)]
+    if not roles:
+        raise BundleError(f"{name!r} has no place in a bundle; see docs/bundle.md")
+    digest = hashlib.sha256(content).hexdigest()
+    return {"role": roles[0], "size": len(content), "sha256": digest}
