@@ -1,0 +1,66 @@
+"""Relocalize a camera: `ros2 launch rgsiam_ros relocalize.launch.py bundle:=/path/to/bundle`."""
+
+from launch.actions import DeclareLaunchArgument
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import LifecycleNode
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
+
+SHARE = FindPackageShare("rgsiam_ros")
+
+ARGUMENTS = {
+    "bundle": (
+        PathJoinSubstitution([SHARE, "models", "town"]),
+        "Folder of the bundle to load; the default is the demo town's",
+    ),
+    "image_topic": ("/camera/image_raw", "Base topic of the images, without /compressed"),
+    "camera_info_topic": ("/camera/camera_info", "Camera info of those images"),
+    "image_transport": ("raw", "raw or compressed"),
+    "map_frame": ("", "Frame id of the map; empty: the bundle's"),
+    "base_frame": ("base_link", "Vehicle frame whose pose is published"),
+    "odom_frame": ("odom", "Odometry frame, for tf_mode map_to_odom"),
+    "camera_frame": ("", "Camera optical frame; empty: the images' frame_id"),
+    "tf_mode": ("none", "Transform to broadcast: none, map_to_base or map_to_odom"),
+    "params_file": (
+        PathJoinSubstitution([SHARE, "config", "relocalize.yaml"]),
+        "YAML of further node parameters; the arguments above win over it",
+    ),
+    "use_sim_time": ("false", "Follow /clock"),
+    "namespace": ("", "Namespace of the node and its topics"),
+    "autostart": ("true", "Configure and activate at once"),
+    "respawn": ("false", "Start the node again when it ends"),
+}
+STRINGS = ("bundle", "image_transport", "map_frame", "base_frame", "odom_frame", "camera_frame")
+BOOLEANS = ("use_sim_time", "autostart")
+
+
+def generate_launch_description():
+    """Declare the arguments and start the node."""
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, (default, description) in ARGUMENTS.items()
+    ]
+    value = {name: LaunchConfiguration(name) for name in ARGUMENTS}
+    parameters = {
+        **{name: ParameterValue(value[name], value_type=str) for name in (*STRINGS, "tf_mode")},
+        **{name: ParameterValue(value[name], value_type=bool) for name in BOOLEANS},
+    }
+    node = LifecycleNode(
+        package="rgsiam_ros",
+        executable="relocalize",
+        name="relocalize",
+        namespace=value["namespace"],
+        parameters=[value["params_file"], parameters],
+        remappings=[
+            ("image", value["image_topic"]),
+            ("image/compressed", [value["image_topic"], "/compressed"]),
+            ("camera_info", value["camera_info_topic"]),
+        ],
+        respawn=value["respawn"],
+        respawn_delay=2.0,
+        output="screen",
+        emulate_tty=True,
+    )
+    return LaunchDescription([*declared, node])

@@ -1,0 +1,375 @@
+"""`relocalize`: the lifecycle node. Images in, poses of the vehicle in the map frame out."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import rclpy
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.exceptions import InvalidParameterException, InvalidParameterValueException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from rgsiam_ros.camera import Camera
+from rgsiam_ros.covariance import move_to_body_point
+from rgsiam_ros.errors import CameraError, RgsiamError, TransformUnavailableError
+from rgsiam_ros.geometry import Array, invert
+from rgsiam_ros.node.messages import (
+    camera_from_message,
+    image_from_message,
+    pose_message,
+    pose_with_covariance_message,
+    stamp_ns,
+)
+from rgsiam_ros.node.parameters import declare_all, mount_from_parameters, why_refused
+from rgsiam_ros.node.stream_monitor import StreamMonitor
+from rgsiam_ros.node.transforms import OwnedTransform, create_transforms
+from rgsiam_ros.node.worker import NewestWorker
+from rgsiam_ros.relocalizer import PoseEstimate, Relocalizer
+
+NAME = "relocalize"
+POSE_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+NEWEST_IMAGE_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+THROTTLE_S = 5.0
+WAIT_FOR_FRAME_S = 10.0
+OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+@dataclass
+class Counters:
+    """What became of the images."""
+
+    published: int = 0
+    rejected: int = 0
+
+
+class RelocalizeNode(LifecycleNode):
+    """Configure loads the bundle, activate publishes. Decoding and inference run in a worker."""
+
+    def __init__(self, **node_options: Any) -> None:
+        super().__init__(NAME, **node_options)
+        self._relocalizer: Relocalizer | None = None
+        self._active = False
+        self._camera_news: Camera | CameraError | None = None
+        self._last_camera: Camera | None = None
+        self._camera_problem: str | None = None
+        self._owned: OwnedTransform | None = None
+        self._T_map_odom: Array | None = None
+        self._unpaired_fix: tuple[Array, int] | None = None
+        self._unpaired_reason = ""
+        self._lock = threading.Lock()
+        self._monitor = StreamMonitor()
+        self._inputs: list[Any] = []
+        self._rebroadcast_timer: Any = None
+        self.counters = Counters()
+        self.add_on_set_parameters_callback(self._check_parameters)
+        declare_all(self)
+        overridable = QoSOverridingOptions.with_default_policies()
+        self._pose = self.create_lifecycle_publisher(
+            PoseStamped, "~/pose", POSE_QOS, qos_overriding_options=overridable
+        )
+        self._pose_with_covariance = self.create_lifecycle_publisher(
+            PoseWithCovarianceStamped,
+            "~/pose_with_covariance",
+            POSE_QOS,
+            qos_overriding_options=overridable,
+        )
+        self._transforms = create_transforms(self)
+        self._worker = NewestWorker(self._process, "relocalizer")
+
+    def on_configure(self, state: State) -> TransitionCallbackReturn:
+        """Load the bundle and start listening."""
+        log = self.get_logger()
+        path = self._value("bundle")
+        if not path:
+            log.error("parameter bundle is empty: set it to the folder of a bundle")
+            return FAILED
+        try:
+            self._relocalizer = Relocalizer.from_bundle(
+                path, self._value("engine"), threads=self._value("threads")
+            )
+        except RgsiamError as error:
+            log.error(f"cannot configure: {error}")
+            return FAILED
+        manifest = self._relocalizer.manifest
+        self._map_frame = self._value("map_frame") or manifest.map_frame
+        self._base_frame = self._value("base_frame")
+        self._mount_parameter = mount_from_parameters(self)
+        self._open_inputs()
+        self._open_tf()
+        info = self._relocalizer.describe_engine()
+        log.info(
+            f"bundle {manifest.name} ({path}), engine {info.name} {info.version} {info.precision} "
+            f"on {info.device}; publishing {self._base_frame} in {self._map_frame}"
+        )
+        return OK
+
+    def on_activate(self, state: State) -> TransitionCallbackReturn:
+        """Start publishing."""
+        result = super().on_activate(state)
+        self._active = True
+        return result
+
+    def on_deactivate(self, state: State) -> TransitionCallbackReturn:
+        """Stop publishing; the image in work is still finished, but not published."""
+        self._active = False
+        self._worker.drain(WAIT_FOR_FRAME_S)
+        self._T_map_odom = self._unpaired_fix = None
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: State) -> TransitionCallbackReturn:
+        """Forget the bundle."""
+        self._close()
+        return OK
+
+    def on_shutdown(self, state: State) -> TransitionCallbackReturn:
+        """As deactivate and cleanup together."""
+        self._active = False
+        self._close()
+        return OK
+
+    def autostart(self) -> None:
+        """Configure and activate, where the parameter says so."""
+        if not self._value("autostart"):
+            return
+        if self.trigger_configure() == OK:
+            self.trigger_activate()
+        else:
+            self.get_logger().error("autostart failed: mend the cause above, then configure")
+
+    def destroy_node(self) -> None:
+        """Stop the worker before the node goes."""
+        self._active = False
+        self._worker.stop()
+        self._close()
+        super().destroy_node()
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        for parameter in parameters:
+            reason = why_refused(parameter, configured=self._relocalizer is not None)
+            if reason:
+                return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    def _open_inputs(self) -> None:
+        transport = self._value("image_transport")
+        kind, topic = (
+            (Image, "image") if transport == "raw" else (CompressedImage, "image/compressed")
+        )
+        overridable = QoSOverridingOptions.with_default_policies()
+        self._inputs = [
+            self.create_subscription(
+                kind,
+                topic,
+                self._on_image,
+                NEWEST_IMAGE_QOS,
+                qos_overriding_options=overridable if not self._overrides_declared(topic) else None,
+            ),
+            self.create_subscription(
+                CameraInfo, "camera_info", self._on_camera_info, qos_profile_sensor_data
+            ),
+        ]
+
+    def _overrides_declared(self, topic: str) -> bool:
+        return self.has_parameter(
+            f"qos_overrides.{self.resolve_topic_name(topic)}.subscription.depth"
+        )
+
+    def _open_tf(self) -> None:
+        child = {
+            "map_to_base": self._base_frame,
+            "map_to_odom": self._value("odom_frame"),
+        }.get(self._value("tf_mode"))
+        if child is None:
+            return
+        self._owned = OwnedTransform(self, self._transforms, self._map_frame, child)
+        if self._value("tf_mode") == "map_to_odom":
+            period = 1.0 / self._value("tf_rebroadcast_rate")
+            self._rebroadcast_timer = self.create_timer(period, self._rebroadcast)
+
+    def _close(self) -> None:
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs = []
+        if self._rebroadcast_timer is not None:
+            self.destroy_timer(self._rebroadcast_timer)
+            self._rebroadcast_timer = None
+        if self._owned is not None:
+            self._owned.close()
+            self._owned = None
+        self._worker.drain(WAIT_FOR_FRAME_S)
+        if self._relocalizer is not None:
+            self._relocalizer.close()
+            self._relocalizer = None
+        self._T_map_odom = self._unpaired_fix = None
+        self._last_camera = self._camera_news = self._camera_problem = None
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        self._monitor.add(stamp_ns(message.header.stamp))
+        complaint = self._monitor.complaint()
+        if complaint:
+            self.get_logger().warning(complaint, throttle_duration_sec=30.0)
+        if self._active:
+            self._worker.submit(message)
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        try:
+            camera = camera_from_message(message)
+        except CameraError as error:
+            self.get_logger().warning(f"camera_info: {error}", throttle_duration_sec=30.0)
+            return
+        if camera != self._last_camera:
+            self._last_camera = camera
+            self._camera_news = camera
+
+    def _process(self, message: Image | CompressedImage) -> None:
+        """One image, in the worker's thread. Whatever is wrong with it, the node lives on."""
+        log = self.get_logger()
+        try:
+            relocalizer = self._relocalizer
+            if relocalizer is None:
+                return
+            self._take_camera_news(relocalizer)
+            if self._camera_problem is not None:
+                raise CameraError(self._camera_problem)
+            T_base_camera = self._mount(message.header.frame_id)
+            estimate = relocalizer.estimate(image_from_message(message))
+            if self._active:
+                self._publish(message.header, estimate, T_base_camera)
+                self.counters.published += 1
+        except RgsiamError as error:
+            self.counters.rejected += 1
+            log.warning(
+                f"no pose ({self.counters.rejected} images rejected): {error}",
+                throttle_duration_sec=THROTTLE_S,
+            )
+        except Exception:
+            self.counters.rejected += 1
+            log.error(
+                f"no pose, unexpected failure:\n{traceback.format_exc()}",
+                throttle_duration_sec=THROTTLE_S,
+            )
+
+    def _take_camera_news(self, relocalizer: Relocalizer) -> None:
+        camera, self._camera_news = self._camera_news, None
+        if camera is None:
+            return
+        try:
+            view = relocalizer.use_camera(camera)
+        except CameraError as error:
+            self._camera_problem = f"the camera cannot be reconciled with the bundle: {error}"
+            self.get_logger().error(self._camera_problem)
+            return
+        self._camera_problem = None
+        if not view.identical:
+            x, y, w, h = view.crop_xywh
+            self.get_logger().warning(
+                f"the camera differs from the bundle's ({view.explanation}): its images are "
+                f"cropped to {w}x{h}+{x}+{y} and resized"
+            )
+
+    def _mount(self, image_frame: str) -> Array:
+        camera_frame = self._value("camera_frame") or image_frame
+        if camera_frame.lstrip("/") == self._base_frame.lstrip("/"):
+            return np.eye(4)
+        try:
+            return self._transforms.lookup(self._base_frame, camera_frame, None)
+        except TransformUnavailableError as error:
+            if self._mount_parameter is not None:
+                return self._mount_parameter
+            raise TransformUnavailableError(
+                f"the camera's mount is unknown ({error}): publish {self._base_frame} -> "
+                f"{camera_frame or '(the image has no frame_id: set camera_frame)'} on /tf_static, "
+                "or set mount_translation and mount_quaternion_xyzw"
+            ) from error
+
+    def _publish(self, image_header: Header, estimate: PoseEstimate, T_base_camera: Array) -> None:
+        T_camera_base = invert(T_base_camera)
+        T_map_base = estimate.T_map_camera @ T_camera_base
+        covariance = move_to_body_point(
+            estimate.covariance_66, estimate.T_map_camera, T_camera_base
+        )
+        header = Header(stamp=image_header.stamp, frame_id=self._map_frame)
+        self._pose.publish(pose_message(header, T_map_base))
+        self._pose_with_covariance.publish(
+            pose_with_covariance_message(header, T_map_base, covariance)
+        )
+        owned, at_ns = self._owned, stamp_ns(image_header.stamp)
+        if owned is None:
+            return
+        if self._value("tf_mode") == "map_to_base":
+            owned.send(T_map_base, at_ns)
+            return
+        with self._lock:
+            if self._unpaired_fix is not None:
+                self.get_logger().warning(
+                    f"no {self._map_frame} -> {owned.child}: {self._unpaired_reason}; is odometry "
+                    f"broadcasting {owned.child} -> {self._base_frame}?",
+                    throttle_duration_sec=THROTTLE_S,
+                )
+            self._unpaired_fix = (T_map_base, at_ns)
+        self._rebroadcast()
+
+    def _rebroadcast(self) -> None:
+        """Send map_to_odom; a new fix is paired with odometry of its stamp as soon as that is in."""
+        with self._lock:
+            self._pair_with_odometry()
+            owned, T_map_odom = self._owned, self._T_map_odom
+        if owned is None or T_map_odom is None or not self._active:
+            return
+        tolerance_ns = round(self._value("transform_tolerance") * 1e9)
+        owned.send(T_map_odom, self.get_clock().now().nanoseconds + tolerance_ns)
+
+    def _pair_with_odometry(self) -> None:
+        if self._unpaired_fix is None:
+            return
+        T_map_base, at_ns = self._unpaired_fix
+        odom_frame = self._value("odom_frame")
+        try:
+            T_odom_base = self._transforms.lookup(odom_frame, self._base_frame, at_ns)
+        except TransformUnavailableError as error:
+            self._unpaired_reason = str(error)
+            return
+        self._T_map_odom = T_map_base @ invert(T_odom_base)
+        self._unpaired_fix = None
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the node until SIGINT or SIGTERM."""
+    rclpy.init(args=arguments)
+    try:
+        node = RelocalizeNode()
+    except (InvalidParameterException, InvalidParameterValueException) as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        sys.exit(2)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        node.autostart()
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut this short
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    main()
