@@ -1,0 +1,1 @@
+"""Replay a recorded drive, offline or through the real node, and report what came back."""

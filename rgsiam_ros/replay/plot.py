@@ -1,0 +1,71 @@
+"""The picture of a replay: map view, and errors over time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from rgsiam_ros.replay.records import ReplayRecord
+
+TRUE_COLOUR, ESTIMATED_COLOUR = "0.55", "tab:blue"
+
+
+def draw_replay(record: ReplayRecord, path: Path, *, title: str) -> None:
+    """Write the PNG; works without a screen and without ground truth."""
+    figure = Figure(figsize=(12.0, 6.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, 2, width_ratios=[1.15, 1.0])
+    _draw_map(record, figure.add_subplot(grid[:, 0]))
+    metres, radians, indices = record.errors()
+    start_ns = record.frames[0].stamp_ns if record.frames else 0
+    seconds = np.array([(frame.stamp_ns - start_ns) * 1e-9 for frame in record.frames])
+    above = figure.add_subplot(grid[0, 1])
+    below = figure.add_subplot(grid[1, 1], sharex=above)
+    for axes, values, label in (
+        (above, metres, "position error (m)"),
+        (below, np.degrees(radians), "rotation error (deg)"),
+    ):
+        if len(values):
+            axes.semilogy(seconds[indices], np.maximum(values, 1e-3), ".", markersize=3)
+            median, p95 = np.median(values), np.percentile(values, 95)
+            for value, style, name in ((median, "-", "median"), (p95, ":", "p95")):
+                axes.axhline(
+                    value, color="k", linewidth=1, linestyle=style, label=f"{name} {value:.2f}"
+                )
+            axes.legend(loc="upper right")
+        else:
+            axes.text(0.5, 0.5, "no true poses", ha="center", transform=axes.transAxes)
+        missing = [i for i, frame in enumerate(record.frames) if frame.T_map_frame is None]
+        for i in missing:
+            axes.axvline(seconds[i], color="tab:red", alpha=0.3, linewidth=1)
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3, which="both")
+    below.set_xlabel("time (s); red lines: no answer")
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+
+
+def _draw_map(record: ReplayRecord, axes: Axes) -> None:
+    true = [f.T_true[:2, 3] for f in record.frames if f.T_true is not None]
+    estimated = [f.T_map_frame[:2, 3] for f in record.frames if f.T_map_frame is not None]
+    if true:
+        axes.plot(*np.array(true).T, color=TRUE_COLOUR, linewidth=3, label="true")
+    if estimated:
+        axes.plot(
+            *np.array(estimated).T, ".", color=ESTIMATED_COLOUR, markersize=4, label="estimated"
+        )
+    both = [f for f in record.frames if f.T_true is not None and f.T_map_frame is not None]
+    lines = [np.stack([f.T_true[:2, 3], f.T_map_frame[:2, 3]]) for f in both]  # type: ignore[index]
+    axes.add_collection(LineCollection(lines, colors="tab:red", linewidths=0.6, alpha=0.6))
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_xlabel(f"{record.map_frame} x (m)")
+    axes.set_ylabel(f"{record.map_frame} y (m)")
+    axes.set_title(f"{record.reported_frame} in {record.map_frame}, {len(record.frames)} frames")
+    axes.grid(alpha=0.3)
+    if true or estimated:
+        axes.legend(loc="best")

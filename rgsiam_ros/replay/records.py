@@ -1,0 +1,47 @@
+"""What one replay produced, frame by frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rgsiam_ros.geometry import Array, pose_errors
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """One image that went in, and what came out."""
+
+    stamp_ns: int
+    T_map_frame: Array | None = None
+    """Estimated ``(4, 4)`` pose of the reported frame, or None: no answer."""
+    covariance_66: Array | None = None
+    """Fixed map axes; metres and radians."""
+    T_true: Array | None = None
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    problem: str = ""
+    """Why there is no answer."""
+
+
+@dataclass(frozen=True)
+class ReplayRecord:
+    """All frames of one replay, in the order of their stamps."""
+
+    frames: list[FrameRecord]
+    reported_frame: str
+    """The frame whose pose is reported: base_link, or the camera where no mount is known."""
+    map_frame: str
+
+    def errors(self) -> tuple[Array, Array, np.ndarray]:
+        """Metres and radians of the frames that have both poses, and their indices."""
+        both = [
+            (i, frame.T_map_frame, frame.T_true)
+            for i, frame in enumerate(self.frames)
+            if frame.T_map_frame is not None and frame.T_true is not None
+        ]
+        if not both:
+            return np.zeros(0), np.zeros(0), np.zeros(0, int)
+        indices, estimated, true = zip(*both, strict=True)
+        metres, radians = pose_errors(np.stack(estimated), np.stack(true))
+        return metres, radians, np.array(indices)

@@ -1,0 +1,153 @@
+"""The results folder: trajectories, per-frame table, metrics, effective configuration, picture."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from rgsiam_ros.errors import ResultsError
+from rgsiam_ros.geometry import Array, pose_errors, quaternion_wxyz, quaternion_xyzw_from_wxyz
+from rgsiam_ros.replay.metrics import summarise
+from rgsiam_ros.replay.plot import draw_replay
+from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
+
+
+def claim_folder(out: Path) -> Path:
+    """Create the results folder before any work is done. Raises ResultsError unless it is new."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ResultsError(f"{out} exists and is not empty: choose another --out or remove it")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultsError(f"{out} cannot be created ({error}): choose another --out") from error
+    return out
+
+
+def write_results(
+    record: ReplayRecord, config: dict[str, Any], out: Path, *, extra: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Write everything about a replay to `out` and return the metrics.
+
+    extra: further entries for `metrics.json`. Raises ResultsError when the disk does not take it.
+    """
+    metrics = summarise(record) | (extra or {})
+    try:
+        write_tum(out / "estimated.tum", _poses(record, "T_map_frame"))
+        write_tum(out / "ground_truth.tum", _poses(record, "T_true"))
+        _write_frames(record, out / "frames.csv")
+        (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        (out / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        draw_replay(record, out / "replay.png", title=str(config.get("title", "")))
+    except OSError as error:
+        raise ResultsError(
+            f"{out} cannot be written ({error}): free space or change --out"
+        ) from error
+    return metrics
+
+
+def write_tum(path: Path, poses: Iterable[tuple[int, Array]]) -> None:
+    """TUM trajectory: ``stamp_s x y z qx qy qz qw``, stamps with all nine decimals."""
+    lines = []
+    for stamp_ns, T in poses:
+        quaternion_xyzw = quaternion_xyzw_from_wxyz(quaternion_wxyz(T))
+        numbers = " ".join(f"{value:.9f}" for value in [*T[:3, 3], *quaternion_xyzw])
+        lines.append(f"{stamp_ns // 10**9}.{stamp_ns % 10**9:09d} {numbers}\n")
+    path.write_text("".join(lines))
+
+
+def print_table(metrics: dict[str, Any], console: Console, title: str) -> None:
+    """A short table for the terminal."""
+    table = Table(title=title, title_justify="left")
+    for column in ("", "median", "mean", "p95"):
+        table.add_column(column, justify="left" if not column else "right")
+    for label, key, unit in (
+        ("position error", "position_error_m", "m"),
+        ("rotation error", "rotation_error_deg", "deg"),
+    ):
+        spread = metrics[key]
+        cells = (
+            ["-"] * 3
+            if spread is None
+            else [f"{spread[name]:.2f} {unit}" for name in ("median", "mean", "p95")]
+        )
+        table.add_row(label, *cells)
+    for stage, spread in metrics["latency_ms"].items():
+        table.add_row(f"{stage} time", f"{spread['p50']:.1f} ms", "", f"{spread['p95']:.1f} ms")
+    console.print(table)
+    recall = ", ".join(
+        f"{name}: {share:.0%}" for name, share in metrics["recall"].items() if share is not None
+    )
+    console.print(
+        f"answered {metrics['answered']} of {metrics['frames']} frames"
+        + (f"; within {recall}" if recall else "; the bag has no true poses: no errors")
+    )
+
+
+def _poses(record: ReplayRecord, attribute: str) -> Iterable[tuple[int, Array]]:
+    for frame in record.frames:
+        T = getattr(frame, attribute)
+        if T is not None:
+            yield frame.stamp_ns, T
+
+
+COLUMNS = [
+    "stamp_ns",
+    "answered",
+    "x",
+    "y",
+    "z",
+    "qx",
+    "qy",
+    "qz",
+    "qw",
+    "true_x",
+    "true_y",
+    "true_z",
+    "error_m",
+    "error_deg",
+    "sigma_x_m",
+    "sigma_y_m",
+    "sigma_z_m",
+    "sigma_rot_x_deg",
+    "sigma_rot_y_deg",
+    "sigma_rot_z_deg",
+]
+
+
+def _write_frames(record: ReplayRecord, path: Path) -> None:
+    stages = sorted({stage for frame in record.frames for stage in frame.timings_ms})
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*COLUMNS, *(f"{s}_ms" for s in stages), "problem"])
+        writer.writeheader()
+        for frame in record.frames:
+            writer.writerow(_row(frame))
+
+
+def _row(frame: FrameRecord) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "stamp_ns": frame.stamp_ns,
+        "answered": int(frame.T_map_frame is not None),
+        "problem": frame.problem,
+    }
+    if frame.T_map_frame is not None:
+        quaternion_xyzw = quaternion_xyzw_from_wxyz(quaternion_wxyz(frame.T_map_frame))
+        names = ("x", "y", "z", "qx", "qy", "qz", "qw")
+        row |= dict(zip(names, [*frame.T_map_frame[:3, 3], *quaternion_xyzw], strict=True))
+    if frame.T_true is not None:
+        row |= dict(zip(("true_x", "true_y", "true_z"), frame.T_true[:3, 3], strict=True))
+    if frame.T_map_frame is not None and frame.T_true is not None:
+        metres, radians = pose_errors(frame.T_map_frame, frame.T_true)
+        row |= {"error_m": float(metres), "error_deg": float(np.degrees(radians))}
+    if frame.covariance_66 is not None:
+        sigma = np.sqrt(np.diag(frame.covariance_66))
+        row |= dict(zip(COLUMNS[-6:-3], sigma[:3], strict=True))
+        row |= dict(zip(COLUMNS[-3:], np.degrees(sigma[3:]), strict=True))
+    return row | {f"{stage}_ms": value for stage, value in frame.timings_ms.items()}

@@ -1,0 +1,122 @@
+"""`rgsiam replay`, offline or through the node, from bag to results folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from rgsiam_ros import __version__
+from rgsiam_ros.bags import BagTopics, Drive, read_drive
+from rgsiam_ros.geometry import pose_errors
+from rgsiam_ros.relocalizer import Relocalizer
+from rgsiam_ros.replay.offline import replay_offline, with_truth
+from rgsiam_ros.replay.records import ReplayRecord
+from rgsiam_ros.replay.results import claim_folder, print_table, write_results
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """What the user chose; saved with the results."""
+
+    engine: str = "auto"
+    threads: int = 0
+    ros: bool = False
+    rate: float = 1.0
+    topics: BagTopics = field(default_factory=BagTopics)
+
+
+def run_replay(
+    bag: Path, bundle: Path, out: Path, options: ReplayOptions, console: Console
+) -> dict[str, Any]:
+    """Replay `bag` with `bundle`, write a results folder, print a table; returns the metrics.
+
+    With options.ros the drive is also replayed offline, and both are compared pose by pose.
+    Raises RgsiamError for anything wrong with bag, bundle or folder.
+    """
+    relocalizer = Relocalizer.from_bundle(bundle, options.engine, threads=options.threads)
+    drive = read_drive(bag, options.topics)
+    claim_folder(out)
+    config = _effective_config(bag, bundle, relocalizer, options)
+    offline = _offline_with_progress(drive, relocalizer, console)
+    if options.ros:
+        from rgsiam_ros.replay.through_node import replay_through_node
+
+        record = with_truth(replay_through_node(drive, bundle, options, console), drive)
+        extra = {"ros": compare(offline, record)}
+    else:
+        record, extra = offline, {}
+    relocalizer.close()
+    metrics = write_results(record, config, out, extra=extra)
+    print_table(metrics, console, config["title"])
+    if options.ros:
+        ros = extra["ros"]
+        console.print(
+            f"through the node: {ros['returned']} of {ros['sent']} images came back "
+            f"({ros['returned_share']:.1%}); against offline at most "
+            f"{ros['largest_difference_m'] * 1e3:.3g} mm, "
+            f"{ros['largest_difference_deg'] * 1e3:.3g} millidegrees"
+        )
+    console.print(f"picture: {out / 'replay.png'}\nresults: {out}")
+    return metrics
+
+
+def compare(offline: ReplayRecord, through_node: ReplayRecord) -> dict[str, Any]:
+    """How far the node's poses are from the offline ones, on the stamps that came back."""
+    expected = {frame.stamp_ns: frame.T_map_frame for frame in offline.frames}
+    back = [frame for frame in through_node.frames if frame.T_map_frame is not None]
+    pairs = [
+        (frame.T_map_frame, expected[frame.stamp_ns])
+        for frame in back
+        if expected.get(frame.stamp_ns) is not None
+    ]
+    sent = len(through_node.frames)
+    result: dict[str, Any] = {
+        "sent": sent,
+        "returned": len(back),
+        "returned_share": len(back) / sent if sent else 0.0,
+        "compared": len(pairs),
+        "largest_difference_m": 0.0,
+        "largest_difference_deg": 0.0,
+    }
+    if pairs:
+        estimated, reference = (np.stack(poses) for poses in zip(*pairs, strict=True))
+        metres, radians = pose_errors(estimated, reference)
+        result["largest_difference_m"] = float(metres.max())
+        result["largest_difference_deg"] = float(np.degrees(radians.max()))
+    return result
+
+
+def progress_bar(console: Console) -> Progress:
+    """The bar that every replay shows."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    return Progress(*columns, TimeElapsedColumn(), console=console)
+
+
+def _offline_with_progress(
+    drive: Drive, relocalizer: Relocalizer, console: Console
+) -> ReplayRecord:
+    with progress_bar(console) as bar:
+        task = bar.add_task("offline", total=drive.images)
+        return replay_offline(drive, relocalizer, lambda done: bar.update(task, completed=done))
+
+
+def _effective_config(
+    bag: Path, bundle: Path, relocalizer: Relocalizer, options: ReplayOptions
+) -> dict[str, Any]:
+    mode = f"through the node at rate {options.rate:g}" if options.ros else "offline"
+    manifest = relocalizer.manifest
+    return {
+        "title": f"{bag.name}, bundle {manifest.name}, {mode}",
+        "rgsiam_ros": __version__,
+        "bag": str(bag),
+        "bundle": str(bundle),
+        "bundle_created": manifest.created,
+        "absolute_sha256": manifest.files["absolute.onnx"].sha256,
+        "engine_in_use": asdict(relocalizer.describe_engine()),
+        "options": asdict(options),
+    }
