@@ -1,0 +1,128 @@
+"""Datasets made ready for training: decoded and fitted once, split, paired."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from rgsiam_ros.camera import Camera, match_view
+from rgsiam_ros.errors import CameraError, DatasetError
+from rgsiam_ros.geometry import Array, quaternion_wxyz
+from rgsiam_ros.preprocessing import Preprocessing, fit_image
+from rgsiam_training.backbones import normalisation_of
+from rgsiam_training.config import TrainingConfig
+from rgsiam_training.datasets import Dataset, fingerprint, open_dataset
+from rgsiam_training.datasets.base import poses_of
+from rgsiam_training.splits import split_contiguous
+
+SMALLEST_SCALE_M = 0.1
+
+
+@dataclass(frozen=True)
+class PreparedImages:
+    """Images at the network's input size, still 8 bits, with their poses."""
+
+    image_NHW3: NDArray[np.uint8]
+    """BGR."""
+    T_map_camera_N44: Array
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """All that training and export need to know about the data."""
+
+    training: PreparedImages
+    validation: PreparedImages
+    camera: Camera
+    map_frame: str
+    preprocessing: Preprocessing
+    origin_m: Array
+    scale_m: float
+    fingerprint: str
+    source: str
+
+
+def prepare(config: TrainingConfig) -> PreparedData:
+    """Open the datasets of a run, decode them once and cut validation out of them.
+
+    Raises DatasetError, also where the datasets disagree on camera or map frame.
+    """
+    datasets = [open_dataset(path, split="train") for path in config.datasets]
+    camera = _common_camera(datasets)
+    mean, std = normalisation_of(config.network.backbone)
+    preprocessing = Preprocessing(
+        input_width=config.input_width, input_height=config.input_height, mean=mean, std=std
+    )
+    frames = [frame for dataset in datasets for frame in dataset.frames]
+    training, validation = split_contiguous(frames, config.split, config.seed)
+    fitted = np.stack(
+        [
+            fit_image(image.decode(), preprocessing, camera)
+            for dataset in datasets
+            for image in dataset.read_images()
+        ]
+    )
+    poses = poses_of(frames)
+    positions = poses[training, :3, 3]
+    origin_m = positions.mean(axis=0)
+    scale_m = max(SMALLEST_SCALE_M, float((positions - origin_m).std(axis=0).max()))
+    return PreparedData(
+        training=PreparedImages(fitted[training], poses[training]),
+        validation=PreparedImages(fitted[validation], poses[validation]),
+        camera=camera,
+        map_frame=datasets[0].map_frame,
+        preprocessing=preprocessing,
+        origin_m=origin_m,
+        scale_m=scale_m,
+        fingerprint=fingerprint(datasets),
+        source=", ".join(Path(path).name for path in config.datasets),
+    )
+
+
+class PairImages(TorchDataset):
+    """Indexed by `rgsiam_training.pairs.PairSampler`; yields uint8 images and normalised targets."""
+
+    def __init__(self, images: PreparedImages, origin_m: Array, scale_m: float) -> None:
+        self.image_NHW3 = torch.from_numpy(images.image_NHW3)
+        translation = (images.T_map_camera_N44[:, :3, 3] - origin_m) / scale_m
+        self.translation_N3 = torch.from_numpy(translation.astype(np.float32))
+        quaternions = quaternion_wxyz(images.T_map_camera_N44).astype(np.float32)
+        self.quaternion_wxyz_N4 = torch.from_numpy(quaternions)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.image_NHW3)
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """A batch: BGR images ``(B, H, W, 3)``, translations ``(B, 3)``, quaternions wxyz."""
+        return (
+            self.image_NHW3[indices],
+            self.translation_N3[indices],
+            self.quaternion_wxyz_N4[indices],
+        )
+
+
+def _common_camera(datasets: Sequence[Dataset]) -> Camera:
+    first = datasets[0]
+    for other in datasets[1:]:
+        if other.map_frame != first.map_frame:
+            raise DatasetError(
+                f"{other.path} is in the frame {other.map_frame}, {first.path} in "
+                f"{first.map_frame}: train on sessions of one map"
+            )
+        try:
+            identical = match_view(other.camera, first.camera).identical
+        except CameraError as error:
+            raise DatasetError(f"{other.path} and {first.path}: {error}") from error
+        if not identical:
+            raise DatasetError(
+                f"{other.path} and {first.path} were taken with different cameras: train on one"
+            )
+    return first.camera

@@ -1,0 +1,70 @@
+"""The type that every dataset loader yields."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from rgsiam_ros.camera import Camera
+from rgsiam_ros.geometry import Array
+from rgsiam_ros.preprocessing import ImageBGR
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One posed image."""
+
+    name: str
+    session: str
+    """Frames of one session follow each other in time."""
+    stamp_ns: int
+    T_map_camera: Array
+    """``(4, 4)`` pose of the camera (OpenCV axes) in the map frame, metres."""
+
+
+class SourceImage(Protocol):
+    """An image that is still encoded."""
+
+    @property
+    def content(self) -> bytes:
+        """The stored bytes."""
+        ...
+
+    def decode(self) -> ImageBGR:
+        """The picture, ``(H, W, 3)`` uint8 BGR."""
+        ...
+
+
+class Dataset(Protocol):
+    """Posed images of one camera in one map."""
+
+    path: Path
+    camera: Camera
+    map_frame: str
+    frames: Sequence[Frame]
+
+    def read_images(self) -> Iterator[SourceImage]:
+        """The images of `frames`, in their order."""
+        ...
+
+
+def poses_of(frames: Sequence[Frame]) -> Array:
+    """``(N, 4, 4)`` camera poses of frames."""
+    return np.stack([frame.T_map_camera for frame in frames])
+
+
+def fingerprint(datasets: Sequence[Dataset]) -> str:
+    """SHA-256 over the stored images, stamps and poses, in order."""
+    digest = hashlib.sha256()
+    for dataset in datasets:
+        for frame, image in zip(dataset.frames, dataset.read_images(), strict=True):
+            digest.update(frame.session.encode())
+            digest.update(np.int64(frame.stamp_ns).tobytes())
+            digest.update(np.ascontiguousarray(frame.T_map_camera).tobytes())
+            digest.update(image.content)
+    return digest.hexdigest()

@@ -1,0 +1,120 @@
+"""A training run: from datasets to a run folder that can be exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning
+import numpy as np
+import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+
+from rgsiam_ros.errors import DatasetError
+from rgsiam_training.config import TrainingConfig
+from rgsiam_training.data import PairImages, PreparedData, prepare
+from rgsiam_training.module import RelocalizationModule
+from rgsiam_training.pairs import PairSampler
+
+CONFIG_NAME = "config.yaml"
+DATA_NAME = "data.yaml"
+VALIDATION_NAME = "validation.npz"
+CHECKPOINT_NAME = "last.ckpt"
+VALIDATION_BATCH = 64
+
+
+def train(
+    config: TrainingConfig, run: Path, *, resume: bool = False, progress: bool = True
+) -> None:
+    """Train and leave in `run`: config, description of the data, validation images, checkpoint, log.
+
+    resume continues from the run's last checkpoint. Raises DatasetError when the run exists and
+    `resume` is off, or there is nothing to resume.
+    """
+    checkpoint = run / CHECKPOINT_NAME
+    if resume and not checkpoint.is_file():
+        raise DatasetError(f"{checkpoint} does not exist: there is nothing to resume in {run}")
+    if not resume and run.exists() and any(run.iterdir()):
+        raise DatasetError(f"{run} is not empty: give another --out, or --resume")
+    lightning.seed_everything(config.seed, verbose=False)
+    data = prepare(config)
+    run.mkdir(parents=True, exist_ok=True)
+    config.save(run / CONFIG_NAME)
+    save_data(data, run)
+    sampler = PairSampler(
+        data.training.T_map_camera_N44,
+        config.pairs,
+        config.optimisation.batch_pairs,
+        config.seed,
+    )
+    module = RelocalizationModule(
+        config,
+        data.preprocessing,
+        data.origin_m,
+        data.scale_m,
+        steps=config.optimisation.epochs * len(sampler),
+    )
+    trainer = lightning.Trainer(
+        accelerator="auto",
+        devices=1,
+        max_epochs=config.optimisation.epochs,
+        logger=TensorBoardLogger(run, name="", version="log"),
+        callbacks=_callbacks(run, progress),
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+        gradient_clip_val=5.0,
+        num_sanity_val_steps=0,
+        check_val_every_n_epoch=max(1, config.optimisation.epochs // 15),
+    )
+    trainer.fit(
+        module,
+        _training_loader(data, sampler),
+        _validation_loader(data),
+        ckpt_path=checkpoint if resume else None,
+        weights_only=False if resume else None,
+    )
+    trainer.save_checkpoint(checkpoint)
+
+
+def save_data(data: PreparedData, run: Path) -> None:
+    """Keep what export needs, so that a run can be exported where its dataset is not."""
+    description = {
+        "camera": data.camera.model_dump(mode="json"),
+        "map_frame": data.map_frame,
+        "preprocessing": data.preprocessing.model_dump(mode="json"),
+        "target": {"origin_m": data.origin_m.tolist(), "scale_m": data.scale_m},
+        "training_data": {
+            "fingerprint": data.fingerprint,
+            "source": data.source,
+            "frames": len(data.training.image_NHW3),
+        },
+    }
+    (run / DATA_NAME).write_text(yaml.safe_dump(description, sort_keys=False))
+    np.savez_compressed(
+        run / VALIDATION_NAME,
+        image_NHW3=data.validation.image_NHW3,
+        T_map_camera_N44=data.validation.T_map_camera_N44,
+    )
+
+
+def _callbacks(run: Path, progress: bool) -> list[lightning.Callback]:
+    checkpoint = ModelCheckpoint(dirpath=run, filename="last", every_n_epochs=1)
+    checkpoint.CHECKPOINT_JOIN_CHAR = "-"
+    return [checkpoint, *([RichProgressBar()] if progress else [])]
+
+
+def _training_loader(data: PreparedData, sampler: PairSampler) -> DataLoader:
+    images = PairImages(data.training, data.origin_m, data.scale_m)
+    return DataLoader(images, batch_sampler=sampler, collate_fn=_as_is)
+
+
+def _validation_loader(data: PreparedData) -> DataLoader:
+    images = PairImages(data.validation, data.origin_m, data.scale_m)
+    batches = BatchSampler(SequentialSampler(images), VALIDATION_BATCH, drop_last=False)
+    return DataLoader(images, batch_sampler=batches, collate_fn=_as_is)
+
+
+def _as_is(batch: tuple) -> tuple:
+    return batch
