@@ -1,0 +1,161 @@
+"""Draw the town from a camera, off screen, with OpenGL through EGL (Mesa's software driver will do)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rgsiam_ros.camera import Camera
+from rgsiam_ros.errors import RgsiamError
+from rgsiam_ros.geometry import Array, invert
+from rgsiam_ros.preprocessing import ImageBGR
+from rgsiam_training.town import shaders
+from rgsiam_training.town.layout import LOOP_EAST, LOOP_NORTH
+
+NEAR_M, FAR_M = 0.3, 600.0
+SHADOW_MAP_SIZE = 4096
+SAMPLES = 4
+OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
+LAYOUT = ("position", "normal", "texture_m", "colour", "material", "seed")
+
+
+@dataclass(frozen=True)
+class Light:
+    """Sun and sky."""
+
+    sun_azimuth_deg: float
+    """From east towards north."""
+    sun_elevation_deg: float
+    sun_colour: tuple[float, float, float]
+    sky_colour: tuple[float, float, float]
+    haze_per_m: float
+    clouds: float
+    """Any number: which clouds."""
+
+    def direction(self) -> Array:
+        """Unit vector towards the sun, map axes."""
+        azimuth, elevation = np.radians([self.sun_azimuth_deg, self.sun_elevation_deg])
+        return np.array(
+            [
+                np.cos(elevation) * np.cos(azimuth),
+                np.cos(elevation) * np.sin(azimuth),
+                np.sin(elevation),
+            ]
+        )
+
+
+class Renderer:
+    """A town in one light, seen by one camera. Raises RgsiamError where OpenGL cannot be had."""
+
+    def __init__(self, vertices: Array, camera: Camera, light: Light) -> None:
+        import moderngl
+
+        try:
+            self._gl: Any = moderngl.create_context(standalone=True, backend="egl", require=330)
+        except Exception as error:  # glcontext raises plain Exception
+            raise RgsiamError(
+                f"no OpenGL context ({error}): apt-get install libegl1 libgl1-mesa-dri"
+            ) from error
+        gl, self._camera = self._gl, camera
+        self._buffer = gl.buffer(np.ascontiguousarray(vertices, np.float32).tobytes())
+        self._program = gl.program(shaders.VERTEX, shaders.FRAGMENT)
+        self._town = gl.vertex_array(self._program, [(self._buffer, "3f 3f 2f 3f 1f 1f", *LAYOUT)])
+        self._sky_program = gl.program(shaders.SKY_VERTEX, shaders.SKY_FRAGMENT)
+        corners = np.array([-1, -1, 3, -1, -1, 3], np.float32)
+        self._sky = gl.vertex_array(
+            self._sky_program, [(gl.buffer(corners.tobytes()), "2f", "corner")]
+        )
+        size = (camera.width, camera.height)
+        self._multisampled = gl.framebuffer(
+            [gl.renderbuffer(size, samples=SAMPLES)], gl.depth_renderbuffer(size, samples=SAMPLES)
+        )
+        self._resolved = gl.framebuffer([gl.renderbuffer(size)])
+        self._set_light(light)
+        self._draw_shadows()
+
+    def draw(self, T_map_camera: Array) -> ImageBGR:
+        """The picture from a camera pose (OpenCV axes): ``(H, W, 3)`` uint8 BGR."""
+        gl = self._gl
+        view = OPENGL_FROM_OPENCV @ invert(T_map_camera)
+        matrix = projection_matrix(self._camera) @ view
+        rotation_only = view.copy()
+        rotation_only[:3, 3] = 0.0
+        self._program["view_projection"].write(_column_major(matrix))
+        self._program["eye"] = tuple(T_map_camera[:3, 3])
+        unproject = np.linalg.inv(projection_matrix(self._camera) @ rotation_only)
+        self._sky_program["unproject"].write(_column_major(unproject))
+        self._multisampled.use()
+        gl.enable(gl.DEPTH_TEST)
+        self._multisampled.clear()
+        self._shadow_texture.use(0)
+        self._town.render()
+        self._sky.render()
+        gl.copy_framebuffer(self._resolved, self._multisampled)
+        data = self._resolved.read(components=3, alignment=1)
+        rows = np.frombuffer(data, np.uint8).reshape(self._camera.height, self._camera.width, 3)
+        return np.ascontiguousarray(rows[::-1, :, ::-1])
+
+    def close(self) -> None:
+        """Release the context."""
+        self._gl.release()
+
+    def _set_light(self, light: Light) -> None:
+        to_sun = light.direction()
+        for program in (self._program, self._sky_program):
+            program["to_sun"] = tuple(to_sun)
+            program["sun_colour"] = light.sun_colour
+            program["sky_colour"] = light.sky_colour
+        self._program["haze"] = light.haze_per_m
+        self._sky_program["clouds"] = light.clouds
+        self._sun = _sun_matrix(to_sun)
+        self._program["sun"].write(_column_major(self._sun))
+        self._program["shadow_map"] = 0
+
+    def _draw_shadows(self) -> None:
+        gl = self._gl
+        size = (SHADOW_MAP_SIZE, SHADOW_MAP_SIZE)
+        self._shadow_texture = gl.depth_texture(size)
+        self._shadow_texture.compare_func = "<="
+        program = gl.program(shaders.SHADOW_VERTEX, shaders.SHADOW_FRAGMENT)
+        program["sun"].write(_column_major(self._sun))
+        skipped = "10x4"
+        town = gl.vertex_array(program, [(self._buffer, f"3f {skipped}", "position")])
+        target = gl.framebuffer(depth_attachment=self._shadow_texture)
+        target.use()
+        gl.enable(gl.DEPTH_TEST)
+        target.clear(depth=1.0)
+        town.render()
+
+
+def projection_matrix(camera: Camera) -> Array:
+    """OpenGL clip matrix ``(4, 4)`` of a pinhole camera whose pixel centres lie at whole numbers
+    plus one half, OpenGL view axes.
+    """
+    w, h = camera.width, camera.height
+    matrix = np.zeros((4, 4))
+    matrix[0, 0], matrix[0, 2] = 2.0 * camera.fx / w, 1.0 - 2.0 * camera.cx / w
+    matrix[1, 1], matrix[1, 2] = 2.0 * camera.fy / h, 2.0 * camera.cy / h - 1.0
+    matrix[2, 2] = (FAR_M + NEAR_M) / (NEAR_M - FAR_M)
+    matrix[2, 3] = 2.0 * FAR_M * NEAR_M / (NEAR_M - FAR_M)
+    matrix[3, 2] = -1.0
+    return matrix
+
+
+def _sun_matrix(to_sun: Array) -> Array:
+    """Orthographic clip matrix that covers the loop as seen from the sun."""
+    centre = np.array([0.0, LOOP_NORTH / 2.0, 0.0])
+    right = np.cross([0.0, 0.0, 1.0], to_sun)
+    right /= np.linalg.norm(right)
+    up = np.cross(to_sun, right)
+    half, depth = LOOP_EAST + 60.0, 400.0
+    matrix = np.eye(4)
+    for row, (axis, size) in enumerate(((right, half), (up, half), (-to_sun, depth))):
+        matrix[row, :3] = axis / size
+        matrix[row, 3] = -axis @ centre / size
+    return matrix
+
+
+def _column_major(matrix: Array) -> bytes:
+    return np.ascontiguousarray(matrix.T, np.float32).tobytes()

@@ -1,0 +1,206 @@
+"""Write sessions of the town as rosbag2 (mcap): what a recorded drive would hold."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+from scipy.spatial.transform import Rotation
+
+from rgsiam_ros.camera import Camera
+from rgsiam_ros.errors import ResultsError
+from rgsiam_ros.geometry import Array, quaternion_wxyz, quaternion_xyzw_from_wxyz
+from rgsiam_ros.preprocessing import ImageBGR
+from rgsiam_training.town.layout import build_town, mesh
+from rgsiam_training.town.renderer import Light, Renderer
+from rgsiam_training.town.route import Ride, drive_lap
+
+RATE_HZ = 8.0
+JPEG_QUALITY = 76
+CAMERA = Camera(width=320, height=180, fx=190.0, fy=190.0, cx=160.0, cy=90.0)
+MAP_FRAME, BASE_FRAME, MOUNT_FRAME = "map", "base_link", "camera_mount"
+CAMERA_FRAME = "camera_optical_frame"
+T_BASE_MOUNT = np.eye(4)
+T_BASE_MOUNT[:3, 3] = [1.2, 0.0, 1.6]
+T_BASE_MOUNT[:3, :3] = Rotation.from_euler("y", 2.0, degrees=True).as_matrix()
+T_MOUNT_CAMERA = np.eye(4)
+T_MOUNT_CAMERA[:3, :3] = [[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]
+
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+
+
+@dataclass(frozen=True)
+class Session:
+    """One recording."""
+
+    name: str
+    rides: tuple[Ride, ...]
+    light: Light
+    parked_cars_seed: int
+    start_s: int
+
+
+def demo_sessions(seed: int) -> tuple[Session, Session]:
+    """The mapping session and, five hours later, the drive to be relocalized."""
+    morning = Light(140.0, 48.0, (1.25, 1.2, 1.1), (0.5, 0.56, 0.65), 0.0012, 3.0)
+    afternoon = Light(215.0, 30.0, (1.4, 1.1, 0.8), (0.48, 0.48, 0.55), 0.002, 9.0)
+    mapping = (Ride(-0.6, 0.15, seed + 1), Ride(0.6, 0.15, seed + 2))
+    drive = (Ride(0.15, 0.2, seed + 3),)
+    return (
+        Session("town_map", mapping, morning, seed + 4, 1_790_000_000),
+        Session("town_drive", drive, afternoon, seed + 5, 1_790_018_000),
+    )
+
+
+def write_session(
+    session: Session, folder: Path, seed: int, progress: Callable[[float], None] = lambda _: None
+) -> Path:
+    """Render and write one session to ``folder/session.name``; the same seed gives the same drive.
+
+    Raises ResultsError when that folder exists, RgsiamError without OpenGL.
+    """
+    target = folder / session.name
+    if target.exists():
+        raise ResultsError(f"{target} exists already: remove it or choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    T_map_base_N44 = np.concatenate([drive_lap(ride, RATE_HZ) for ride in session.rides])
+    vertices = mesh(build_town(seed, session.parked_cars_seed))
+    renderer = Renderer(vertices, CAMERA, session.light)
+    T_base_camera = T_BASE_MOUNT @ T_MOUNT_CAMERA
+    try:
+        with Writer(target, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+            out = _Topics(writer)
+            start_ns = session.start_s * 1_000_000_000
+            out.write("/tf_static", start_ns, static_transforms(start_ns))
+            for i, T_map_base in enumerate(T_map_base_N44):
+                stamp_ns = start_ns + round(i * 1e9 / RATE_HZ)
+                image = renderer.draw(T_map_base @ T_base_camera)
+                out.write("/camera/camera_info", stamp_ns, camera_info(stamp_ns))
+                out.write("/camera/image_raw/compressed", stamp_ns, jpeg(stamp_ns, image))
+                out.write("/ground_truth/odometry", stamp_ns, odometry(stamp_ns, T_map_base))
+                progress((i + 1) / len(T_map_base_N44))
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+    finally:
+        renderer.close()
+    return target
+
+
+class _Topics:
+    """Connections of a bag, made when first used."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._connections: dict[str, Any] = {}
+
+    def write(self, topic: str, stamp_ns: int, message: Any) -> None:
+        kind = message.__msgtype__
+        if topic not in self._connections:
+            self._connections[topic] = self._writer.add_connection(topic, kind, typestore=TYPES)
+        self._writer.write(self._connections[topic], stamp_ns, TYPES.serialize_cdr(message, kind))
+
+
+def _new(kind: str, **fields: Any) -> Any:
+    return TYPES.types[kind](**fields)
+
+
+def header(stamp_ns: int, frame_id: str) -> Any:
+    """A ``std_msgs/Header``."""
+    stamp = _new("builtin_interfaces/msg/Time", sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+    return _new("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
+
+
+def camera_info(stamp_ns: int) -> Any:
+    """The town camera's ``sensor_msgs/CameraInfo``: an ideal pinhole."""
+    region = _new(
+        "sensor_msgs/msg/RegionOfInterest",
+        x_offset=0,
+        y_offset=0,
+        height=0,
+        width=0,
+        do_rectify=False,
+    )
+    projection = np.hstack([CAMERA.K, np.zeros((3, 1))])
+    return _new(
+        "sensor_msgs/msg/CameraInfo",
+        header=header(stamp_ns, CAMERA_FRAME),
+        height=CAMERA.height,
+        width=CAMERA.width,
+        distortion_model="plumb_bob",
+        d=np.zeros(5),
+        k=CAMERA.K.ravel(),
+        r=np.eye(3).ravel(),
+        p=projection.ravel(),
+        binning_x=0,
+        binning_y=0,
+        roi=region,
+    )
+
+
+def jpeg(stamp_ns: int, image_HW3: ImageBGR) -> Any:
+    """A ``sensor_msgs/CompressedImage``."""
+    _, data = cv2.imencode(".jpg", image_HW3, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return _new(
+        "sensor_msgs/msg/CompressedImage",
+        header=header(stamp_ns, CAMERA_FRAME),
+        format="bgr8; jpeg compressed bgr8",
+        data=data.ravel(),
+    )
+
+
+def static_transforms(stamp_ns: int) -> Any:
+    """The camera's mount, as a chain of two ``/tf_static`` transforms."""
+    chain = ((BASE_FRAME, MOUNT_FRAME, T_BASE_MOUNT), (MOUNT_FRAME, CAMERA_FRAME, T_MOUNT_CAMERA))
+    return _new(
+        "tf2_msgs/msg/TFMessage",
+        transforms=[
+            _new(
+                "geometry_msgs/msg/TransformStamped",
+                header=header(stamp_ns, parent),
+                child_frame_id=child,
+                transform=_new(
+                    "geometry_msgs/msg/Transform",
+                    translation=_new("geometry_msgs/msg/Vector3", **_xyz(T)),
+                    rotation=_rotation(T),
+                ),
+            )
+            for parent, child, T in chain
+        ],
+    )
+
+
+def odometry(stamp_ns: int, T_map_base: Array) -> Any:
+    """The true pose, as ``nav_msgs/Odometry`` without velocities."""
+    pose = _new(
+        "geometry_msgs/msg/Pose",
+        position=_new("geometry_msgs/msg/Point", **_xyz(T_map_base)),
+        orientation=_rotation(T_map_base),
+    )
+    still = _new("geometry_msgs/msg/Vector3", x=0.0, y=0.0, z=0.0)
+    twist = _new("geometry_msgs/msg/Twist", linear=still, angular=still)
+    unknown = np.zeros(36)
+    return _new(
+        "nav_msgs/msg/Odometry",
+        header=header(stamp_ns, MAP_FRAME),
+        child_frame_id=BASE_FRAME,
+        pose=_new("geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=unknown),
+        twist=_new("geometry_msgs/msg/TwistWithCovariance", twist=twist, covariance=unknown),
+    )
+
+
+def _xyz(T: Array) -> dict[str, float]:
+    return {axis: float(T[i, 3]) for i, axis in enumerate("xyz")}
+
+
+def _rotation(T: Array) -> Any:
+    quaternion_xyzw = quaternion_xyzw_from_wxyz(quaternion_wxyz(T))
+    values = dict(zip("xyzw", quaternion_xyzw.tolist(), strict=True))
+    return _new("geometry_msgs/msg/Quaternion", **values)
