@@ -22,7 +22,7 @@ RUNTIME = [
     "onnx>=1.16",
     "onnxruntime>=1.18",
     "rosbags>=0.10.10",
-    "typer>=0.12",
+    "typer>=0.15.4",
     "rich>=13.7",
     "matplotlib>=3.6.3",
 ]
