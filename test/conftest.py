@@ -107,3 +107,18 @@ def flat_image(blue, green, red, width=128, height=96):
 
 def jpeg_bytes(image_HW3, quality=95):
     return cv2.imencode(".jpg", image_HW3, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+@pytest.fixture
+def town_like_bundle(tmp_path):
+    """The small bundle, for the town's camera: quick, and as real as any other to the program."""
+    text = description()
+    text["camera"] = {
+        "width": 320,
+        "height": 180,
+        "fx": 190.0,
+        "fy": 190.0,
+        "cx": 160.0,
+        "cy": 90.0,
+    }
+    return write_bundle(tmp_path / "town_like", text, {"absolute.onnx": brightness_network()}).path

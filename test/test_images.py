@@ -65,7 +65,9 @@ def test_bad_raw_images_are_named(fields, message):
 
 
 def test_jpeg_and_png():
-    np.testing.assert_array_equal(decode_compressed(cv2.imencode(".png", IMAGE)[1].tobytes()), IMAGE)
+    np.testing.assert_array_equal(
+        decode_compressed(cv2.imencode(".png", IMAGE)[1].tobytes()), IMAGE
+    )
     smooth = cv2.resize(IMAGE, (170, 120), interpolation=cv2.INTER_CUBIC)
     decoded = decode_compressed(jpeg_bytes(smooth), "bgr8; jpeg compressed bgr8")
     assert np.abs(decoded.astype(int) - smooth).mean() < 3.0

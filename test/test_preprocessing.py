@@ -26,7 +26,9 @@ def test_normalisation_and_colour_order_to_the_number():
     assert tensor.dtype == np.float32
     expected = [(0.8 - 0.1) / 0.5, (0.4 - 0.2) / 0.25, (0.2 - 0.3) / 0.2]
     np.testing.assert_allclose(tensor[0, :, 20, 30], expected, rtol=1e-5)
-    bgr = preprocess(flat_image(51, 102, 204), config.model_copy(update={"colour_order": "bgr"}), CAMERA)
+    bgr = preprocess(
+        flat_image(51, 102, 204), config.model_copy(update={"colour_order": "bgr"}), CAMERA
+    )
     np.testing.assert_allclose(bgr[0, 0, 0, 0], (0.2 - 0.1) / 0.5, rtol=1e-5)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 import signal
 import sys
 import threading
+import time
 import traceback
 from dataclasses import dataclass
 from typing import Any
@@ -40,11 +43,20 @@ from rgsiam_ros.node.worker import NewestWorker
 from rgsiam_ros.relocalizer import PoseEstimate, Relocalizer
 
 NAME = "relocalize"
-POSE_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-NEWEST_IMAGE_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 THROTTLE_S = 5.0
+LARGEST_LOG_MEMORY = 100
 WAIT_FOR_FRAME_S = 10.0
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+def pose_qos() -> QoSProfile:
+    """A new profile each time: rclpy writes a topic's QoS overrides into the one it is given."""
+    return QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+
+
+def newest_image_qos() -> QoSProfile:
+    """Sensor data, and only the newest."""
+    return QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 @dataclass
@@ -73,17 +85,18 @@ class RelocalizeNode(LifecycleNode):
         self._monitor = StreamMonitor()
         self._inputs: list[Any] = []
         self._rebroadcast_timer: Any = None
+        self._logged_at: dict[str, float] = {}
         self.counters = Counters()
         self.add_on_set_parameters_callback(self._check_parameters)
         declare_all(self)
         overridable = QoSOverridingOptions.with_default_policies()
         self._pose = self.create_lifecycle_publisher(
-            PoseStamped, "~/pose", POSE_QOS, qos_overriding_options=overridable
+            PoseStamped, "~/pose", pose_qos(), qos_overriding_options=overridable
         )
         self._pose_with_covariance = self.create_lifecycle_publisher(
             PoseWithCovarianceStamped,
             "~/pose_with_covariance",
-            POSE_QOS,
+            pose_qos(),
             qos_overriding_options=overridable,
         )
         self._transforms = create_transforms(self)
@@ -171,24 +184,18 @@ class RelocalizeNode(LifecycleNode):
         kind, topic = (
             (Image, "image") if transport == "raw" else (CompressedImage, "image/compressed")
         )
-        overridable = QoSOverridingOptions.with_default_policies()
         self._inputs = [
             self.create_subscription(
                 kind,
                 topic,
                 self._on_image,
-                NEWEST_IMAGE_QOS,
-                qos_overriding_options=overridable if not self._overrides_declared(topic) else None,
+                newest_image_qos(),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             ),
             self.create_subscription(
                 CameraInfo, "camera_info", self._on_camera_info, qos_profile_sensor_data
             ),
         ]
-
-    def _overrides_declared(self, topic: str) -> bool:
-        return self.has_parameter(
-            f"qos_overrides.{self.resolve_topic_name(topic)}.subscription.depth"
-        )
 
     def _open_tf(self) -> None:
         child = {
@@ -254,16 +261,23 @@ class RelocalizeNode(LifecycleNode):
                 self.counters.published += 1
         except RgsiamError as error:
             self.counters.rejected += 1
-            log.warning(
-                f"no pose ({self.counters.rejected} images rejected): {error}",
-                throttle_duration_sec=THROTTLE_S,
-            )
+            if self._may_log(str(error)):
+                log.warning(f"no pose ({self.counters.rejected} images rejected): {error}")
         except Exception:
             self.counters.rejected += 1
-            log.error(
-                f"no pose, unexpected failure:\n{traceback.format_exc()}",
-                throttle_duration_sec=THROTTLE_S,
-            )
+            if self._may_log("unexpected"):
+                log.error(f"no pose, unexpected failure:\n{traceback.format_exc()}")
+
+    def _may_log(self, cause: str) -> bool:
+        """Each cause at most once in THROTTLE_S, so that one does not hide another."""
+        kind = re.sub(r"[\d.]+", "#", cause)
+        now = time.monotonic()
+        if now - self._logged_at.get(kind, -math.inf) < THROTTLE_S:
+            return False
+        if len(self._logged_at) > LARGEST_LOG_MEMORY:
+            self._logged_at.clear()
+        self._logged_at[kind] = now
+        return True
 
     def _take_camera_news(self, relocalizer: Relocalizer) -> None:
         camera, self._camera_news = self._camera_news, None

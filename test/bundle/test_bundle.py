@@ -1,0 +1,249 @@
+import pickle
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+import yaml
+from conftest import brightness_network, description
+from onnx import helper, numpy_helper
+
+from rgsiam_ros.bundle import Bundle, write_bundle
+from rgsiam_ros.bundle.reader import read_npz
+from rgsiam_ros.errors import BundleError
+
+
+def edit_manifest(bundle, change):
+    path = bundle / "manifest.yaml"
+    data = yaml.safe_load(path.read_text())
+    change(data)
+    path.write_text(yaml.safe_dump(data))
+
+
+def set_in(*keys, value):
+    def change(data):
+        for key in keys[:-1]:
+            data = data[key]
+        data[keys[-1]] = value
+
+    return change
+
+
+def rewrite_onnx(tmp_path, change):
+    model = onnx.load_model_from_string(brightness_network())
+    change(model)
+    return write_bundle(
+        tmp_path / "changed", description(), {"absolute.onnx": model.SerializeToString()}
+    )
+
+
+def test_what_was_written_is_read_back(small_bundle):
+    bundle = Bundle.load(small_bundle)
+    assert bundle.manifest.target.origin_m == (1000.0, 2000.0, 3.0)
+    assert bundle.content("absolute.onnx") == brightness_network()
+    assert bundle.manifest.files["absolute.onnx"].size == len(brightness_network())
+
+
+def test_optional_places(tmp_path):
+    import io
+
+    import cv2
+
+    array = io.BytesIO()
+    np.savez(array, feature_NF=np.ones((3, 4), np.float16))
+    contents = {
+        "absolute.onnx": brightness_network(),
+        "relative.onnx": brightness_network(),
+        "map_features.npz": array.getvalue(),
+        "map_features.int8.npz": array.getvalue(),
+        "calibration.float32.npz": array.getvalue(),
+        "golden_images.npz": array.getvalue(),
+        "mask.png": cv2.imencode(".png", np.full((96, 128), 255, np.uint8))[1].tobytes(),
+    }
+    text = description()
+    text["preprocessing"]["mask"] = "mask.png"
+    text["datum"] = {"latitude_deg": 47.6, "longitude_deg": -122.1, "ellipsoidal_height_m": 122.0}
+    bundle = write_bundle(tmp_path / "full", text, contents)
+    roles = {name: entry.role for name, entry in bundle.manifest.files.items()}
+    assert roles["map_features.int8.npz"] == "map_features"
+    assert roles["calibration.float32.npz"] == "calibration"
+    assert bundle.mask_HW.shape == (96, 128)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_in("schema_version", value=2), "schema version 2.*reads version 1"),
+        (set_in("schema_version", value="1"), "schema version '1'"),
+        (set_in("schema_version", value=True), "schema version True"),
+        (set_in("target", "scale_m", value=float("nan")), "target.scale_m"),
+        (set_in("target", "origin_m", value=[0.0, float("inf"), 0.0]), "target.origin_m"),
+        (set_in("camera", "fx", value=-1.0), "camera.fx"),
+        (set_in("preprocessing", "input_width", value=10**6), "preprocessing.input_width"),
+        (set_in("preprocessing", "std", value=[0.0, 1.0, 1.0]), "preprocessing.std"),
+        (set_in("covariance", "matrix", value=np.zeros((6, 6)).tolist()), "positive definite"),
+        (set_in("surprise", value=1), "surprise"),
+        (set_in("map_frame", value="../map"), "map_frame"),
+        (lambda data: data.pop("target"), "target: Field required"),
+        (set_in("files", "absolute.onnx", "size", value=10**12), "claims 1000000000000 bytes"),
+        (set_in("files", "absolute.onnx", "role", value="code"), "role 'code'"),
+        (set_in("files", "absolute.onnx", "sha256", value="ff"), "sha256"),
+        (lambda data: data["files"].pop("absolute.onnx"), "does not list absolute.onnx"),
+        (
+            lambda data: data["files"].update(
+                {"../relative.onnx": dict(data["files"]["absolute.onnx"])}
+            ),
+            "has a path",
+        ),
+        (
+            lambda data: data["files"].update(
+                {"/etc/passwd": dict(data["files"]["absolute.onnx"])}
+            ),
+            "has a path",
+        ),
+        (
+            lambda data: data["files"].update({"model.pkl": dict(data["files"]["absolute.onnx"])}),
+            "not a name for the role",
+        ),
+    ],
+)
+def test_bad_manifests_are_refused(small_bundle, change, message):
+    edit_manifest(small_bundle, change)
+    with pytest.raises(BundleError, match=message) as refusal:
+        Bundle.load(small_bundle)
+    assert str(small_bundle) in str(refusal.value)
+    assert "export" in str(refusal.value)  # what to do
+
+
+def test_every_flipped_byte_is_noticed(small_bundle):
+    path = small_bundle / "absolute.onnx"
+    whole = path.read_bytes()
+    for position in (0, len(whole) // 2, len(whole) - 1):
+        changed = bytearray(whole)
+        changed[position] ^= 1
+        path.write_bytes(bytes(changed))
+        with pytest.raises(BundleError, match=r"absolute.onnx has changed: its SHA-256 is"):
+            Bundle.load(small_bundle)
+    path.write_bytes(whole)
+    Bundle.load(small_bundle)
+
+
+def test_missing_additional_and_shortened_files(small_bundle, tmp_path):
+    (small_bundle / "notes.txt").write_text("hello")
+    with pytest.raises(BundleError, match=r"holds notes.txt, which the manifest does not list"):
+        Bundle.load(small_bundle)
+    (small_bundle / "notes.txt").unlink()
+    content = (small_bundle / "absolute.onnx").read_bytes()
+    (small_bundle / "absolute.onnx").write_bytes(content[:-1])
+    with pytest.raises(BundleError, match="bytes, the manifest says"):
+        Bundle.load(small_bundle)
+    (small_bundle / "absolute.onnx").unlink()
+    with pytest.raises(BundleError, match=r"lacks absolute.onnx"):
+        Bundle.load(small_bundle)
+    (tmp_path / "elsewhere.onnx").write_bytes(content)
+    (small_bundle / "absolute.onnx").symlink_to(tmp_path / "elsewhere.onnx")
+    with pytest.raises(BundleError, match="not a regular file"):
+        Bundle.load(small_bundle)
+    shutil.rmtree(small_bundle)
+    with pytest.raises(BundleError, match="not a directory"):
+        Bundle.load(small_bundle)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("!!python/object/apply:os.system ['echo hacked']", "not valid YAML"),
+        ("a: &x [1]\nb: *x\n", "aliases"),
+        ("- just\n- a list\n", "no mapping"),
+        ("{", "not valid YAML"),
+        ("x" * (1024 * 1024 + 1), "larger than"),
+    ],
+)
+def test_manifests_that_are_no_manifests(small_bundle, text, message):
+    (small_bundle / "manifest.yaml").write_text(text)
+    with pytest.raises(BundleError, match=message):
+        Bundle.load(small_bundle)
+
+
+def test_external_data_is_refused(tmp_path):
+    def change(model):
+        tensor = model.graph.initializer[0]
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="../../secret.bin")
+
+    with pytest.raises(BundleError, match="another file"):
+        rewrite_onnx(tmp_path, change)
+
+
+def test_external_data_hidden_in_an_attribute_is_refused(tmp_path):
+    def change(model):
+        tensor = numpy_helper.from_array(np.ones(1, np.float32), "hidden")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        model.graph.node.append(helper.make_node("Constant", [], ["c"], value=tensor))
+
+    with pytest.raises(BundleError, match="another file"):
+        rewrite_onnx(tmp_path, change)
+
+
+def test_custom_operators_are_refused(tmp_path):
+    with pytest.raises(BundleError, match="com.evil::Shell"):
+        rewrite_onnx(
+            tmp_path,
+            lambda model: model.graph.node.append(
+                helper.make_node("Shell", ["mean"], ["x"], domain="com.evil")
+            ),
+        )
+
+
+def test_non_finite_weights_are_refused(tmp_path):
+    def change(model):
+        bad = numpy_helper.from_array(np.array([np.nan], np.float32), "one")
+        model.graph.initializer[0].CopyFrom(bad)
+
+    with pytest.raises(BundleError, match="non-finite"):
+        rewrite_onnx(tmp_path, change)
+
+
+def test_a_network_of_another_input_size_is_refused(tmp_path):
+    with pytest.raises(BundleError, match=r"takes an input of shape \(1, 3, 48, 64\)"):
+        write_bundle(
+            tmp_path / "b", description(width=96), {"absolute.onnx": brightness_network(width=64)}
+        )
+
+
+def test_what_is_no_onnx_is_refused(tmp_path):
+    with pytest.raises(BundleError, match="not an ONNX file|without a graph"):
+        write_bundle(tmp_path / "b", description(), {"absolute.onnx": b"not a network at all"})
+    assert not (tmp_path / "b").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_bundle_is_not_overwritten(small_bundle):
+    with pytest.raises(BundleError, match="exists already"):
+        write_bundle(small_bundle, description(), {"absolute.onnx": brightness_network()})
+    Bundle.load(small_bundle)
+
+
+class Payload:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+def test_pickles_in_npz_never_run(tmp_path, capsys):
+    path = tmp_path / "map_features.npz"
+    np.savez(path, x=np.array([Payload()], dtype=object))
+    with pytest.raises(BundleError, match="not a plain npz"):
+        read_npz(path.read_bytes(), path, 1 << 20)
+    with pytest.raises(BundleError, match="not a plain npz"):
+        read_npz(pickle.dumps(Payload()), path, 1 << 20)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_npz_bombs_and_non_finite_arrays_are_refused(tmp_path):
+    path = tmp_path / "map_features.npz"
+    np.savez_compressed(path, x=np.zeros(10_000_000, np.uint8))
+    with pytest.raises(BundleError, match="unpacks to"):
+        read_npz(path.read_bytes(), path, 1 << 20)
+    np.savez(path, x=np.array([1.0, np.inf]))
+    with pytest.raises(BundleError, match="'x' holds a non-finite number"):
+        read_npz(path.read_bytes(), path, 1 << 20)

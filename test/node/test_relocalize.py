@@ -1,0 +1,310 @@
+import itertools
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import flat_image, jpeg_bytes
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness import (
+    NodeProcess,
+    Peer,
+    camera_info,
+    compressed_image,
+    key,
+    new_context,
+    raw_image,
+    stamp,
+    transform,
+)
+from lifecycle_msgs.msg import Transition
+from tf2_msgs.msg import TFMessage
+
+DOMAINS = itertools.cycle(range(60, 100))
+FORWARD = (-0.5, 0.5, -0.5, 0.5)  # optical axes of a camera that looks along x
+COLOUR = (51, 102, 204)  # blue, green, red
+T_MAP_CAMERA = [1000.0 + 8.0, 2000.0 + 4.0, 3.0 + 2.0]  # what the small bundle makes of it
+
+
+@pytest.fixture
+def peer(monkeypatch):
+    domain = next(DOMAINS)
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    context = new_context(domain)
+    node = Peer(context)
+    yield node
+    node.executor_.shutdown()
+    node.destroy_node()
+    context.try_shutdown()
+
+
+@pytest.fixture
+def start(peer, tmp_path, small_bundle):
+    """Start a node; a mount on /tf_static is there unless mount is None."""
+    running = []
+
+    def starter(*, mount=(1.5, 0.0, 2.0), **parameters):
+        given = {"bundle": small_bundle, "autostart": True, "image_transport": "compressed"}
+        if mount is not None:
+            # two static transforms, so that the chain has a link in the middle
+            rig = transform("base_link", "rig", xyz=mount)
+            camera = transform("rig", "camera_optical", xyzw=FORWARD)
+            peer.static.publish(TFMessage(transforms=[rig, camera]))
+        node = NodeProcess(tmp_path / f"node{len(running)}.log", **{**given, **parameters})
+        running.append(node)
+        return node
+
+    yield starter
+    for node in running:
+        node.stop()
+
+
+def answer(peer, index, **frame):
+    content = jpeg_bytes(flat_image(*COLOUR))
+    return peer.send_and_wait(peer.compressed, compressed_image(content, index, **frame))
+
+
+def position(message):
+    p = message.pose.position
+    return [p.x, p.y, p.z]
+
+
+def test_pose_of_the_base_in_the_map(peer, start):
+    start()
+    pose, with_covariance = answer(peer, 1)
+    assert pose.header.frame_id == with_covariance.header.frame_id == "map"
+    assert key(pose.header.stamp) == key(stamp(1))  # the image's own stamp
+    # The camera stands at T_MAP_CAMERA with map axes; the base is 2 m "behind" in camera axes
+    # (camera y down: base z -2 is camera y +2; camera z forward: base x -1.5 is camera z -1.5).
+    expected = np.array(T_MAP_CAMERA) + [0.0, 2.0, -1.5]
+    np.testing.assert_allclose(position(pose), expected, atol=0.05)
+    q = pose.pose.orientation
+    np.testing.assert_allclose([q.x, q.y, q.z, q.w], [0.5, -0.5, 0.5, 0.5], atol=1e-6)
+    np.testing.assert_allclose(position(with_covariance.pose), position(pose))
+    covariance = np.array(with_covariance.pose.covariance).reshape(6, 6)
+    np.testing.assert_allclose(covariance, covariance.T)
+    assert np.linalg.eigvalsh(covariance).min() > 0.0
+    # lever arm (0, 2, -1.5): var y grows by (1.5 * 0.02)^2 about x, var z by (2 * 0.02)^2
+    np.testing.assert_allclose(
+        np.diag(covariance)[:3], np.array([0.01] * 3) + 0.0004 * np.array([6.25, 2.25, 4.0])
+    )
+    assert covariance[0, 4] == pytest.approx(-1.5 * 0.0004)
+
+
+def test_raw_transport_and_both_endings_of_a_process(peer, start):
+    image = flat_image(*COLOUR)
+    for how in (signal.SIGINT, signal.SIGTERM):
+        node = start(image_transport="raw")
+        index = 10 + how
+        pose, _ = peer.send_and_wait(peer.image, raw_image(image, index))
+        np.testing.assert_allclose(position(pose)[0], T_MAP_CAMERA[0], atol=1e-4)
+        assert node.stop(how) == 0, node.log
+        assert "Traceback" not in node.log
+
+
+def test_missing_mount_is_named_and_comes_late(peer, start):
+    node = start(mount=None)
+    image = compressed_image(jpeg_bytes(flat_image(*COLOUR)), 1)
+    assert peer.never_answers(peer.compressed, image)
+    node.wait_for_log(
+        r"no pose .*mount is unknown .*publish base_link -> camera_optical on /tf_static, "
+        r"or set mount_translation and mount_quaternion_xyzw"
+    )
+    late = transform("base_link", "camera_optical", xyz=(1.0, 0.0, 0.0), xyzw=FORWARD)
+    peer.static.publish(TFMessage(transforms=[late]))
+    peer.spin(0.3)
+    answer(peer, 2)
+
+
+def test_mount_from_parameters(peer, start):
+    start(
+        mount=None,
+        mount_translation="[1.5, 0.0, 2.0]",
+        mount_quaternion_xyzw="[-0.5, 0.5, -0.5, 0.5]",
+    )
+    pose, _ = answer(peer, 1)
+    np.testing.assert_allclose(position(pose), np.array(T_MAP_CAMERA) + [0, 2.0, -1.5], atol=0.05)
+
+
+def test_bad_images_are_named_and_survived(peer, start):
+    node = start()
+    answer(peer, 99)
+    whole = jpeg_bytes(flat_image(*COLOUR))
+    for index, (content, message) in enumerate(
+        [(whole[:200], "truncated"), (b"", "empty"), (b"GIF89a", "neither JPEG nor PNG")]
+    ):
+        assert peer.never_answers(peer.compressed, compressed_image(content, index), 0.3)
+        node.wait_for_log(f"no pose .*{message}")
+        answer(peer, 100 + index)
+    assert "Traceback" not in node.log
+
+
+def test_wrong_raw_encoding_is_named_and_survived(peer, start):
+    node = start(image_transport="raw")
+    image = flat_image(*COLOUR)
+    peer.send_and_wait(peer.image, raw_image(image, 0))
+    odd = raw_image(image, 1, encoding="yuv422")
+    assert peer.never_answers(peer.image, odd, 0.3)
+    node.wait_for_log("encoding 'yuv422' is not supported: publish one of bgr8")
+    peer.send_and_wait(peer.image, raw_image(image, 2))
+    rgb = raw_image(np.ascontiguousarray(image[..., ::-1]), 3, encoding="rgb8")
+    pose, _ = peer.send_and_wait(peer.image, rgb)
+    np.testing.assert_allclose(position(pose)[0], T_MAP_CAMERA[0], atol=1e-4)
+
+
+def test_another_camera_is_cropped_with_one_warning(peer, start):
+    node = start()
+    peer.wait_for_listener(peer.info)
+    for _ in range(5):
+        peer.info.publish(camera_info(256, 192, 150.0))  # the bundle's: 128x96, focal 100
+        peer.spin(0.05)
+    content = jpeg_bytes(flat_image(*COLOUR, width=256, height=192))
+    peer.send_and_wait(peer.compressed, compressed_image(content, 1))
+    peer.send_and_wait(peer.compressed, compressed_image(content, 2))
+    node.wait_for_log(r"differs from the bundle's .*fx 150.0.*fx 100.0.*cropped to 192x144")
+    assert node.log.count("differs from the bundle's") == 1
+
+
+def test_a_camera_that_cannot_be_reconciled_is_an_error_and_silence(peer, start):
+    node = start()
+    answer(peer, 1)
+    peer.info.publish(camera_info(128, 96, 400.0))
+    peer.spin(0.3)
+    image = compressed_image(jpeg_bytes(flat_image(*COLOUR)), 2)
+    assert peer.never_answers(peer.compressed, image)
+    node.wait_for_log(r"\[ERROR\].*cannot be reconciled.*does not contain the view")
+    peer.info.publish(camera_info(128, 96, 100.0))
+    peer.spin(0.3)
+    answer(peer, 3)
+
+
+def test_lifecycle(peer, start, small_bundle):
+    node = start(autostart=False)
+    assert peer.state() == "unconfigured"
+    for cycle in range(3):
+        assert peer.change_state(Transition.TRANSITION_CONFIGURE)
+        assert peer.state() == "inactive"
+        image = compressed_image(jpeg_bytes(flat_image(*COLOUR)), 10 * cycle)
+        assert peer.never_answers(peer.compressed, image, 0.5)
+        assert peer.change_state(Transition.TRANSITION_ACTIVATE)
+        answer(peer, 10 * cycle + 1)
+        assert peer.change_state(Transition.TRANSITION_DEACTIVATE)
+        assert peer.change_state(Transition.TRANSITION_CLEANUP)
+        assert peer.state() == "unconfigured"
+    assert "Traceback" not in node.log
+
+
+def test_a_damaged_bundle_fails_to_configure_and_can_be_mended(peer, start, small_bundle):
+    content = (small_bundle / "absolute.onnx").read_bytes()
+    (small_bundle / "absolute.onnx").write_bytes(content[:-1] + b"!")
+    node = start()
+    node.wait_for_log(r"cannot configure: .*absolute.onnx has changed: its SHA-256")
+    assert peer.state() == "unconfigured"
+    (small_bundle / "absolute.onnx").write_bytes(content)
+    assert peer.change_state(Transition.TRANSITION_CONFIGURE)
+    assert peer.change_state(Transition.TRANSITION_ACTIVATE)
+    answer(peer, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("tf_mode", "sideways", "must be one of none, map_to_base, map_to_odom, not 'sideways'"),
+        ("transform_tolerance", -1.0, "transform_tolerance"),
+        ("mount_quaternion_xyzw", [0.0, 0.0, 0.0, 2.0], "norm 2.0000, not 1"),
+        ("mount_translation", [1.0], "needs 3 numbers, not 1"),
+        ("engine", 3, "expected 'Type.STRING' got 'Type.INTEGER'"),
+    ],
+)
+def test_invalid_parameters_are_refused_with_a_reason(peer, start, name, value, reason):
+    start(autostart=False)
+    result = peer.set_parameter(name, value)
+    assert not result.successful
+    assert reason in result.reason
+
+
+def test_parameters_during_operation(peer, start):
+    start()
+    answer(peer, 1)
+    assert peer.set_parameter("transform_tolerance", 0.5).successful
+    refused = peer.set_parameter("base_frame", "chassis")
+    assert not refused.successful
+    assert "deactivate and clean up first" in refused.reason
+    answer(peer, 2)
+
+
+def test_an_invalid_parameter_at_the_start_ends_with_a_message(start):
+    node = start(tf_mode="sideways")
+    assert node.process.wait(20.0) == 2
+    assert "must be one of none, map_to_base, map_to_odom" in node.log
+    assert "Traceback" not in node.log
+
+
+def test_map_to_base(peer, start):
+    node = start(tf_mode="map_to_base")
+    pose, _ = answer(peer, 1)
+    peer.wait(lambda: peer.transforms, "a transform")
+    found = peer.transforms[0]
+    assert (found.header.frame_id, found.child_frame_id) == ("map", "base_link")
+    assert key(found.header.stamp) == key(stamp(1))
+    t = found.transform.translation
+    np.testing.assert_allclose([t.x, t.y, t.z], position(pose))
+    assert "another node" not in node.log
+
+
+def test_map_to_odom_times_odometry_is_the_pose(peer, start):
+    node = start(tf_mode="map_to_odom", tf_rebroadcast_rate=50.0)
+    answer(peer, 1)
+    peer.spin(0.3)
+    assert not [t for t in peer.transforms if t.child_frame_id == "odom"]  # no odometry yet
+    for index in (0, 2):
+        odometry = transform("odom", "base_link", xyz=(7.0 + index, -3.0, 0.0), at=stamp(index))
+        peer.moving.publish(TFMessage(transforms=[odometry]))
+    peer.wait(lambda: [t for t in peer.transforms if t.child_frame_id == "odom"], "map -> odom")
+    p = position(peer.poses[key(stamp(1))])
+    sent = [t for t in peer.transforms if t.child_frame_id == "odom"][-1]
+    assert sent.header.frame_id == "map"
+    # odometry at the image's stamp is half way: x = 8; map_odom = map_base * inverse(odom_base)
+    q, t = sent.transform.rotation, sent.transform.translation
+    np.testing.assert_allclose([q.x, q.y, q.z, q.w], [0.5, -0.5, 0.5, 0.5], atol=1e-6)
+    turned = np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]]) @ [8.0, -3.0, 0.0]
+    np.testing.assert_allclose([t.x, t.y, t.z], p - turned, atol=1e-6)
+    count = len(peer.transforms)
+    peer.spin(0.5)
+    assert len(peer.transforms) > count + 10  # repeated between images
+    assert "another node" not in node.log
+
+
+def test_a_second_owner_of_the_frame_is_an_error(peer, start):
+    node = start(tf_mode="map_to_base")
+    answer(peer, 1)
+    peer.wait_for_listener(peer.moving)
+    peer.moving.publish(TFMessage(transforms=[transform("odom", "base_link", at=stamp(3))]))
+    node.wait_for_log(r"\[ERROR\].*another node broadcasts odom -> base_link", peer.spin)
+
+
+def test_qos_overrides_are_allowed(peer, start):
+    name = "qos_overrides./relocalize/pose.publisher.reliability"
+    start(**{name: "best_effort"})
+    peer.wait_for_listener(peer.compressed)
+    infos = peer.get_publishers_info_by_topic("/relocalize/pose")
+    assert [info.qos_profile.reliability.name for info in infos] == ["BEST_EFFORT"]
+    infos = peer.get_publishers_info_by_topic("/relocalize/pose_with_covariance")
+    assert [info.qos_profile.reliability.name for info in infos] == ["RELIABLE"]
+
+
+def test_lost_images_are_noticed_by_their_stamps(peer, start):
+    node = start()
+    peer.wait_for_listener(peer.compressed)
+    random = np.random.default_rng(0)
+    content = jpeg_bytes(flat_image(*COLOUR))
+    arriving = np.flatnonzero(random.random(400) < 0.3)
+    for index in arriving:
+        peer.compressed.publish(compressed_image(content, int(index)))
+        peer.spin(0.02)
+    node.wait_for_log(r"only about \d+% of the images arrive.*fastdds_large_images.xml", peer.spin)

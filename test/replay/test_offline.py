@@ -1,0 +1,115 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import yaml
+from bags import cut_bag, damage_image
+from conftest import TOWN_DRIVE, random_poses
+from rich.console import Console
+
+from rgsiam_ros.bags import BagTopics
+from rgsiam_ros.errors import BagError, ResultsError
+from rgsiam_ros.geometry import pose_matrix, quaternion_wxyz_from_xyzw
+from rgsiam_ros.replay.metrics import summarise
+from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
+from rgsiam_ros.replay.results import write_tum
+from rgsiam_ros.replay.run import ReplayOptions, run_replay
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def short_bag(tmp_path):
+    return cut_bag(TOWN_DRIVE, tmp_path / "short", images=20)
+
+
+def replay(bag, bundle, out, **options):
+    return run_replay(bag, bundle, out, ReplayOptions(**options), QUIET)
+
+
+def test_the_results_folder(short_bag, town_like_bundle, tmp_path):
+    out = tmp_path / "results"
+    metrics = replay(short_bag, town_like_bundle, out)
+    assert {file.name for file in out.iterdir()} == {
+        "estimated.tum", "ground_truth.tum", "frames.csv", "metrics.json", "config.yaml",
+        "replay.png",
+    }  # fmt: skip
+    assert json.loads((out / "metrics.json").read_text()) == metrics
+    assert metrics["schema_version"] == 1
+    assert metrics["frames"] == metrics["answered"] == 20
+    rows = list(csv.DictReader((out / "frames.csv").open()))
+    errors = [float(row["error_m"]) for row in rows]
+    assert metrics["position_error_m"]["median"] == pytest.approx(np.median(errors))
+    stages = {"decode", "preprocess", "inference", "pose", "total"}
+    assert set(metrics["latency_ms"]) == stages
+    tum = np.loadtxt(out / "estimated.tum")
+    assert tum.shape == (20, 8)
+    T = pose_matrix(tum[:, 1:4], quaternion_wxyz_from_xyzw(tum[:, 4:]))
+    np.testing.assert_allclose(T[:, 0, 3], [float(row["x"]) for row in rows], atol=1e-8)
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert config["bundle"] == str(town_like_bundle)
+    assert config["engine_in_use"]["name"] == "onnxruntime"
+    assert (out / "replay.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_offline_is_deterministic(short_bag, town_like_bundle, tmp_path):
+    for name in ("a", "b"):
+        replay(short_bag, town_like_bundle, tmp_path / name)
+    texts = [(tmp_path / name / "estimated.tum").read_text() for name in ("a", "b")]
+    assert texts[0] == texts[1] != ""
+
+
+def test_a_damaged_image_is_one_frame_without_an_answer(short_bag, town_like_bundle, tmp_path):
+    bag = damage_image(short_bag, tmp_path / "damaged", index=7)
+    metrics = replay(bag, town_like_bundle, tmp_path / "results")
+    assert (metrics["frames"], metrics["answered"]) == (20, 19)
+    assert metrics["availability"] == 0.95
+    rows = list(csv.DictReader((tmp_path / "results" / "frames.csv").open()))
+    assert "truncated" in rows[7]["problem"]
+
+
+def test_a_bag_without_truth_or_mount_still_replays(tmp_path, town_like_bundle):
+    topics = {"/camera/image_raw/compressed", "/camera/camera_info"}
+    bag = cut_bag(TOWN_DRIVE, tmp_path / "bare", images=5, topics=topics)
+    metrics = replay(bag, town_like_bundle, tmp_path / "results")
+    assert metrics["answered"] == 5
+    assert metrics["position_error_m"] is None
+    assert metrics["reported_frame"] == "camera_optical_frame"
+
+
+def test_refusals_name_the_cause(short_bag, town_like_bundle, tmp_path):
+    with pytest.raises(BagError, match="no topic /nose/image"):
+        replay(short_bag, town_like_bundle, tmp_path / "r", topics=BagTopics(image="/nose/image"))
+    assert not (tmp_path / "r").exists()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("do not lose me")
+    with pytest.raises(ResultsError, match="not empty"):
+        replay(short_bag, town_like_bundle, tmp_path / "full")
+    assert (tmp_path / "full" / "thesis.tex").read_text() == "do not lose me"
+
+
+def test_metrics_of_a_known_trajectory():
+    """Ten frames: one unanswered, errors of 0.1 to 0.9 m along x."""
+    T_true = random_poses(10)
+    frames = [FrameRecord(0, None, None, T_true[0])]
+    for i in range(1, 10):
+        T = T_true[i].copy()
+        T[0, 3] += 0.1 * i
+        frames.append(FrameRecord(i, T, None, T_true[i], {"total": float(i)}))
+    metrics = summarise(ReplayRecord(frames, "base_link", "map"))
+    assert metrics["availability"] == 0.9
+    assert metrics["position_error_m"]["median"] == pytest.approx(0.5)
+    assert metrics["position_error_m"]["mean"] == pytest.approx(0.5)
+    assert metrics["position_error_m"]["p95"] == pytest.approx(0.86)
+    assert metrics["rotation_error_deg"]["median"] == pytest.approx(0.0, abs=1e-5)
+    assert metrics["recall"]["0.25 m 2 deg"] == pytest.approx(0.2)  # the unanswered one counts
+    assert metrics["recall"]["5 m 10 deg"] == pytest.approx(0.9)
+    assert metrics["latency_ms"]["total"]["p50"] == 5.0
+
+
+def test_tum_keeps_every_nanosecond(tmp_path):
+    write_tum(tmp_path / "t.tum", [(1_700_000_000_123_456_789, np.eye(4))])
+    line = (tmp_path / "t.tum").read_text().split()
+    assert line[0] == "1700000000.123456789"
+    assert [float(x) for x in line[1:]] == [0, 0, 0, 0, 0, 0, 1]

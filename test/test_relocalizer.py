@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+from conftest import TOWN_BUNDLE, TOWN_DRIVE, brightness_network, description, flat_image
+
+from rgsiam_ros.bags import read_drive
+from rgsiam_ros.bundle import write_bundle
+from rgsiam_ros.camera import Camera
+from rgsiam_ros.errors import CameraError, EngineError, ImageError
+from rgsiam_ros.geometry import pose_errors
+from rgsiam_ros.relocalizer import Relocalizer
+
+
+def test_metres_are_restored_in_float64(small_bundle):
+    """origin + scale * output, far from the origin where float32 would lose millimetres."""
+    relocalizer = Relocalizer.from_bundle(small_bundle)
+    estimate = relocalizer.estimate(flat_image(51, 102, 204))
+    expected = np.array([1000.0, 2000.0, 3.0]) + 10.0 * np.array([0.8, 0.4, 0.2])
+    np.testing.assert_allclose(estimate.T_map_camera[:3, 3], expected, atol=1e-5)
+    assert estimate.T_map_camera.dtype == np.float64
+    np.testing.assert_allclose(estimate.T_map_camera[:3, :3], np.eye(3), atol=1e-12)
+    assert set(estimate.timings_ms) == {"preprocess", "inference", "pose"}
+    assert all(value >= 0.0 for value in estimate.timings_ms.values())
+
+
+def test_covariance_turns_with_the_camera(tmp_path):
+    half = float(np.sqrt(0.5))
+    text = description()
+    text["covariance"]["matrix"] = np.diag([1.0, 4.0, 9.0, 0.01, 0.02, 0.03]).tolist()
+    network = brightness_network(quaternion_wxyz=(half, 0.0, 0.0, half))  # a quarter turn about z
+    path = write_bundle(tmp_path / "turned", text, {"absolute.onnx": network}).path
+    covariance = Relocalizer.from_bundle(path).estimate(flat_image(0, 0, 0)).covariance_66
+    np.testing.assert_allclose(np.diag(covariance), [4.0, 1.0, 9.0, 0.02, 0.01, 0.03], rtol=1e-5)
+
+
+def test_a_network_that_answers_nonsense_raises(tmp_path):
+    network = brightness_network(quaternion_wxyz=(0.0, 0.0, 0.0, 0.0))
+    path = write_bundle(tmp_path / "zero", description(), {"absolute.onnx": network}).path
+    with pytest.raises(EngineError, match="no|non-finite"):
+        Relocalizer.from_bundle(path).estimate(flat_image(0, 0, 0))
+
+
+def test_bad_images_do_not_harm_the_next(small_bundle):
+    relocalizer = Relocalizer.from_bundle(small_bundle)
+    before = relocalizer.estimate(flat_image(10, 20, 30)).T_map_camera
+    with pytest.raises(ImageError):
+        relocalizer.estimate(np.zeros((0, 0, 3), np.uint8))
+    np.testing.assert_array_equal(relocalizer.estimate(flat_image(10, 20, 30)).T_map_camera, before)
+
+
+def test_unknown_engine_is_named(small_bundle):
+    with pytest.raises(EngineError, match="'warp' is unknown: choose auto or one of onnxruntime"):
+        Relocalizer.from_bundle(small_bundle, "warp")
+
+
+def test_a_closed_relocalizer_says_so(small_bundle):
+    relocalizer = Relocalizer.from_bundle(small_bundle)
+    relocalizer.close()
+    with pytest.raises(EngineError, match="closed"):
+        relocalizer.estimate(flat_image(0, 0, 0))
+
+
+def test_images_that_contradict_camera_info_are_refused(small_bundle):
+    relocalizer = Relocalizer.from_bundle(small_bundle)
+    relocalizer.use_camera(Camera(width=256, height=192, fx=200, fy=200, cx=128, cy=96))
+    relocalizer.estimate(flat_image(1, 2, 3, width=128, height=96))  # binned by two: the same view
+    with pytest.raises(CameraError, match="128x128 pixels, but camera_info says 256x192"):
+        relocalizer.estimate(flat_image(1, 2, 3, width=128, height=128))
+
+
+def test_a_camera_that_cannot_be_reconciled_leaves_things_as_they_were(small_bundle):
+    relocalizer = Relocalizer.from_bundle(small_bundle)
+    with pytest.raises(CameraError, match="does not contain the view"):
+        relocalizer.use_camera(Camera(width=128, height=96, fx=900, fy=900, cx=64, cy=48))
+    relocalizer.estimate(flat_image(1, 2, 3))
+
+
+def test_the_shipped_bundle_knows_the_town():
+    """Every 20th image of a drive it never saw, in other light: far better than guessing."""
+    relocalizer = Relocalizer.from_bundle(TOWN_BUNDLE)
+    drive = read_drive(TOWN_DRIVE)
+    images = list(drive.read_images())[::20]
+    T_map_base, known = drive.true_base_poses([image.stamp_ns for image in images])
+    assert known.all()
+    estimated = np.stack([relocalizer.estimate(image.decode()).T_map_camera for image in images])
+    metres, radians = pose_errors(estimated, T_map_base @ drive.T_base_camera)
+    assert np.median(metres) < 8.0  # the town is 190 m by 80 m
+    assert np.median(np.degrees(radians)) < 3.0
+    validation = relocalizer.manifest.validation
+    assert validation.export_difference_m < 1e-3
+    assert validation.export_difference_deg < 1e-3
