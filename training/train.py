@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning
@@ -25,11 +26,16 @@ VALIDATION_BATCH = 64
 
 
 def train(
-    config: TrainingConfig, run: Path, *, resume: bool = False, progress: bool = True
+    config: TrainingConfig,
+    run: Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    callbacks: Sequence[lightning.Callback] = (),
 ) -> None:
     """Train and leave in `run`: config, description of the data, validation images, checkpoint, log.
 
-    resume continues from the run's last checkpoint. Raises DatasetError when the run exists and
+    resume continues from the run's last checkpoint; callbacks: further Lightning callbacks. Raises DatasetError when the run exists and
     `resume` is off, or there is nothing to resume.
     """
     checkpoint = run / CHECKPOINT_NAME
@@ -60,7 +66,7 @@ def train(
         devices=1,
         max_epochs=config.optimisation.epochs,
         logger=TensorBoardLogger(run, name="", version="log"),
-        callbacks=_callbacks(run, progress),
+        callbacks=[*_callbacks(run, progress), *callbacks],
         enable_progress_bar=progress,
         enable_model_summary=False,
         log_every_n_steps=10,
