@@ -6,6 +6,7 @@ export ROS_DOMAIN_ID ?= 42
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 unexport LD_LIBRARY_PATH
 
+.DEFAULT_GOAL := demo
 .PHONY: demo test lint runtime dev lock clean
 
 demo: runtime  ## relocalize a drive through the real ROS 2 node
