@@ -1,5 +1,6 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
+CORE_TESTS := $(filter-out test/test_package.py,$(wildcard test/test_*.py)) test/bundle test/replay/test_offline.py
 # Nothing that runs here may meet a robot on the same network.
 export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
 export ROS_DOMAIN_ID ?= 42
@@ -7,19 +8,23 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 unexport LD_LIBRARY_PATH
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test lint runtime dev lock clean
+.PHONY: demo test lint minimum runtime dev lock clean
 
 demo: runtime  ## relocalize a drive through the real ROS 2 node
 	@rm -rf results/demo
 	$(BIN)/rgsiam replay test/data/town_drive --bundle models/town --out results/demo --ros
 
-test: dev lint  ## lint, types, and every test
+test: dev lint minimum  ## lint, types, every test, and the core's tests on the oldest versions
 	$(BIN)/python -m pytest
+	$(VENV)-min/bin/python -m pytest $(CORE_TESTS)
 
 lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+minimum: dev
+	@VENV=$(VENV) requirements/setup.sh minimum
 
 runtime:
 	@VENV=$(VENV) requirements/setup.sh runtime
@@ -30,6 +35,8 @@ dev:
 lock:  ## for maintainers: resolve the dependencies anew (needs uv)
 	cd requirements && uv pip compile --universal --python-version 3.10 --generate-hashes -q \
 	    runtime.in ros.in -o runtime.lock
+	cd requirements && uv pip compile --universal --python-version 3.11 --generate-hashes -q \
+	    minimum.in -o minimum.lock
 	cd requirements && uv pip compile --universal --python-version 3.10 --generate-hashes -q \
 	    --no-emit-package torch --override overrides.txt -c runtime.lock dev.in -o dev.lock
 

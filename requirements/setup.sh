@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Set up the virtual environment: `requirements/setup.sh runtime` or `requirements/setup.sh dev`.
+# Set up the virtual environment: `requirements/setup.sh runtime` or `requirements/setup.sh dev`;
+# `requirements/setup.sh minimum` makes $VENV-min with the oldest versions that the core supports.
 # Does nothing, quickly, when what it would install is already there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -32,6 +33,18 @@ if ! "$venv/bin/python" -c '' 2>/dev/null; then
     python=$(find_python)
     echo "== virtual environment $venv ($("$python" --version))"
     "$python" -m venv "$venv"
+fi
+
+if [ "$level" = minimum ]; then
+    minimum=$(stamp_of requirements/minimum.lock "$0")
+    oldest=$venv-min
+    [ "$(cat "$oldest/.stamp" 2>/dev/null)" = "$minimum" ] && exit 0
+    echo "== oldest supported versions in $oldest"
+    base=$("$venv/bin/python" -c 'import os, sys; print(os.path.realpath(sys.executable))')
+    "$base" -m venv --clear "$oldest"
+    "$oldest/bin/python" -m pip install --quiet --no-deps --require-hashes -r requirements/minimum.lock
+    echo "$minimum" > "$oldest/.stamp"
+    exit 0
 fi
 
 runtime=$(stamp_of requirements/runtime.lock setup.py setup.cfg "$0")
