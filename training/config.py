@@ -30,6 +30,10 @@ class NetworkConfig(_Part):
     feature_size: int = Field(512, ge=16)
     """Length of the image's feature vector."""
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    anchors: int = Field(64, ge=1)
+    """Places of the map that the global pose unit chooses between before it regresses the rest."""
+    frozen_stages: int = Field(2, ge=0)
+    """First stages of the backbone, with its stem, that keep their ImageNet weights."""
 
 
 class OptimisationConfig(_Part):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
@@ -45,6 +46,8 @@ class PreparedData:
     preprocessing: Preprocessing
     origin_m: Array
     scale_m: float
+    anchors_K3: NDArray[np.float32]
+    """Places spread over the map, normalised."""
     fingerprint: str
     source: str
 
@@ -81,6 +84,9 @@ def prepare(config: TrainingConfig) -> PreparedData:
         preprocessing=preprocessing,
         origin_m=origin_m,
         scale_m=scale_m,
+        anchors_K3=spread_anchors(
+            (positions - origin_m) / scale_m, config.network.anchors, config.seed
+        ),
         fingerprint=fingerprint(datasets),
         source=", ".join(Path(path).name for path in config.datasets),
     )
@@ -107,6 +113,15 @@ class PairImages(TorchDataset):
             self.translation_N3[indices],
             self.quaternion_wxyz_N4[indices],
         )
+
+
+def spread_anchors(positions_N3: Array, count: int, seed: int) -> NDArray[np.float32]:
+    """At most `count` places ``(K, 3)`` that represent the positions: k-means centres, seeded."""
+    distinct = np.unique(positions_N3, axis=0)
+    if len(distinct) <= count:
+        return distinct.astype(np.float32)
+    centres, _ = kmeans2(distinct, count, minit="++", seed=seed, missing="raise")
+    return centres.astype(np.float32)
 
 
 def _common_camera(datasets: Sequence[Dataset]) -> Camera:

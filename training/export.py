@@ -81,10 +81,11 @@ def load_branch(run: Path, config: TrainingConfig, data: dict[str, Any]) -> Abso
     )
     preprocessing = Preprocessing.model_validate(data["preprocessing"])
     target = data["target"]
-    module = RelocalizationModule(
-        untrained, preprocessing, target["origin_m"], target["scale_m"], steps=1
-    )
     state = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
+    anchors_K3 = state["network.global_unit.anchors_K3"].numpy()
+    module = RelocalizationModule(
+        untrained, preprocessing, target["origin_m"], target["scale_m"], anchors_K3, steps=1
+    )
     module.load_state_dict(state)
     return AbsoluteBranch(module.average.module.to(memory_format=torch.contiguous_format)).eval()
 

@@ -6,11 +6,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
-
-def translation_error(predicted_B3: Tensor, true_B3: Tensor) -> Tensor:
-    """Mean over the batch of ``||t - t*||_1``, in the units of the arguments."""
-    return (predicted_B3 - true_B3).abs().sum(dim=1).mean()
+from rgsiam_training.network import TwinOutput
 
 
 def rotation_error(predicted_wxyz_B4: Tensor, true_wxyz_B4: Tensor) -> Tensor:
@@ -23,12 +21,21 @@ def rotation_error(predicted_wxyz_B4: Tensor, true_wxyz_B4: Tensor) -> Tensor:
     return torch.minimum(plus, minus).mean()
 
 
-class GlobalPoseLoss(nn.Module):
-    """``exp(-s_t) L_t + s_t + exp(-s_r) L_r + s_r`` with learned ``s_t`` and ``s_r``.
+def anchor_weights(true_B3: Tensor, anchors_K3: Tensor, spread: float) -> Tensor:
+    """Target distribution ``(B, K)`` over anchors: ``softmax_k(-||a_k - t*||^2 / (2 spread^2))``."""
+    squared = torch.cdist(true_B3, anchors_K3).square()
+    return torch.softmax(-squared / (2.0 * spread**2), dim=1)
 
-    L_t is `translation_error` on normalised translations and L_r is `rotation_error`. The weights
-    are the homoscedastic ones of Kendall and Cipolla 2017 (arXiv 1704.00390), who start from
-    ``s_t = 0, s_r = -3``.
+
+class GlobalPoseLoss(nn.Module):
+    """``exp(-s_t) L_t + s_t + exp(-s_r) L_r + s_r + L_a`` with learned ``s_t`` and ``s_r``.
+
+    With ``p*`` the target distribution of `anchor_weights`, ``a_k`` the anchors, ``o_k`` the
+    predicted offsets and ``p`` the softmax of the predicted logits:
+    ``L_t`` is the batch mean of ``sum_k p*_k ||a_k + o_k - t*||_1`` (normalised translations), ``L_r``
+    is `rotation_error`, and ``L_a`` is the batch mean of ``sum_k p*_k log(p*_k / p_k)``. All three are
+    zero at the truth. The learned weights are the homoscedastic ones of Kendall and Cipolla 2017
+    (arXiv 1704.00390), who start from ``s_t = 0, s_r = -3``.
     """
 
     def __init__(self, initial_s_t: float = 0.0, initial_s_r: float = -3.0) -> None:
@@ -37,10 +44,20 @@ class GlobalPoseLoss(nn.Module):
         self.s_r = nn.Parameter(torch.tensor(initial_s_r))
 
     def forward(
-        self, predicted: tuple[Tensor, Tensor], true: tuple[Tensor, Tensor]
+        self,
+        predicted: TwinOutput,
+        true_translation_B3: Tensor,
+        true_wxyz_B4: Tensor,
+        anchors_K3: Tensor,
+        spread: float,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss, and its parts for the log. Arguments: (translation_B3, quaternion_wxyz_B4)."""
-        error_t = translation_error(predicted[0], true[0])
-        error_r = rotation_error(predicted[1], true[1])
+        """Loss, and its parts for the log. spread: normalised, about the distance of anchors."""
+        target_BK = anchor_weights(true_translation_B3, anchors_K3, spread)
+        apart_BK3 = anchors_K3 + predicted.offset_BK3 - true_translation_B3[:, None]
+        error_t = (target_BK * apart_BK3.abs().sum(dim=2)).sum(dim=1).mean()
+        error_r = rotation_error(predicted.quaternion_wxyz_B4, true_wxyz_B4)
+        log_p = F.log_softmax(predicted.anchor_logits_BK, dim=1)
+        error_a = F.kl_div(log_p, target_BK, reduction="batchmean")
         loss = torch.exp(-self.s_t) * error_t + self.s_t + torch.exp(-self.s_r) * error_r + self.s_r
-        return loss, {"translation": error_t.detach(), "rotation": error_r.detach()}
+        parts = {"translation": error_t, "rotation": error_r, "anchor": error_a}
+        return loss + error_a, {name: value.detach() for name, value in parts.items()}

@@ -29,11 +29,16 @@ class RelocalizationModule(lightning.LightningModule):
         preprocessing: Preprocessing,
         origin_m: Array,
         scale_m: float,
+        anchors_K3: np.ndarray,
         steps: int,
     ) -> None:
         super().__init__()
         self.config = config
-        self.network = SiameseNetwork(config.network, config.input_height, config.input_width)
+        anchors = torch.from_numpy(np.asarray(anchors_K3, np.float32))
+        self.network = SiameseNetwork(
+            config.network, config.input_height, config.input_width, anchors
+        )
+        self.anchor_spread = anchor_spacing(anchors)
         self.network = self.network.to(memory_format=torch.channels_last)
         self.average = AveragedModel(
             self.network,
@@ -51,12 +56,12 @@ class RelocalizationModule(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Both twins on a batch of pairs."""
         image, translation, quaternion_wxyz = batch
-        first, second = self.network(*self._input(image, augmented=True).chunk(2))
-        predicted = (
-            torch.cat([first.translation_B3, second.translation_B3]),
-            torch.cat([first.quaternion_wxyz_B4, second.quaternion_wxyz_B4]),
-        )
-        loss, parts = self.loss(predicted, (translation, quaternion_wxyz))
+        twins = self.network(*self._input(image, augmented=True).chunk(2))
+        truths = zip(twins, translation.chunk(2), quaternion_wxyz.chunk(2), strict=True)
+        anchors = self.network.global_unit.anchors_K3
+        terms = [self.loss(*twin, anchors, self.anchor_spread) for twin in truths]
+        loss = torch.stack([term for term, _ in terms]).mean()
+        parts = {name: sum(part[name] for _, part in terms) / len(terms) for name in terms[0][1]}
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict({f"train/{name}": value for name, value in parts.items()})
         self.log_dict({"train/s_t": self.loss.s_t, "train/s_r": self.loss.s_r})
@@ -88,6 +93,7 @@ class RelocalizationModule(lightning.LightningModule):
         backbone = list(self.network.extractor.backbone.parameters())
         in_backbone = {id(parameter) for parameter in backbone}
         heads = [p for p in self.network.parameters() if id(p) not in in_backbone]
+        backbone = [parameter for parameter in backbone if parameter.requires_grad]
         groups = [
             {"params": backbone, "lr": plan.learning_rate * plan.backbone_learning_rate_factor},
             {"params": heads, "lr": plan.learning_rate},
@@ -123,3 +129,11 @@ class RelocalizationModule(lightning.LightningModule):
         metres = self.origin_m + self.scale_m * translation_B3.double()
         unit = torch.nn.functional.normalize(quaternion_wxyz_B4.double(), dim=1)
         return pose_matrix(metres.cpu().numpy(), unit.cpu().numpy())
+
+
+def anchor_spacing(anchors_K3: Tensor) -> float:
+    """Median distance of an anchor to its nearest neighbour; 1 for a single anchor."""
+    if len(anchors_K3) < 2:
+        return 1.0
+    distance = torch.cdist(anchors_K3, anchors_K3).fill_diagonal_(torch.inf)
+    return float(distance.min(dim=1).values.median())

@@ -6,14 +6,14 @@ feature head attach to `SiameseNetwork` by name; they are None until they exist.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from rgsiam_ros.relocalizer import ROTATION_OUTPUT, TRANSLATION_OUTPUT
-from rgsiam_training.backbones import create_backbone
+from rgsiam_training.backbones import create_backbone, leading_stages
 from rgsiam_training.config import NetworkConfig
 
 OUTPUT_NAMES = (TRANSLATION_OUTPUT, ROTATION_OUTPUT)
@@ -25,9 +25,13 @@ class TwinOutput:
 
     feature_BF: Tensor
     translation_B3: Tensor
-    """Normalised: metres are ``origin_m + scale_m * translation``."""
+    """Normalised: metres are ``origin_m + scale_m * translation``. Of the likeliest anchor."""
     quaternion_wxyz_B4: Tensor
     """Unit length."""
+    anchor_logits_BK: Tensor
+    """How likely each anchor is the nearest, before the softmax."""
+    offset_BK3: Tensor
+    """Normalised translation relative to each anchor."""
 
 
 class FeatureExtractor(nn.Module):
@@ -42,7 +46,9 @@ class FeatureExtractor(nn.Module):
         self.backbone = create_backbone(config.backbone, config.pretrained)
         with torch.no_grad():
             probe = self.backbone.eval()(torch.zeros(1, 3, input_height, input_width))[-1]
-        self.backbone.train()
+        self._frozen = leading_stages(self.backbone, config.frozen_stages)
+        for stage in self._frozen:
+            stage.requires_grad_(False)
         _, channels, height, width = probe.shape
         self.neck = nn.Sequential(
             nn.Conv2d(channels, config.neck_channels, kernel_size=1, bias=False),
@@ -53,26 +59,48 @@ class FeatureExtractor(nn.Module):
             nn.ReLU(inplace=True),
         )
 
+        self.train()
+
+    def train(self, mode: bool = True) -> FeatureExtractor:
+        """As usual, but frozen stages keep their batch statistics too."""
+        super().train(mode)
+        for stage in self._frozen:
+            stage.eval()
+        return self
+
     def forward(self, image_B3HW: Tensor) -> Tensor:
         """Features of a batch of images."""
         return self.neck(self.backbone(image_B3HW)[-1])
 
 
 class GlobalPoseUnit(nn.Module):
-    """``(B, F)`` features to a normalised translation ``(B, 3)`` and a unit quaternion wxyz."""
+    """``(B, F)`` features to a global pose.
 
-    def __init__(self, config: NetworkConfig) -> None:
+    On a long route plain regression of coordinates learns slowly, so the unit first classifies which
+    of K anchors (places spread over the map, normalised ``(K, 3)``) is the nearest, and then regresses
+    the offset from it. Rotation is a unit quaternion wxyz.
+    """
+
+    def __init__(self, config: NetworkConfig, anchors_K3: Tensor) -> None:
         super().__init__()
+        self.register_buffer("anchors_K3", anchors_K3.clone())
         self.dropout = nn.Dropout(config.dropout)
-        self.translation = nn.Linear(config.feature_size, 3)
+        self.anchor = nn.Linear(config.feature_size, len(anchors_K3))
+        self.offset = nn.Linear(config.feature_size, 3 * len(anchors_K3))
         self.rotation = nn.Linear(config.feature_size, 4)
         with torch.no_grad():
             self.rotation.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
 
-    def forward(self, feature_BF: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, feature_BF: Tensor) -> TwinOutput:
         """Global poses."""
         feature = self.dropout(feature_BF)
-        return self.translation(feature), F.normalize(self.rotation(feature), dim=1)
+        logits = self.anchor(feature)
+        offset = self.offset(feature).reshape(-1, len(self.anchors_K3), 3)
+        likeliest = logits.argmax(dim=1)
+        index = likeliest.reshape(-1, 1, 1).expand(-1, 1, 3)
+        translation = self.anchors_K3[likeliest] + offset.gather(1, index)[:, 0]
+        quaternion_wxyz = F.normalize(self.rotation(feature), dim=1)
+        return TwinOutput(feature_BF, translation, quaternion_wxyz, logits, offset)
 
 
 class SiameseNetwork(nn.Module):
@@ -83,31 +111,27 @@ class SiameseNetwork(nn.Module):
         config: NetworkConfig,
         input_height: int,
         input_width: int,
+        anchors_K3: Tensor,
         *,
         relative_unit: nn.Module | None = None,
         metric_head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.extractor = FeatureExtractor(config, input_height, input_width)
-        self.global_unit = GlobalPoseUnit(config)
+        self.global_unit = GlobalPoseUnit(config, anchors_K3)
         self.relative_unit = relative_unit
         self.metric_head = metric_head
 
     def twin(self, image_B3HW: Tensor) -> TwinOutput:
         """One twin's answer."""
-        feature = self.extractor(image_B3HW)
-        translation, quaternion_wxyz = self.global_unit(feature)
-        return TwinOutput(feature, translation, quaternion_wxyz)
+        return self.global_unit(self.extractor(image_B3HW))
 
     def forward(self, first_B3HW: Tensor, second_B3HW: Tensor) -> tuple[TwinOutput, TwinOutput]:
         """Both twins over a batch of pairs, in one pass through the shared weights."""
         both = self.twin(torch.cat([first_B3HW, second_B3HW]))
-        batch = len(first_B3HW)
-        outputs = (both.feature_BF, both.translation_B3, both.quaternion_wxyz_B4)
-        return (
-            TwinOutput(*(output[:batch] for output in outputs)),
-            TwinOutput(*(output[batch:] for output in outputs)),
-        )
+        parts = [getattr(both, field.name).chunk(2) for field in fields(both)]
+        first, second = zip(*parts, strict=True)
+        return TwinOutput(*first), TwinOutput(*second)
 
 
 class AbsoluteBranch(nn.Module):

@@ -59,6 +59,7 @@ def train(
         data.preprocessing,
         data.origin_m,
         data.scale_m,
+        data.anchors_K3,
         steps=config.optimisation.epochs * len(sampler),
     )
     trainer = lightning.Trainer(

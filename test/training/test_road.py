@@ -21,14 +21,14 @@ from rgsiam_training.export import ExportError, check_parity, export_bundle, loa
 from rgsiam_training.train import train
 
 
-def tiny(bag, epochs=2, seed=0):
+def tiny(bag, epochs=2, seed=0):  # most of the backbone frozen: quick
     return TrainingConfig(
         datasets=(str(bag),),
         seed=seed,
         input_width=96,
         input_height=64,
         split={"fraction": 0.2, "stretch_frames": 8, "guard_frames": 2},
-        network={"backbone": "tf_efficientnet_lite0", "neck_channels": 8, "feature_size": 32},
+        network={"neck_channels": 8, "feature_size": 32, "anchors": 8, "frozen_stages": 5},
         optimisation={"epochs": epochs, "batch_pairs": 8, "average_decay": 0.5},
     )
 

@@ -50,7 +50,7 @@ class Session:
 def demo_sessions(seed: int) -> tuple[Session, Session]:
     """The mapping session and, five hours later, the drive to be relocalized."""
     morning = Light(140.0, 48.0, (1.25, 1.2, 1.1), (0.5, 0.56, 0.65), 0.0012, 3.0)
-    afternoon = Light(215.0, 30.0, (1.4, 1.1, 0.8), (0.48, 0.48, 0.55), 0.002, 9.0)
+    afternoon = Light(185.0, 40.0, (1.3, 1.12, 0.92), (0.5, 0.53, 0.61), 0.0016, 9.0)
     mapping = (Ride(-0.6, 0.15, seed + 1), Ride(0.6, 0.15, seed + 2))
     drive = (Ride(0.15, 0.2, seed + 3),)
     return (
