@@ -34,12 +34,12 @@ def decode_raw(
 
     16-bit pixels are scaled to 8 bits. Raises ImageError naming what does not fit.
     """
+    if height == 0 or width == 0:
+        raise ImageError(f"the image is empty ({width}x{height}): check the camera driver")
     if encoding not in TO_BGR:
         raise ImageError(
             f"encoding {encoding!r} is not supported: publish one of {', '.join(TO_BGR)}"
         )
-    if height == 0 or width == 0:
-        raise ImageError(f"the image is empty ({width}x{height}): check the camera driver")
     if max(height, width) > LARGEST_SIDE_PX:
         raise ImageError(f"an image of {width}x{height} pixels is larger than {LARGEST_SIDE_PX}")
     depth = 2 if encoding == "mono16" else 1

@@ -184,6 +184,7 @@ class RelocalizeNode(LifecycleNode):
         kind, topic = (
             (Image, "image") if transport == "raw" else (CompressedImage, "image/compressed")
         )
+        self._image_topic = self.resolve_topic_name(topic)
         self._inputs = [
             self.create_subscription(
                 kind,
@@ -262,7 +263,10 @@ class RelocalizeNode(LifecycleNode):
         except RgsiamError as error:
             self.counters.rejected += 1
             if self._may_log(str(error)):
-                log.warning(f"no pose ({self.counters.rejected} images rejected): {error}")
+                log.warning(
+                    f"no pose for an image on {self._image_topic} "
+                    f"({self.counters.rejected} rejected): {error}"
+                )
         except Exception:
             self.counters.rejected += 1
             if self._may_log("unexpected"):
