@@ -9,20 +9,24 @@ venv=${VENV:-.venv}
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 unset _ROS_WHEELS_BOOTSTRAP_COMPLETE LD_LIBRARY_PATH PYTHONPATH
 
+USABLE='
+import ensurepip, os, sys, sysconfig, venv
+headers = os.path.join(sysconfig.get_path("include"), "Python.h")
+sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) or not os.path.exists(headers))
+'
 find_python() {
     local candidate
     for candidate in ${PYTHON:-python3.11 python3.12 python3}; do
-        if "$candidate" -c 'import sys, venv; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
-            2>/dev/null; then
+        if "$candidate" -c "$USABLE" 2>/dev/null; then
             echo "$candidate"
             return
         fi
     done
-    echo "error: Python 3.11 or 3.12 with the venv module is needed (or set PYTHON=...)" >&2
+    echo "error: Python 3.11 or 3.12 with venv and headers is needed" >&2
+    echo "       (apt install python3-venv python3-dev, or set PYTHON=...)" >&2
     exit 1
 }
 
-# stamp NAME FILES... : true when these files were already installed
 stamp_of() { cat "$@" | sha256sum | cut -d ' ' -f 1; }
 done_already() { [ "$(cat "$venv/.$1.stamp" 2>/dev/null)" = "$2" ]; }
 
