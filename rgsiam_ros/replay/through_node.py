@@ -40,6 +40,8 @@ MESSAGES = {
     "sensor_msgs/msg/CompressedImage": CompressedImage,
     "sensor_msgs/msg/Image": Image,
 }
+NAMESPACE = "/rgsiam_replay"
+"""Everything happens in here, TF too, so that a replay on a live robot disturbs nothing."""
 START_TIMEOUT_S = 30.0
 LAST_ANSWERS_S = 3.0
 PLAYER_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
@@ -77,7 +79,7 @@ class _Player(Node):
     """Publishes a drive and remembers what comes back."""
 
     def __init__(self, drive: Drive, context: Any) -> None:
-        super().__init__("rgsiam_replay", context=context)
+        super().__init__("player", namespace=NAMESPACE, context=context)
         self._drive = drive
         self._sent_at: dict[int, float] = {}
         self._frames: dict[int, FrameRecord] = {}
@@ -85,7 +87,7 @@ class _Player(Node):
         name = "image/compressed" if _is_compressed(drive) else "image"
         self._image = self.create_publisher(MESSAGES[drive.image_type], name, PLAYER_QOS)
         self._info = self.create_publisher(CameraInfo, "camera_info", PLAYER_QOS)
-        self._static = self.create_publisher(TFMessage, "/tf_static", STATIC_QOS)
+        self._static = self.create_publisher(TFMessage, "tf_static", STATIC_QOS)
         self.create_subscription(
             PoseWithCovarianceStamped,
             "relocalize/pose_with_covariance",
@@ -183,6 +185,8 @@ def _node_process(drive: Drive, bundle: Path, options: Any) -> Iterator[subproce
         "autostart": "true",
     }
     command = [sys.executable, "-m", "rgsiam_ros.node.relocalize", "--ros-args"]
+    for rule in (f"__ns:={NAMESPACE}", "/tf:=tf", "/tf_static:=tf_static"):
+        command += ["-r", rule]
     for name, value in parameters.items():
         command += ["-p", f"{name}:={value}"]
     with tempfile.TemporaryDirectory(prefix="rgsiam_log_") as logs:
