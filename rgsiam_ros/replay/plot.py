@@ -10,8 +10,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from rgsiam_ros.geometry import Array
 from rgsiam_ros.replay.records import ReplayRecord
 
+LONGEST_GAP_NS = 2_000_000_000
 TRUE_COLOUR, ESTIMATED_COLOUR = "0.55", "tab:blue"
 
 
@@ -22,8 +24,9 @@ def draw_replay(record: ReplayRecord, path: Path, *, title: str) -> None:
     grid = figure.add_gridspec(2, 2, width_ratios=[1.15, 1.0])
     _draw_map(record, figure.add_subplot(grid[:, 0]))
     metres, radians, indices = record.errors()
-    start_ns = record.frames[0].stamp_ns if record.frames else 0
-    seconds = np.array([(frame.stamp_ns - start_ns) * 1e-9 for frame in record.frames])
+    stamps_ns = np.array([frame.stamp_ns for frame in record.frames])
+    steps_ns = np.clip(np.diff(stamps_ns, prepend=stamps_ns[:1]), 0, LONGEST_GAP_NS)
+    seconds = np.cumsum(steps_ns) * 1e-9
     above = figure.add_subplot(grid[0, 1])
     below = figure.add_subplot(grid[1, 1], sharex=above)
     for axes, values, label in (
@@ -45,16 +48,16 @@ def draw_replay(record: ReplayRecord, path: Path, *, title: str) -> None:
             axes.axvline(seconds[i], color="tab:red", alpha=0.3, linewidth=1)
         axes.set_ylabel(label)
         axes.grid(alpha=0.3, which="both")
-    below.set_xlabel("time (s); red lines: no answer")
+    below.set_xlabel("time (s), pauses cut short; red lines: no answer")
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
 
 
 def _draw_map(record: ReplayRecord, axes: Axes) -> None:
-    true = [f.T_true[:2, 3] for f in record.frames if f.T_true is not None]
+    true = _track(record)
     estimated = [f.T_map_frame[:2, 3] for f in record.frames if f.T_map_frame is not None]
-    if true:
-        axes.plot(*np.array(true).T, color=TRUE_COLOUR, linewidth=3, label="true")
+    if len(true):
+        axes.plot(*true.T, color=TRUE_COLOUR, linewidth=3, label="true")
     if estimated:
         axes.plot(
             *np.array(estimated).T, ".", color=ESTIMATED_COLOUR, markersize=4, label="estimated"
@@ -67,5 +70,19 @@ def _draw_map(record: ReplayRecord, axes: Axes) -> None:
     axes.set_ylabel(f"{record.map_frame} y (m)")
     axes.set_title(f"{record.reported_frame} in {record.map_frame}, {len(record.frames)} frames")
     axes.grid(alpha=0.3)
-    if true or estimated:
+    if len(true) or estimated:
         axes.legend(loc="best")
+
+
+def _track(record: ReplayRecord) -> Array:
+    """True positions ``(N, 2)`` with a row of NaN wherever the recording pauses."""
+    rows: list[Array] = []
+    last_ns = None
+    for frame in record.frames:
+        if frame.T_true is None:
+            continue
+        if last_ns is not None and frame.stamp_ns - last_ns > LONGEST_GAP_NS:
+            rows.append(np.full(2, np.nan))
+        rows.append(frame.T_true[:2, 3])
+        last_ns = frame.stamp_ns
+    return np.array(rows)

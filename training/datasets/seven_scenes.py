@@ -22,6 +22,8 @@ from rgsiam_training.datasets.base import Frame
 
 NOMINAL_FOCAL_PX, NOMINAL_HEIGHT_PX = 585.0, 480
 FRAME_PERIOD_NS = 33_333_333
+SEQUENCE_SPACING_NS = 100_000_000_000
+"""Keeps the made-up stamps of the sequences (of at most 1000 frames) apart."""
 ROTATION_TOLERANCE = 5e-3
 
 
@@ -73,7 +75,8 @@ class SevenScenesDataset:
         name = image.name.split(".")[0]
         number = int(name.removeprefix("frame-"))
         T_map_camera = _read_pose(folder / f"{name}.pose.txt")
-        stamp_ns = number * FRAME_PERIOD_NS
+        sequence = int(folder.name.removeprefix("seq-"))
+        stamp_ns = sequence * SEQUENCE_SPACING_NS + number * FRAME_PERIOD_NS
         self.frames.append(Frame(f"{folder.name}/{name}", folder.name, stamp_ns, T_map_camera))
         self._files.append(ImageFile(image))
 
