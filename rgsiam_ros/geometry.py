@@ -33,17 +33,17 @@ def pose_matrix(translation_m: ArrayLike, quaternion_wxyz: ArrayLike) -> Array:
     ``UNIT_QUATERNION_TOLERANCE``; smaller deviations are normalised away.
     """
     translation = np.asarray(translation_m, np.float64)
-    quaternion = np.asarray(quaternion_wxyz, np.float64)
-    if not (np.isfinite(translation).all() and np.isfinite(quaternion).all()):
+    q_wxyz = np.asarray(quaternion_wxyz, np.float64)
+    if not (np.isfinite(translation).all() and np.isfinite(q_wxyz).all()):
         raise ValueError("a pose holds a non-finite number")
-    norm = np.linalg.norm(quaternion, axis=-1)
+    norm = np.linalg.norm(q_wxyz, axis=-1)
     if np.any(np.abs(norm - 1.0) > UNIT_QUATERNION_TOLERANCE):
         worst = float(norm.flat[np.argmax(np.abs(norm - 1.0))])
         raise ValueError(f"a quaternion has norm {worst:.4f}, not 1")
-    T = np.zeros((*quaternion.shape[:-1], 4, 4))
-    flat_xyzw = quaternion_xyzw_from_wxyz(quaternion).reshape(-1, 4)
+    T = np.zeros((*q_wxyz.shape[:-1], 4, 4))
+    flat_xyzw = quaternion_xyzw_from_wxyz(q_wxyz).reshape(-1, 4)
     matrices = Rotation.from_quat(flat_xyzw).as_matrix()
-    T[..., :3, :3] = matrices.reshape(*quaternion.shape[:-1], 3, 3)
+    T[..., :3, :3] = matrices.reshape(*q_wxyz.shape[:-1], 3, 3)
     T[..., :3, 3] = translation
     T[..., 3, 3] = 1.0
     return T

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rgsiam_ros.bundle import Bundle, Manifest
+from rgsiam_ros.bundle.manifest import Target
 from rgsiam_ros.camera import Camera, ViewMatch, match_view
 from rgsiam_ros.covariance import rotate_axes
 from rgsiam_ros.engines import Engine, EngineInfo, create_engine
@@ -92,7 +94,9 @@ class Relocalizer:
         preprocessed = time.perf_counter()
         outputs = self._engine.infer(input_13HW)
         inferred = time.perf_counter()
-        T_map_camera = self._restore(outputs[TRANSLATION_OUTPUT][0], outputs[ROTATION_OUTPUT][0])
+        T_map_camera = restore_poses(
+            outputs[TRANSLATION_OUTPUT][0], outputs[ROTATION_OUTPUT][0], self.manifest.target
+        )
         covariance = rotate_axes(self._covariance_camera_axes, T_map_camera[:3, :3])
         restored = time.perf_counter()
         timings = {
@@ -119,12 +123,16 @@ class Relocalizer:
         x, y, w, h = self._view.crop_xywh
         return round(x * scale_x), round(y * scale_y), round(w * scale_x), round(h * scale_y)
 
-    def _restore(self, translation_3: Array, quaternion_wxyz_4: Array) -> Array:
-        """Metres in float64 from the network's normalised float32 output."""
-        target = self.manifest.target
-        translation_m = np.asarray(target.origin_m) + target.scale_m * np.float64(translation_3)
-        quaternion = np.float64(quaternion_wxyz_4)
-        norm = np.linalg.norm(quaternion)
-        if not (np.isfinite(translation_m).all() and np.isfinite(norm) and norm > 1e-6):
-            raise EngineError("the network answered with non-finite numbers: the image is dropped")
-        return pose_matrix(translation_m, quaternion / norm)
+
+def restore_poses(translation: ArrayLike, quaternion_wxyz: ArrayLike, target: Target) -> Array:
+    """Poses ``(..., 4, 4)``, metres, float64, from a network's normalised float32 outputs.
+
+    translation: ``(..., 3)``, normalised; quaternion_wxyz: ``(..., 4)``, of any length. Raises
+    EngineError when a number is not finite or a quaternion is zero.
+    """
+    metres = np.asarray(target.origin_m) + target.scale_m * np.asarray(translation, np.float64)
+    q_wxyz = np.asarray(quaternion_wxyz, np.float64)
+    norm = np.linalg.norm(q_wxyz, axis=-1, keepdims=True)
+    if not (np.isfinite(metres).all() and np.isfinite(norm).all() and (norm > 1e-6).all()):
+        raise EngineError("the network answered with non-finite numbers: the image is dropped")
+    return pose_matrix(metres, q_wxyz / norm)

@@ -15,12 +15,13 @@ import torch
 import yaml
 
 from rgsiam_ros.bundle import Bundle, write_bundle
-from rgsiam_ros.bundle.manifest import ABSOLUTE_NAME
+from rgsiam_ros.bundle.manifest import ABSOLUTE_NAME, Target
 from rgsiam_ros.covariance import residual_covariance
 from rgsiam_ros.engines import create_engine
 from rgsiam_ros.errors import DatasetError, RgsiamError
-from rgsiam_ros.geometry import Array, pose_errors, pose_matrix
+from rgsiam_ros.geometry import Array, pose_errors
 from rgsiam_ros.preprocessing import Preprocessing, normalise
+from rgsiam_ros.relocalizer import restore_poses
 from rgsiam_training.config import TrainingConfig, load_config
 from rgsiam_training.module import RelocalizationModule
 from rgsiam_training.network import OUTPUT_NAMES, AbsoluteBranch
@@ -49,8 +50,9 @@ def export_bundle(run: Path, out: Path) -> Bundle:
     with np.load(run / VALIDATION_NAME, allow_pickle=False) as stored:
         image_NHW3, T_true_N44 = stored["image_NHW3"], stored["T_map_camera_N44"]
     input_N3HW = np.stack([normalise(image, preprocessing) for image in image_NHW3])
-    by_torch = _poses_by_torch(branch, input_N3HW, data["target"])
-    by_onnx = _poses_by_onnx(onnx_bytes, input_N3HW, data["target"])
+    target = Target.model_validate(data["target"])
+    by_torch = _poses_by_torch(branch, input_N3HW, target)
+    by_onnx = _poses_by_onnx(onnx_bytes, input_N3HW, target)
     apart_m, apart_deg = check_parity(by_onnx, by_torch)
     description = {
         "name": out.name,
@@ -126,14 +128,6 @@ def check_parity(T_onnx_N44: Array, T_torch_N44: Array) -> tuple[float, float]:
     return apart_m, apart_deg
 
 
-def restore_poses(translation_N3: Array, quaternion_wxyz_N4: Array, target: dict) -> Array:
-    """Poses ``(N, 4, 4)`` in metres, float64, from normalised network outputs."""
-    quaternion = np.float64(quaternion_wxyz_N4)
-    quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)
-    metres = np.asarray(target["origin_m"]) + target["scale_m"] * np.float64(translation_N3)
-    return pose_matrix(metres, quaternion)
-
-
 def _read_run(run: Path) -> tuple[TrainingConfig, dict[str, Any]]:
     for name in (CONFIG_NAME, DATA_NAME, VALIDATION_NAME):
         if not (run / name).is_file():
@@ -142,20 +136,20 @@ def _read_run(run: Path) -> tuple[TrainingConfig, dict[str, Any]]:
 
 
 @torch.no_grad()
-def _poses_by_torch(branch: AbsoluteBranch, input_N3HW: Array, target: dict) -> Array:
+def _poses_by_torch(branch: AbsoluteBranch, input_N3HW: Array, target: Target) -> Array:
     outputs = [branch(images) for images in torch.from_numpy(input_N3HW).split(TORCH_BATCH)]
-    translation, quaternion = (torch.cat(part).numpy() for part in zip(*outputs, strict=True))
-    return restore_poses(translation, quaternion, target)
+    translation, quaternion_wxyz = (torch.cat(part).numpy() for part in zip(*outputs, strict=True))
+    return restore_poses(translation, quaternion_wxyz, target)
 
 
-def _poses_by_onnx(onnx_bytes: bytes, input_N3HW: Array, target: dict) -> Array:
+def _poses_by_onnx(onnx_bytes: bytes, input_N3HW: Array, target: Target) -> Array:
     engine = create_engine("onnxruntime", onnx_bytes)
     outputs = [engine.infer(image[None]) for image in input_N3HW]
     engine.close()
-    translation, quaternion = (
+    translation, quaternion_wxyz = (
         np.concatenate([output[name] for output in outputs]) for name in OUTPUT_NAMES
     )
-    return restore_poses(translation, quaternion, target)
+    return restore_poses(translation, quaternion_wxyz, target)
 
 
 def _validation(

@@ -70,12 +70,12 @@ def test_export_gives_a_bundle_that_answers_as_torch_does(run, tmp_path):
     dataset = open_dataset(config.datasets[0])
     image = next(iter(dataset.read_images())).decode()
     from rgsiam_ros.preprocessing import preprocess
-    from rgsiam_training.export import restore_poses
+    from rgsiam_ros.relocalizer import restore_poses
 
     input_13HW = preprocess(image, bundle.manifest.preprocessing, dataset.camera)
     with torch.no_grad():
         outputs = [value.numpy() for value in branch(torch.from_numpy(input_13HW))]
-    expected = restore_poses(*outputs, data["target"])[0]
+    expected = restore_poses(*outputs, bundle.manifest.target)[0]
     metres, radians = pose_errors(relocalizer.estimate(image).T_map_camera, expected)
     assert metres < 1e-3
     assert np.degrees(radians) < 1e-3

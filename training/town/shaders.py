@@ -1,5 +1,14 @@
 """GLSL of the town: one material function over procedural patterns, one sun with shadows."""
 
+NOISE = """
+float hash(vec2 p) { return fract(sin(dot(p, vec2(127.1, 311.7))) * 43758.5453); }
+float noise(vec2 p) {
+    vec2 i = floor(p), f = fract(p); f = f * f * (3.0 - 2.0 * f);
+    return mix(mix(hash(i), hash(i + vec2(1, 0)), f.x),
+               mix(hash(i + vec2(0, 1)), hash(i + vec2(1, 1)), f.x), f.y);
+}
+"""
+
 SHADOW_VERTEX = """
 #version 330
 uniform mat4 sun;
@@ -25,7 +34,8 @@ void main() {
 }
 """
 
-FRAGMENT = """
+FRAGMENT = (
+    """
 #version 330
 uniform mat4 sun;
 uniform vec3 to_sun; uniform vec3 sun_colour; uniform vec3 sky_colour; uniform vec3 eye;
@@ -35,12 +45,9 @@ in vec3 v_position; in vec3 v_normal; in vec2 v_texture; in vec3 v_colour;
 flat in float v_material; flat in float v_seed;
 out vec4 result;
 
-float hash(vec2 p) { return fract(sin(dot(p, vec2(127.1, 311.7))) * 43758.5453); }
-float noise(vec2 p) {
-    vec2 i = floor(p), f = fract(p); f = f * f * (3.0 - 2.0 * f);
-    return mix(mix(hash(i), hash(i + vec2(1, 0)), f.x),
-               mix(hash(i + vec2(0, 1)), hash(i + vec2(1, 1)), f.x), f.y);
-}
+"""
+    + NOISE
+    + """
 float sharp(float edge, float x) { float w = fwidth(x) + 1e-5; return smoothstep(edge - w, edge + w, x); }
 float inside(vec2 p, vec2 low, vec2 high) {
     return sharp(low.x, p.x) * (1.0 - sharp(high.x, p.x)) * sharp(low.y, p.y) * (1.0 - sharp(high.y, p.y));
@@ -124,6 +131,7 @@ void main() {
     result = vec4(pow(mix(base * light, sky_colour * 1.1, fog), vec3(1.0 / 1.6)), 1.0);
 }
 """
+)
 
 SKY_VERTEX = """
 #version 330
@@ -137,17 +145,15 @@ void main() {
 }
 """
 
-SKY_FRAGMENT = """
+SKY_FRAGMENT = (
+    """
 #version 330
 uniform vec3 sky_colour; uniform vec3 to_sun; uniform vec3 sun_colour; uniform float clouds;
 in vec3 direction;
 out vec4 result;
-float hash(vec2 p) { return fract(sin(dot(p, vec2(127.1, 311.7))) * 43758.5453); }
-float noise(vec2 p) {
-    vec2 i = floor(p), f = fract(p); f = f * f * (3.0 - 2.0 * f);
-    return mix(mix(hash(i), hash(i + vec2(1, 0)), f.x),
-               mix(hash(i + vec2(0, 1)), hash(i + vec2(1, 1)), f.x), f.y);
-}
+"""
+    + NOISE
+    + """
 void main() {
     vec3 d = normalize(direction);
     vec3 sky = mix(sky_colour * 1.1, sky_colour * vec3(0.6, 0.75, 1.1), clamp(d.z * 1.6, 0.0, 1.0));
@@ -158,3 +164,4 @@ void main() {
     result = vec4(pow(sky, vec3(1.0 / 1.6)), 1.0);
 }
 """
+)
