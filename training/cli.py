@@ -12,6 +12,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 console = Console()
 
+ImageTopic = Annotated[str | None, typer.Option(help="Image topic of the bags.")]
+InfoTopic = Annotated[str | None, typer.Option(help="Camera info topic of the bags.")]
+TruthTopic = Annotated[str | None, typer.Option(help="Topic of true poses in the bags.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 
@@ -30,6 +33,9 @@ def train(
     height: Annotated[int | None, typer.Option(help="Network input height, pixels.")] = None,
     backbone: Annotated[str | None, typer.Option(help="timm model name.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    image_topic: ImageTopic = None,
+    camera_info_topic: InfoTopic = None,
+    truth_topic: TruthTopic = None,
     resume: Annotated[bool, typer.Option(help="Continue from the last checkpoint.")] = False,
 ) -> None:
     """Train on recorded sessions with true poses."""
@@ -43,6 +49,9 @@ def train(
         "input_height": height,
         "network.backbone": backbone,
         "seed": seed,
+        "topics.image": image_topic,
+        "topics.camera_info": camera_info_topic,
+        "topics.truth": truth_topic,
     }
     run_training(load_config(config, overrides), out, resume=resume)
     console.print(f"trained: {out}; next: [bold]rgsiam export {out} --out models/NAME[/bold]")
@@ -70,11 +79,16 @@ def evaluate(
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")],
     out: Annotated[Path, typer.Option(help="Results folder, new.")],
     split: Annotated[str, typer.Option(help="train or test, for 7-Scenes.")] = "test",
+    image_topic: ImageTopic = None,
+    camera_info_topic: InfoTopic = None,
+    truth_topic: TruthTopic = None,
 ) -> None:
     """Relocalize every image of a dataset and report errors (bags: see also `replay`)."""
+    from rgsiam_ros.bags import BagTopics
     from rgsiam_training.evaluate import evaluate_dataset
 
-    evaluate_dataset(dataset, bundle, out, split=split, console=console)
+    topics = BagTopics(image_topic, camera_info_topic, truth_topic or BagTopics.truth)
+    evaluate_dataset(dataset, bundle, out, split=split, topics=topics, console=console)
 
 
 def town(

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rgsiam_ros.bags import BagTopics
 from rgsiam_ros.errors import DatasetError
 from rgsiam_training.augmentation import AugmentationConfig
 from rgsiam_training.pairs import PairConfig
@@ -55,6 +56,8 @@ class TrainingConfig(_Part):
     """A whole run."""
 
     datasets: tuple[str, ...] = Field(min_length=1)
+    topics: BagTopics = Field(default_factory=BagTopics)
+    """Where bags have what."""
     seed: int = Field(0, ge=0)
     input_width: int = Field(160, ge=32, le=2048)
     input_height: int = Field(96, ge=32, le=2048)

@@ -57,7 +57,7 @@ def prepare(config: TrainingConfig) -> PreparedData:
 
     Raises DatasetError, also where the datasets disagree on camera or map frame.
     """
-    datasets = [open_dataset(path, split="train") for path in config.datasets]
+    datasets = [open_dataset(path, split="train", topics=config.topics) for path in config.datasets]
     camera = _common_camera(datasets)
     mean, std = normalisation_of(config.network.backbone)
     preprocessing = Preprocessing(

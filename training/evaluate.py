@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from rgsiam_ros.bags import BagTopics
 from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.relocalizer import Relocalizer
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
@@ -15,14 +16,20 @@ from rgsiam_training.datasets import open_dataset
 
 
 def evaluate_dataset(
-    path: Path, bundle: Path, out: Path, *, split: str, console: Console
+    path: Path,
+    bundle: Path,
+    out: Path,
+    *,
+    split: str,
+    console: Console,
+    topics: BagTopics | None = None,
 ) -> dict[str, Any]:
     """Relocalize every frame of a dataset's split; write a results folder; return the metrics.
 
     The reported pose is the camera's, as the datasets label it.
     """
     relocalizer = Relocalizer.from_bundle(bundle)
-    dataset = open_dataset(path, split)
+    dataset = open_dataset(path, split, topics)
     claim_folder(out)
     relocalizer.use_camera(dataset.camera)
     frames = []

@@ -1,6 +1,8 @@
 """The user's road in small: bag, training, bundle, relocalizer. Real parts throughout."""
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -47,6 +49,15 @@ def run(bag, tmp_path_factory):
 
 def weights_of(run):
     return torch.load(run / "last.ckpt", map_location="cpu", weights_only=False)["state_dict"]
+
+
+def test_topics_of_a_run_are_named_on_the_command_line(bag, tmp_path):
+    command = [sys.executable, "-m", "rgsiam_ros.cli", "train", str(bag)]
+    command += ["--out", str(tmp_path / "x"), "--truth-topic", "/my/odometry"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert "no topic /my/odometry" in done.stderr
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_run_leaves_what_export_needs(run, bag):
