@@ -67,6 +67,10 @@ class RelocalizationModule(lightning.LightningModule):
         self.log_dict({"train/s_t": self.loss.s_t, "train/s_r": self.loss.s_r})
         return loss
 
+    def on_train_batch_start(self, *_: object) -> None:
+        """Dropout depends on seed and step alone, so that a resumed run draws the same masks."""
+        torch.manual_seed(self._step_seed())
+
     def on_train_batch_end(self, *_: object) -> None:
         """Move the average along."""
         self.average.update_parameters(self.network)
@@ -118,10 +122,13 @@ class RelocalizationModule(lightning.LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
+    def _step_seed(self) -> int:
+        return self.config.seed * 1_000_003 + self.global_step
+
     def _input(self, image_BHW3: Tensor, *, augmented: bool) -> Tensor:
         rgb = image_BHW3.permute(0, 3, 1, 2).flip(1).float() / 255.0
         if augmented:
-            random = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.global_step)
+            random = torch.Generator().manual_seed(self._step_seed())
             rgb = augment(rgb, self.config.augmentation, random)
         return ((rgb - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 

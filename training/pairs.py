@@ -43,6 +43,11 @@ class PairSampler(Sampler[list[int]]):
         self._seed = seed
         self.epoch = 0
 
+    @property
+    def sampler(self) -> PairSampler:
+        """Itself: Lightning looks for `set_epoch` on a batch sampler's ``sampler``."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order is drawn next (Lightning calls this)."""
         self.epoch = epoch

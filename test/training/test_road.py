@@ -140,7 +140,14 @@ def test_resume_continues_where_it_stopped(run, bag, tmp_path):
 
     train(tiny(bag), stopped, progress=False, callbacks=[StopAfterOne()])
     interrupted = torch.load(stopped / "last.ckpt", map_location="cpu", weights_only=False)
-    train(tiny(bag), stopped, progress=False, resume=True)
+    orders = []
+
+    class NoteOrder(lightning.Callback):
+        def on_train_epoch_end(self, trainer, module):
+            orders.append((trainer.current_epoch, trainer.train_dataloader.batch_sampler.epoch))
+
+    train(tiny(bag), stopped, progress=False, resume=True, callbacks=[NoteOrder()])
+    assert orders == [(1, 1)]  # pairs of the second epoch, not those of the first again
     resumed = torch.load(stopped / "last.ckpt", map_location="cpu", weights_only=False)
     whole = torch.load(run / "last.ckpt", map_location="cpu", weights_only=False)
     assert interrupted["global_step"] < resumed["global_step"] == whole["global_step"]
