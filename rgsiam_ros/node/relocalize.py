@@ -17,11 +17,12 @@ import rclpy
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import InvalidParameterException, InvalidParameterValueException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -46,6 +47,7 @@ NAME = "relocalize"
 THROTTLE_S = 5.0
 LARGEST_LOG_MEMORY = 100
 WAIT_FOR_FRAME_S = 10.0
+LONGEST_WAIT_S = 0.2
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -368,8 +370,15 @@ class RelocalizeNode(LifecycleNode):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the node until SIGINT or SIGTERM."""
-    rclpy.init(args=arguments)
+    """Run the node until SIGINT or SIGTERM.
+
+    The signals are ours rather than rclpy's: its wake-up of a waiting executor can be lost on a
+    busy machine, and the node would then never stop. Here the wait is bounded.
+    """
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    stop = threading.Event()
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, lambda *_: stop.set())
     try:
         node = RelocalizeNode()
     except (InvalidParameterException, InvalidParameterValueException) as error:
@@ -380,11 +389,9 @@ def main(arguments: list[str] | None = None) -> None:
     executor.add_node(node)
     try:
         node.autostart()
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=LONGEST_WAIT_S)
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut this short
         node.destroy_node()
         rclpy.try_shutdown()
 

@@ -86,6 +86,7 @@ class Peer(Node):
         self.executor_ = SingleThreadedExecutor(context=context)
         self.executor_.add_node(self)
         self.poses, self.covariances, self.transforms = {}, {}, []
+        self._clients_by_name = {}
         self.image = self.create_publisher(Image, "image", RELIABLE)
         self.compressed = self.create_publisher(CompressedImage, "image/compressed", RELIABLE)
         self.info = self.create_publisher(CameraInfo, "camera_info", RELIABLE)
@@ -126,11 +127,19 @@ class Peer(Node):
         self.wait(lambda: publisher.get_subscription_count() > 0, "the node to subscribe")
 
     def call(self, kind, name, request):
-        client = self.create_client(kind, name)
-        self.wait(client.service_is_ready, name)
+        """Call a service once.
+
+        The node may learn of the reader of its answers after it has read the request, and the
+        answer is then lost: hence one client per name, and a pause after it found its service.
+        """
+        client = self._clients_by_name.get(name)
+        if client is None or not client.service_is_ready():
+            client = client or self.create_client(kind, name)
+            self._clients_by_name[name] = client
+            self.wait(client.service_is_ready, name)
+            self.spin(0.5)
         future = client.call_async(request)
         self.wait(future.done, f"an answer of {name}")
-        self.destroy_client(client)
         return future.result()
 
     def state(self):
