@@ -35,8 +35,8 @@ def train(
 ) -> None:
     """Train and leave in `run`: config, description of the data, validation images, checkpoint, log.
 
-    resume continues from the run's last checkpoint; callbacks: further Lightning callbacks. Raises DatasetError when the run exists and
-    `resume` is off, or there is nothing to resume.
+    resume continues from the run's last checkpoint; callbacks: further Lightning callbacks. Raises
+    DatasetError when the run exists and `resume` is off, or there is nothing to resume.
     """
     checkpoint = run / CHECKPOINT_NAME
     if resume and not checkpoint.is_file():
