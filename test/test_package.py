@@ -39,7 +39,7 @@ def test_training_installs_under_its_import_name_from_a_wheel(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         archive.extractall(tmp_path)
-    assert "rgsiam_training/losses.py" in names
+    assert "rgsiam_training/losses/global_pose.py" in names
     assert "rgsiam_training/town/session.py" in names
     assert not [name for name in names if name.startswith(("training/", "test/"))]
     data = f"rgsiam_ros-{__version__}.data/data/share"

@@ -1,11 +1,18 @@
 import numpy as np
 import pytest
-from conftest import TOWN_BUNDLE, TOWN_DRIVE, brightness_network, description, flat_image
+from conftest import (
+    ABSOLUTE_BIAS,
+    TOWN_BUNDLE,
+    TOWN_DRIVE,
+    brightness_network,
+    description,
+    flat_image,
+)
 
 from rgsiam_ros.bags import read_drive
 from rgsiam_ros.bundle import write_bundle
 from rgsiam_ros.camera import Camera
-from rgsiam_ros.errors import CameraError, EngineError, ImageError
+from rgsiam_ros.errors import BundleError, CameraError, EngineError, ImageError
 from rgsiam_ros.geometry import pose_errors
 from rgsiam_ros.relocalizer import Relocalizer
 
@@ -19,7 +26,56 @@ def test_metres_are_restored_in_float64(small_bundle):
     assert estimate.T_map_camera.dtype == np.float64
     np.testing.assert_allclose(estimate.T_map_camera[:3, :3], np.eye(3), atol=1e-12)
     assert set(estimate.timings_ms) == {"preprocess", "inference", "pose"}
+    assert estimate.branch == "absolute"
+    assert estimate.disagreement is None
+    assert estimate.raw_covariance_66 is None  # this network does not say
     assert all(value >= 0.0 for value in estimate.timings_ms.values())
+
+
+LIVE = (76, 102, 204)  # blue, green, red: near the second image of the map
+
+
+def live_position(blue, green, red):
+    return np.array([1000.0, 2000.0, 3.0]) + 10.0 * np.array([red, green, blue]) / 255.0
+
+
+def test_the_relative_branch_starts_from_the_map_and_keeps_its_disagreement(refinable_bundle):
+    relocalizer = Relocalizer.from_bundle(refinable_bundle)  # auto: refined where it can
+    assert relocalizer.branch == "refined"
+    estimate = relocalizer.estimate(flat_image(*LIVE))
+    assert estimate.branch == "refined"
+    np.testing.assert_allclose(estimate.T_map_camera[:3, 3], live_position(*LIVE), atol=0.01)
+    assert estimate.disagreement.absolute_m == pytest.approx(10.0 * ABSOLUTE_BIAS, abs=0.01)
+    assert estimate.disagreement.absolute_rad == pytest.approx(0.0, abs=1e-6)
+    assert estimate.disagreement.support == pytest.approx(1.0, abs=0.01)
+    np.testing.assert_allclose(np.diag(estimate.covariance_66)[:3], [0.01, 0.02, 0.03])
+    assert set(estimate.timings_ms) == {"preprocess", "inference", "pose", "refinement"}
+
+
+def test_the_absolute_branch_alone_stays_available(refinable_bundle):
+    relocalizer = Relocalizer.from_bundle(refinable_bundle, branch="absolute")
+    estimate = relocalizer.estimate(flat_image(*LIVE))
+    off = estimate.T_map_camera[:3, 3] - live_position(*LIVE)
+    np.testing.assert_allclose(off, [10.0 * ABSOLUTE_BIAS, 0.0, 0.0], atol=0.01)
+    assert relocalizer.branch == estimate.branch == "absolute"
+    assert estimate.disagreement is None
+
+
+def test_where_no_map_image_is_near_the_absolute_pose_answers(refinable_bundle):
+    """White: 8 m and more from every image of the map, whose reach is 2 m."""
+    relocalizer = Relocalizer.from_bundle(refinable_bundle, branch="refined")
+    estimate = relocalizer.estimate(flat_image(255, 255, 255))
+    assert estimate.branch == "absolute"
+    assert "refinement" in estimate.timings_ms
+    relocalizer.estimate(flat_image(*LIVE))
+
+
+def test_branches_are_named_and_refused_where_they_are_not(small_bundle):
+    assert Relocalizer.from_bundle(small_bundle).branch == "absolute"
+    with pytest.raises(BundleError, match="no relative branch: set branch to absolute"):
+        Relocalizer.from_bundle(small_bundle, branch="refined")
+    with pytest.raises(BundleError, match="'best' is unknown: choose one of auto, absolute, refin"):
+        Relocalizer.from_bundle(small_bundle, branch="best")
 
 
 def test_covariance_turns_with_the_camera(tmp_path):

@@ -15,12 +15,13 @@ console = Console()
 ImageTopic = Annotated[str | None, typer.Option(help="Image topic of the bags.")]
 InfoTopic = Annotated[str | None, typer.Option(help="Camera info topic of the bags.")]
 TruthTopic = Annotated[str | None, typer.Option(help="Topic of true poses in the bags.")]
+BranchName = Annotated[str, typer.Option(help="absolute, refined, or auto: what the bundle has.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the training commands to the program."""
-    for command in (train, export, evaluate, town):
+    for command in (train, export, evaluate, look_alikes, town):
         app.command()(command)
 
 
@@ -36,6 +37,27 @@ def train(
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
     truth_topic: TruthTopic = None,
+    reach: Annotated[
+        float | None, typer.Option(help="Metres between images that see the same: 8; indoors 1.")
+    ] = None,
+    rotation: Annotated[
+        float | None, typer.Option(help="Degrees by which training turns the camera; hand-held 10.")
+    ] = None,
+    map_spacing: Annotated[
+        float | None, typer.Option(help="Spacing of the map's images in the bundle, of the reach.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="32-true, or bf16-mixed where that is faster.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Validations without improvement before it stops; 0: never.")
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Loss term to switch off; may be repeated.")
+    ] = None,
+    single_image: Annotated[
+        bool, typer.Option(help="No pairs: the global pose loss alone, for comparison.")
+    ] = False,
     resume: Annotated[bool, typer.Option(help="Continue from the last checkpoint.")] = False,
 ) -> None:
     """Train on recorded sessions with true poses."""
@@ -52,8 +74,16 @@ def train(
         "topics.image": image_topic,
         "topics.camera_info": camera_info_topic,
         "topics.truth": truth_topic,
+        "pairs.reach_m": reach,
+        "augmentation.rotation_deg": rotation,
+        "optimisation.precision": precision,
+        "optimisation.patience": patience,
+        "map_images.spacing": map_spacing,
     }
-    run_training(load_config(config, overrides), out, resume=resume)
+    chosen = load_config(config, overrides)
+    if single_image:
+        chosen = chosen.of_single_images()
+    run_training(chosen.without(without or ()), out, resume=resume)
     console.print(f"trained: {out}; next: [bold]rgsiam export {out} --out models/NAME[/bold]")
 
 
@@ -66,12 +96,20 @@ def export(
 
     bundle = export_bundle(run, out)
     v = bundle.manifest.validation
-    console.print(
-        f"exported: {out}\nvalidation ({v.frames} held-out frames): median {v.median_m:.2f} m "
-        f"{v.median_deg:.2f} deg, p95 {v.p95_m:.2f} m {v.p95_deg:.2f} deg\n"
-        f"ONNX Runtime against torch: at most {v.export_difference_m * 1e3:.4f} mm, "
-        f"{v.export_difference_deg * 1e3:.4f} millidegrees"
-    )
+    console.print(f"exported: {out}; validation, {v.frames} held-out frames:")
+    branches = {"absolute": v}
+    if bundle.manifest.refinement is not None:
+        branches["refined"] = bundle.manifest.refinement.validation
+        features = bundle.map_features
+        console.print(
+            f"map: {len(features.T_map_camera_N44)} images of {features.bytes_per_image} bytes"
+        )
+    for name, v in branches.items():
+        console.print(
+            f"{name}: median {v.median_m:.2f} m {v.median_deg:.2f} deg, p95 {v.p95_m:.2f} m "
+            f"{v.p95_deg:.2f} deg; ONNX Runtime against torch: at most "
+            f"{v.export_difference_m * 1e3:.4f} mm, {v.export_difference_deg * 1e3:.4f} millidegrees"
+        )
 
 
 def evaluate(
@@ -79,6 +117,7 @@ def evaluate(
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")],
     out: Annotated[Path, typer.Option(help="Results folder, new.")],
     split: Annotated[str, typer.Option(help="train or test, for 7-Scenes.")] = "test",
+    branch: BranchName = "auto",
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
     truth_topic: TruthTopic = None,
@@ -88,7 +127,36 @@ def evaluate(
     from rgsiam_training.evaluate import evaluate_dataset
 
     topics = BagTopics(image_topic, camera_info_topic, truth_topic or BagTopics.truth)
-    evaluate_dataset(dataset, bundle, out, split=split, topics=topics, console=console)
+    evaluate_dataset(
+        dataset, bundle, out, split=split, topics=topics, branch=branch, console=console
+    )
+
+
+def look_alikes(
+    dataset: Annotated[Path, typer.Argument(help="A bag or a 7-Scenes folder.")],
+    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")],
+    place: Annotated[list[str], typer.Option(help="x,y in the map frame; twice or more.")],
+    radius: Annotated[float, typer.Option(help="Metres around a place that belong to it.")] = 20.0,
+    split: Annotated[str, typer.Option(help="train or test, for 7-Scenes.")] = "test",
+) -> None:
+    """Measure how well places that look alike are told apart."""
+    from rgsiam_training.datasets import open_dataset
+    from rgsiam_training.look_alikes import compare_places
+
+    try:
+        places = [(float(x), float(y)) for x, y in (text.split(",") for text in place)]
+    except ValueError as error:
+        raise typer.BadParameter(f"a place is x,y, not {' '.join(place)}") from error
+    found = compare_places(open_dataset(dataset, split), bundle, places, radius)
+    console.print(
+        f"{found['images']} images; features of {found['near_pairs']} near pairs against "
+        f"{found['far_pairs']} at another place: AUROC {found['auroc']:.3f}"
+    )
+    for branch in ("absolute", "refined"):
+        console.print(
+            f"{branch}: median {found[branch]['median_m']:.2f} m, above 5 m: "
+            f"{found[branch]['above_5_m']:.1%}"
+        )
 
 
 def town(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -12,11 +13,25 @@ from rgsiam_ros.bags import BagTopics
 from rgsiam_ros.errors import DatasetError
 from rgsiam_training.augmentation import AugmentationConfig
 from rgsiam_training.pairs import PairConfig
+from rgsiam_training.rotations import RotationOutput
 from rgsiam_training.splits import SplitConfig
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class RelativeConfig(_Part):
+    """The relative pose unit, see `rgsiam_training.relative`."""
+
+    stride: int = Field(8, ge=2)
+    """Pixels of the input between neighbouring cells of a local map."""
+    descriptor_size: int = Field(48, ge=4)
+    hidden_channels: int = Field(64, ge=8)
+    window: int = Field(2, ge=1)
+    """Cells around the likeliest match over which its place is averaged."""
+    iterations: int = Field(6, ge=1)
+    """Gauss-Newton steps."""
 
 
 class NetworkConfig(_Part):
@@ -35,6 +50,44 @@ class NetworkConfig(_Part):
     """Places of the map that the global pose unit chooses between before it regresses the rest."""
     frozen_stages: int = Field(2, ge=0)
     """First stages of the backbone, with its stem, that keep their ImageNet weights."""
+    rotation: RotationOutput = "quaternion"
+    """What the global unit regresses; the bundle holds unit quaternions whichever it is."""
+    metric_size: int = Field(128, ge=8)
+    """Length of the metric feature, by which nearest map images are found."""
+    relative: RelativeConfig = RelativeConfig()
+
+
+class TermConfig(_Part):
+    """Switch and weight of one loss term."""
+
+    enabled: bool = True
+    weight: float = Field(1.0, gt=0.0)
+
+
+class LossConfig(_Part):
+    """The terms of `rgsiam_training.losses`."""
+
+    global_pose: TermConfig = TermConfig()
+    relative_pose: TermConfig = TermConfig(weight=0.3)
+    matching: TermConfig = TermConfig()
+    consistency: TermConfig = TermConfig(weight=0.3)
+    metric_distance: TermConfig = TermConfig()
+    uncertainty: TermConfig = TermConfig(weight=0.05)
+
+    def without(self, names: Iterable[str]) -> LossConfig:
+        """The same with these terms switched off. Raises DatasetError for an unknown name."""
+        unknown = sorted(set(names) - set(LossConfig.model_fields))
+        if unknown:
+            raise DatasetError(
+                f"there is no loss term {', '.join(unknown)}: choose from "
+                f"{', '.join(LossConfig.model_fields)}"
+            )
+        off = {name: getattr(self, name).model_copy(update={"enabled": False}) for name in names}
+        return self.model_copy(update=off)
+
+
+PAIR_TERMS = ("relative_pose", "matching", "consistency", "metric_distance")
+"""Terms that a network of single images cannot have."""
 
 
 class OptimisationConfig(_Part):
@@ -50,6 +103,21 @@ class OptimisationConfig(_Part):
     warmup_fraction: float = Field(0.1, gt=0.0, lt=1.0)
     average_decay: float = Field(0.99, ge=0.0, lt=1.0)
     """Decay per step of the moving average of weights that is validated and exported; 0: none."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """``bf16-mixed``: bfloat16 autocast; see docs/training.md for where it helps."""
+    patience: int = Field(0, ge=0)
+    """Validations without a better median position before training stops; 0: never."""
+
+
+class MapImagesConfig(_Part):
+    """Which of the training images stay in the bundle, as features."""
+
+    spacing: float = Field(1.0 / 16.0, ge=0.0)
+    """An image is left out where a kept one is nearer, in units of the pairs' reach; 0 keeps all."""
+    spacing_deg: float = Field(5.0, gt=0.0)
+    """This much rotation counts like `spacing`."""
+    neighbours: int = Field(8, ge=1, le=64)
+    """How many map images the live image is aligned to."""
 
 
 class TrainingConfig(_Part):
@@ -65,7 +133,23 @@ class TrainingConfig(_Part):
     pairs: PairConfig = PairConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     network: NetworkConfig = NetworkConfig()
+    losses: LossConfig = LossConfig()
+    map_images: MapImagesConfig = MapImagesConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
+
+    @property
+    def has_relative_unit(self) -> bool:
+        """Whether any term trains the relative pose unit."""
+        return self.losses.relative_pose.enabled or self.losses.matching.enabled
+
+    def without(self, terms: Iterable[str]) -> TrainingConfig:
+        """The same with these loss terms switched off. Raises DatasetError for an unknown name."""
+        return self.model_copy(update={"losses": self.losses.without(terms)})
+
+    def of_single_images(self) -> TrainingConfig:
+        """The same without whatever needs a pair: images in random order, global pose terms."""
+        pairs = self.pairs.model_copy(update={"near_share": 0.0, "hard_share": 0.0})
+        return self.without(PAIR_TERMS).model_copy(update={"pairs": pairs})
 
     def save(self, path: Path) -> None:
         """Write as YAML."""

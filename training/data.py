@@ -33,6 +33,9 @@ class PreparedImages:
     image_NHW3: NDArray[np.uint8]
     """BGR."""
     T_map_camera_N44: Array
+    session_N: NDArray[np.int64]
+    """A number for each recording."""
+    stamp_ns_N: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,18 @@ def prepare(config: TrainingConfig) -> PreparedData:
         ]
     )
     poses = poses_of(frames)
+    _, sessions = np.unique([frame.session for frame in frames], return_inverse=True)
+    stamps_ns = np.array([frame.stamp_ns for frame in frames], np.int64)
+
+    def part(chosen: NDArray[np.int64]) -> PreparedImages:
+        return PreparedImages(fitted[chosen], poses[chosen], sessions[chosen], stamps_ns[chosen])
+
     positions = poses[training, :3, 3]
     origin_m = positions.mean(axis=0)
     scale_m = max(SMALLEST_SCALE_M, float((positions - origin_m).std(axis=0).max()))
     return PreparedData(
-        training=PreparedImages(fitted[training], poses[training]),
-        validation=PreparedImages(fitted[validation], poses[validation]),
+        training=part(training),
+        validation=part(validation),
         camera=camera,
         map_frame=datasets[0].map_frame,
         preprocessing=preprocessing,
@@ -106,9 +115,10 @@ class PairImages(TorchDataset):
         """Number of images."""
         return len(self.image_NHW3)
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """A batch: BGR images ``(B, H, W, 3)``, translations ``(B, 3)``, quaternions wxyz."""
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """A batch: indices, BGR images ``(B, H, W, 3)``, translations ``(B, 3)``, quaternions wxyz."""
         return (
+            torch.tensor(indices),
             self.image_NHW3[indices],
             self.translation_N3[indices],
             self.quaternion_wxyz_N4[indices],

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from rgsiam_ros.bags import BagTopics
-from rgsiam_ros.errors import DatasetError
+from rgsiam_ros.errors import RgsiamError
 from rgsiam_ros.relocalizer import Relocalizer
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 from rgsiam_ros.replay.results import claim_folder, print_table, write_results
@@ -23,12 +23,13 @@ def evaluate_dataset(
     split: str,
     console: Console,
     topics: BagTopics | None = None,
+    branch: str = "auto",
 ) -> dict[str, Any]:
     """Relocalize every frame of a dataset's split; write a results folder; return the metrics.
 
     The reported pose is the camera's, as the datasets label it.
     """
-    relocalizer = Relocalizer.from_bundle(bundle)
+    relocalizer = Relocalizer.from_bundle(bundle, branch=branch)
     dataset = open_dataset(path, split, topics)
     claim_folder(out)
     relocalizer.use_camera(dataset.camera)
@@ -36,7 +37,7 @@ def evaluate_dataset(
     for frame, image in zip(dataset.frames, dataset.read_images(), strict=True):
         try:
             estimate = relocalizer.estimate(image.decode())
-        except DatasetError as error:
+        except RgsiamError as error:
             record = FrameRecord(frame.stamp_ns, T_true=frame.T_map_camera, problem=str(error))
         else:
             record = FrameRecord(
@@ -45,6 +46,8 @@ def evaluate_dataset(
                 estimate.covariance_66,
                 frame.T_map_camera,
                 estimate.timings_ms,
+                branch=estimate.branch,
+                disagreement=estimate.disagreement,
             )
         frames.append(record)
     config = {
@@ -52,6 +55,7 @@ def evaluate_dataset(
         "dataset": str(path),
         "split": split,
         "bundle": str(bundle),
+        "branch_in_use": relocalizer.branch,
         "bundle_created": relocalizer.manifest.created,
         "engine": relocalizer.describe_engine().__dict__,
     }

@@ -1,117 +1,108 @@
-"""From a training run to a bundle, with proof that the exported network is the trained one."""
+"""From a training run to a bundle, with proof that the exported networks are the trained ones."""
 
 from __future__ import annotations
 
 import datetime
 import io
-import warnings
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
-import yaml
 
-from rgsiam_ros.bundle import Bundle, write_bundle
-from rgsiam_ros.bundle.manifest import ABSOLUTE_NAME, Target
+from rgsiam_ros import networks
+from rgsiam_ros.bundle import Bundle, refuse_existing, write_bundle
+from rgsiam_ros.bundle.manifest import ABSOLUTE_NAME, MAP_FEATURES_NAME, RELATIVE_NAME
 from rgsiam_ros.covariance import residual_covariance
-from rgsiam_ros.engines import create_engine
-from rgsiam_ros.errors import DatasetError, RgsiamError
+from rgsiam_ros.engines import Engine, create_engine
+from rgsiam_ros.errors import RgsiamError
 from rgsiam_ros.geometry import Array, pose_errors
-from rgsiam_ros.preprocessing import Preprocessing, normalise
-from rgsiam_ros.relocalizer import restore_poses
-from rgsiam_training.config import TrainingConfig, load_config
-from rgsiam_training.module import RelocalizationModule
-from rgsiam_training.network import OUTPUT_NAMES, AbsoluteBranch
-from rgsiam_training.train import CHECKPOINT_NAME, CONFIG_NAME, DATA_NAME, VALIDATION_NAME
+from rgsiam_ros.map_features import MapFeatures
+from rgsiam_ros.networks import restore_poses
+from rgsiam_ros.preprocessing import normalise
+from rgsiam_ros.refinement import look, make_agreement
+from rgsiam_training.network import AbsoluteBranch, RelativeBranch
+from rgsiam_training.onnx_export import OPSET, absolute_to_onnx, relative_to_onnx
+from rgsiam_training.run import Run, open_run
 
-OPSET = 18
-TORCH_BATCH = 32
+BATCH = 32
 LARGEST_DIFFERENCE_M = 1e-3
 LARGEST_DIFFERENCE_DEG = 1e-3
+
+Outputs = dict[str, np.ndarray]
 
 
 class ExportError(RgsiamError):
     """The exported network is not the trained one."""
 
 
-def export_bundle(run: Path, out: Path) -> Bundle:
-    """Export the run's averaged network to a bundle at `out`.
+def export_bundle(folder: Path, out: Path) -> Bundle:
+    """Export the averaged network of the run in `folder` to a bundle at `out`.
 
     Raises DatasetError for an incomplete run, ExportError when ONNX Runtime and torch differ by
-    more than a millimetre or a millidegree on any validation frame, BundleError when `out` exists.
+    more than a millimetre or a millidegree on any validation frame, in either branch, BundleError
+    when `out` exists.
     """
-    config, data = _read_run(run)
-    branch = load_branch(run, config, data)
-    preprocessing = Preprocessing.model_validate(data["preprocessing"])
-    onnx_bytes = to_onnx(branch, preprocessing)
-    with np.load(run / VALIDATION_NAME, allow_pickle=False) as stored:
-        image_NHW3, T_true_N44 = stored["image_NHW3"], stored["T_map_camera_N44"]
-    input_N3HW = np.stack([normalise(image, preprocessing) for image in image_NHW3])
-    target = Target.model_validate(data["target"])
-    by_torch = _poses_by_torch(branch, input_N3HW, target)
-    by_onnx = _poses_by_onnx(onnx_bytes, input_N3HW, target)
-    apart_m, apart_deg = check_parity(by_onnx, by_torch)
-    description = {
-        "name": out.name,
+    refuse_existing(out)
+    run = open_run(folder)
+    absolute = run.absolute_branch()
+    contents = {ABSOLUTE_NAME: absolute_to_onnx(absolute, run.preprocessing)}
+    validation = run.validation
+    by_onnx = _infer_all(create_engine("onnxruntime", contents[ABSOLUTE_NAME]), validation, run)
+    by_torch = _torch_all(absolute, validation, run)
+    T_onnx, T_torch = (_global_poses(outputs, run) for outputs in (by_onnx, by_torch))
+    apart = check_parity(T_onnx, T_torch)
+    figures = errors_of(T_onnx, validation.T_map_camera_N44, *apart)
+    residual = residual_covariance(T_onnx, validation.T_map_camera_N44)
+    description = run.description(out.name) | {
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "map_frame": data["map_frame"],
-        "preprocessing": data["preprocessing"],
-        "camera": data["camera"],
-        "target": data["target"],
         "network": {
-            "backbone": config.network.backbone,
+            "backbone": run.config.network.backbone,
             "opset": OPSET,
             "exported_with": f"torch {torch.__version__}, onnx {version('onnx')}",
         },
-        "training_data": data["training_data"],
-        "validation": _validation(by_onnx, T_true_N44, apart_m, apart_deg),
-        "covariance": {"matrix": residual_covariance(by_onnx, T_true_N44).tolist()},
+        "validation": figures,
+        "covariance": {"matrix": residual.tolist()},
     }
-    return write_bundle(out, description, {ABSOLUTE_NAME: onnx_bytes})
-
-
-def load_branch(run: Path, config: TrainingConfig, data: dict[str, Any]) -> AbsoluteBranch:
-    """The run's averaged network, in evaluation mode. Raises DatasetError without a checkpoint."""
-    path = run / CHECKPOINT_NAME
-    if not path.is_file():
-        raise DatasetError(f"{path} does not exist: train first, or wait for the first epoch")
-    untrained = config.model_copy(
-        update={"network": config.network.model_copy(update={"pretrained": False})}
-    )
-    preprocessing = Preprocessing.model_validate(data["preprocessing"])
-    target = data["target"]
-    state = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
-    anchors_K3 = state["network.global_unit.anchors_K3"].numpy()
-    module = RelocalizationModule(
-        untrained, preprocessing, target["origin_m"], target["scale_m"], anchors_K3, steps=1
-    )
-    module.load_state_dict(state)
-    return AbsoluteBranch(module.average.module.to(memory_format=torch.contiguous_format)).eval()
-
-
-def to_onnx(branch: AbsoluteBranch, preprocessing: Preprocessing) -> bytes:
-    """The branch as a self-contained ONNX file for one image, checked."""
-    example = torch.zeros(1, 3, preprocessing.input_height, preprocessing.input_width)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            branch,
-            (example,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["image"],
-            output_names=list(OUTPUT_NAMES),
-            external_data=False,
-            verbose=False,
+    if run.config.has_relative_unit:
+        unit = run.relative_branch()
+        local_shape = by_torch[networks.LOCAL_MAP].shape[1:]
+        features = map_features(absolute, run)
+        neighbours = min(run.config.map_images.neighbours, len(features.local_NCHW))
+        contents[RELATIVE_NAME] = relative_to_onnx(unit, local_shape, neighbours)
+        contents[MAP_FEATURES_NAME] = _npz(features.to_arrays())
+        engine = create_engine("onnxruntime", contents[RELATIVE_NAME])
+        median_m = figures["median_m"]
+        refined_onnx = _refine_all(engine.infer, by_onnx, T_onnx, features, run, median_m)
+        refined_torch = _refine_all(
+            _as_engine(unit), by_torch, T_torch, features, run, median_m, like=by_onnx
         )
-    model = program.model_proto
-    onnx.checker.check_model(model, full_check=True)
-    buffer = io.BytesIO()
-    onnx.save_model(model, buffer)
-    return buffer.getvalue()
+        engine.close()
+        apart = check_parity(refined_onnx, refined_torch)
+        residual = residual_covariance(refined_onnx, validation.T_map_camera_N44)
+        description["refinement"] = {
+            "neighbours": neighbours,
+            "reach_m": run.config.pairs.reach_m,
+            "metres_per_radian": run.config.pairs.metres_per_radian,
+            "map_images": len(features.local_NCHW),
+            "validation": errors_of(refined_onnx, validation.T_map_camera_N44, *apart),
+            "covariance": {"matrix": residual.tolist()},
+        }
+    return write_bundle(out, description, contents)
+
+
+def map_features(absolute: AbsoluteBranch, run: Run) -> MapFeatures:
+    """Features of the run's mapping images as the vehicle will have them: half precision."""
+    mapping = run.mapping
+    outputs = _torch_all(absolute, mapping, run)
+    features = MapFeatures(
+        outputs[networks.METRIC_FEATURE],
+        outputs[networks.LOCAL_MAP].astype(np.float16),
+        mapping.T_map_camera_N44,
+    )
+    return MapFeatures.from_arrays(features.to_arrays())
 
 
 def check_parity(T_onnx_N44: Array, T_torch_N44: Array) -> tuple[float, float]:
@@ -128,33 +119,10 @@ def check_parity(T_onnx_N44: Array, T_torch_N44: Array) -> tuple[float, float]:
     return apart_m, apart_deg
 
 
-def _read_run(run: Path) -> tuple[TrainingConfig, dict[str, Any]]:
-    for name in (CONFIG_NAME, DATA_NAME, VALIDATION_NAME):
-        if not (run / name).is_file():
-            raise DatasetError(f"{run / name} does not exist: {run} is not a training run")
-    return load_config(run / CONFIG_NAME, {}), yaml.safe_load((run / DATA_NAME).read_text())
-
-
-@torch.no_grad()
-def _poses_by_torch(branch: AbsoluteBranch, input_N3HW: Array, target: Target) -> Array:
-    outputs = [branch(images) for images in torch.from_numpy(input_N3HW).split(TORCH_BATCH)]
-    translation, quaternion_wxyz = (torch.cat(part).numpy() for part in zip(*outputs, strict=True))
-    return restore_poses(translation, quaternion_wxyz, target)
-
-
-def _poses_by_onnx(onnx_bytes: bytes, input_N3HW: Array, target: Target) -> Array:
-    engine = create_engine("onnxruntime", onnx_bytes)
-    outputs = [engine.infer(image[None]) for image in input_N3HW]
-    engine.close()
-    translation, quaternion_wxyz = (
-        np.concatenate([output[name] for output in outputs]) for name in OUTPUT_NAMES
-    )
-    return restore_poses(translation, quaternion_wxyz, target)
-
-
-def _validation(
+def errors_of(
     T_estimated_N44: Array, T_true_N44: Array, apart_m: float, apart_deg: float
 ) -> dict[str, Any]:
+    """A manifest's validation section."""
     metres, radians = pose_errors(T_estimated_N44, T_true_N44)
     figures: dict[str, Any] = {"frames": len(metres)}
     for unit, values in (("m", metres), ("deg", np.degrees(radians))):
@@ -162,3 +130,74 @@ def _validation(
         figures[f"mean_{unit}"] = float(values.mean())
         figures[f"p95_{unit}"] = float(np.percentile(values, 95))
     return figures | {"export_difference_m": apart_m, "export_difference_deg": apart_deg}
+
+
+def _global_poses(outputs: Outputs, run: Run) -> Array:
+    return restore_poses(outputs[networks.TRANSLATION], outputs[networks.ROTATION], run.target)
+
+
+@torch.no_grad()
+def _torch_all(branch: AbsoluteBranch, images: Any, run: Run) -> Outputs:
+    """The branch's outputs over stored images, stacked."""
+    parts = []
+    for start in range(0, len(images.image_NHW3), BATCH):
+        batch = [normalise(i, run.preprocessing) for i in images.image_NHW3[start : start + BATCH]]
+        parts.append([value.numpy() for value in branch(torch.from_numpy(np.stack(batch)))])
+    stacked = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return dict(zip(branch.output_names, stacked, strict=True))
+
+
+def _infer_all(engine: Engine, images: Any, run: Run) -> Outputs:
+    """As `_torch_all`, one image at a time through an engine, as on the vehicle."""
+    answers = [
+        engine.infer({networks.IMAGE: normalise(image, run.preprocessing)[None]})
+        for image in images.image_NHW3
+    ]
+    engine.close()
+    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
+
+def _as_engine(unit: RelativeBranch) -> Any:
+    """The torch unit behind the signature of `Engine.infer`."""
+
+    @torch.no_grad()
+    def infer(inputs: Mapping[str, np.ndarray]) -> Outputs:
+        tensors = (torch.from_numpy(inputs[n]) for n in (networks.MAP_LOCAL, networks.LOCAL_MAP))
+        values = (value.numpy() for value in unit(*tensors))
+        return dict(zip(unit.output_names, values, strict=True))
+
+    return infer
+
+
+def _refine_all(
+    infer: Any,
+    outputs: Outputs,
+    T_absolute_N44: Array,
+    features: MapFeatures,
+    run: Run,
+    median_m: float,
+    like: Outputs | None = None,
+) -> Array:
+    """Refined poses of all images; like: outputs that decide on the neighbours, else `outputs`."""
+    agreement = make_agreement(
+        run.config.pairs.reach_m, run.config.pairs.metres_per_radian, median_m
+    )
+    queries = (like or outputs)[networks.METRIC_FEATURE]
+    poses = []
+    for i, T_absolute in enumerate(T_absolute_N44):
+
+        def relate(nearest_K: np.ndarray, i: int = i) -> Outputs:
+            map_local = features.local_NCHW[nearest_K].astype(np.float32)
+            local = outputs[networks.LOCAL_MAP][i : i + 1]
+            return infer({networks.MAP_LOCAL: map_local, networks.LOCAL_MAP: local})
+
+        neighbours = min(run.config.map_images.neighbours, len(features.local_NCHW))
+        found = look(relate, features, queries[i], T_absolute, run.target, neighbours, agreement)
+        poses.append(T_absolute if found is None else found.T_map_camera)
+    return np.stack(poses)
+
+
+def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()

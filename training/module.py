@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import lightning
 import numpy as np
@@ -10,14 +11,30 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from rgsiam_ros.camera import Camera
 from rgsiam_ros.geometry import Array, pose_errors, pose_matrix
 from rgsiam_ros.preprocessing import Preprocessing
-from rgsiam_training.augmentation import augment
+from rgsiam_training.alignment import multiply_wxyz, rotation_matrix
+from rgsiam_training.augmentation import CameraRotation, change_look, random_rotations
+from rgsiam_training.backbones import cell_middles
 from rgsiam_training.config import TrainingConfig
-from rgsiam_training.losses import GlobalPoseLoss
+from rgsiam_training.losses.poses import Poses
 from rgsiam_training.network import SiameseNetwork
+from rgsiam_training.objective import Objective, Scene
+from rgsiam_training.rays import pixel_rays, view_bounds
 
-Batch = tuple[Tensor, Tensor, Tensor]
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class MapScale:
+    """What the network must know about a map and its camera."""
+
+    origin_m: Array
+    scale_m: float
+    anchors_K3: np.ndarray
+    """Normalised."""
+    camera: Camera
 
 
 class RelocalizationModule(lightning.LightningModule):
@@ -27,44 +44,63 @@ class RelocalizationModule(lightning.LightningModule):
         self,
         config: TrainingConfig,
         preprocessing: Preprocessing,
-        origin_m: Array,
-        scale_m: float,
-        anchors_K3: np.ndarray,
+        scale: MapScale,
+        *,
         steps: int,
+        images: int = 0,
     ) -> None:
+        """steps: of the whole training; images: how many there are to train on."""
         super().__init__()
         self.config = config
-        anchors = torch.from_numpy(np.asarray(anchors_K3, np.float32))
-        self.network = SiameseNetwork(
-            config.network, config.input_height, config.input_width, anchors
+        anchors = torch.from_numpy(np.asarray(scale.anchors_K3, np.float32))
+        middle_HW2 = cell_middles(
+            config.network.backbone,
+            config.network.relative.stride,
+            config.input_height,
+            config.input_width,
         )
-        self.anchor_spread = anchor_spacing(anchors)
+        rays = pixel_rays(middle_HW2.reshape(-1, 2), scale.camera, preprocessing)
+        ray_HW2 = torch.from_numpy(rays.reshape(middle_HW2.shape).astype(np.float32))
+        reach = config.pairs.reach_m / scale.scale_m
+        self.network = SiameseNetwork(
+            config.network, config.input_height, config.input_width, anchors, ray_HW2, reach
+        )
         self.network = self.network.to(memory_format=torch.channels_last)
         self.average = AveragedModel(
             self.network,
             multi_avg_fn=get_ema_multi_avg_fn(config.optimisation.average_decay),
             use_buffers=True,
         )
-        self.loss = GlobalPoseLoss()
+        self.rotation = CameraRotation(scale.camera, preprocessing)
+        low, high = view_bounds(scale.camera, preprocessing)
+        field_of_view = np.arctan(high[0]) - np.arctan(low[0])
+        scene = Scene(
+            anchor_spread=anchor_spacing(anchors),
+            reach=reach,
+            distance_per_radian=config.pairs.metres_per_radian / scale.scale_m,
+            widest_angle=float(field_of_view * (1.0 - config.pairs.smallest_overlap)),
+        )
+        self.objective = Objective(config.losses, self.network, scene)
         self.steps = steps
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
-        self.register_buffer("origin_m", torch.from_numpy(np.asarray(origin_m, np.float64)))
-        self.register_buffer("scale_m", torch.tensor(scale_m, dtype=torch.float64))
+        self.register_buffer("origin_m", torch.from_numpy(np.asarray(scale.origin_m, np.float64)))
+        self.register_buffer("scale_m", torch.tensor(scale.scale_m, dtype=torch.float64))
+        self.register_buffer("last_feature_ND", torch.zeros(images, config.network.metric_size))
         self._validation: list[tuple[Array, Array]] = []
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Both twins on a batch of pairs."""
-        image, translation, quaternion_wxyz = batch
-        twins = self.network(*self._input(image, augmented=True).chunk(2))
-        truths = zip(twins, translation.chunk(2), quaternion_wxyz.chunk(2), strict=True)
-        anchors = self.network.global_unit.anchors_K3
-        terms = [self.loss(*twin, anchors, self.anchor_spread) for twin in truths]
-        loss = torch.stack([term for term, _ in terms]).mean()
-        parts = {name: sum(part[name] for _, part in terms) / len(terms) for name in terms[0][1]}
+        index, image, translation, quaternion_wxyz = batch
+        rgb, quaternion_wxyz = self.augmented(image, quaternion_wxyz)
+        twins = self.network(self._normalised(rgb))
+        self.last_feature_ND[index] = twins.metric_feature_BD.detach()
+        with torch.autocast(self.device.type, enabled=False):  # poses need all of float32's digits
+            loss, errors = self.objective(self.network, twins, Poses(translation, quaternion_wxyz))
         self.log("train/loss", loss, prog_bar=True)
-        self.log_dict({f"train/{name}": value for name, value in parts.items()})
-        self.log_dict({"train/s_t": self.loss.s_t, "train/s_r": self.loss.s_r})
+        self.log_dict({f"train/{name}": error for name, error in errors.items()})
+        learned = self.objective.weighting.s
+        self.log_dict({f"train/s_{name}": s.detach() for name, s in learned.items()})
         return loss
 
     def on_train_batch_start(self, *_: object) -> None:
@@ -77,8 +113,8 @@ class RelocalizationModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Poses of one batch of held-out images."""
-        image, translation, quaternion_wxyz = batch
-        output = self.average.module.twin(self._input(image, augmented=False))
+        _, image, translation, quaternion_wxyz = batch
+        output = self.average.module(self._normalised(_rgb(image)))
         estimated = self._poses(output.translation_B3, output.quaternion_wxyz_B4)
         self._validation.append((estimated, self._poses(translation, quaternion_wxyz)))
 
@@ -102,7 +138,7 @@ class RelocalizationModule(lightning.LightningModule):
             {"params": backbone, "lr": plan.learning_rate * plan.backbone_learning_rate_factor},
             {"params": heads, "lr": plan.learning_rate},
             {
-                "params": list(self.loss.parameters()),
+                "params": list(self.objective.parameters()),
                 "lr": plan.weighting_learning_rate,
                 "weight_decay": 0.0,
             },
@@ -125,17 +161,29 @@ class RelocalizationModule(lightning.LightningModule):
     def _step_seed(self) -> int:
         return self.config.seed * 1_000_003 + self.global_step
 
-    def _input(self, image_BHW3: Tensor, *, augmented: bool) -> Tensor:
-        rgb = image_BHW3.permute(0, 3, 1, 2).flip(1).float() / 255.0
-        if augmented:
-            random = torch.Generator().manual_seed(self._step_seed())
-            rgb = augment(rgb, self.config.augmentation, random)
-        return ((rgb - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+    def augmented(self, image_BHW3: Tensor, quaternion_wxyz_B4: Tensor) -> tuple[Tensor, Tensor]:
+        """RGB images in 0..1 with other looks, some turned, and the rotations of their cameras."""
+        config = self.config.augmentation
+        random = torch.Generator(self.device).manual_seed(self._step_seed())
+        rgb = _rgb(image_BHW3)
+        if config.rotation_deg > 0.0:
+            turn_B4 = random_rotations(len(rgb), config.rotation_deg, random)
+            rgb = self.rotation.turn(rgb, rotation_matrix(turn_B4))
+            quaternion_wxyz_B4 = multiply_wxyz(quaternion_wxyz_B4, turn_B4)
+        return change_look(rgb, config, random), quaternion_wxyz_B4
+
+    def _normalised(self, rgb_B3HW: Tensor) -> Tensor:
+        return ((rgb_B3HW - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def _poses(self, translation_B3: Tensor, quaternion_wxyz_B4: Tensor) -> Array:
         metres = self.origin_m + self.scale_m * translation_B3.double()
         unit = torch.nn.functional.normalize(quaternion_wxyz_B4.double(), dim=1)
         return pose_matrix(metres.cpu().numpy(), unit.cpu().numpy())
+
+
+def _rgb(image_BHW3: Tensor) -> Tensor:
+    """BGR images of 8 bits to RGB ``(B, 3, H, W)`` in 0..1."""
+    return image_BHW3.permute(0, 3, 1, 2).flip(1).float() / 255.0
 
 
 def anchor_spacing(anchors_K3: Tensor) -> float:

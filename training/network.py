@@ -1,22 +1,26 @@
-"""The Siamese network: shared-weight twins over one backbone.
+"""The Siamese network: shared-weight twins over one backbone, and their heads.
 
-First version: both twins answer with their global pose. The relative pose unit and the metric
-feature head attach to `SiameseNetwork` by name; they are None until they exist.
+Each twin answers with its global pose, how far off it believes that to be, a metric feature and a
+local map; the relative pose unit takes the local maps of two twins.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from rgsiam_ros.relocalizer import ROTATION_OUTPUT, TRANSLATION_OUTPUT
+from rgsiam_ros import networks
 from rgsiam_training.backbones import create_backbone, leading_stages
 from rgsiam_training.config import NetworkConfig
+from rgsiam_training.losses.poses import Poses
+from rgsiam_training.losses.uncertainty import ENTRIES, SIZE
+from rgsiam_training.relative import LocalHead, RelativeUnit
+from rgsiam_training.rotations import IDENTITY, unit_quaternion_wxyz
 
-OUTPUT_NAMES = (TRANSLATION_OUTPUT, ROTATION_OUTPUT)
+INITIAL_LOG_PRECISION = 3.0
 
 
 @dataclass(frozen=True)
@@ -32,24 +36,36 @@ class TwinOutput:
     """How likely each anchor is the nearest, before the softmax."""
     offset_BK3: Tensor
     """Normalised translation relative to each anchor."""
+    precision_factor_B21: Tensor
+    """See `rgsiam_training.losses.uncertainty.whitening_matrix`."""
+    metric_feature_BD: Tensor
+    """Unit length."""
+    local_BCHW: Tensor
+    """See `rgsiam_training.relative.LocalHead`."""
+
+    @property
+    def poses(self) -> Poses:
+        """The global poses."""
+        return Poses(self.translation_B3, self.quaternion_wxyz_B4)
 
 
 class FeatureExtractor(nn.Module):
     """Backbone and neck: ``(B, 3, H, W)`` normalised images to ``(B, F)`` features.
 
     The last feature map is reduced in channels and flattened, not pooled: where in the picture a
-    thing appears is what tells neighbouring poses apart.
+    thing appears is what tells neighbouring poses apart. An earlier feature map goes out as it is.
     """
 
     def __init__(self, config: NetworkConfig, input_height: int, input_width: int) -> None:
         super().__init__()
-        self.backbone = create_backbone(config.backbone, config.pretrained)
+        self.backbone = create_backbone(config.backbone, config.pretrained, config.relative.stride)
         with torch.no_grad():
-            probe = self.backbone.eval()(torch.zeros(1, 3, input_height, input_width))[-1]
+            probe = self.backbone.eval()(torch.zeros(1, 3, input_height, input_width))
         self._frozen = leading_stages(self.backbone, config.frozen_stages)
         for stage in self._frozen:
             stage.requires_grad_(False)
-        _, channels, height, width = probe.shape
+        self.local_shape = tuple(probe[0].shape[1:])
+        _, channels, height, width = probe[-1].shape
         self.neck = nn.Sequential(
             nn.Conv2d(channels, config.neck_channels, kernel_size=1, bias=False),
             nn.BatchNorm2d(config.neck_channels),
@@ -68,9 +84,10 @@ class FeatureExtractor(nn.Module):
             stage.eval()
         return self
 
-    def forward(self, image_B3HW: Tensor) -> Tensor:
-        """Features of a batch of images."""
-        return self.neck(self.backbone(image_B3HW)[-1])
+    def forward(self, image_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Features ``(B, F)`` and local feature maps ``(B, C, h, w)`` of a batch of images."""
+        local, last = self.backbone(image_B3HW)
+        return self.neck(last), local
 
 
 class GlobalPoseUnit(nn.Module):
@@ -78,7 +95,7 @@ class GlobalPoseUnit(nn.Module):
 
     On a long route plain regression of coordinates learns slowly, so the unit first classifies which
     of K anchors (places spread over the map, normalised ``(K, 3)``) is the nearest, and then regresses
-    the offset from it. Rotation is a unit quaternion wxyz.
+    the offset from it. Rotation is regressed as `NetworkConfig.rotation` says.
     """
 
     def __init__(self, config: NetworkConfig, anchors_K3: Tensor) -> None:
@@ -87,20 +104,22 @@ class GlobalPoseUnit(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.anchor = nn.Linear(config.feature_size, len(anchors_K3))
         self.offset = nn.Linear(config.feature_size, 3 * len(anchors_K3))
-        self.rotation = nn.Linear(config.feature_size, 4)
+        self.representation = config.rotation
+        identity = torch.tensor(IDENTITY[config.rotation])
+        self.rotation = nn.Linear(config.feature_size, len(identity))
         with torch.no_grad():
-            self.rotation.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+            self.rotation.bias.copy_(identity)
 
-    def forward(self, feature_BF: Tensor) -> TwinOutput:
-        """Global poses."""
+    def forward(self, feature_BF: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Normalised translation, quaternion wxyz, logits and offsets of the anchors."""
         feature = self.dropout(feature_BF)
         logits = self.anchor(feature)
         offset = self.offset(feature).reshape(-1, len(self.anchors_K3), 3)
         likeliest = logits.argmax(dim=1)
         index = likeliest.reshape(-1, 1, 1).expand(-1, 1, 3)
         translation = self.anchors_K3[likeliest] + offset.gather(1, index)[:, 0]
-        quaternion_wxyz = F.normalize(self.rotation(feature), dim=1)
-        return TwinOutput(feature_BF, translation, quaternion_wxyz, logits, offset)
+        quaternion_wxyz = unit_quaternion_wxyz(self.rotation(feature), self.representation)
+        return translation, quaternion_wxyz, logits, offset
 
 
 class SiameseNetwork(nn.Module):
@@ -112,36 +131,78 @@ class SiameseNetwork(nn.Module):
         input_height: int,
         input_width: int,
         anchors_K3: Tensor,
-        *,
-        relative_unit: nn.Module | None = None,
-        metric_head: nn.Module | None = None,
+        ray_HW2: Tensor,
+        reach: float,
     ) -> None:
+        """anchors_K3, reach: normalised units; ray_HW2: of the local maps' cells."""
         super().__init__()
         self.extractor = FeatureExtractor(config, input_height, input_width)
         self.global_unit = GlobalPoseUnit(config, anchors_K3)
-        self.relative_unit = relative_unit
-        self.metric_head = metric_head
+        self.uncertainty_head = nn.Linear(config.feature_size, ENTRIES)
+        self.metric_head = nn.Linear(config.feature_size, config.metric_size)
+        channels, height, width = self.extractor.local_shape
+        if ray_HW2.shape != (height, width, 2):
+            raise ValueError(f"rays of shape {tuple(ray_HW2.shape)} for {width}x{height} cells")
+        self.local_head = LocalHead(channels, config.relative)
+        self.relative_unit = RelativeUnit(config.relative, ray_HW2, reach)
+        nn.init.zeros_(self.uncertainty_head.weight)
+        with torch.no_grad():
+            self.uncertainty_head.bias.zero_()[:SIZE] = INITIAL_LOG_PRECISION
 
-    def twin(self, image_B3HW: Tensor) -> TwinOutput:
-        """One twin's answer."""
-        return self.global_unit(self.extractor(image_B3HW))
+    def forward(self, image_B3HW: Tensor) -> TwinOutput:
+        """One twin's answer, or those of both for their images in one batch."""
+        feature, local = (part.float() for part in self.extractor(image_B3HW))
+        if torch.is_autocast_enabled(feature.device.type):  # poses need all of float32's digits
+            with torch.autocast(feature.device.type, enabled=False):
+                return self._heads(feature, local)
+        return self._heads(feature, local)
 
-    def forward(self, first_B3HW: Tensor, second_B3HW: Tensor) -> tuple[TwinOutput, TwinOutput]:
-        """Both twins over a batch of pairs, in one pass through the shared weights."""
-        both = self.twin(torch.cat([first_B3HW, second_B3HW]))
-        parts = [getattr(both, field.name).chunk(2) for field in fields(both)]
-        first, second = zip(*parts, strict=True)
-        return TwinOutput(*first), TwinOutput(*second)
+    def _heads(self, feature: Tensor, local: Tensor) -> TwinOutput:
+        translation, quaternion_wxyz, logits, offset = self.global_unit(feature)
+        return TwinOutput(
+            feature_BF=feature,
+            translation_B3=translation,
+            quaternion_wxyz_B4=quaternion_wxyz,
+            anchor_logits_BK=logits,
+            offset_BK3=offset,
+            precision_factor_B21=self.uncertainty_head(feature.detach()),
+            metric_feature_BD=F.normalize(self.metric_head(feature), dim=1),
+            local_BCHW=self.local_head(local),
+        )
 
 
 class AbsoluteBranch(nn.Module):
-    """What `absolute.onnx` holds: one twin's image to pose, as plain tensors."""
+    """What `absolute.onnx` holds: one twin's image to pose and features, as plain tensors."""
 
-    def __init__(self, network: SiameseNetwork) -> None:
+    def __init__(self, network: SiameseNetwork, output_names: tuple[str, ...]) -> None:
+        """output_names: from `rgsiam_ros.networks`, in the order of the outputs."""
         super().__init__()
         self.network = network
+        self.output_names = output_names
 
-    def forward(self, image_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised translation ``(B, 3)`` and unit quaternion wxyz ``(B, 4)``."""
-        output = self.network.twin(image_B3HW)
-        return output.translation_B3, output.quaternion_wxyz_B4
+    def forward(self, image_B3HW: Tensor) -> tuple[Tensor, ...]:
+        """The outputs, see `rgsiam_ros.networks`."""
+        twin = self.network(image_B3HW)
+        answers = {
+            networks.TRANSLATION: twin.translation_B3,
+            networks.ROTATION: twin.quaternion_wxyz_B4,
+            networks.PRECISION_FACTOR: twin.precision_factor_B21,
+            networks.METRIC_FEATURE: twin.metric_feature_BD,
+            networks.LOCAL_MAP: twin.local_BCHW,
+        }
+        return tuple(answers[name] for name in self.output_names)
+
+
+class RelativeBranch(nn.Module):
+    """What `relative.onnx` holds: local maps of map images and of the live image to relative poses."""
+
+    output_names = (networks.TRANSLATION, networks.ROTATION, networks.INFORMATION)
+
+    def __init__(self, unit: RelativeUnit) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def forward(self, map_local_KCHW: Tensor, local_1CHW: Tensor) -> tuple[Tensor, ...]:
+        """Normalised translations ``(K, 3)``, quaternions wxyz ``(K, 4)``, information."""
+        output = self.unit(map_local_KCHW, local_1CHW)
+        return output.poses.translation_B3, output.poses.quaternion_wxyz_B4, output.information_B66

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import torch
-from pydantic import BaseModel, ConfigDict, Field
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch.utils.data import Sampler
 
 from rgsiam_ros.geometry import Array
+
+HARD_CANDIDATES = 8
 
 
 class PairConfig(BaseModel):
@@ -17,12 +19,28 @@ class PairConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    near_share: float = Field(0.5, ge=0.0, le=1.0)
-    """Share of pairs whose second image is one of the nearest; the rest is drawn from anywhere."""
-    near_neighbours: int = Field(16, ge=1)
-    """How many nearest images count as near."""
+    near_share: float = Field(0.6, ge=0.0, le=1.0)
+    """Share of pairs whose images overlap in view."""
+    hard_share: float = Field(0.2, ge=0.0, le=1.0)
+    """Share of pairs of distant images whose features were alike when they were last seen. The rest
+    is drawn from anywhere."""
+    reach_m: float = Field(8.0, gt=0.0)
+    """Largest distance of overlapping images' cameras: about how far one looks for a map image. A
+    metre or less indoors."""
+    smallest_overlap: float = Field(0.4, gt=0.0, le=1.0)
+    """Of what one image sees, the share that the other must see too."""
+    other_pass_share: float = Field(0.5, ge=0.0, le=1.0)
+    """Of the overlapping pairs, how many are from another session or lap, where there is one."""
+    pass_gap_s: float = Field(10.0, ge=0.0)
+    """Images of one session that are farther apart in time belong to different passes."""
     metres_per_radian: float = Field(4.0, gt=0.0)
     """Exchange rate between rotation and translation in the distance of two poses."""
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> PairConfig:
+        if self.near_share + self.hard_share > 1.0:
+            raise ValueError("near_share and hard_share add up to more than 1")
+        return self
 
 
 class PairSampler(Sampler[list[int]]):
@@ -32,15 +50,36 @@ class PairSampler(Sampler[list[int]]):
     a resumed run sees what an uninterrupted one would have seen.
     """
 
-    def __init__(self, poses_N44: Array, config: PairConfig, batch_pairs: int, seed: int) -> None:
-        if len(poses_N44) < 2:
+    def __init__(
+        self,
+        partners: Sequence[NDArray[np.int64]],
+        session_N: NDArray[np.int64],
+        stamp_ns_N: NDArray[np.int64],
+        config: PairConfig,
+        batch_pairs: int,
+        seed: int,
+        hard_partners: Callable[[], NDArray[np.int64] | None] = lambda: None,
+    ) -> None:
+        """partners: of each image those that overlap with it; session_N, stamp_ns_N: of each image.
+
+        hard_partners: asked at the start of an epoch for distant images ``(N, k)`` that look like
+        each image, -1 where there are fewer; None while nothing is known.
+        """
+        if len(partners) < 2:
             raise ValueError("at least two images are needed to make a pair")
-        self._neighbours = nearest_poses(
-            poses_N44, config.near_neighbours, config.metres_per_radian
-        )
+        self._partners = partners
+        gap_ns = config.pass_gap_s * 1e9
+        self._elsewhere = [
+            near[
+                (session_N[near] != session_N[own])
+                | (np.abs(stamp_ns_N[near] - stamp_ns_N[own]) > gap_ns)
+            ]
+            for own, near in enumerate(partners)
+        ]
         self._config = config
-        self._batch_pairs = min(batch_pairs, len(poses_N44))
+        self._batch_pairs = min(batch_pairs, len(partners))
         self._seed = seed
+        self._hard_partners = hard_partners
         self.epoch = 0
 
     @property
@@ -54,35 +93,61 @@ class PairSampler(Sampler[list[int]]):
 
     def __len__(self) -> int:
         """Batches per epoch; an incomplete last one is left out."""
-        return len(self._neighbours) // self._batch_pairs
+        return len(self._partners) // self._batch_pairs
 
     def __iter__(self) -> Iterator[list[int]]:
         """One epoch of batches."""
         random = np.random.default_rng([self._seed, self.epoch])
-        count, near = self._neighbours.shape
+        count = len(self._partners)
+        hard = self._hard_partners()
         first = random.permutation(count)
-        anywhere = (first + random.integers(1, count, size=count)) % count
-        neighbour = self._neighbours[first, random.integers(0, near, size=count)]
-        is_near = random.random(count) < self._config.near_share
-        second = np.where(is_near, neighbour, anywhere)
+        second = [self._draw(int(own), hard, random) for own in first]
         for batch in range(len(self)):
             chosen = slice(batch * self._batch_pairs, (batch + 1) * self._batch_pairs)
-            yield [*first[chosen].tolist(), *second[chosen].tolist()]
+            yield [*first[chosen].tolist(), *second[chosen]]
+
+    def _draw(
+        self, own: int, hard_NK: NDArray[np.int64] | None, random: np.random.Generator
+    ) -> int:
+        kind = random.random()
+        if kind < self._config.near_share and len(self._partners[own]):
+            elsewhere = self._elsewhere[own]
+            wanted = random.random() < self._config.other_pass_share
+            near = elsewhere if wanted and len(elsewhere) else self._partners[own]
+            return int(random.choice(near))
+        if hard_NK is not None and kind >= 1.0 - self._config.hard_share:
+            alike = hard_NK[own][hard_NK[own] >= 0]
+            if len(alike):
+                return int(random.choice(alike))
+        return int((own + random.integers(1, len(self._partners))) % len(self._partners))
 
 
-def nearest_poses(poses_N44: Array, count: int, metres_per_radian: float) -> np.ndarray:
-    """Indices ``(N, count)`` of the nearest *other* poses, nearest first.
+def look_alikes(
+    feature_ND: NDArray[np.float32],
+    T_map_camera_N44: Array,
+    *,
+    reach_m: float,
+    metres_per_radian: float,
+    count: int = HARD_CANDIDATES,
+) -> NDArray[np.int64]:
+    """For each image the `count` distant ones ``(N, count)`` with the most similar features.
 
-    The distance of two poses is metres plus `metres_per_radian` times the angle between them.
+    feature_ND: unit length; a row of zeros has not been seen yet and is nobody's look-alike. Distant:
+    farther than twice `reach_m` in metres plus `metres_per_radian` times the angle. -1 where there
+    are fewer.
     """
-    t = torch.from_numpy(np.ascontiguousarray(poses_N44[:, :3, 3]))
-    R = torch.from_numpy(np.ascontiguousarray(poses_N44[:, :3, :3])).reshape(-1, 9)
-    count = min(count, len(t) - 1)
+    t = T_map_camera_N44[:, :3, 3]
+    R = T_map_camera_N44[:, :3, :3].reshape(-1, 9)
+    known = np.linalg.norm(feature_ND, axis=1) > 0.5
+    count = min(count, len(t))
     rows = []
-    for block_t, block_R in zip(t.split(1024), R.split(1024), strict=True):
-        cosine = ((block_R @ R.T - 1.0) / 2.0).clamp(-1.0, 1.0)
-        distance = torch.cdist(block_t, t) + metres_per_radian * torch.acos(cosine)
-        own = torch.arange(len(block_t))
-        distance[own, own + sum(len(row) for row in rows)] = torch.inf
-        rows.append(distance.topk(count, largest=False).indices)
-    return torch.cat(rows).numpy()
+    for block in np.array_split(np.arange(len(t)), max(1, len(t) // 512)):
+        cosine = np.clip((R[block] @ R.T - 1.0) / 2.0, -1.0, 1.0)
+        distance = np.linalg.norm(t[block, None] - t, axis=2)
+        distance += metres_per_radian * np.arccos(cosine)
+        likeness = feature_ND[block] @ feature_ND.T
+        allowed = (distance > 2.0 * reach_m) & known & known[block, None]
+        likeness = np.where(allowed, likeness, -np.inf)
+        best = np.argsort(-likeness, axis=1, kind="stable")[:, :count]
+        rows.append(np.where(np.isfinite(np.take_along_axis(likeness, best, 1)), best, -1))
+    return np.concatenate(rows)

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import lightning
 import numpy as np
 import yaml
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from rgsiam_ros.errors import DatasetError
 from rgsiam_training.config import TrainingConfig
 from rgsiam_training.data import PairImages, PreparedData, prepare
-from rgsiam_training.module import RelocalizationModule
-from rgsiam_training.pairs import PairSampler
+from rgsiam_training.map_images import thin
+from rgsiam_training.module import MapScale, RelocalizationModule
+from rgsiam_training.pairs import PairSampler, look_alikes
+from rgsiam_training.rays import overlapping_images, view_bounds
 
 CONFIG_NAME = "config.yaml"
 DATA_NAME = "data.yaml"
 VALIDATION_NAME = "validation.npz"
 CHECKPOINT_NAME = "last.ckpt"
+MAPPING_NAME = "mapping.npz"
 VALIDATION_BATCH = 64
+MOST_LONELY_IMAGES = 0.5
+"""Share of images without an overlapping one above which a relative unit cannot be trained."""
 
 
 def train(
@@ -47,27 +53,23 @@ def train(
     data = prepare(config)
     run.mkdir(parents=True, exist_ok=True)
     config.save(run / CONFIG_NAME)
-    save_data(data, run)
-    sampler = PairSampler(
-        data.training.T_map_camera_N44,
-        config.pairs,
-        config.optimisation.batch_pairs,
-        config.seed,
-    )
+    save_data(config, data, run)
+    scale = MapScale(data.origin_m, data.scale_m, data.anchors_K3, data.camera)
     module = RelocalizationModule(
         config,
         data.preprocessing,
-        data.origin_m,
-        data.scale_m,
-        data.anchors_K3,
-        steps=config.optimisation.epochs * len(sampler),
+        scale,
+        steps=config.optimisation.epochs * batches_per_epoch(config, data),
+        images=len(data.training.image_NHW3),
     )
+    sampler = _pair_sampler(config, data, module)
     trainer = lightning.Trainer(
         accelerator="auto",
         devices=1,
         max_epochs=config.optimisation.epochs,
         logger=TensorBoardLogger(run, name="", version="log"),
-        callbacks=[*_callbacks(run, progress), *callbacks],
+        precision=config.optimisation.precision,
+        callbacks=[*_callbacks(config, run, progress), *callbacks],
         enable_progress_bar=progress,
         enable_model_summary=False,
         log_every_n_steps=10,
@@ -85,7 +87,13 @@ def train(
     trainer.save_checkpoint(checkpoint)
 
 
-def save_data(data: PreparedData, run: Path) -> None:
+def batches_per_epoch(config: TrainingConfig, data: PreparedData) -> int:
+    """Optimisation steps of one pass over the data."""
+    images = len(data.training.image_NHW3)
+    return images // min(config.optimisation.batch_pairs, images)
+
+
+def save_data(config: TrainingConfig, data: PreparedData, run: Path) -> None:
     """Keep what export needs, so that a run can be exported where its dataset is not."""
     description = {
         "camera": data.camera.model_dump(mode="json"),
@@ -104,12 +112,64 @@ def save_data(data: PreparedData, run: Path) -> None:
         image_NHW3=data.validation.image_NHW3,
         T_map_camera_N44=data.validation.T_map_camera_N44,
     )
+    if config.has_relative_unit:
+        poses = data.training.T_map_camera_N44
+        spacing_m = config.map_images.spacing * config.pairs.reach_m
+        kept = thin(poses, spacing_m, config.map_images.spacing_deg)
+        np.savez(
+            run / MAPPING_NAME,
+            image_NHW3=data.training.image_NHW3[kept],
+            T_map_camera_N44=poses[kept],
+        )
 
 
-def _callbacks(run: Path, progress: bool) -> list[lightning.Callback]:
+def _pair_sampler(
+    config: TrainingConfig, data: PreparedData, module: RelocalizationModule
+) -> PairSampler:
+    poses = data.training.T_map_camera_N44
+    partners = overlapping_images(
+        poses,
+        view_bounds(data.camera, data.preprocessing),
+        reach_m=config.pairs.reach_m,
+        smallest_overlap=config.pairs.smallest_overlap,
+        seed=config.seed,
+    )
+    _check_partners(partners, config)
+    hard = partial(
+        look_alikes,
+        T_map_camera_N44=poses,
+        reach_m=config.pairs.reach_m,
+        metres_per_radian=config.pairs.metres_per_radian,
+    )
+    return PairSampler(
+        partners,
+        data.training.session_N,
+        data.training.stamp_ns_N,
+        config.pairs,
+        config.optimisation.batch_pairs,
+        config.seed,
+        hard_partners=lambda: hard(module.last_feature_ND.cpu().numpy()),
+    )
+
+
+def _check_partners(partners: Sequence[np.ndarray], config: TrainingConfig) -> None:
+    lonely = sum(len(near) == 0 for near in partners) / len(partners)
+    if config.has_relative_unit and lonely > MOST_LONELY_IMAGES:
+        raise DatasetError(
+            f"{lonely:.0%} of the images overlap with no other one within pairs.reach_m = "
+            f"{config.pairs.reach_m:g} m: set a larger reach, record more densely, or switch off "
+            "relative_pose and matching"
+        )
+
+
+def _callbacks(config: TrainingConfig, run: Path, progress: bool) -> list[lightning.Callback]:
     checkpoint = ModelCheckpoint(dirpath=run, filename="last", every_n_epochs=1)
     checkpoint.CHECKPOINT_JOIN_CHAR = "-"
-    return [checkpoint, *([RichProgressBar()] if progress else [])]
+    callbacks: list[lightning.Callback] = [checkpoint]
+    if config.optimisation.patience:
+        patience = config.optimisation.patience
+        callbacks.append(EarlyStopping("val/median_m", patience=patience, check_finite=True))
+    return [*callbacks, *([RichProgressBar()] if progress else [])]
 
 
 def _training_loader(data: PreparedData, sampler: PairSampler) -> DataLoader:

@@ -14,6 +14,8 @@ from rgsiam_ros.preprocessing import Preprocessing
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.yaml"
 ABSOLUTE_NAME = "absolute.onnx"
+RELATIVE_NAME = "relative.onnx"
+MAP_FEATURES_NAME = "map_features.npz"
 
 MEBIBYTE = 1024 * 1024
 
@@ -105,6 +107,21 @@ class ResidualCovariance(_Part):
         return matrix
 
 
+class Refinement(_Part):
+    """How the relative branch is used, and how well it did. Needs relative.onnx and map_features.npz."""
+
+    neighbours: int = Field(ge=1, le=64)
+    """Map images that each live image is aligned to."""
+    reach_m: float = Field(gt=0.0, le=1e4)
+    """Largest distance of two cameras that the relative unit learnt to bridge."""
+    metres_per_radian: float = Field(gt=0.0, le=1e4)
+    map_images: int = Field(ge=1)
+    validation: Validation
+    """Of the refined branch, over the same frames."""
+    covariance: ResidualCovariance
+    """Of the refined branch."""
+
+
 class FileEntry(_Part):
     """One file beside the manifest."""
 
@@ -135,6 +152,7 @@ class Manifest(_Part):
     training_data: TrainingData
     validation: Validation
     covariance: ResidualCovariance
+    refinement: Refinement | None = None
     files: dict[str, FileEntry]
 
     @model_validator(mode="after")
@@ -152,6 +170,9 @@ class Manifest(_Part):
                 )
         if ABSOLUTE_NAME not in self.files:
             raise ValueError(f"files does not list {ABSOLUTE_NAME}, which every bundle needs")
+        for name in (RELATIVE_NAME, MAP_FEATURES_NAME):
+            if self.refinement is not None and name not in self.files:
+                raise ValueError(f"refinement needs {name}, which files does not list")
         if self.preprocessing.mask is not None and self.preprocessing.mask not in self.files:
             raise ValueError(f"preprocessing names a mask {self.preprocessing.mask!r} not in files")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,19 @@ from rgsiam_ros.errors import BundleError
 STANDARD_DOMAINS = {"", "ai.onnx"}
 
 
-def check_onnx(content: bytes, path: Path, input_shape: tuple[int, ...] | None = None) -> None:
-    """Refuse external data, custom operators, non-finite weights or another input shape.
+Shape = tuple[int, ...]
 
-    path names the file in messages; input_shape is the ``(1, 3, H, W)`` that the manifest implies
-    (dynamic dimensions fit any size). Raises BundleError.
+
+def check_onnx(
+    content: bytes,
+    path: Path,
+    inputs: Mapping[str, Shape] | None = None,
+    outputs: Mapping[str, Shape] | None = None,
+) -> None:
+    """Refuse external data, custom operators, non-finite weights, or other inputs or outputs.
+
+    path names the file in messages; inputs: exactly what the network must take; outputs: what it must
+    at least give; dynamic dimensions fit any size. Raises BundleError.
     """
     try:
         model = onnx.load_model_from_string(content)
@@ -37,8 +46,12 @@ def check_onnx(content: bytes, path: Path, input_shape: tuple[int, ...] | None =
                     f"{path} uses the operator {node.domain}::{node.op_type}; only standard ONNX "
                     "operators are allowed: export the bundle anew"
                 )
-    if input_shape is not None:
-        _check_input(model, path, input_shape)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    if inputs is not None:
+        found = [value for value in model.graph.input if value.name not in weights]
+        _check_values("takes", found, inputs, path, exactly=True)
+    if outputs is not None:
+        _check_values("gives", model.graph.output, outputs, path, exactly=False)
 
 
 def _graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
@@ -74,18 +87,34 @@ def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
         raise BundleError(f"{path}: weight {tensor.name!r} holds a non-finite number: train anew")
 
 
-def _check_input(model: onnx.ModelProto, path: Path, expected: tuple[int, ...]) -> None:
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    if len(inputs) != 1:
-        raise BundleError(f"{path} has {len(inputs)} inputs, not one image: export it anew")
-    dims = inputs[0].type.tensor_type.shape.dim
-    shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
-    fits = len(shape) == len(expected) and all(
-        got in (None, want) for got, want in zip(shape, expected, strict=True)
-    )
+def _check_values(
+    verb: str,
+    values: Iterable[onnx.ValueInfoProto],
+    expected: Mapping[str, Shape],
+    path: Path,
+    *,
+    exactly: bool,
+) -> None:
+    found = {value.name: _shape_of(value) for value in values}
+    fits = set(found) == set(expected) if exactly else set(found) >= set(expected)
+    fits = fits and all(_shapes_fit(found[name], shape) for name, shape in expected.items())
     if not fits:
         raise BundleError(
-            f"{path} takes an input of shape {shape}, the manifest's preprocessing gives "
-            f"{expected}: export the bundle anew"
+            f"{path} {verb} {_listed(found)}, but the rest of the bundle needs "
+            f"{_listed(expected)}: export the bundle anew"
         )
+
+
+def _shape_of(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
+    dims = value.type.tensor_type.shape.dim
+    return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
+
+
+def _shapes_fit(found: tuple[int | None, ...], expected: Shape) -> bool:
+    return len(found) == len(expected) and all(
+        got in (None, want) for got, want in zip(found, expected, strict=True)
+    )
+
+
+def _listed(shapes: Mapping[str, tuple[int | None, ...]]) -> str:
+    return ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "nothing"

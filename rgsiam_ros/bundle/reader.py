@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -13,16 +14,20 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from rgsiam_ros import networks
 from rgsiam_ros.bundle.manifest import (
     ABSOLUTE_NAME,
     MANIFEST_NAME,
+    MAP_FEATURES_NAME,
     MEBIBYTE,
     PLACES,
+    RELATIVE_NAME,
     SCHEMA_VERSION,
     Manifest,
 )
 from rgsiam_ros.bundle.onnx_check import check_onnx
 from rgsiam_ros.errors import BundleError
+from rgsiam_ros.map_features import MapFeatures
 
 LARGEST_MANIFEST = MEBIBYTE
 REFETCH = "copy or download the bundle again, or export it anew with `rgsiam export`"
@@ -49,22 +54,64 @@ class Bundle:
         manifest = read_manifest(directory / MANIFEST_NAME)
         _check_listing(directory, manifest)
         contents = {name: _read_verified(directory / name, manifest) for name in manifest.files}
+        bundle = cls(directory, manifest, contents)
         for name, content in contents.items():
-            if name.endswith(".onnx"):
-                shape = None
-                if name == ABSOLUTE_NAME:
-                    size = manifest.preprocessing
-                    shape = (1, 3, size.input_height, size.input_width)
-                check_onnx(content, directory / name, shape)
-            elif name.endswith(".npz"):
+            if name.endswith(".npz"):
                 read_npz(content, directory / name, PLACES[manifest.files[name].role][1])
             elif name.endswith(".png"):
                 read_mask(content, directory / name)
-        return cls(directory, manifest, contents)
+        bundle._check_networks()
+        return bundle
 
     def content(self, name: str) -> bytes:
         """The verified bytes of one file."""
         return self._contents[name]
+
+    @cached_property
+    def map_features(self) -> MapFeatures:
+        """Features of the mapping images. Raises BundleError where there are none, or unusable ones."""
+        path = self.path / MAP_FEATURES_NAME
+        if MAP_FEATURES_NAME not in self._contents:
+            raise BundleError(f"{path} is missing: {REFETCH}")
+        content = self.content(MAP_FEATURES_NAME)
+        try:
+            arrays = read_npz(content, path, PLACES["map_features"][1])
+            return MapFeatures.from_arrays(arrays)
+        except ValueError as error:
+            raise BundleError(f"{path} cannot be used: {error}. {REFETCH}") from error
+
+    def _check_networks(self) -> None:
+        """Each network alone, and that they fit each other and the map's features."""
+        size = self.manifest.preprocessing
+        absolute_in = {networks.IMAGE: (1, 3, size.input_height, size.input_width)}
+        absolute_out = {networks.TRANSLATION: (1, 3), networks.ROTATION: (1, 4)}
+        relative_in = relative_out = None
+        refinement = self.manifest.refinement
+        if refinement is not None:
+            features, K = self.map_features, refinement.neighbours
+            kept = len(features.T_map_camera_N44)
+            if kept != refinement.map_images or kept < K:
+                raise BundleError(
+                    f"{self.path / MAP_FEATURES_NAME} holds {kept} images; the manifest says "
+                    f"{refinement.map_images} and asks for {K} neighbours: {REFETCH}"
+                )
+            local = features.local_NCHW.shape[1:]
+            absolute_out |= {
+                networks.METRIC_FEATURE: (1, features.metric_feature_ND.shape[1]),
+                networks.LOCAL_MAP: (1, *local),
+            }
+            relative_in = {networks.MAP_LOCAL: (K, *local), networks.LOCAL_MAP: (1, *local)}
+            relative_out = {
+                networks.TRANSLATION: (K, 3),
+                networks.ROTATION: (K, 4),
+                networks.INFORMATION: (K, 6, 6),
+            }
+        for name, inputs, outputs in (
+            (ABSOLUTE_NAME, absolute_in, absolute_out),
+            (RELATIVE_NAME, relative_in, relative_out),
+        ):
+            if name in self._contents:
+                check_onnx(self.content(name), self.path / name, inputs, outputs)
 
     @property
     def mask_HW(self) -> NDArray[np.uint8] | None:

@@ -29,8 +29,7 @@ def write_bundle(
     is not empty, or when what would be written is not a valid bundle.
     """
     target = Path(directory)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise BundleError(f"{target} exists already: choose another name or remove it")
+    refuse_existing(target)
     files = {name: _entry(name, content) for name, content in contents.items()}
     try:
         manifest = Manifest.model_validate({**description, "files": files})
@@ -51,6 +50,12 @@ def write_bundle(
         shutil.rmtree(staging, ignore_errors=True)
         raise
     return Bundle.load(target)
+
+
+def refuse_existing(target: Path) -> None:
+    """Raise BundleError where a bundle could not be written because something is there already."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise BundleError(f"{target} exists already: choose another name or remove it")
 
 
 def dump_manifest(manifest: Manifest) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Outputs = dict[str, NDArray[np.float32]]
+Tensors = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,15 @@ class EngineInfo:
 
 
 class Engine(Protocol):
-    """A loaded network with one image input."""
+    """A loaded network."""
 
-    def infer(self, image_13HW: NDArray[np.float32]) -> Outputs:
-        """Named outputs for one preprocessed image. Raises EngineError."""
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What `infer` answers with."""
+        ...
+
+    def infer(self, inputs: Tensors) -> dict[str, NDArray[np.float32]]:
+        """Named outputs for named inputs. Raises EngineError."""
         ...
 
     def describe(self) -> EngineInfo:

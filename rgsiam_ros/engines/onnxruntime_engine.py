@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from rgsiam_ros.engines.base import EngineInfo, Outputs
+from rgsiam_ros.engines.base import EngineInfo, Tensors
 from rgsiam_ros.errors import EngineError
 
 ERRORS_ONLY = 3
@@ -24,15 +24,19 @@ class OnnxRuntimeEngine:
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             raise EngineError(f"ONNX Runtime cannot load this network: {error}") from error
         self._session: ort.InferenceSession | None = session
-        self._input = session.get_inputs()[0].name
-        self._outputs = [output.name for output in session.get_outputs()]
+        self._outputs = tuple(output.name for output in session.get_outputs())
 
-    def infer(self, image_13HW: NDArray[np.float32]) -> Outputs:
-        """Named outputs for one preprocessed image. Raises EngineError."""
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What `infer` answers with."""
+        return self._outputs
+
+    def infer(self, inputs: Tensors) -> dict[str, NDArray[np.float32]]:
+        """Named outputs for named inputs. Raises EngineError."""
         if self._session is None:
             raise EngineError("the engine was closed")
         try:
-            values = self._session.run(self._outputs, {self._input: image_13HW})
+            values = self._session.run(list(self._outputs), dict(inputs))
         except Exception as error:  # as above
             raise EngineError(f"ONNX Runtime failed on an image: {error}") from error
         return dict(zip(self._outputs, values, strict=True))

@@ -12,6 +12,7 @@ from rclpy.parameter import Parameter
 
 from rgsiam_ros.engines import ENGINES
 from rgsiam_ros.geometry import Array, pose_matrix, quaternion_wxyz_from_xyzw
+from rgsiam_ros.relocalizer import BRANCHES
 
 TF_MODES = ("none", "map_to_base", "map_to_odom")
 TRANSPORTS = ("raw", "compressed")
@@ -38,6 +39,13 @@ SPECS = (
     Spec("bundle", Kind.STRING, "", "Folder of the bundle to load"),
     Spec("image_transport", Kind.STRING, "raw", "How images come in", choices=TRANSPORTS),
     Spec("engine", Kind.STRING, "auto", "Inference engine", choices=("auto", *ENGINES)),
+    Spec(
+        "branch",
+        Kind.STRING,
+        "auto",
+        "absolute: the network's global pose; refined: with the map's images; auto: what there is",
+        choices=BRANCHES,
+    ),
     Spec(
         "threads",
         Kind.INTEGER,

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import re
 import signal
 import sys
 import threading
-import time
 import traceback
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +27,7 @@ from rgsiam_ros.camera import Camera
 from rgsiam_ros.covariance import move_to_body_point
 from rgsiam_ros.errors import CameraError, RgsiamError, TransformUnavailableError
 from rgsiam_ros.geometry import Array, invert
+from rgsiam_ros.node.log_throttle import THROTTLE_S, LogThrottle
 from rgsiam_ros.node.messages import (
     camera_from_message,
     image_from_message,
@@ -44,8 +42,6 @@ from rgsiam_ros.node.worker import NewestWorker
 from rgsiam_ros.relocalizer import PoseEstimate, Relocalizer
 
 NAME = "relocalize"
-THROTTLE_S = 5.0
-LARGEST_LOG_MEMORY = 100
 WAIT_FOR_FRAME_S = 10.0
 LONGEST_WAIT_S = 0.2
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -87,7 +83,7 @@ class RelocalizeNode(LifecycleNode):
         self._monitor = StreamMonitor()
         self._inputs: list[Any] = []
         self._rebroadcast_timer: Any = None
-        self._logged_at: dict[str, float] = {}
+        self._throttle = LogThrottle()
         self.counters = Counters()
         self.add_on_set_parameters_callback(self._check_parameters)
         declare_all(self)
@@ -113,7 +109,10 @@ class RelocalizeNode(LifecycleNode):
             return FAILED
         try:
             self._relocalizer = Relocalizer.from_bundle(
-                path, self._value("engine"), threads=self._value("threads")
+                path,
+                self._value("engine"),
+                threads=self._value("threads"),
+                branch=self._value("branch"),
             )
         except RgsiamError as error:
             log.error(f"cannot configure: {error}")
@@ -127,7 +126,8 @@ class RelocalizeNode(LifecycleNode):
         info = self._relocalizer.describe_engine()
         log.info(
             f"bundle {manifest.name} ({path}), engine {info.name} {info.version} {info.precision} "
-            f"on {info.device}; publishing {self._base_frame} in {self._map_frame}"
+            f"on {info.device}, {self._relocalizer.branch} branch; publishing {self._base_frame} in "
+            f"{self._map_frame}"
         )
         return OK
 
@@ -264,26 +264,15 @@ class RelocalizeNode(LifecycleNode):
                 self.counters.published += 1
         except RgsiamError as error:
             self.counters.rejected += 1
-            if self._may_log(str(error)):
+            if self._throttle.may_log(str(error)):
                 log.warning(
                     f"no pose for an image on {self._image_topic} "
                     f"({self.counters.rejected} rejected): {error}"
                 )
         except Exception:
             self.counters.rejected += 1
-            if self._may_log("unexpected"):
+            if self._throttle.may_log("unexpected"):
                 log.error(f"no pose, unexpected failure:\n{traceback.format_exc()}")
-
-    def _may_log(self, cause: str) -> bool:
-        """Each cause at most once in THROTTLE_S, so that one does not hide another."""
-        kind = re.sub(r"[\d.]+", "#", cause)
-        now = time.monotonic()
-        if now - self._logged_at.get(kind, -math.inf) < THROTTLE_S:
-            return False
-        if len(self._logged_at) > LARGEST_LOG_MEMORY:
-            self._logged_at.clear()
-        self._logged_at[kind] = now
-        return True
 
     def _take_camera_news(self, relocalizer: Relocalizer) -> None:
         camera, self._camera_news = self._camera_news, None

@@ -26,6 +26,7 @@ def summarise(record: ReplayRecord) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "frames": len(record.frames),
         "answered": answered,
+        "refined": sum(frame.branch == "refined" for frame in record.frames),
         "availability": answered / len(record.frames) if record.frames else 0.0,
         "frames_with_truth": with_truth,
         "position_error_m": _spread(metres),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from rgsiam_ros.bags import Drive
 from rgsiam_ros.covariance import move_to_body_point
@@ -38,7 +39,16 @@ def replay_offline(
             )
             timings = {"decode": decoded_ms, **estimate.timings_ms}
             timings["total"] = (time.perf_counter() - started) * 1e3
-            frames.append(FrameRecord(image.stamp_ns, T, covariance, timings_ms=timings))
+            frames.append(
+                FrameRecord(
+                    image.stamp_ns,
+                    T,
+                    covariance,
+                    timings_ms=timings,
+                    branch=estimate.branch,
+                    disagreement=estimate.disagreement,
+                )
+            )
         progress(len(frames))
     reported = drive.camera_frame if drive.T_base_camera is None else drive.base_frame
     return with_truth(ReplayRecord(frames, reported, relocalizer.manifest.map_frame), drive)
@@ -63,13 +73,8 @@ def with_truth(record: ReplayRecord, drive: Drive) -> ReplayRecord:
     stamps = [frame.stamp_ns for frame in record.frames]
     T_map_base, known = drive.true_base_poses(stamps)
     frames = [
-        FrameRecord(
-            frame.stamp_ns,
-            frame.T_map_frame,
-            frame.covariance_66,
-            T_map_base[i] if known[i] and drive.T_base_camera is not None else None,
-            frame.timings_ms,
-            frame.problem,
+        replace(
+            frame, T_true=T_map_base[i] if known[i] and drive.T_base_camera is not None else None
         )
         for i, frame in enumerate(record.frames)
     ]

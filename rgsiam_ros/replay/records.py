@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rgsiam_ros.geometry import Array, pose_errors
+from rgsiam_ros.refinement import Disagreement
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,10 @@ class FrameRecord:
     timings_ms: dict[str, float] = field(default_factory=dict)
     problem: str = ""
     """Why there is no answer."""
+    branch: str = ""
+    """Which branch answered; empty where that is not known."""
+    disagreement: Disagreement | None = None
+    """How a refined pose stands to its sources."""
 
 
 @dataclass(frozen=True)

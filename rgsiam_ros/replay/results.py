@@ -120,12 +120,15 @@ COLUMNS = [
     "sigma_rot_y_deg",
     "sigma_rot_z_deg",
 ]
+SOURCES = ["branch", "absolute_apart_m", "absolute_apart_deg", "support"]
+"""Which branch answered; how far the absolute branch is from a refined pose, and the share of the
+neighbours that agree with it."""
 
 
 def _write_frames(record: ReplayRecord, path: Path) -> None:
     stages = sorted({stage for frame in record.frames for stage in frame.timings_ms})
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *(f"{s}_ms" for s in stages), "problem"])
+        writer = csv.DictWriter(file, [*COLUMNS, *SOURCES, *(f"{s}_ms" for s in stages), "problem"])
         writer.writeheader()
         for frame in record.frames:
             writer.writerow(_row(frame))
@@ -136,7 +139,12 @@ def _row(frame: FrameRecord) -> dict[str, Any]:
         "stamp_ns": frame.stamp_ns,
         "answered": int(frame.T_map_frame is not None),
         "problem": frame.problem,
+        "branch": frame.branch,
     }
+    if frame.disagreement is not None:
+        apart = frame.disagreement
+        values = apart.absolute_m, np.degrees(apart.absolute_rad), apart.support
+        row |= dict(zip(SOURCES[1:], values, strict=True))
     if frame.T_map_frame is not None:
         quaternion_xyzw = quaternion_xyzw_from_wxyz(quaternion_wxyz(frame.T_map_frame))
         names = ("x", "y", "z", "qx", "qy", "qz", "qw")

@@ -24,6 +24,7 @@ class ReplayOptions:
     """What the user chose; saved with the results."""
 
     engine: str = "auto"
+    branch: str = "auto"
     threads: int = 0
     ros: bool = False
     rate: float = 1.0
@@ -38,7 +39,9 @@ def run_replay(
     With options.ros the drive is also replayed offline, and both are compared pose by pose.
     Raises RgsiamError for anything wrong with bag, bundle or folder.
     """
-    relocalizer = Relocalizer.from_bundle(bundle, options.engine, threads=options.threads)
+    relocalizer = Relocalizer.from_bundle(
+        bundle, options.engine, threads=options.threads, branch=options.branch
+    )
     drive = read_drive(bag, options.topics)
     claim_folder(out)
     config = _effective_config(bag, bundle, relocalizer, options)
@@ -117,6 +120,7 @@ def _effective_config(
         "bundle": str(bundle),
         "bundle_created": manifest.created,
         "absolute_sha256": manifest.files["absolute.onnx"].sha256,
+        "branch_in_use": relocalizer.branch,
         "engine_in_use": asdict(relocalizer.describe_engine()),
         "options": asdict(options),
     }

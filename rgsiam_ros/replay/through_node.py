@@ -180,6 +180,7 @@ def _node_process(drive: Drive, bundle: Path, options: Any) -> Iterator[subproce
         "bundle": str(bundle.resolve()),
         "image_transport": "compressed" if _is_compressed(drive) else "raw",
         "engine": options.engine,
+        "branch": options.branch,
         "threads": str(options.threads),
         "base_frame": drive.base_frame,
         "autostart": "true",

@@ -1,3 +1,4 @@
+import io
 import pickle
 import shutil
 
@@ -5,7 +6,13 @@ import numpy as np
 import onnx
 import pytest
 import yaml
-from conftest import brightness_network, description
+from conftest import (
+    brightness_network,
+    colour_absolute,
+    colour_relative,
+    description,
+    refinable_parts,
+)
 from onnx import helper, numpy_helper
 
 from rgsiam_ros.bundle import Bundle, write_bundle
@@ -45,7 +52,6 @@ def test_what_was_written_is_read_back(small_bundle):
 
 
 def test_optional_places(tmp_path):
-    import io
 
     import cv2
 
@@ -205,7 +211,9 @@ def test_non_finite_weights_are_refused(tmp_path):
 
 
 def test_a_network_of_another_input_size_is_refused(tmp_path):
-    with pytest.raises(BundleError, match=r"takes an input of shape \(1, 3, 48, 64\)"):
+    with pytest.raises(
+        BundleError, match=r"takes image \(1, 3, 48, 64\).*needs image \(1, 3, 48, 96\)"
+    ):
         write_bundle(
             tmp_path / "b", description(width=96), {"absolute.onnx": brightness_network(width=64)}
         )
@@ -247,3 +255,67 @@ def test_npz_bombs_and_non_finite_arrays_are_refused(tmp_path):
     np.savez(path, x=np.array([1.0, np.inf]))
     with pytest.raises(BundleError, match="'x' holds a non-finite number"):
         read_npz(path.read_bytes(), path, 1 << 20)
+
+
+def changed_features(**arrays):
+    _, contents = refinable_parts()
+    with np.load(io.BytesIO(contents["map_features.npz"])) as stored:
+        kept = {**stored, **arrays}
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: array for name, array in kept.items() if array is not None})
+    return buffer.getvalue()
+
+
+def bent_poses():
+    poses = np.tile(np.eye(4), (4, 1, 1))
+    poses[1, 0, 0] = 1.2
+    return poses
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("map_features.npz", lambda: changed_features(local_NCHW=None), "'local_NCHW' is missing"),
+        (
+            "map_features.npz",
+            lambda: changed_features(metric_feature_ND=np.ones((3, 3), np.float16)),
+            "3, 4 and 4 images",
+        ),
+        (
+            "map_features.npz",
+            lambda: changed_features(T_map_camera_N44=bent_poses()),
+            "not a rigid transform",
+        ),
+        (
+            "map_features.npz",
+            lambda: changed_features(metric_feature_ND=np.ones((4, 5), np.float16)),
+            r"absolute.onnx gives .*needs .*metric_feature \(1, 5\)",
+        ),
+        ("relative.onnx", lambda: colour_relative(3), r"relative.onnx takes map_local_map \(3"),
+        ("relative.onnx", brightness_network, r"relative.onnx takes image"),
+        ("absolute.onnx", brightness_network, r"absolute.onnx gives .*needs .*local_map"),
+        (
+            "absolute.onnx",
+            lambda: colour_absolute(width=32),
+            r"takes image \(1, 3, 48, 32\).*needs image \(1, 3, 48, 64\)",
+        ),
+    ],
+)
+def test_a_relative_branch_that_does_not_fit_is_refused(tmp_path, name, content, message):
+    text, contents = refinable_parts()
+    with pytest.raises(BundleError, match=message):
+        write_bundle(tmp_path / "b", text, {**contents, name: content()})
+
+
+def test_a_relative_branch_needs_its_files_and_its_count(tmp_path):
+    text, contents = refinable_parts()
+    del contents["relative.onnx"]
+    with pytest.raises(BundleError, match="refinement needs relative.onnx"):
+        write_bundle(tmp_path / "b", text, contents)
+    text, contents = refinable_parts()
+    text["refinement"]["map_images"] = 9
+    with pytest.raises(BundleError, match="holds 4 images; the manifest says 9"):
+        write_bundle(tmp_path / "b", text, contents)
+    text, contents = refinable_parts(neighbours=5)
+    with pytest.raises(BundleError, match="asks for 5 neighbours"):
+        write_bundle(tmp_path / "b", text, contents)

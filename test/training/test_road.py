@@ -13,13 +13,17 @@ from rich.console import Console
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
 
+from rgsiam_ros import networks
 from rgsiam_ros.errors import BundleError, DatasetError
 from rgsiam_ros.geometry import pose_errors
+from rgsiam_ros.preprocessing import preprocess
+from rgsiam_ros.refinement import agreement_of, look
 from rgsiam_ros.relocalizer import Relocalizer
 from rgsiam_training.config import TrainingConfig, load_config
 from rgsiam_training.datasets import fingerprint, open_dataset
 from rgsiam_training.evaluate import evaluate_dataset
-from rgsiam_training.export import ExportError, check_parity, export_bundle, load_branch
+from rgsiam_training.export import ExportError, check_parity, export_bundle
+from rgsiam_training.run import open_run
 from rgsiam_training.train import train
 
 
@@ -31,6 +35,7 @@ def tiny(bag, epochs=2, seed=0):  # most of the backbone frozen: quick
         input_height=64,
         split={"fraction": 0.2, "stretch_frames": 8, "guard_frames": 2},
         network={"neck_channels": 8, "feature_size": 32, "anchors": 8, "frozen_stages": 5},
+        map_images={"neighbours": 4, "spacing": 0.25},
         optimisation={"epochs": epochs, "batch_pairs": 8, "average_decay": 0.5},
     )
 
@@ -68,28 +73,104 @@ def test_a_run_leaves_what_export_needs(run, bag):
     assert list((run / "log").glob("events.*"))
 
 
-def test_export_gives_a_bundle_that_answers_as_torch_does(run, tmp_path):
-    bundle = export_bundle(run, tmp_path / "bundle")
-    validation = bundle.manifest.validation
-    assert validation.frames >= 12
-    assert 0.0 < validation.export_difference_m < 1e-3
-    assert validation.export_difference_deg < 1e-3
-    relocalizer = Relocalizer.from_bundle(bundle.path)
-    config = load_config(run / "config.yaml", {})
-    data = yaml.safe_load((run / "data.yaml").read_text())
-    branch = load_branch(run, config, data)
-    dataset = open_dataset(config.datasets[0])
-    image = next(iter(dataset.read_images())).decode()
-    from rgsiam_ros.preprocessing import preprocess
-    from rgsiam_ros.relocalizer import restore_poses
+@pytest.fixture(scope="module")
+def bundle(run, tmp_path_factory):
+    return export_bundle(run, tmp_path_factory.mktemp("bundle") / "a")
 
+
+def test_export_gives_a_bundle_with_both_branches(bundle, run):
+    for figures in (bundle.manifest.validation, bundle.manifest.refinement.validation):
+        assert figures.frames >= 12
+        assert 0.0 < figures.export_difference_m < 1e-3
+        assert figures.export_difference_deg < 1e-3
+    assert bundle.manifest.refinement.neighbours == 4
+    mapping = open_run(run).mapping.T_map_camera_N44
+    np.testing.assert_array_equal(bundle.map_features.T_map_camera_N44, mapping)
+    assert 10 < len(mapping) < bundle.manifest.training_data.frames  # thinned
+    assert bundle.map_features.local_NCHW.dtype == np.float16
+
+
+def test_the_vehicle_answers_as_torch_does(bundle, run):
+    """The absolute branch, its uncertainty, and the relative branch from the map's features."""
+    opened = open_run(run)
+    branch = opened.absolute_branch()
+    dataset = open_dataset(opened.config.datasets[0])
+    image = next(iter(dataset.read_images())).decode()
     input_13HW = preprocess(image, bundle.manifest.preprocessing, dataset.camera)
     with torch.no_grad():
-        outputs = [value.numpy() for value in branch(torch.from_numpy(input_13HW))]
-    expected = restore_poses(*outputs, bundle.manifest.target)[0]
-    metres, radians = pose_errors(relocalizer.estimate(image).T_map_camera, expected)
+        outputs = dict(zip(branch.output_names, branch(torch.from_numpy(input_13HW)), strict=True))
+    outputs = {name: value.numpy() for name, value in outputs.items()}
+    target = bundle.manifest.target
+    T_absolute = networks.restore_poses(
+        outputs[networks.TRANSLATION], outputs[networks.ROTATION], target
+    )[0]
+    absolute = Relocalizer.from_bundle(bundle.path, branch="absolute").estimate(image)
+    metres, radians = pose_errors(absolute.T_map_camera, T_absolute)
     assert metres < 1e-3
     assert np.degrees(radians) < 1e-3
+    raw = networks.raw_covariance(outputs, target, T_absolute)
+    np.testing.assert_allclose(absolute.raw_covariance_66, raw, rtol=1e-2, atol=1e-6)
+
+    unit = opened.relative_branch()
+
+    def relate(nearest_K):
+        map_local = torch.from_numpy(bundle.map_features.local_NCHW[nearest_K].astype(np.float32))
+        with torch.no_grad():
+            answers = unit(map_local, torch.from_numpy(outputs[networks.LOCAL_MAP]))
+        return {n: a.numpy() for n, a in zip(unit.output_names, answers, strict=True)}
+
+    expected = look(
+        relate,
+        bundle.map_features,
+        outputs[networks.METRIC_FEATURE][0],
+        T_absolute,
+        target,
+        bundle.manifest.refinement.neighbours,
+        agreement_of(bundle.manifest),
+    )
+    refined = Relocalizer.from_bundle(bundle.path).estimate(image)
+    assert refined.branch == "refined"
+    metres, radians = pose_errors(refined.T_map_camera, expected.T_map_camera)
+    assert metres < 1e-3
+    assert np.degrees(radians) < 1e-3
+    assert refined.disagreement.support == pytest.approx(expected.support, abs=1e-3)
+
+
+def test_exported_graphs_stay_whole_for_tensorrt(bundle):
+    """No cross product, no linear algebra and no control flow that would split the graph."""
+    import onnx
+
+    for name in ("absolute.onnx", "relative.onnx"):
+        model = onnx.load_model_from_string(bundle.content(name))
+        kinds = {node.op_type for node in model.graph.node}
+        assert not kinds & {"If", "Loop", "Scan", "Det", "SequenceAt", "NonZero"}, name
+        assert not any("cross" in f"{node.name} {node.op_type}" for node in model.graph.node)
+        assert not model.functions
+
+
+def test_single_images_give_a_bundle_without_a_relative_branch(bag, tmp_path):
+    train(tiny(bag, epochs=1).of_single_images(), tmp_path / "run", progress=False)
+    bundle = export_bundle(tmp_path / "run", tmp_path / "bundle")
+    assert bundle.manifest.refinement is None
+    assert set(bundle.manifest.files) == {"absolute.onnx"}
+    assert Relocalizer.from_bundle(bundle.path).branch == "absolute"
+
+
+def test_images_that_overlap_with_nothing_are_refused_by_name(bag, tmp_path):
+    lonely = tiny(bag)
+    lonely = lonely.model_copy(update={"pairs": lonely.pairs.model_copy(update={"reach_m": 0.001})})
+    with pytest.raises(DatasetError, match=r"100% of the images overlap with no other.*reach"):
+        train(lonely, tmp_path / "run", progress=False)
+
+
+def test_training_stops_when_validation_no_longer_improves(bag, tmp_path):
+    config = tiny(bag, epochs=9)
+    still = config.optimisation.model_copy(
+        update={"patience": 1, "learning_rate": 1e-12, "weighting_learning_rate": 1e-12}
+    )
+    train(config.model_copy(update={"optimisation": still}), tmp_path / "run", progress=False)
+    state = torch.load(tmp_path / "run" / "last.ckpt", map_location="cpu", weights_only=False)
+    assert state["epoch"] < 8
 
 
 def test_export_refuses_a_difference_above_a_millimetre_or_millidegree():
@@ -107,7 +188,7 @@ def test_export_refuses_a_difference_above_a_millimetre_or_millidegree():
     check_parity(shifted, T)
 
 
-def test_export_refuses_incomplete_runs_and_existing_bundles(run, tmp_path):
+def test_export_refuses_incomplete_runs_and_existing_bundles(run, bundle, tmp_path):
     with pytest.raises(DatasetError, match="is not a training run"):
         export_bundle(tmp_path, tmp_path / "bundle")
     copy = tmp_path / "copy"
@@ -115,9 +196,8 @@ def test_export_refuses_incomplete_runs_and_existing_bundles(run, tmp_path):
     (copy / "last.ckpt").unlink()
     with pytest.raises(DatasetError, match="train first"):
         export_bundle(copy, tmp_path / "bundle")
-    export_bundle(run, tmp_path / "taken")
     with pytest.raises(BundleError, match="exists already"):
-        export_bundle(run, tmp_path / "taken")
+        export_bundle(run, bundle.path)
 
 
 def test_the_same_seed_gives_the_same_network_and_a_run_is_not_overwritten(run, bag, tmp_path):
@@ -157,9 +237,13 @@ def test_resume_continues_where_it_stopped(run, bag, tmp_path):
         train(tiny(bag), tmp_path / "none", progress=False, resume=True)
 
 
-def test_evaluate_writes_results(run, bag, tmp_path):
-    bundle = export_bundle(run, tmp_path / "bundle")
+def test_evaluate_writes_results_of_the_branch_asked_for(bundle, bag, tmp_path):
     quiet = Console(quiet=True)
-    metrics = evaluate_dataset(bag, bundle.path, tmp_path / "r", split="test", console=quiet)
-    assert metrics["frames"] == metrics["answered"] == 80
-    assert (tmp_path / "r" / "replay.png").is_file()
+    for branch, refined in (("refined", 80), ("absolute", 0)):
+        out = tmp_path / branch
+        metrics = evaluate_dataset(
+            bag, bundle.path, out, split="test", branch=branch, console=quiet
+        )
+        assert metrics["frames"] == metrics["answered"] == 80
+        assert metrics["refined"] == refined
+        assert (out / "replay.png").is_file()

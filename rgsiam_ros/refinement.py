@@ -1,0 +1,237 @@
+"""The relative branch: poses from map images that look alike, combined with the absolute pose.
+
+Each of the nearest map images gives one hypothesis. They may disagree, because an image can look like
+two places; the pose is the robust mean of the hypotheses around the best supported one. A second look
+then takes the map images that stand nearest to that pose, for which the motion to be found is small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
+
+from rgsiam_ros import networks
+from rgsiam_ros.bundle import Bundle, Manifest
+from rgsiam_ros.bundle.manifest import Target
+from rgsiam_ros.covariance import rotate_axes
+from rgsiam_ros.engines import Engine
+from rgsiam_ros.errors import BundleError
+from rgsiam_ros.geometry import Array, pose_errors, rotation_vector
+from rgsiam_ros.map_features import MapFeatures
+
+ITERATIONS = 5
+LOOKS = 2
+AGREE_SHARE = 0.1
+LONG_STEP_SHARE = 0.25
+LARGEST_STEP_SHARE = 1.5
+"""In units of the relative unit's reach, see `Agreement`; chosen on the circuit's validation split."""
+ABSOLUTE_VOTE = 0.5
+"""Weight of the absolute branch's vote for a hypothesis, in hypotheses."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Lengths by which hypotheses are judged."""
+
+    agree_m: float
+    """Hypotheses this far apart still support each other."""
+    absolute_m: float
+    """How far off the absolute branch usually is."""
+    metres_per_radian: float
+    """Exchange rate between rotation and translation in the distance of two poses."""
+    long_step_m: float
+    """A motion of this length is known half as well as a short one: depths are never exact."""
+    largest_step_m: float
+    """A live image farther than this from its map image is no answer."""
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """How a refined pose stands to its sources."""
+
+    absolute_m: float
+    """Distance of the absolute branch's position."""
+    absolute_rad: float
+    """Angle to the absolute branch's rotation."""
+    support: float
+    """Share of the neighbours' weight that agrees with the refined pose, 0..1."""
+
+
+@dataclass(frozen=True)
+class Combined:
+    """The robust mean of hypotheses."""
+
+    T_map_camera: Array
+    support: float
+    """Share of the hypotheses' weight that agrees with it, 0..1."""
+
+
+def position_sigma(information_K66: ArrayLike) -> Array:
+    """How loosely each hypothesis holds its position ``(K,)``, in the information's own units."""
+    information = np.asarray(information_K66, np.float64)
+    scale = np.trace(information, axis1=1, axis2=2)[:, None, None] / 6.0 + 1e-12
+    regular = information + 1e-6 * scale * np.eye(6)
+    covariance = np.linalg.inv(regular)
+    return np.sqrt(np.trace(covariance[:, :3, :3], axis1=1, axis2=2))
+
+
+def combine(
+    T_map_camera_K44: Array,
+    weight_K: ArrayLike,
+    T_map_camera_absolute: Array,
+    agreement: Agreement,
+) -> Combined | None:
+    """Robust mean of the hypotheses, or None where there is none with a weight.
+
+    T_map_camera_K44: one pose from each neighbour; weight_K: not negative. The hypothesis to start
+    from is the one that the others, and the absolute branch, support most; then poses are averaged
+    (positions linearly, rotations on SO(3)) with Cauchy weights of the distance to the mean.
+    """
+    weight = np.asarray(weight_K, np.float64)
+    if not len(weight) or weight.max() <= 0.0:
+        return None
+    weight = weight / weight.sum()
+
+    def distance(T: Array) -> Array:
+        metres, radians = pose_errors(T_map_camera_K44, np.broadcast_to(T, T_map_camera_K44.shape))
+        return metres + agreement.metres_per_radian * radians
+
+    apart = np.stack([distance(T) for T in T_map_camera_K44])
+    support = np.exp(-0.5 * (apart / agreement.agree_m) ** 2) @ weight
+    from_absolute = distance(T_map_camera_absolute)
+    vote = np.exp(-0.5 * (from_absolute / agreement.absolute_m) ** 2)
+    mean = T_map_camera_K44[np.argmax(np.where(weight > 0.0, support + ABSOLUTE_VOTE * vote, -1.0))]
+    for _ in range(ITERATIONS):
+        robust = weight / (1.0 + (distance(mean) / agreement.agree_m) ** 2)
+        robust = robust / robust.sum()
+        turn = robust @ rotation_vector(T_map_camera_K44[:, :3, :3] @ mean[:3, :3].T)
+        updated = mean.copy()
+        updated[:3, :3] = Rotation.from_rotvec(turn).as_matrix() @ mean[:3, :3]
+        updated[:3, 3] = robust @ T_map_camera_K44[:, :3, 3]
+        mean = updated
+    agreeing = np.exp(-0.5 * (distance(mean) / agreement.agree_m) ** 2)
+    return Combined(mean, float(weight @ agreeing))
+
+
+class Refiner:
+    """The relative branch of a bundle, ready to answer."""
+
+    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+        """engine: over the bundle's ``relative.onnx``. Raises BundleError."""
+        manifest = bundle.manifest
+        if manifest.refinement is None:
+            raise BundleError(f"{bundle.path} has no relative branch")
+        self._target = manifest.target
+        self._engine = engine
+        self._map = bundle.map_features
+        self._neighbours = manifest.refinement.neighbours
+        self._agreement = agreement_of(manifest)
+        self._covariance = np.asarray(manifest.refinement.covariance.matrix, np.float64)
+
+    def refine(
+        self, outputs: Mapping[str, np.ndarray], T_absolute: Array
+    ) -> tuple[Array, Array, Disagreement] | None:
+        """Refined ``T_map_camera``, covariance ``(6, 6)`` in fixed map axes, and how it disagrees.
+
+        outputs: of ``absolute.onnx`` for one image; T_absolute: the pose among them. None where no
+        neighbour gives a pose. Raises EngineError.
+        """
+        local_1CHW = outputs[networks.LOCAL_MAP]
+
+        def relate(nearest_K: NDArray[np.int64]) -> Mapping[str, np.ndarray]:
+            map_local = self._map.local_NCHW[nearest_K].astype(np.float32)
+            return self._engine.infer(
+                {networks.MAP_LOCAL: map_local, networks.LOCAL_MAP: local_1CHW}
+            )
+
+        combined = look(
+            relate,
+            self._map,
+            outputs[networks.METRIC_FEATURE][0],
+            T_absolute,
+            self._target,
+            self._neighbours,
+            self._agreement,
+        )
+        if combined is None:
+            return None
+        T_map_camera = combined.T_map_camera
+        metres, radians = pose_errors(T_map_camera, T_absolute)
+        disagreement = Disagreement(float(metres), float(radians), combined.support)
+        return T_map_camera, rotate_axes(self._covariance, T_map_camera[:3, :3]), disagreement
+
+    def close(self) -> None:
+        """Release the engine."""
+        self._engine.close()
+
+
+def agreement_of(manifest: Manifest) -> Agreement:
+    """The lengths by which a bundle's hypotheses are judged."""
+    assert manifest.refinement is not None
+    return make_agreement(
+        manifest.refinement.reach_m,
+        manifest.refinement.metres_per_radian,
+        manifest.validation.median_m,
+    )
+
+
+def make_agreement(reach_m: float, metres_per_radian: float, absolute_m: float) -> Agreement:
+    """From the reach of the relative unit and the absolute branch's median error on validation."""
+    return Agreement(
+        agree_m=AGREE_SHARE * reach_m,
+        absolute_m=2.0 * absolute_m + AGREE_SHARE * reach_m,
+        metres_per_radian=metres_per_radian,
+        long_step_m=LONG_STEP_SHARE * reach_m,
+        largest_step_m=LARGEST_STEP_SHARE * reach_m,
+    )
+
+
+def look(
+    relate: Callable[[NDArray[np.int64]], Mapping[str, np.ndarray]],
+    features: MapFeatures,
+    metric_feature_D: ArrayLike,
+    T_absolute: Array,
+    target: Target,
+    neighbours: int,
+    agreement: Agreement,
+) -> Combined | None:
+    """The refined pose of one image: a look at what is alike, then one at what is near.
+
+    relate: the answers of ``relative.onnx`` for these map images, see `rgsiam_ros.networks`. None
+    where no neighbour gives a pose.
+    """
+    nearest = features.nearest(metric_feature_D, neighbours)
+    combined = None
+    for _ in range(LOOKS):
+        T_map_neighbour = features.T_map_camera_N44[nearest]
+        found = hypotheses_together(relate(nearest), T_map_neighbour, T_absolute, target, agreement)
+        if found is None:
+            break
+        combined = found
+        nearest = features.near(found.T_map_camera, neighbours, agreement.metres_per_radian)
+    return combined
+
+
+def hypotheses_together(
+    relative: Mapping[str, np.ndarray],
+    T_map_neighbour_K44: Array,
+    T_absolute: Array,
+    target: Target,
+    agreement: Agreement,
+) -> Combined | None:
+    """The pose that ``relative.onnx``'s answers for K neighbours make together; see `combine`.
+
+    A hypothesis weighs ``1 / (sigma^2 (1 + (step / long_step)^2))``.
+    """
+    T_neighbour_camera = networks.restore_relative_poses(
+        relative[networks.TRANSLATION], relative[networks.ROTATION], target
+    )
+    step_m = np.linalg.norm(T_neighbour_camera[:, :3, 3], axis=1)
+    variance = position_sigma(relative[networks.INFORMATION]) ** 2
+    weight = 1.0 / (variance * (1.0 + (step_m / agreement.long_step_m) ** 2))
+    weight = np.where(step_m <= agreement.largest_step_m, weight, 0.0)
+    return combine(T_map_neighbour_K44 @ T_neighbour_camera, weight, T_absolute, agreement)

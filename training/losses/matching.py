@@ -1,0 +1,45 @@
+"""Where a cell of one image is seen in the other."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from rgsiam_training.alignment import rotation_matrix
+from rgsiam_training.losses.poses import Poses
+from rgsiam_training.relative import RelativeOutput
+
+OUTLIER_SHARE = math.exp(-8.0)
+
+
+class MatchingTerm(nn.Module):
+    """Ours, beside the paper's terms: the relative unit's matches must agree with the true motion.
+
+    Cell i of the first image, at its predicted depth, is moved by the true pose and seen in the second
+    image at the ray ``p_i``. With ``P_ij`` the match probabilities and ``K_j(p)`` the weights of
+    bilinear interpolation between the cells, ``matching`` is the mean of
+    ``-log((1 - e) sum_j P_ij K_j(p_i) + e)`` over the cells that fall into the second image, with
+    ``e = exp(-8)`` for what is hidden or moves. Zero at the truth: for a cell that is matched with
+    certainty to the very cell it is seen at.
+    """
+
+    def __init__(self, ray_N2: Tensor, cell: float) -> None:
+        """ray_N2: normalised image coordinates of the cells; cell: their distance."""
+        super().__init__()
+        self.register_buffer("ray_N2", ray_N2.clone(), persistent=False)
+        self.cell = cell
+
+    def forward(self, output: RelativeOutput, true: Poses, reach: float) -> dict[str, Tensor]:
+        """The error, by name. true: ``T_first_second``, normalised; reach: normalised."""
+        R_12 = rotation_matrix(true.quaternion_wxyz_B4)
+        moved = (output.point_BN3 - true.translation_B3[:, None] / reach) @ R_12
+        seen_BN2 = moved[..., :2] / moved[..., 2:].clamp(min=1e-3)
+        apart_BNN2 = (seen_BN2[:, :, None] - self.ray_N2).abs() / self.cell
+        kernel_BNN = (1.0 - apart_BNN2).clamp(min=0.0).prod(dim=3)
+        inside_BN = (kernel_BNN.detach().sum(dim=2) > 0.5) & (moved[..., 2].detach() > 0.0)
+        found_BN = (output.match_BNN * kernel_BNN).sum(dim=2)
+        error_BN = -torch.log((1.0 - OUTLIER_SHARE) * found_BN + OUTLIER_SHARE)
+        share_BN = inside_BN.float() / inside_BN.sum().clamp(min=1)
+        return {"matching": (share_BN * error_BN).sum()}
