@@ -26,7 +26,7 @@ def summarise(record: ReplayRecord) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "frames": len(record.frames),
         "answered": answered,
-        "refined": sum(frame.branch == "refined" for frame in record.frames),
+        "refined": _refined(record),
         "availability": answered / len(record.frames) if record.frames else 0.0,
         "frames_with_truth": with_truth,
         "position_error_m": _spread(metres),
@@ -53,6 +53,12 @@ def latency(record: ReplayRecord) -> dict[str, dict[str, float]]:
         stage: {f"p{p}": float(np.percentile(values, p)) for p in (50, 95, 99)}
         for stage, values in stages.items()
     }
+
+
+def _refined(record: ReplayRecord) -> int | None:
+    """How many poses are from the relative branch; None where the poses do not say."""
+    branches = [frame.branch for frame in record.frames if frame.branch]
+    return branches.count("refined") if branches else None
 
 
 def _spread(values: np.ndarray) -> dict[str, float] | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import flat_image, jpeg_bytes
+from conftest import ABSOLUTE_BIAS, flat_image, jpeg_bytes
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 sys.path.insert(0, str(Path(__file__).parent))
@@ -185,6 +185,26 @@ def test_a_camera_that_cannot_be_reconciled_is_an_error_and_silence(peer, start)
     answer(peer, 3)
 
 
+def test_the_branch_is_a_parameter(peer, start, refinable_bundle, small_bundle):
+    """The refined pose stands where the colour says, the absolute one half a metre beside it."""
+    refined = start(bundle=refinable_bundle)
+    colours = np.array(COLOUR[::-1]) / 255.0
+    where = [1000.0, 2000.0, 3.0] + 10.0 * colours + [0.0, 2.0, -1.5]
+    pose, with_covariance = answer(peer, 1)
+    np.testing.assert_allclose(position(pose), where, atol=0.05)
+    assert with_covariance.pose.covariance[14] == pytest.approx(0.03, rel=0.2)  # the branch's own
+    refined.wait_for_log("refined branch")
+    refined.stop()
+    absolute = start(bundle=refinable_bundle, branch="absolute")
+    pose, _ = answer(peer, 2)
+    off = np.array(position(pose)) - where
+    np.testing.assert_allclose(off, [10.0 * ABSOLUTE_BIAS, 0.0, 0.0], atol=0.05)
+    absolute.wait_for_log("absolute branch")
+    absolute.stop()
+    impossible = start(bundle=small_bundle, branch="refined")
+    impossible.wait_for_log(r"cannot configure: .*no relative branch: set branch to absolute")
+
+
 def test_lifecycle(peer, start, small_bundle):
     node = start(autostart=False)
     assert peer.state() == "unconfigured"
@@ -220,6 +240,7 @@ def test_a_damaged_bundle_fails_to_configure_and_can_be_mended(peer, start, smal
         ("transform_tolerance", -1.0, "transform_tolerance"),
         ("mount_quaternion_xyzw", [0.0, 0.0, 0.0, 2.0], "norm 2.0000, not 1"),
         ("mount_translation", [1.0], "needs 3 numbers, not 1"),
+        ("branch", "best", "must be one of auto, absolute, refined, not 'best'"),
         ("engine", 3, "expected 'Type.STRING' got 'Type.INTEGER'"),
     ],
 )

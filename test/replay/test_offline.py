@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import yaml
 from bags import cut_bag, damage_image
-from conftest import TOWN_DRIVE, random_poses
+from conftest import ABSOLUTE_BIAS, TOWN_DRIVE, random_poses, refinable_parts
 from rich.console import Console
 
 from rgsiam_ros.bags import BagTopics
+from rgsiam_ros.bundle import write_bundle
 from rgsiam_ros.errors import BagError, ResultsError
 from rgsiam_ros.geometry import pose_matrix, quaternion_wxyz_from_xyzw
 from rgsiam_ros.replay.metrics import summarise
@@ -51,6 +52,28 @@ def test_the_results_folder(short_bag, town_like_bundle, tmp_path):
     assert config["bundle"] == str(town_like_bundle)
     assert config["engine_in_use"]["name"] == "onnxruntime"
     assert (out / "replay.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_frames_say_which_branch_answered_and_how_they_disagree(tmp_path):
+    text, contents = refinable_parts()
+    text["camera"] = {**text["camera"], "width": 320, "height": 180, "cx": 160.0, "cy": 90.0}
+    text["camera"] |= {"fx": 190.0, "fy": 190.0}
+    text["refinement"]["reach_m"] = 8.0
+    bundle = write_bundle(tmp_path / "b", text, contents).path
+    bag = cut_bag(TOWN_DRIVE, tmp_path / "short", images=5)
+    for branch, refined in (("auto", 5), ("absolute", 0)):
+        metrics = replay(bag, bundle, tmp_path / branch, branch=branch)
+        assert metrics["refined"] == refined
+        rows = list(csv.DictReader((tmp_path / branch / "frames.csv").open()))
+        assert {row["branch"] for row in rows} == {"refined" if refined else "absolute"}
+        for row in rows:
+            assert (row["absolute_apart_m"] != "") == bool(refined)
+            if refined:
+                expected = 10.0 * ABSOLUTE_BIAS
+                assert float(row["absolute_apart_m"]) == pytest.approx(expected, abs=0.05)
+                assert 0.0 <= float(row["support"]) <= 1.0
+        config = yaml.safe_load((tmp_path / branch / "config.yaml").read_text())
+        assert config["branch_in_use"] == ("refined" if refined else "absolute")
 
 
 def test_offline_is_deterministic(short_bag, town_like_bundle, tmp_path):
