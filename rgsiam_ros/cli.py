@@ -25,7 +25,7 @@ BranchName = Annotated[str, typer.Option(help="absolute, refined, or auto: what 
 BundlePath = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
 
 TRAINING_COMMANDS = ("train", "export", "evaluate", "look-alikes", "town")
-TRAINING_NEEDS = ("torch", "lightning", "timm")
+TRAINING_NEEDS = ("torch", "lightning", "timm", "roma")
 INSTALL_HINT = "pip install 'rgsiam_ros[training]', or run `make dev` in a clone"
 
 

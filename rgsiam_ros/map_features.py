@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rgsiam_ros.geometry import Array
+from rgsiam_ros.geometry import Array, angles_between
 
 METRIC_FEATURES = "metric_feature_ND"
 LOCAL_MAPS = "local_NCHW"
@@ -22,6 +22,7 @@ class MapFeatures:
     metric_feature_ND: NDArray[np.float32]
     """Unit length."""
     local_NCHW: NDArray[np.float16]
+    """What the relative unit needs of each image, see `rgsiam_ros.networks.MAP_LOCAL`."""
     T_map_camera_N44: Array
     """Camera poses in the map frame, metres."""
 
@@ -40,8 +41,9 @@ class MapFeatures:
         if not len(feature) == len(local) == len(poses):
             raise ValueError(f"{len(feature)}, {len(local)} and {len(poses)} images: not one map")
         R = poses[:, :3, :3].astype(np.float64)
-        orthonormal = np.abs(R @ np.swapaxes(R, 1, 2) - np.eye(3)).max() < 1e-3
-        if not orthonormal or np.abs(poses[:, 3] - [0.0, 0.0, 0.0, 1.0]).max() > 0.0:
+        rigid = np.abs(R @ np.swapaxes(R, 1, 2) - np.eye(3)).max() < 1e-3
+        rigid = rigid and bool((np.linalg.det(R) > 0.0).all())
+        if not rigid or np.abs(poses[:, 3] - [0.0, 0.0, 0.0, 1.0]).max() > 0.0:
             raise ValueError(f"array {POSES!r} holds something that is not a rigid transform")
         return cls(feature.astype(np.float32), local, poses.astype(np.float64))
 
@@ -72,6 +74,6 @@ class MapFeatures:
         """
         poses = self.T_map_camera_N44
         metres = np.linalg.norm(poses[:, :3, 3] - T_map_camera[:3, 3], axis=1)
-        cosine = (np.einsum("nij,ij->n", poses[:, :3, :3], T_map_camera[:3, :3]) - 1.0) / 2.0
-        distance = metres + metres_per_radian * np.arccos(np.clip(cosine, -1.0, 1.0))
+        radians = angles_between(poses[:, :3, :3], T_map_camera[:3, :3])
+        distance = metres + metres_per_radian * radians
         return np.argsort(distance, kind="stable")[:count]

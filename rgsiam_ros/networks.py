@@ -35,6 +35,9 @@ INFORMATION = "information"
 """relative.onnx, out: ``(K, 6, 6)`` of a small motion of the live camera in its own axes, translation
 in normalised units, up to the scale of the noise."""
 
+SMALLEST_QUATERNION = 1e-6
+"""A shorter one is no rotation."""
+
 UNUSABLE = "the network answered with non-finite numbers: the image is dropped"
 
 
@@ -56,7 +59,9 @@ def restore_relative_poses(
     metres = target.scale_m * np.asarray(translation, np.float64)
     q_wxyz = np.asarray(quaternion_wxyz, np.float64)
     norm = np.linalg.norm(q_wxyz, axis=-1, keepdims=True)
-    if not (np.isfinite(metres).all() and np.isfinite(norm).all() and (norm > 1e-6).all()):
+    if not (
+        np.isfinite(metres).all() and np.isfinite(norm).all() and (norm > SMALLEST_QUATERNION).all()
+    ):
         raise EngineError(UNUSABLE)
     return pose_matrix(metres, q_wxyz / norm)
 

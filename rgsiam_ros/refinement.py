@@ -30,7 +30,7 @@ LONG_STEP_SHARE = 0.25
 LARGEST_STEP_SHARE = 1.5
 """In units of the relative unit's reach, see `Agreement`; chosen on the circuit's validation split."""
 ABSOLUTE_VOTE = 0.5
-"""Weight of the absolute branch's vote for a hypothesis, in hypotheses."""
+"""Weight of the absolute branch's vote for a hypothesis; that of all neighbours together is 1."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Agreement:
     agree_m: float
     """Hypotheses this far apart still support each other."""
     absolute_m: float
-    """How far off the absolute branch usually is."""
+    """How far off the absolute branch usually is, its rotation counted in."""
     metres_per_radian: float
     """Exchange rate between rotation and translation in the distance of two poses."""
     long_step_m: float
@@ -66,6 +66,7 @@ class Combined:
     """The robust mean of hypotheses."""
 
     T_map_camera: Array
+    """``(4, 4)``, metres."""
     support: float
     """Share of the hypotheses' weight that agrees with it, 0..1."""
 
@@ -176,14 +177,18 @@ def agreement_of(manifest: Manifest) -> Agreement:
         manifest.refinement.reach_m,
         manifest.refinement.metres_per_radian,
         manifest.validation.median_m,
+        manifest.validation.median_deg,
     )
 
 
-def make_agreement(reach_m: float, metres_per_radian: float, absolute_m: float) -> Agreement:
-    """From the reach of the relative unit and the absolute branch's median error on validation."""
+def make_agreement(
+    reach_m: float, metres_per_radian: float, absolute_m: float, absolute_deg: float
+) -> Agreement:
+    """From the reach of the relative unit and the absolute branch's median errors on validation."""
+    absolute = absolute_m + metres_per_radian * np.radians(absolute_deg)
     return Agreement(
         agree_m=AGREE_SHARE * reach_m,
-        absolute_m=2.0 * absolute_m + AGREE_SHARE * reach_m,
+        absolute_m=2.0 * absolute + AGREE_SHARE * reach_m,
         metres_per_radian=metres_per_radian,
         long_step_m=LONG_STEP_SHARE * reach_m,
         largest_step_m=LARGEST_STEP_SHARE * reach_m,
@@ -225,8 +230,16 @@ def hypotheses_together(
 ) -> Combined | None:
     """The pose that ``relative.onnx``'s answers for K neighbours make together; see `combine`.
 
-    A hypothesis weighs ``1 / (sigma^2 (1 + (step / long_step)^2))``.
+    A hypothesis weighs ``1 / (sigma^2 (1 + (step / long_step)^2))``, and one whose numbers are no pose
+    does not count.
     """
+    numbers = [np.reshape(v, (len(T_map_neighbour_K44), -1)) for v in relative.values()]
+    usable = np.isfinite(np.concatenate(numbers, axis=1)).all(axis=1)
+    usable &= np.linalg.norm(relative[networks.ROTATION], axis=1) > networks.SMALLEST_QUATERNION
+    if not usable.any():
+        return None
+    relative = {name: value[usable] for name, value in relative.items()}
+    T_map_neighbour_K44 = T_map_neighbour_K44[usable]
     T_neighbour_camera = networks.restore_relative_poses(
         relative[networks.TRANSLATION], relative[networks.ROTATION], target
     )

@@ -39,7 +39,7 @@ def test_errors_are_one_line_and_status_one(small_bundle, tmp_path):
         assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "export", "evaluate", "town"])
+@pytest.mark.parametrize("command", ["train", "export", "evaluate", "look-alikes", "town"])
 def test_training_commands_say_what_to_install(command):
     done = rgsiam(command, "something", "--out", "x", code=WITHOUT_TRAINING)
     assert done.returncode == 1

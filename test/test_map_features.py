@@ -50,6 +50,7 @@ def test_near_poses_weigh_metres_and_angles():
         ({"metric_feature_ND": np.ones(50)}, "are no map's"),
         ({"local_NCHW": np.ones((49, 3, 2, 2))}, "not one map"),
         ({"T_map_camera_N44": np.ones((50, 4, 4))}, "not a rigid transform"),
+        ({"T_map_camera_N44": np.tile(np.diag([1.0, 1.0, -1.0, 1.0]), (50, 1, 1))}, "not a rigid"),
     ],
 )
 def test_arrays_that_do_not_belong_together_are_refused(change, message):

@@ -20,6 +20,9 @@ from rgsiam_ros.camera import Camera
 from rgsiam_ros.preprocessing import Preprocessing
 from rgsiam_training.rays import pixel_rays, project
 
+NEARLY_SIDEWAYS = 0.01
+"""Least z of a direction that is projected: what lies beside the camera stays out of view."""
+
 
 class AugmentationConfig(BaseModel):
     """Strengths; zero switches a part off."""
@@ -68,6 +71,7 @@ class CameraRotation:
         height, width = image_B3HW.shape[-2:]
         R = R_camera_turned_B33.double().cpu().numpy()
         rays = self._ray_P3 @ np.swapaxes(R, 1, 2)
+        rays[..., 2] = np.maximum(rays[..., 2], NEARLY_SIDEWAYS)
         pixel = project(rays.reshape(-1, 3), self._camera, self._preprocessing)
         place = (2.0 * pixel + 1.0) / (width, height) - 1.0
         grid = torch.from_numpy(place.reshape(-1, height, width, 2)).to(image_B3HW)

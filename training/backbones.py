@@ -71,6 +71,8 @@ def cell_middles(name: str, stride: int, height: int, width: int) -> Array:
     (window,) = torch.autograd.grad(feature[0, :, row, column].sum(), image)
     window = window[0].abs().sum(dim=0).double()
     by_row, by_column = window.sum(dim=1), window.sum(dim=0)
+    if not 0.1 < float(by_row.sum()) < 1e6:
+        raise DatasetError(f"{name}: where the cells of its feature maps look cannot be found out")
     middle_row = float((by_row * torch.arange(height)).sum() / by_row.sum())
     middle_column = float((by_column * torch.arange(width)).sum() / by_column.sum())
     columns = middle_column + stride * (np.arange(feature.shape[3]) - column)

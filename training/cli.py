@@ -138,8 +138,12 @@ def look_alikes(
     place: Annotated[list[str], typer.Option(help="x,y in the map frame; twice or more.")],
     radius: Annotated[float, typer.Option(help="Metres around a place that belong to it.")] = 20.0,
     split: Annotated[str, typer.Option(help="train or test, for 7-Scenes.")] = "test",
+    image_topic: ImageTopic = None,
+    camera_info_topic: InfoTopic = None,
+    truth_topic: TruthTopic = None,
 ) -> None:
     """Measure how well places that look alike are told apart."""
+    from rgsiam_ros.bags import BagTopics
     from rgsiam_training.datasets import open_dataset
     from rgsiam_training.look_alikes import compare_places
 
@@ -147,7 +151,8 @@ def look_alikes(
         places = [(float(x), float(y)) for x, y in (text.split(",") for text in place)]
     except ValueError as error:
         raise typer.BadParameter(f"a place is x,y, not {' '.join(place)}") from error
-    found = compare_places(open_dataset(dataset, split), bundle, places, radius)
+    topics = BagTopics(image_topic, camera_info_topic, truth_topic or BagTopics.truth)
+    found = compare_places(open_dataset(dataset, split, topics), bundle, places, radius)
     console.print(
         f"{found['images']} images; features of {found['near_pairs']} near pairs against "
         f"{found['far_pairs']} at another place: AUROC {found['auroc']:.3f}"

@@ -22,7 +22,7 @@ from rgsiam_ros.geometry import Array, pose_errors
 from rgsiam_ros.map_features import MapFeatures
 from rgsiam_ros.networks import restore_poses
 from rgsiam_ros.preprocessing import normalise
-from rgsiam_ros.refinement import look, make_agreement
+from rgsiam_ros.refinement import Agreement, look, make_agreement
 from rgsiam_training.network import AbsoluteBranch, RelativeBranch
 from rgsiam_training.onnx_export import OPSET, absolute_to_onnx, relative_to_onnx
 from rgsiam_training.run import Run, open_run
@@ -74,10 +74,15 @@ def export_bundle(folder: Path, out: Path) -> Bundle:
         contents[RELATIVE_NAME] = relative_to_onnx(unit, local_shape, neighbours)
         contents[MAP_FEATURES_NAME] = _npz(features.to_arrays())
         engine = create_engine("onnxruntime", contents[RELATIVE_NAME])
-        median_m = figures["median_m"]
-        refined_onnx = _refine_all(engine.infer, by_onnx, T_onnx, features, run, median_m)
+        agreement = make_agreement(
+            run.config.pairs.reach_m,
+            run.config.pairs.metres_per_radian,
+            figures["median_m"],
+            figures["median_deg"],
+        )
+        refined_onnx = _refine_all(engine.infer, by_onnx, T_onnx, features, run, agreement)
         refined_torch = _refine_all(
-            _as_engine(unit), by_torch, T_torch, features, run, median_m, like=by_onnx
+            _as_engine(unit), by_torch, T_torch, features, run, agreement, like=by_onnx
         )
         engine.close()
         apart = check_parity(refined_onnx, refined_torch)
@@ -175,13 +180,10 @@ def _refine_all(
     T_absolute_N44: Array,
     features: MapFeatures,
     run: Run,
-    median_m: float,
+    agreement: Agreement,
     like: Outputs | None = None,
 ) -> Array:
     """Refined poses of all images; like: outputs that decide on the neighbours, else `outputs`."""
-    agreement = make_agreement(
-        run.config.pairs.reach_m, run.config.pairs.metres_per_radian, median_m
-    )
     queries = (like or outputs)[networks.METRIC_FEATURE]
     poses = []
     for i, T_absolute in enumerate(T_absolute_N44):

@@ -56,6 +56,10 @@ def compare_places(
         place_of_map,
         bundle,
     )
+    if not len(near) or not len(far):
+        raise DatasetError(
+            f"{dataset.path}: {len(near)} pairs at one place and {len(far)} at two, too few to compare"
+        )
     result: dict[str, Any] = {
         "images": len(images),
         "near_pairs": len(near),

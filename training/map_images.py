@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rgsiam_ros.geometry import Array
+from rgsiam_ros.geometry import Array, angles_between
 
 
 def thin(T_map_camera_N44: Array, spacing_m: float, spacing_deg: float) -> NDArray[np.int64]:
@@ -17,11 +17,11 @@ def thin(T_map_camera_N44: Array, spacing_m: float, spacing_deg: float) -> NDArr
     if spacing_m == 0.0:
         return np.arange(len(T_map_camera_N44))
     t = T_map_camera_N44[:, :3, 3]
-    R = T_map_camera_N44[:, :3, :3].reshape(-1, 9)
+    R = T_map_camera_N44[:, :3, :3]
     kept: list[int] = []
     for own in range(len(t)):
         metres = np.linalg.norm(t[kept] - t[own], axis=1)
-        degrees = np.degrees(np.arccos(np.clip((R[kept] @ R[own] - 1.0) / 2.0, -1.0, 1.0)))
+        degrees = np.degrees(angles_between(R[kept], R[own]))
         if not (metres / spacing_m + degrees / spacing_deg < 1.0).any():
             kept.append(own)
     return np.asarray(kept)

@@ -27,7 +27,6 @@ INITIAL_LOG_PRECISION = 3.0
 class TwinOutput:
     """What one twin says about its images."""
 
-    feature_BF: Tensor
     translation_B3: Tensor
     """Normalised: metres are ``origin_m + scale_m * translation``. Of the likeliest anchor."""
     quaternion_wxyz_B4: Tensor
@@ -61,7 +60,8 @@ class FeatureExtractor(nn.Module):
         self.backbone = create_backbone(config.backbone, config.pretrained, config.relative.stride)
         with torch.no_grad():
             probe = self.backbone.eval()(torch.zeros(1, 3, input_height, input_width))
-        self._frozen = leading_stages(self.backbone, config.frozen_stages)
+        frozen = config.frozen_stages if config.pretrained else 0  # random ones have to learn
+        self._frozen = leading_stages(self.backbone, frozen)
         for stage in self._frozen:
             stage.requires_grad_(False)
         self.local_shape = tuple(probe[0].shape[1:])
@@ -160,7 +160,6 @@ class SiameseNetwork(nn.Module):
     def _heads(self, feature: Tensor, local: Tensor) -> TwinOutput:
         translation, quaternion_wxyz, logits, offset = self.global_unit(feature)
         return TwinOutput(
-            feature_BF=feature,
             translation_B3=translation,
             quaternion_wxyz_B4=quaternion_wxyz,
             anchor_logits_BK=logits,

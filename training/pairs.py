@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch.utils.data import Sampler
 
-from rgsiam_ros.geometry import Array
+from rgsiam_ros.geometry import Array, angles_between
 
 HARD_CANDIDATES = 8
 
@@ -137,14 +137,13 @@ def look_alikes(
     are fewer.
     """
     t = T_map_camera_N44[:, :3, 3]
-    R = T_map_camera_N44[:, :3, :3].reshape(-1, 9)
+    R = T_map_camera_N44[:, :3, :3]
     known = np.linalg.norm(feature_ND, axis=1) > 0.5
     count = min(count, len(t))
     rows = []
     for block in np.array_split(np.arange(len(t)), max(1, len(t) // 512)):
-        cosine = np.clip((R[block] @ R.T - 1.0) / 2.0, -1.0, 1.0)
         distance = np.linalg.norm(t[block, None] - t, axis=2)
-        distance += metres_per_radian * np.arccos(cosine)
+        distance += metres_per_radian * angles_between(R[block, None], R)
         likeness = feature_ND[block] @ feature_ND.T
         allowed = (distance > 2.0 * reach_m) & known & known[block, None]
         likeness = np.where(allowed, likeness, -np.inf)

@@ -22,6 +22,7 @@ from rgsiam_training.config import TrainingConfig, load_config
 from rgsiam_training.module import MapScale, RelocalizationModule
 from rgsiam_training.network import AbsoluteBranch, RelativeBranch, SiameseNetwork
 from rgsiam_training.train import (
+    BEST_NAME,
     CHECKPOINT_NAME,
     CONFIG_NAME,
     DATA_NAME,
@@ -80,7 +81,8 @@ class Run:
 
     @cached_property
     def _network(self) -> SiameseNetwork:
-        path = self.folder / CHECKPOINT_NAME
+        best = self.folder / BEST_NAME
+        path = best if best.is_file() else self.folder / CHECKPOINT_NAME
         if not path.is_file():
             raise DatasetError(f"{path} does not exist: train first, or wait for the first epoch")
         untrained = self.config.model_copy(

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from rgsiam_ros.errors import DatasetError
-from rgsiam_training.config import TrainingConfig
+from rgsiam_training.config import TrainingConfig, load_config
 from rgsiam_training.data import PairImages, PreparedData, prepare
 from rgsiam_training.map_images import thin
 from rgsiam_training.module import MapScale, RelocalizationModule
@@ -25,6 +25,8 @@ CONFIG_NAME = "config.yaml"
 DATA_NAME = "data.yaml"
 VALIDATION_NAME = "validation.npz"
 CHECKPOINT_NAME = "last.ckpt"
+BEST_NAME = "best.ckpt"
+"""There with early stop: of the best validation, and what export takes."""
 MAPPING_NAME = "mapping.npz"
 VALIDATION_BATCH = 64
 MOST_LONELY_IMAGES = 0.5
@@ -42,18 +44,18 @@ def train(
     """Train and leave in `run`: config, description of the data, validation images, checkpoint, log.
 
     resume continues from the run's last checkpoint; callbacks: further Lightning callbacks. Raises
-    DatasetError when the run exists and `resume` is off, or there is nothing to resume.
+    DatasetError when the run exists and `resume` is off, or there is nothing to resume, or it was
+    started with another configuration; then the folder stays as it was.
     """
     checkpoint = run / CHECKPOINT_NAME
     if resume and not checkpoint.is_file():
         raise DatasetError(f"{checkpoint} does not exist: there is nothing to resume in {run}")
     if not resume and run.exists() and any(run.iterdir()):
         raise DatasetError(f"{run} is not empty: give another --out, or --resume")
+    if resume:
+        _check_same(config, load_config(run / CONFIG_NAME, {}), run)
     lightning.seed_everything(config.seed, verbose=False)
     data = prepare(config)
-    run.mkdir(parents=True, exist_ok=True)
-    config.save(run / CONFIG_NAME)
-    save_data(config, data, run)
     scale = MapScale(data.origin_m, data.scale_m, data.anchors_K3, data.camera)
     module = RelocalizationModule(
         config,
@@ -63,6 +65,10 @@ def train(
         images=len(data.training.image_NHW3),
     )
     sampler = _pair_sampler(config, data, module)
+    if not resume:
+        run.mkdir(parents=True, exist_ok=True)
+        config.save(run / CONFIG_NAME)
+        save_data(config, data, run)
     trainer = lightning.Trainer(
         accelerator="auto",
         devices=1,
@@ -123,6 +129,16 @@ def save_data(config: TrainingConfig, data: PreparedData, run: Path) -> None:
         )
 
 
+def _check_same(config: TrainingConfig, started_with: TrainingConfig, run: Path) -> None:
+    now, then = config.model_dump(mode="json"), started_with.model_dump(mode="json")
+    different = [name for name in now if now[name] != then[name]]
+    if different:
+        raise DatasetError(
+            f"{run} was started with another configuration ({', '.join(different)} differ): give "
+            f"the same options, or --config {run / CONFIG_NAME}"
+        )
+
+
 def _pair_sampler(
     config: TrainingConfig, data: PreparedData, module: RelocalizationModule
 ) -> PairSampler:
@@ -163,12 +179,15 @@ def _check_partners(partners: Sequence[np.ndarray], config: TrainingConfig) -> N
 
 
 def _callbacks(config: TrainingConfig, run: Path, progress: bool) -> list[lightning.Callback]:
-    checkpoint = ModelCheckpoint(dirpath=run, filename="last", every_n_epochs=1)
-    checkpoint.CHECKPOINT_JOIN_CHAR = "-"
+    checkpoint = ModelCheckpoint(
+        dirpath=run, filename="last", every_n_epochs=1, save_on_train_epoch_end=True
+    )
     callbacks: list[lightning.Callback] = [checkpoint]
     if config.optimisation.patience:
         patience = config.optimisation.patience
         callbacks.append(EarlyStopping("val/median_m", patience=patience, check_finite=True))
+        best = Path(BEST_NAME).stem
+        callbacks.append(ModelCheckpoint(dirpath=run, filename=best, monitor="val/median_m"))
     return [*callbacks, *([RichProgressBar()] if progress else [])]
 
 

@@ -23,11 +23,13 @@ def check_onnx(
     path: Path,
     inputs: Mapping[str, Shape] | None = None,
     outputs: Mapping[str, Shape] | None = None,
+    optional_outputs: Mapping[str, Shape] | None = None,
 ) -> None:
     """Refuse external data, custom operators, non-finite weights, or other inputs or outputs.
 
     path names the file in messages; inputs: exactly what the network must take; outputs: what it must
-    at least give; dynamic dimensions fit any size. Raises BundleError.
+    at least give; optional_outputs: of what shape these must be if they are there. Dynamic dimensions
+    fit any size. Raises BundleError.
     """
     try:
         model = onnx.load_model_from_string(content)
@@ -51,7 +53,9 @@ def check_onnx(
         found = [value for value in model.graph.input if value.name not in weights]
         _check_values("takes", found, inputs, path, exactly=True)
     if outputs is not None:
-        _check_values("gives", model.graph.output, outputs, path, exactly=False)
+        given = {value.name for value in model.graph.output}
+        more = {n: shape for n, shape in (optional_outputs or {}).items() if n in given}
+        _check_values("gives", model.graph.output, {**outputs, **more}, path, exactly=False)
 
 
 def _graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:

@@ -111,7 +111,8 @@ class Bundle:
             (RELATIVE_NAME, relative_in, relative_out),
         ):
             if name in self._contents:
-                check_onnx(self.content(name), self.path / name, inputs, outputs)
+                optional = {networks.PRECISION_FACTOR: (1, 21)} if name == ABSOLUTE_NAME else None
+                check_onnx(self.content(name), self.path / name, inputs, outputs, optional)
 
     @property
     def mask_HW(self) -> NDArray[np.uint8] | None:

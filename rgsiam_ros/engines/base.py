@@ -25,11 +25,6 @@ class EngineInfo:
 class Engine(Protocol):
     """A loaded network."""
 
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """What `infer` answers with."""
-        ...
-
     def infer(self, inputs: Tensors) -> dict[str, NDArray[np.float32]]:
         """Named outputs for named inputs. Raises EngineError."""
         ...

@@ -26,11 +26,6 @@ class OnnxRuntimeEngine:
         self._session: ort.InferenceSession | None = session
         self._outputs = tuple(output.name for output in session.get_outputs())
 
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """What `infer` answers with."""
-        return self._outputs
-
     def infer(self, inputs: Tensors) -> dict[str, NDArray[np.float32]]:
         """Named outputs for named inputs. Raises EngineError."""
         if self._session is None:

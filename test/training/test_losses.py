@@ -53,7 +53,6 @@ def twin(true, spread=0.5):
     logits = torch.log(anchor_weights(true.translation_B3, ANCHORS, spread) + 1e-30)
     nothing = torch.zeros(len(logits), 1)
     return TwinOutput(
-        feature_BF=nothing,
         translation_B3=true.translation_B3,
         quaternion_wxyz_B4=true.quaternion_wxyz_B4,
         anchor_logits_BK=logits,

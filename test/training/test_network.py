@@ -4,7 +4,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
 import roma
 
+from rgsiam_ros import networks
 from rgsiam_ros.camera import Camera
+from rgsiam_ros.engines import create_engine
 from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.preprocessing import Preprocessing
 from rgsiam_training.backbones import cell_middles, create_backbone, normalisation_of
@@ -12,9 +14,11 @@ from rgsiam_training.config import NetworkConfig, TrainingConfig, load_config
 from rgsiam_training.data import spread_anchors
 from rgsiam_training.losses.poses import PairTruth, Poses
 from rgsiam_training.losses.uncertainty import ENTRIES
+from rgsiam_training.losses.weighting import LearnedWeighting
 from rgsiam_training.module import MapScale, RelocalizationModule
-from rgsiam_training.network import GlobalPoseUnit, SiameseNetwork
+from rgsiam_training.network import AbsoluteBranch, GlobalPoseUnit, SiameseNetwork
 from rgsiam_training.objective import Objective, Scene
+from rgsiam_training.onnx_export import absolute_to_onnx
 from rgsiam_training.rotations import IDENTITY, unit_quaternion_wxyz
 
 ANCHORS = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
@@ -39,7 +43,6 @@ def test_twins_are_one_network_whichever_the_backbone(backbone):
     both, alone = network(torch.cat([a, b])), network(b)
     torch.testing.assert_close(both.translation_B3[1:], alone.translation_B3, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(both.local_BCHW[1:], alone.local_BCHW, atol=1e-4, rtol=1e-3)
-    assert both.feature_BF.shape == (2, 32)
     assert both.precision_factor_B21.shape == (2, ENTRIES)
     torch.testing.assert_close(both.quaternion_wxyz_B4.norm(dim=1), torch.ones(2))
     torch.testing.assert_close(both.metric_feature_BD.norm(dim=1), torch.ones(2))
@@ -91,22 +94,25 @@ def test_imagenet_weights_of_the_default_backbone_are_the_wheels():
     assert last.shape == (1, 320, 3, 5)
 
 
-@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet18"])
-def test_frozen_stages_stay_as_they_are(backbone):
-    config = SMALL.model_copy(update={"backbone": backbone, "frozen_stages": 1})
+def test_frozen_stages_stay_as_they_are():
+    config = SMALL.model_copy(
+        update={"backbone": "tf_efficientnet_lite0", "frozen_stages": 1, "pretrained": True}
+    )
     network = siamese(config).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
     network(images(4)).translation_B3.square().sum().backward()
     optimizer.step()
     changed = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
-    stem = "conv_stem" if backbone.startswith("tf") else "conv1"
-    last = "blocks.6" if backbone.startswith("tf") else "layer4"
-    frozen = "blocks.0" if backbone.startswith("tf") else "layer1"
     prefix = "extractor.backbone."
-    assert any(name.startswith(prefix + last) for name in changed)
-    assert not any(name.startswith((prefix + stem, prefix + frozen)) for name in changed)
-    assert not any(name.startswith((prefix + "bn1",)) for name in changed)
+    assert any(name.startswith(prefix + "blocks.6") for name in changed)
+    frozen = (prefix + "conv_stem", prefix + "bn1", prefix + "blocks.0")
+    assert not any(name.startswith(frozen) for name in changed)
+
+
+def test_stages_without_imagenet_weights_are_never_frozen():
+    network = siamese(SMALL.model_copy(update={"frozen_stages": 2})).train()
+    assert all(parameter.requires_grad for parameter in network.parameters())
 
 
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet18"])
@@ -210,15 +216,47 @@ def test_pairs_without_a_common_view_leave_the_relative_terms_out():
     assert not PairTruth(*true.chunk(2)).distance_B().le(0.5).any()
 
 
-def test_the_step_is_finite_in_bfloat16_and_poses_stay_float32():
+def test_a_step_in_bfloat16_is_finite_and_poses_stay_float32():
     config = TrainingConfig(
         datasets=("x",), input_width=96, input_height=64, network=SMALL.model_dump()
     )
     scale = MapScale(np.zeros(3), 10.0, ANCHORS.numpy(), CAMERA)
     preprocessing = Preprocessing(input_width=96, input_height=64)
-    module = RelocalizationModule(config, preprocessing, scale, steps=1, images=4)
+    module = RelocalizationModule(config, preprocessing, scale, steps=1, images=4).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = module.network(images(4))
     for value in vars(output).values():
         assert value.dtype == torch.float32
-        assert torch.isfinite(value).all()
+    identity = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(4, 1)
+    loss, _ = module.objective(module.network, output, Poses(torch.zeros(4, 3), identity))
+    loss.backward()
+    for name, parameter in module.network.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+@pytest.mark.parametrize(
+    ("backbone", "rotation"),
+    [("resnet18", "6d"), ("resnet50", "quaternion"), ("tf_efficientnet_lite0", "log_quaternion")],
+)
+def test_every_rotation_and_backbone_exports(backbone, rotation):
+    config = SMALL.model_copy(update={"backbone": backbone, "rotation": rotation})
+    names = (networks.TRANSLATION, networks.ROTATION, networks.LOCAL_MAP)
+    branch = AbsoluteBranch(siamese(config), names).eval()
+    content = absolute_to_onnx(branch, Preprocessing(input_width=96, input_height=64))
+    image = images(1)
+    found = create_engine("onnxruntime", content).infer({networks.IMAGE: image.numpy()})
+    with torch.no_grad():
+        for name, value in zip(names, branch(image), strict=True):
+            np.testing.assert_allclose(found[name], value.numpy(), atol=1e-4)
+
+
+def test_a_batch_with_nothing_to_learn_from_costs_nothing():
+    loss = LearnedWeighting({}, {})({})
+    loss.backward()
+    assert loss.item() == 0.0
+
+
+def test_backbones_whose_cells_cannot_be_placed_are_refused():
+    with pytest.raises(DatasetError, match="convnext_atto: where the cells"):
+        cell_middles("convnext_atto", 8, 64, 96)

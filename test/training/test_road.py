@@ -161,6 +161,7 @@ def test_images_that_overlap_with_nothing_are_refused_by_name(bag, tmp_path):
     lonely = lonely.model_copy(update={"pairs": lonely.pairs.model_copy(update={"reach_m": 0.001})})
     with pytest.raises(DatasetError, match=r"100% of the images overlap with no other.*reach"):
         train(lonely, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_stops_when_validation_no_longer_improves(bag, tmp_path):
@@ -169,8 +170,15 @@ def test_training_stops_when_validation_no_longer_improves(bag, tmp_path):
         update={"patience": 1, "learning_rate": 1e-12, "weighting_learning_rate": 1e-12}
     )
     train(config.model_copy(update={"optimisation": still}), tmp_path / "run", progress=False)
-    state = torch.load(tmp_path / "run" / "last.ckpt", map_location="cpu", weights_only=False)
-    assert state["epoch"] < 8
+    last, best = (
+        torch.load(tmp_path / "run" / name, map_location="cpu", weights_only=False)["epoch"]
+        for name in ("last.ckpt", "best.ckpt")
+    )
+    assert best < last < 8
+    exported = open_run(tmp_path / "run").absolute_branch().network.state_dict()
+    kept = torch.load(tmp_path / "run" / "best.ckpt", map_location="cpu", weights_only=False)
+    key = "global_unit.anchor.weight"
+    assert torch.equal(exported[key], kept["state_dict"]["average.module." + key])
 
 
 def test_export_refuses_a_difference_above_a_millimetre_or_millidegree():
@@ -233,6 +241,9 @@ def test_resume_continues_where_it_stopped(run, bag, tmp_path):
     assert interrupted["global_step"] < resumed["global_step"] == whole["global_step"]
     for name, value in whole["state_dict"].items():
         torch.testing.assert_close(resumed["state_dict"][name], value, msg=name)
+    other = tiny(bag).model_copy(update={"input_width": 128})
+    with pytest.raises(DatasetError, match=r"another configuration \(input_width differ\)"):
+        train(other, stopped, progress=False, resume=True)
     with pytest.raises(DatasetError, match="nothing to resume"):
         train(tiny(bag), tmp_path / "none", progress=False, resume=True)
 

@@ -19,7 +19,7 @@ class MatchingTerm(nn.Module):
 
     Cell i of the first image, at its predicted depth, is moved by the true pose and seen in the second
     image at the ray ``p_i``. With ``P_ij`` the match probabilities and ``K_j(p)`` the weights of
-    bilinear interpolation between the cells, ``matching`` is the mean of
+    bilinear interpolation between the cells (of a pinhole camera with square pixels), ``matching`` is the mean of
     ``-log((1 - e) sum_j P_ij K_j(p_i) + e)`` over the cells that fall into the second image, with
     ``e = exp(-8)`` for what is hidden or moves. Zero at the truth: for a cell that is matched with
     certainty to the very cell it is seen at.

@@ -23,8 +23,8 @@ class LearnedWeighting(nn.Module):
         self.s = nn.ParameterDict({name: torch.tensor(float(s)) for name, s in initial_s.items()})
 
     def forward(self, errors: Mapping[str, Tensor]) -> Tensor:
-        """The loss."""
-        parts = []
+        """The loss; zero where there is nothing to weigh, as in a batch whose pairs share no view."""
+        parts = [torch.zeros((), requires_grad=True)]
         for name, error in errors.items():
             learned = torch.exp(-self.s[name]) * error + self.s[name] if name in self.s else error
             parts.append(self.weights[name] * learned)
