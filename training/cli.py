@@ -90,11 +90,14 @@ def train(
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished training run.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle, new.")],
+    map_spacing: Annotated[
+        float | None, typer.Option(help="Keep fewer of the map's images: spacing, of the reach.")
+    ] = None,
 ) -> None:
     """Turn a training run into a bundle; refused unless ONNX Runtime and torch agree."""
     from rgsiam_training.export import export_bundle
 
-    bundle = export_bundle(run, out)
+    bundle = export_bundle(run, out, map_spacing)
     v = bundle.manifest.validation
     console.print(f"exported: {out}; validation, {v.frames} held-out frames:")
     branches = {"absolute": v}

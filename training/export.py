@@ -23,9 +23,10 @@ from rgsiam_ros.map_features import MapFeatures
 from rgsiam_ros.networks import restore_poses
 from rgsiam_ros.preprocessing import normalise
 from rgsiam_ros.refinement import Agreement, look, make_agreement
+from rgsiam_training.map_images import thin
 from rgsiam_training.network import AbsoluteBranch, RelativeBranch
 from rgsiam_training.onnx_export import OPSET, absolute_to_onnx, relative_to_onnx
-from rgsiam_training.run import Run, open_run
+from rgsiam_training.run import Run, StoredImages, open_run
 
 BATCH = 32
 LARGEST_DIFFERENCE_M = 1e-3
@@ -38,10 +39,10 @@ class ExportError(RgsiamError):
     """The exported network is not the trained one."""
 
 
-def export_bundle(folder: Path, out: Path) -> Bundle:
+def export_bundle(folder: Path, out: Path, map_spacing: float | None = None) -> Bundle:
     """Export the averaged network of the run in `folder` to a bundle at `out`.
 
-    Raises DatasetError for an incomplete run, ExportError when ONNX Runtime and torch differ by
+    map_spacing: thins the map's images further, see `MapImagesConfig.spacing`. Raises DatasetError for an incomplete run, ExportError when ONNX Runtime and torch differ by
     more than a millimetre or a millidegree on any validation frame, in either branch, BundleError
     when `out` exists.
     """
@@ -69,7 +70,7 @@ def export_bundle(folder: Path, out: Path) -> Bundle:
     if run.config.has_relative_unit:
         unit = run.relative_branch()
         local_shape = by_torch[networks.LOCAL_MAP].shape[1:]
-        features = map_features(absolute, run)
+        features = map_features(absolute, run, map_spacing)
         neighbours = min(run.config.map_images.neighbours, len(features.local_NCHW))
         contents[RELATIVE_NAME] = relative_to_onnx(unit, local_shape, neighbours)
         contents[MAP_FEATURES_NAME] = _npz(features.to_arrays())
@@ -98,9 +99,15 @@ def export_bundle(folder: Path, out: Path) -> Bundle:
     return write_bundle(out, description, contents)
 
 
-def map_features(absolute: AbsoluteBranch, run: Run) -> MapFeatures:
+def map_features(
+    absolute: AbsoluteBranch, run: Run, map_spacing: float | None = None
+) -> MapFeatures:
     """Features of the run's mapping images as the vehicle will have them: half precision."""
     mapping = run.mapping
+    if map_spacing is not None:
+        spacing_m = map_spacing * run.config.pairs.reach_m
+        kept = thin(mapping.T_map_camera_N44, spacing_m, run.config.map_images.spacing_deg)
+        mapping = StoredImages(mapping.image_NHW3[kept], mapping.T_map_camera_N44[kept])
     outputs = _torch_all(absolute, mapping, run)
     features = MapFeatures(
         outputs[networks.METRIC_FEATURE],

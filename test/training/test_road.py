@@ -22,7 +22,7 @@ from rgsiam_ros.relocalizer import Relocalizer
 from rgsiam_training.config import TrainingConfig, load_config
 from rgsiam_training.datasets import fingerprint, open_dataset
 from rgsiam_training.evaluate import evaluate_dataset
-from rgsiam_training.export import ExportError, check_parity, export_bundle
+from rgsiam_training.export import ExportError, check_parity, export_bundle, map_features
 from rgsiam_training.run import open_run
 from rgsiam_training.train import train
 
@@ -88,6 +88,12 @@ def test_export_gives_a_bundle_with_both_branches(bundle, run):
     np.testing.assert_array_equal(bundle.map_features.T_map_camera_N44, mapping)
     assert 10 < len(mapping) < bundle.manifest.training_data.frames  # thinned
     assert bundle.map_features.local_NCHW.dtype == np.float16
+
+
+def test_the_map_can_be_thinned_at_export(run, bundle):
+    opened = open_run(run)
+    fewer = map_features(opened.absolute_branch(), opened, map_spacing=1.0).T_map_camera_N44
+    assert 1 <= len(fewer) < len(bundle.map_features.T_map_camera_N44)
 
 
 def test_the_vehicle_answers_as_torch_does(bundle, run):
