@@ -5,6 +5,7 @@ Only additions, products, divisions and gathers: no `linalg` node, no cross prod
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -43,28 +44,27 @@ def align(
     """
     batch = len(point_BN3)
     q_B4 = point_BN3.new_tensor([1.0, 0.0, 0.0, 0.0]).expand(batch, 4)
-    t_B3 = point_BN3.new_zeros(1, 3).expand(batch, 3)
+    t_B13 = point_BN3.new_zeros(1, 1, 3).expand(batch, 1, 3)
     information = point_BN3.new_zeros(1, 6, 6).expand(batch, 6, 6)
+    eye = torch.eye(6, dtype=point_BN3.dtype, device=point_BN3.device)
     for iteration in range(iterations):
         width = SCHEDULE[iteration] if iteration < len(SCHEDULE) else 1.0
-        moved = point_BN3 @ rotation_matrix(q_B4).transpose(1, 2) + t_B3[:, None]
-        residual_BN2, J_BN26 = _linearise(moved, ray_BN2)
-        in_cells = residual_BN2.square().sum(dim=2) / cell**2
+        moved = point_BN3 @ rotation_matrix(q_B4).transpose(1, 2) + t_B13
+        J_BN27 = _linearise(moved, ray_BN2)
+        in_cells = J_BN27[..., 6].square().sum(dim=2) / cell**2
         in_front = (moved[..., 2] > NEAREST).to(moved.dtype)
-        w_BN = weight_BN * in_front / (1.0 + in_cells / width**2)
-        weighted = J_BN26 * (w_BN / cell**2)[..., None, None]
-        J_flat = J_BN26.flatten(1, 2)
-        information = weighted.flatten(1, 2).transpose(1, 2) @ J_flat
-        gradient = (weighted * residual_BN2[..., None]).sum(dim=(1, 2))
-        trace = information.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
-        eye = torch.eye(6, dtype=moved.dtype, device=moved.device)
-        step = -solve_spd(information + eye * (DAMPING * trace + 1e-6), gradient)
+        w_BN = weight_BN * in_front / (cell**2 + in_cells * (cell / width) ** 2)
+        weighted = (J_BN27 * w_BN[..., None, None]).flatten(1, 2)
+        normal = weighted[..., :6].transpose(1, 2) @ J_BN27.flatten(1, 2)
+        information = normal[..., :6]
+        mean = (information * eye).sum(dim=(1, 2), keepdim=True) / 6.0
+        step = -solve_spd(information + eye * (DAMPING * mean + 1e-6), normal[..., 6])
         length = (step.square().sum(dim=1, keepdim=True) + 1e-12).sqrt()
         step = step * (LARGEST_STEP / length).clamp(max=1.0)
         turn_B4 = _small_turn(step[:, 3:])
-        t_B3 = (rotation_matrix(turn_B4) @ t_B3[..., None])[..., 0] + step[:, :3]
+        t_B13 = t_B13 @ rotation_matrix(turn_B4).transpose(1, 2) + step[:, None, :3]
         q_B4 = multiply_wxyz(turn_B4, q_B4)
-    return Alignment(t_B3, q_B4, information)
+    return Alignment(t_B13[:, 0], q_B4, information)
 
 
 def solve_spd(A_BNN: Tensor, b_BN: Tensor) -> Tensor:
@@ -80,37 +80,31 @@ def solve_spd(A_BNN: Tensor, b_BN: Tensor) -> Tensor:
 
 def rotation_matrix(quaternion_wxyz_B4: Tensor) -> Tensor:
     """``(B, 3, 3)`` matrices of unit quaternions wxyz."""
-    w, x, y, z = quaternion_wxyz_B4.unbind(dim=1)
-    entries = (
-        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    )
-    return torch.stack([torch.stack(row, dim=1) for row in entries], dim=1)
+    products = _products(quaternion_wxyz_B4, quaternion_wxyz_B4)
+    return (products @ _ROTATION.to(products)).reshape(-1, 3, 3)
 
 
 def multiply_wxyz(first_B4: Tensor, second_B4: Tensor) -> Tensor:
     """Hamilton product of quaternions wxyz: the rotation `second`, then `first`."""
-    a, b, c, d = first_B4.unbind(dim=1)
-    w, x, y, z = second_B4.unbind(dim=1)
-    product = (
-        a * w - b * x - c * y - d * z,
-        a * x + b * w + c * z - d * y,
-        a * y - b * z + c * w + d * x,
-        a * z + b * y - c * x + d * w,
-    )
-    return torch.stack(product, dim=1)
+    products = _products(first_B4, second_B4)
+    return products @ _HAMILTON.to(products)
 
 
-def _linearise(point_BN3: Tensor, ray_BN2: Tensor) -> tuple[Tensor, Tensor]:
-    """Residuals, and their derivative by a motion (v, omega) of the points: ``x + omega x x + v``."""
-    inverse_z = 1.0 / point_BN3[..., 2].clamp(min=NEAREST)
-    x, y = point_BN3[..., 0] * inverse_z, point_BN3[..., 1] * inverse_z
-    zero = torch.zeros_like(x)
-    by_x = (inverse_z, zero, -x * inverse_z, -x * y, 1.0 + x * x, -y)
-    by_y = (zero, inverse_z, -y * inverse_z, -1.0 - y * y, x * y, x)
-    J = torch.stack([torch.stack(by_x, dim=-1), torch.stack(by_y, dim=-1)], dim=2)
-    return torch.stack([x, y], dim=-1) - ray_BN2, J
+def _linearise(point_BN3: Tensor, ray_BN2: Tensor) -> Tensor:
+    """``(B, N, 2, 7)``: the derivative of the seen place by a motion (v, omega) of the points,
+    ``x + omega x x + v``, and as last column the residual.
+
+    With ``(x, y)`` the seen place and ``d = 1/z`` the derivative is ::
+
+        [d  0  -x d  -x y    1+x^2  -y]
+        [0  d  -y d  -1-y^2  x y     x]
+    """
+    inverse_z = 1.0 / point_BN3[..., 2:].clamp(min=NEAREST)
+    seen = point_BN3[..., :2] * inverse_z
+    terms = torch.cat([torch.ones_like(inverse_z), seen, inverse_z], dim=2)
+    products = _products(terms, terms)
+    J = (products @ _DERIVATIVE.to(products)).unflatten(2, (2, 6))
+    return torch.cat([J, (seen - ray_BN2)[..., None]], dim=3)
 
 
 def _small_turn(omega_B3: Tensor) -> Tensor:
@@ -118,3 +112,54 @@ def _small_turn(omega_B3: Tensor) -> Tensor:
     half = 0.5 * omega_B3
     scale = torch.rsqrt(1.0 + half.square().sum(dim=1, keepdim=True))
     return torch.cat([scale, half * scale], dim=1)
+
+
+def _products(first: Tensor, second: Tensor) -> Tensor:
+    """All products of four numbers with four others, ``(..., 16)``.
+
+    Quaternion products, rotation matrices and the derivative are linear in them: one matrix product
+    instead of dozens of small nodes, which an engine would start one by one.
+    """
+    return (first[..., :, None] * second[..., None, :]).flatten(-2)
+
+
+def _coefficients(*rows: Mapping[str, float]) -> Tensor:
+    """``(16, len(rows))`` coefficients of the products in each result; "02" is of numbers 0 and 2."""
+    matrix = torch.zeros(16, len(rows), dtype=torch.float64)
+    for column, row in enumerate(rows):
+        for pair, factor in row.items():
+            matrix[4 * int(pair[0]) + int(pair[1]), column] = factor
+    return matrix
+
+
+_HAMILTON = _coefficients(
+    {"00": 1.0, "11": -1.0, "22": -1.0, "33": -1.0},
+    {"01": 1.0, "10": 1.0, "23": 1.0, "32": -1.0},
+    {"02": 1.0, "13": -1.0, "20": 1.0, "31": 1.0},
+    {"03": 1.0, "12": 1.0, "21": -1.0, "30": 1.0},
+)
+_ROTATION = _coefficients(
+    {"00": 1.0, "11": 1.0, "22": -1.0, "33": -1.0},
+    {"12": 2.0, "03": -2.0},
+    {"13": 2.0, "02": 2.0},
+    {"12": 2.0, "03": 2.0},
+    {"00": 1.0, "11": -1.0, "22": 1.0, "33": -1.0},
+    {"23": 2.0, "01": -2.0},
+    {"13": 2.0, "02": -2.0},
+    {"23": 2.0, "01": 2.0},
+    {"00": 1.0, "11": -1.0, "22": -1.0, "33": 1.0},
+)
+_DERIVATIVE = _coefficients(
+    {"03": 1.0},
+    {},
+    {"13": -1.0},
+    {"12": -1.0},
+    {"00": 1.0, "11": 1.0},
+    {"02": -1.0},
+    {},
+    {"03": 1.0},
+    {"23": -1.0},
+    {"00": -1.0, "22": -1.0},
+    {"12": 1.0},
+    {"01": 1.0},
+)
