@@ -14,14 +14,18 @@ from rich.console import Console
 from rich.markup import escape
 
 from rgsiam_ros import __version__
+from rgsiam_ros.engine_cli import engine_app
 from rgsiam_ros.errors import RgsiamError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 bundle_app = typer.Typer(no_args_is_help=True, help="Look at and verify bundles.")
 app.add_typer(bundle_app, name="bundle")
+app.add_typer(engine_app, name="engine")
 console = Console()
 
 BranchName = Annotated[str, typer.Option(help="absolute, refined, or auto: what the bundle has.")]
+EngineName = Annotated[str, typer.Option(help="auto, or one that `rgsiam engine list` names.")]
+PrecisionName = Annotated[str, typer.Option(help="One of the bundle's, or auto.")]
 BundlePath = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
 
 TRAINING_COMMANDS = ("train", "export", "evaluate", "look-alikes", "town")
@@ -47,9 +51,11 @@ def replay(
     out: Annotated[Path, typer.Option(help="Results folder, new.")] = Path("results/replay"),
     ros: Annotated[bool, typer.Option("--ros", help="Through the real node, over DDS.")] = False,
     rate: Annotated[float, typer.Option(min=0.05, max=20.0, help="--ros: speed of playing.")] = 1.0,
-    engine: Annotated[str, typer.Option(help="Inference engine.")] = "auto",
+    engine: EngineName = "auto",
+    precision: PrecisionName = "auto",
     branch: BranchName = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads, 0: engine's choice.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, max=64, help="Images of one inference.")] = 1,
     image_topic: Annotated[str | None, typer.Option(help="Image topic of the bag.")] = None,
     camera_info_topic: Annotated[str | None, typer.Option(help="Camera info topic.")] = None,
     truth_topic: Annotated[str, typer.Option(help="Topic of true poses, if there is one.")] = (
@@ -62,7 +68,16 @@ def replay(
     from rgsiam_ros.replay.run import ReplayOptions, run_replay
 
     topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame)
-    options = ReplayOptions(engine, branch, threads, ros, rate, topics)
+    options = ReplayOptions(
+        engine=engine,
+        precision=precision,
+        branch=branch,
+        threads=threads,
+        batch=batch,
+        ros=ros,
+        rate=rate,
+        topics=topics,
+    )
     run_replay(bag, bundle, out, options, console)
 
 
@@ -77,7 +92,7 @@ def bundle_show(path: BundlePath) -> None:
 
 @bundle_app.command("verify")
 def bundle_verify(path: BundlePath) -> None:
-    """Check every file of a bundle and start the engine on it."""
+    """Check every file of a bundle and start the best engine that passes the self-test."""
     from rgsiam_ros.relocalizer import Relocalizer
 
     relocalizer = Relocalizer.from_bundle(path)

@@ -21,6 +21,10 @@ class EngineError(RgsiamError):
     """An inference engine that is missing or failed."""
 
 
+class EngineNotBuiltError(EngineError):
+    """An engine that has to be built on this machine first."""
+
+
 class TransformUnavailableError(RgsiamError):
     """No chain of transforms joins two frames."""
 

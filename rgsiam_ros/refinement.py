@@ -22,6 +22,7 @@ from rgsiam_ros.engines import Engine
 from rgsiam_ros.errors import BundleError
 from rgsiam_ros.geometry import Array, pose_errors, rotation_vector
 from rgsiam_ros.map_features import MapFeatures
+from rgsiam_ros.precision import Precision
 
 ITERATIONS = 5
 LOOKS = 2
@@ -121,17 +122,20 @@ def combine(
 class Refiner:
     """The relative branch of a bundle, ready to answer."""
 
-    def __init__(self, bundle: Bundle, engine: Engine) -> None:
-        """engine: over the bundle's ``relative.onnx``. Raises BundleError."""
+    def __init__(self, bundle: Bundle, engine: Engine, precision: Precision = "float32") -> None:
+        """engine: over the bundle's ``relative.onnx``; precision: of the absolute branch, whose
+        features are only ever compared with the map's in the same precision. Raises BundleError.
+        """
         manifest = bundle.manifest
-        if manifest.refinement is None:
+        figures = manifest.refined_figures(precision)
+        if manifest.refinement is None or figures is None:
             raise BundleError(f"{bundle.path} has no relative branch")
         self._target = manifest.target
         self._engine = engine
-        self._map = bundle.map_features
+        self._map = bundle.map_features(precision)
         self._neighbours = manifest.refinement.neighbours
-        self._agreement = agreement_of(manifest)
-        self._covariance = np.asarray(manifest.refinement.covariance.matrix, np.float64)
+        self._agreement = agreement_of(manifest, precision)
+        self._covariance = np.asarray(figures.covariance.matrix, np.float64)
 
     def refine(
         self, outputs: Mapping[str, np.ndarray], T_absolute: Array
@@ -165,19 +169,16 @@ class Refiner:
         disagreement = Disagreement(float(metres), float(radians), combined.support)
         return T_map_camera, rotate_axes(self._covariance, T_map_camera[:3, :3]), disagreement
 
-    def close(self) -> None:
-        """Release the engine."""
-        self._engine.close()
 
-
-def agreement_of(manifest: Manifest) -> Agreement:
-    """The lengths by which a bundle's hypotheses are judged."""
+def agreement_of(manifest: Manifest, precision: Precision = "float32") -> Agreement:
+    """The lengths by which a bundle's hypotheses are judged in this precision."""
     assert manifest.refinement is not None
+    absolute = manifest.absolute_figures(precision).validation
     return make_agreement(
         manifest.refinement.reach_m,
         manifest.refinement.metres_per_radian,
-        manifest.validation.median_m,
-        manifest.validation.median_deg,
+        absolute.median_m,
+        absolute.median_deg,
     )
 
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rgsiam_ros import networks
 from rgsiam_ros.bundle import Bundle, Manifest
-from rgsiam_ros.bundle.manifest import ABSOLUTE_NAME, RELATIVE_NAME
 from rgsiam_ros.camera import Camera, ViewMatch, match_view
 from rgsiam_ros.covariance import rotate_axes
-from rgsiam_ros.engines import Engine, EngineInfo, create_engine
-from rgsiam_ros.errors import BundleError, CameraError
+from rgsiam_ros.engine_choice import Serving, start
+from rgsiam_ros.engines import EngineInfo
+from rgsiam_ros.errors import BundleError, CameraError, EngineError, RgsiamError
 from rgsiam_ros.geometry import Array
 from rgsiam_ros.networks import raw_covariance, restore_poses
 from rgsiam_ros.preprocessing import ImageBGR, check_image, preprocess
 from rgsiam_ros.refinement import Disagreement, Refiner
+from rgsiam_ros.self_test import infer_all
 
 BRANCHES = ("auto", "absolute", "refined")
 """``refined``: the relative branch over the map's features; ``absolute``: the network's global pose
@@ -47,15 +50,20 @@ class PoseEstimate:
 class Relocalizer:
     """A bundle made ready to answer. Not thread-safe: one image at a time."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, refiner: Refiner | None = None) -> None:
-        """refiner: None for the absolute branch alone."""
+    def __init__(self, bundle: Bundle, serving: Serving, batch: int = 1) -> None:
+        """serving: with a relative unit for the refined branch; batch: of the absolute branch."""
         self._bundle = bundle
-        self._engine = engine
-        self._refiner = refiner
+        self._serving = serving
+        self._engine = serving.absolute
+        self._batch = batch
+        self._refiner = None
+        if serving.relative is not None:
+            self._refiner = Refiner(bundle, serving.relative, serving.precision)
         self._mask_HW = bundle.mask_HW
         self._camera = bundle.manifest.camera
         self._view: ViewMatch | None = None
-        self._covariance_camera_axes = np.asarray(bundle.manifest.covariance.matrix, np.float64)
+        figures = bundle.manifest.absolute_figures(serving.precision)
+        self._covariance_camera_axes = np.asarray(figures.covariance.matrix, np.float64)
 
     @classmethod
     def from_bundle(
@@ -63,14 +71,20 @@ class Relocalizer:
         path: str | Path,
         engine: str = "auto",
         *,
+        precision: str = "auto",
         threads: int = 0,
         branch: str = "auto",
+        batch: int = 1,
+        cache: Path | None = None,
+        fallback: str = "auto",
     ) -> Relocalizer:
-        """Load the bundle at `path` and start an engine on it.
+        """Load the bundle at `path` and start an engine that passes its self-test.
 
-        engine: a name from `rgsiam_ros.engines.ENGINES`, or ``auto``; threads: CPU threads for one
-        inference, 0 lets the engine choose; branch: one of `BRANCHES`. Raises BundleError (also where
-        the bundle cannot refine but shall) or EngineError.
+        engine: a name from `rgsiam_ros.engines.ENGINES`, or ``auto``; precision: one of the bundle's,
+        or ``auto``; threads: CPU threads for one inference, 0 lets the engine choose; branch: one of
+        `BRANCHES`; batch: images of one inference in `estimate_many`; cache: folder of built engines;
+        fallback: see `rgsiam_ros.engine_choice.start`. Raises BundleError (also where the bundle
+        cannot refine but shall) or EngineError.
         """
         if branch not in BRANCHES:
             raise BundleError(f"branch {branch!r} is unknown: choose one of {', '.join(BRANCHES)}")
@@ -80,11 +94,17 @@ class Relocalizer:
                 f"{path} has no relative branch: set branch to absolute, or train and export with "
                 "relative_pose switched on"
             )
-        absolute = create_engine(engine, bundle.content(ABSOLUTE_NAME), threads=threads)
-        if branch == "absolute" or bundle.manifest.refinement is None:
-            return cls(bundle, absolute)
-        relative = create_engine(engine, bundle.content(RELATIVE_NAME), threads=threads)
-        return cls(bundle, absolute, Refiner(bundle, relative))
+        serving = start(
+            bundle,
+            engine=engine,
+            precision=precision,
+            refine=branch != "absolute" and bundle.manifest.refinement is not None,
+            threads=threads,
+            batch=batch,
+            cache=cache,
+            fallback=fallback,
+        )
+        return cls(bundle, serving, batch)
 
     @property
     def manifest(self) -> Manifest:
@@ -99,6 +119,11 @@ class Relocalizer:
     def describe_engine(self) -> EngineInfo:
         """What runs the network."""
         return self._engine.describe()
+
+    @property
+    def serving(self) -> Serving:
+        """The engines in use, and why others are not."""
+        return self._serving
 
     def use_camera(self, camera: Camera) -> ViewMatch:
         """Adapt to the live camera: crop its images to the view that the network learnt with.
@@ -115,34 +140,79 @@ class Relocalizer:
         Raises ImageError or CameraError for an image that cannot be used and EngineError when the
         network fails or answers with numbers that are no pose.
         """
-        start = time.perf_counter()
+        return self._finish(*self._one(image_HW3))
+
+    def estimate_many(
+        self, images: Sequence[ImageBGR | RgsiamError]
+    ) -> list[PoseEstimate | RgsiamError]:
+        """As `estimate` for a number of images, in batches of the size the engine was started with.
+
+        An image that cannot be used gets its error in place of an answer, and an error given in place
+        of an image stays there. Times of inference are shared out.
+        """
+        answers: list[PoseEstimate | RgsiamError] = []
+        prepared: list[tuple[int, NDArray[np.float32], float]] = []
+        for image in images:
+            try:
+                if isinstance(image, RgsiamError):
+                    raise image
+                began = time.perf_counter()
+                prepared.append((len(answers), self._prepare(image), _since(began)))
+                answers.append(EngineError("not answered"))
+            except RgsiamError as error:
+                answers.append(error)
+        if not prepared:
+            return answers
+        began = time.perf_counter()
+        outputs = infer_all(self._engine, np.stack([item[1] for item in prepared]), self._batch)
+        inference_ms = _since(began) / len(prepared)
+        for row, (place, _, preprocess_ms) in enumerate(prepared):
+            own = {name: value[row : row + 1] for name, value in outputs.items()}
+            timings = {"preprocess": preprocess_ms, "inference": inference_ms}
+            try:
+                answers[place] = self._finish(own, timings)
+            except RgsiamError as error:
+                answers[place] = error
+        return answers
+
+    def _one(self, image_HW3: ImageBGR) -> tuple[Mapping[str, np.ndarray], dict[str, float]]:
+        began = time.perf_counter()
+        input_3HW = self._prepare(image_HW3)
+        timings = {"preprocess": _since(began)}
+        began = time.perf_counter()
+        if self._batch == 1:
+            outputs: Mapping[str, np.ndarray] = self._engine.infer(
+                {networks.IMAGE: input_3HW[None]}
+            )
+        else:
+            outputs = infer_all(self._engine, input_3HW[None], self._batch)
+        return outputs, timings | {"inference": _since(began)}
+
+    def _prepare(self, image_HW3: ImageBGR) -> NDArray[np.float32]:
         image = check_image(image_HW3)
-        input_13HW = preprocess(
+        return preprocess(
             image,
             self.manifest.preprocessing,
             self._camera,
             mask_HW=self._mask_HW,
             crop_xywh=self._crop_for(image),
-        )
-        preprocessed = time.perf_counter()
-        outputs = self._engine.infer({networks.IMAGE: input_13HW})
-        inferred = time.perf_counter()
+        )[0]
+
+    def _finish(self, outputs: Mapping[str, np.ndarray], timings: dict[str, float]) -> PoseEstimate:
+        """From the absolute branch's outputs for one image to the answer."""
+        began = time.perf_counter()
         T_absolute = restore_poses(
             outputs[networks.TRANSLATION][0], outputs[networks.ROTATION][0], self.manifest.target
         )
         raw = raw_covariance(outputs, self.manifest.target, T_absolute)
         covariance = rotate_axes(self._covariance_camera_axes, T_absolute[:3, :3])
-        answered = time.perf_counter()
-        timings = {
-            "preprocess": (preprocessed - start) * 1e3,
-            "inference": (inferred - preprocessed) * 1e3,
-            "pose": (answered - inferred) * 1e3,
-        }
+        timings["pose"] = _since(began)
         absolute = PoseEstimate(T_absolute, covariance, timings, raw_covariance_66=raw)
         if self._refiner is None:
             return absolute
+        began = time.perf_counter()
         refined = self._refiner.refine(outputs, T_absolute)
-        timings["refinement"] = (time.perf_counter() - answered) * 1e3
+        timings["refinement"] = _since(began)
         if refined is None:
             return absolute
         T_map_camera, covariance, disagreement = refined
@@ -150,9 +220,7 @@ class Relocalizer:
 
     def close(self) -> None:
         """Release the engines."""
-        self._engine.close()
-        if self._refiner is not None:
-            self._refiner.close()
+        self._serving.close()
 
     def _crop_for(self, image_HW3: ImageBGR) -> tuple[int, int, int, int] | None:
         if self._view is None:
@@ -166,3 +234,8 @@ class Relocalizer:
             )
         x, y, w, h = self._view.crop_xywh
         return round(x * scale_x), round(y * scale_y), round(w * scale_x), round(h * scale_y)
+
+
+def _since(began: float) -> float:
+    """Milliseconds."""
+    return (time.perf_counter() - began) * 1e3

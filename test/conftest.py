@@ -83,8 +83,8 @@ def _model(nodes, weights, inputs, outputs):
     return model.SerializeToString()
 
 
-def colour_absolute(width=64, height=48):
-    """As `brightness_network`, off by ABSOLUTE_BIAS, with the colour itself as features."""
+def colour_absolute(width=64, height=48, bias=ABSOLUTE_BIAS):
+    """As `brightness_network`, off by the bias, with the colour itself as features."""
     nodes = [
         helper.make_node("ReduceMean", ["image"], ["local_map"], axes=[2, 3], keepdims=1),
         helper.make_node("Reshape", ["local_map", "flat"], ["mean"]),
@@ -96,7 +96,7 @@ def colour_absolute(width=64, height=48):
     ]
     weights = {
         "flat": np.array([1, 3]),
-        "bias": np.array([[ABSOLUTE_BIAS, 0.0, 0.0]], np.float32),
+        "bias": np.array([[bias, 0.0, 0.0]], np.float32),
         "zero": np.zeros(1, np.float32),
         "axis": np.array([1]),
         "identity": np.array([[1.0, 0.0, 0.0, 0.0]], np.float32),
@@ -160,6 +160,61 @@ def refinable_parts(neighbours=2):
         "map_features.npz": features.getvalue(),
     }
     return text, contents
+
+
+GOLDEN_COLOURS = ((76, 102, 204), (153, 102, 51), (128, 128, 128))
+"""Blue, green and red of the golden images of `tested_bundle`."""
+INT8_BIAS = ABSOLUTE_BIAS + 0.01
+"""By which the "int8" network of `tested_bundle` is off: 0.1 m more."""
+
+
+def npz_bytes(arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def golden_parts(neighbours=2, int8_bias=INT8_BIAS):
+    """As `refinable_parts`, with golden images and a network that plays the int8 one."""
+    text, contents = refinable_parts(neighbours)
+    images = np.stack([flat_image(*colour, 64, 48) for colour in GOLDEN_COLOURS])
+    colour = images[:, 0, 0, ::-1].astype(np.float32) / 255.0
+    identity = np.tile(np.array([1.0, 0.0, 0.0, 0.0], np.float32), (len(images), 1))
+    index = np.tile(np.arange(neighbours), (len(images), 1))
+    relative = colour[:, None] - MAP_COLOURS[index].astype(np.float16)
+    golden = {
+        "image_NHW3": images,
+        "translation_normalised": colour + [ABSOLUTE_BIAS, 0.0, 0.0],
+        "rotation_quaternion_wxyz": identity,
+        "metric_feature": colour / np.linalg.norm(colour, axis=1, keepdims=True),
+        "local_map": colour[:, :, None, None],
+        "map_index_NK": index,
+        "relative_translation_normalised": relative,
+        "relative_rotation_quaternion_wxyz": np.tile(identity[:, None], (1, neighbours, 1)),
+    }
+    names = ("position_m", "metric_feature", "local_map", "relative_position_m")
+    tight = dict.fromkeys((*names, "rotation_deg", "relative_rotation_deg"), 5e-3)
+    figures = {"validation": text["validation"], "covariance": text["covariance"]}
+    wider = {"covariance": {"matrix": (4.0 * np.asarray(text["covariance"]["matrix"])).tolist()}}
+    text["tolerance"] = tight
+    text["variants"] = {
+        "int8": {
+            "accepted_with": "test",
+            "tolerance": {**tight, "position_m": 0.15},
+            "absolute": {**figures, **wider},
+            "refined": {**figures, **wider},
+        }
+    }
+    contents["absolute.int8.onnx"] = colour_absolute(bias=int8_bias)
+    contents["map_features.int8.npz"] = contents["map_features.npz"]
+    contents["golden_images.npz"] = npz_bytes(golden)
+    return text, contents
+
+
+@pytest.fixture
+def tested_bundle(tmp_path):
+    """A valid bundle with golden images, in float32 and int8."""
+    return write_bundle(tmp_path / "tested", *golden_parts()).path
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def test_bad_images_do_not_harm_the_next(small_bundle):
 
 
 def test_unknown_engine_is_named(small_bundle):
-    with pytest.raises(EngineError, match="'warp' is unknown: choose auto or one of onnxruntime"):
+    with pytest.raises(EngineError, match="'warp' is unknown: choose auto or one of tensorrt, .*"):
         Relocalizer.from_bundle(small_bundle, "warp")
 
 
@@ -144,3 +144,37 @@ def test_the_shipped_bundle_knows_the_town():
     validation = relocalizer.manifest.validation
     assert validation.export_difference_m < 1e-3
     assert validation.export_difference_deg < 1e-3
+
+
+def test_many_images_answer_as_one_by_one(tested_bundle):
+    """In one call, an image and an error among them that cannot be used."""
+    colours = [(76, 102, 204), (50, 100, 50), (153, 102, 51), (128, 128, 128), (70, 100, 200)]
+    images = [flat_image(*colour) for colour in colours]
+    given = [*images[:2], np.zeros((0, 0, 3), np.uint8), ImageError("torn"), *images[2:]]
+    one = Relocalizer.from_bundle(tested_bundle, "onnxruntime")
+    together = Relocalizer.from_bundle(tested_bundle, "onnxruntime", batch=1).estimate_many(given)
+    assert [type(a) for a in together[2:4]] == [ImageError, ImageError]
+    answers = [a for a in together if not isinstance(a, Exception)]
+    assert len(answers) == len(images)
+    for image, answer in zip(images, answers, strict=True):
+        expected = one.estimate(image)
+        np.testing.assert_allclose(answer.T_map_camera, expected.T_map_camera, atol=1e-6)
+        assert answer.branch == expected.branch
+
+
+def test_batches_of_any_size_answer_alike():
+    """The town's network takes batches; the last one is filled up."""
+    drive = read_drive(TOWN_DRIVE)
+    images = [image.decode() for image, _ in zip(drive.read_images(), range(11), strict=False)]
+    poses = []
+    for batch in (1, 8):
+        relocalizer = Relocalizer.from_bundle(
+            TOWN_BUNDLE, "onnxruntime", precision="float32", batch=batch, branch="absolute"
+        )
+        relocalizer.use_camera(drive.camera)
+        poses.append(np.stack([a.T_map_camera for a in relocalizer.estimate_many(images)]))
+        relocalizer.close()
+    metres, radians = pose_errors(*poses)
+    assert len(poses[0]) == 11
+    assert metres.max() < 1e-3
+    assert np.degrees(radians).max() < 1e-3

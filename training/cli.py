@@ -93,26 +93,53 @@ def export(
     map_spacing: Annotated[
         float | None, typer.Option(help="Keep fewer of the map's images: spacing, of the reach.")
     ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Reduced precision to try beside float32, may be repeated: bfloat16, float16 "
+            "(TensorRT), int8, int8_symmetric (TensorRT). Default: int8. float32: no other."
+        ),
+    ] = None,
+    tensorrt: Annotated[
+        bool, typer.Option(help="Also compile an engine for this machine's GPU, by torch-tensorrt.")
+    ] = False,
 ) -> None:
     """Turn a training run into a bundle; refused unless ONNX Runtime and torch agree."""
-    from rgsiam_training.export import export_bundle
+    from rgsiam_ros.precision import PRECISIONS
+    from rgsiam_training.export import DEFAULT_PRECISIONS, export_bundle
 
-    bundle = export_bundle(run, out, map_spacing)
-    v = bundle.manifest.validation
-    console.print(f"exported: {out}; validation, {v.frames} held-out frames:")
-    branches = {"absolute": v}
-    if bundle.manifest.refinement is not None:
-        branches["refined"] = bundle.manifest.refinement.validation
-        features = bundle.map_features
+    unknown = [name for name in precision or () if name not in PRECISIONS]
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(PRECISIONS)}")
+    wanted = [p for p in PRECISIONS[1:] if p in (precision or DEFAULT_PRECISIONS)]
+    bundle = export_bundle(
+        run, out, map_spacing, wanted, report=partial(console.print, soft_wrap=True)
+    )
+    manifest = bundle.manifest
+    console.print(f"exported: {out}; validation, {manifest.validation.frames} held-out frames:")
+    if manifest.refinement is not None:
+        features = bundle.map_features()
         console.print(
             f"map: {len(features.T_map_camera_N44)} images of {features.bytes_per_image} bytes"
         )
-    for name, v in branches.items():
-        console.print(
-            f"{name}: median {v.median_m:.2f} m {v.median_deg:.2f} deg, p95 {v.p95_m:.2f} m "
-            f"{v.p95_deg:.2f} deg; ONNX Runtime against torch: at most "
-            f"{v.export_difference_m * 1e3:.4f} mm, {v.export_difference_deg * 1e3:.4f} millidegrees"
-        )
+    for chosen in manifest.precisions:
+        figures = {"absolute": manifest.absolute_figures(chosen)}
+        refined = manifest.refined_figures(chosen)
+        if refined is not None:
+            figures["refined"] = refined
+        for branch, figure in figures.items():
+            v = figure.validation
+            console.print(
+                f"{chosen}, {branch}: median {v.median_m:.2f} m {v.median_deg:.2f} deg, p95 "
+                f"{v.p95_m:.2f} m {v.p95_deg:.2f} deg; against torch at most "
+                f"{v.export_difference_m * 1e3:.3g} mm, {v.export_difference_deg * 1e3:.3g} "
+                "millidegrees",
+                soft_wrap=True,
+            )
+    if tensorrt:
+        from rgsiam_training.tensorrt_export import compile_for_this_gpu
+
+        compile_for_this_gpu(run, bundle, console.print)
 
 
 def evaluate(
@@ -121,6 +148,9 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Results folder, new.")],
     split: Annotated[str, typer.Option(help="train or test, for 7-Scenes.")] = "test",
     branch: BranchName = "auto",
+    engine: Annotated[str, typer.Option(help="Inference engine.")] = "auto",
+    precision: Annotated[str, typer.Option(help="One of the bundle's, or auto.")] = "auto",
+    batch: Annotated[int, typer.Option(min=1, max=64, help="Images of one inference.")] = 1,
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
     truth_topic: TruthTopic = None,
@@ -131,7 +161,16 @@ def evaluate(
 
     topics = BagTopics(image_topic, camera_info_topic, truth_topic or BagTopics.truth)
     evaluate_dataset(
-        dataset, bundle, out, split=split, topics=topics, branch=branch, console=console
+        dataset,
+        bundle,
+        out,
+        split=split,
+        topics=topics,
+        branch=branch,
+        engine=engine,
+        precision=precision,
+        batch=batch,
+        console=console,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ from rich.console import Console
 
 from rgsiam_ros.bags import BagTopics
 from rgsiam_ros.errors import RgsiamError
-from rgsiam_ros.relocalizer import Relocalizer
+from rgsiam_ros.relocalizer import PoseEstimate, Relocalizer
+from rgsiam_ros.replay.offline import decoded
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 from rgsiam_ros.replay.results import claim_folder, print_table, write_results
 from rgsiam_training.datasets import open_dataset
+from rgsiam_training.datasets.base import Frame
 
 
 def evaluate_dataset(
@@ -24,32 +27,26 @@ def evaluate_dataset(
     console: Console,
     topics: BagTopics | None = None,
     branch: str = "auto",
+    engine: str = "auto",
+    precision: str = "auto",
+    batch: int = 1,
 ) -> dict[str, Any]:
     """Relocalize every frame of a dataset's split; write a results folder; return the metrics.
 
-    The reported pose is the camera's, as the datasets label it.
+    The reported pose is the camera's, as the datasets label it. batch: images of one inference.
     """
-    relocalizer = Relocalizer.from_bundle(bundle, branch=branch)
+    relocalizer = Relocalizer.from_bundle(
+        bundle, engine, precision=precision, branch=branch, batch=batch, fallback="none"
+    )
     dataset = open_dataset(path, split, topics)
     claim_folder(out)
     relocalizer.use_camera(dataset.camera)
     frames = []
-    for frame, image in zip(dataset.frames, dataset.read_images(), strict=True):
-        try:
-            estimate = relocalizer.estimate(image.decode())
-        except RgsiamError as error:
-            record = FrameRecord(frame.stamp_ns, T_true=frame.T_map_camera, problem=str(error))
-        else:
-            record = FrameRecord(
-                frame.stamp_ns,
-                estimate.T_map_camera,
-                estimate.covariance_66,
-                frame.T_map_camera,
-                estimate.timings_ms,
-                branch=estimate.branch,
-                disagreement=estimate.disagreement,
-            )
-        frames.append(record)
+    pairs = zip(dataset.frames, dataset.read_images(), strict=True)
+    while group := list(islice(pairs, batch)):
+        answers = relocalizer.estimate_many([decoded(image) for _, image in group])
+        for (frame, _), answer in zip(group, answers, strict=True):
+            frames.append(_record(frame, answer))
     config = {
         "title": f"{path.name} ({split}), bundle {relocalizer.manifest.name}",
         "dataset": str(path),
@@ -64,3 +61,17 @@ def evaluate_dataset(
     print_table(metrics, console, config["title"])
     console.print(f"results: {out}")
     return metrics
+
+
+def _record(frame: Frame, answer: PoseEstimate | RgsiamError) -> FrameRecord:
+    if isinstance(answer, RgsiamError):
+        return FrameRecord(frame.stamp_ns, T_true=frame.T_map_camera, problem=str(answer))
+    return FrameRecord(
+        frame.stamp_ns,
+        answer.T_map_camera,
+        answer.covariance_66,
+        frame.T_map_camera,
+        answer.timings_ms,
+        branch=answer.branch,
+        disagreement=answer.disagreement,
+    )

@@ -12,12 +12,12 @@ from scipy.stats import mannwhitneyu
 
 from rgsiam_ros import networks
 from rgsiam_ros.bundle import Bundle
-from rgsiam_ros.bundle.manifest import ABSOLUTE_NAME
-from rgsiam_ros.engines import create_engine
+from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.errors import BundleError, DatasetError
 from rgsiam_ros.geometry import Array, pose_errors
 from rgsiam_ros.preprocessing import ImageBGR, preprocess
 from rgsiam_ros.relocalizer import Relocalizer
+from rgsiam_ros.self_test import infer_all
 from rgsiam_training.datasets import Dataset
 from rgsiam_training.datasets.base import poses_of
 
@@ -43,7 +43,7 @@ def compare_places(
         raise BundleError(f"{bundle_path} has no map features to compare with")
     T_live = poses_of(dataset.frames)
     place_of_live = _place_of(T_live, places_m, radius_m)
-    place_of_map = _place_of(bundle.map_features.T_map_camera_N44, places_m, radius_m)
+    place_of_map = _place_of(bundle.map_features().T_map_camera_N44, places_m, radius_m)
     chosen = np.flatnonzero(place_of_live >= 0)
     if not len(chosen) or not (place_of_map >= 0).any():
         raise DatasetError(f"{dataset.path}: no image within {radius_m:g} m of the places")
@@ -84,13 +84,11 @@ def _place_of(
 
 
 def _metric_features(images: Sequence[ImageBGR], dataset: Dataset, bundle: Bundle) -> Array:
-    engine = create_engine("auto", bundle.content(ABSOLUTE_NAME))
-    features = []
-    for image in images:
-        input_13HW = preprocess(image, bundle.manifest.preprocessing, dataset.camera)
-        features.append(engine.infer({networks.IMAGE: input_13HW})[networks.METRIC_FEATURE][0])
+    inputs = [preprocess(i, bundle.manifest.preprocessing, dataset.camera)[0] for i in images]
+    engine = create_engine("onnxruntime", EngineRequest(bundle.absolute_onnx()))
+    outputs = infer_all(engine, np.stack(inputs))
     engine.close()
-    return np.stack(features)
+    return outputs[networks.METRIC_FEATURE]
 
 
 def _feature_distances(
@@ -101,7 +99,7 @@ def _feature_distances(
     bundle: Bundle,
 ) -> tuple[Array, Array]:
     """Distances of features of near pairs, and of pairs at different places."""
-    refinement, features = bundle.manifest.refinement, bundle.map_features
+    refinement, features = bundle.manifest.refinement, bundle.map_features()
     assert refinement is not None
     apart = np.linalg.norm(live_ND[:, None] - features.metric_feature_ND, axis=2)
     metres, radians = pose_errors(
@@ -115,7 +113,7 @@ def _feature_distances(
 def _errors_m(
     images: Sequence[ImageBGR], T_true_N44: Array, dataset: Dataset, bundle: Path, branch: str
 ) -> Array:
-    relocalizer = Relocalizer.from_bundle(bundle, branch=branch)
+    relocalizer = Relocalizer.from_bundle(bundle, "onnxruntime", precision="float32", branch=branch)
     relocalizer.use_camera(dataset.camera)
     estimated = np.stack([relocalizer.estimate(image).T_map_camera for image in images])
     relocalizer.close()

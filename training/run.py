@@ -63,7 +63,7 @@ class Run:
 
     @property
     def mapping(self) -> StoredImages:
-        """The training images that stay in the map."""
+        """The training images that stay in the map, and on which int8 is calibrated."""
         return self._images(MAPPING_NAME)
 
     def absolute_branch(self) -> AbsoluteBranch:

@@ -120,15 +120,14 @@ def save_data(config: TrainingConfig, data: PreparedData, run: Path) -> None:
         image_NHW3=data.validation.image_NHW3,
         T_map_camera_N44=data.validation.T_map_camera_N44,
     )
-    if config.has_relative_unit:
-        poses = data.training.T_map_camera_N44
-        spacing_m = config.map_images.spacing * config.pairs.reach_m
-        kept = thin(poses, spacing_m, config.map_images.spacing_deg)
-        np.savez(
-            run / MAPPING_NAME,
-            image_NHW3=data.training.image_NHW3[kept],
-            T_map_camera_N44=poses[kept],
-        )
+    poses = data.training.T_map_camera_N44
+    spacing_m = config.map_images.spacing * config.pairs.reach_m
+    kept = thin(poses, spacing_m, config.map_images.spacing_deg)
+    np.savez(
+        run / MAPPING_NAME,
+        image_NHW3=data.training.image_NHW3[kept],
+        T_map_camera_N44=poses[kept],
+    )
 
 
 def _check_same(config: TrainingConfig, started_with: TrainingConfig, run: Path) -> None:

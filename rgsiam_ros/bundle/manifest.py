@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from rgsiam_ros.camera import Camera
 from rgsiam_ros.covariance import check_covariance
+from rgsiam_ros.precision import Precision, absolute_name, map_features_name
 from rgsiam_ros.preprocessing import Preprocessing
 
 SCHEMA_VERSION = 1
@@ -16,14 +17,15 @@ MANIFEST_NAME = "manifest.yaml"
 ABSOLUTE_NAME = "absolute.onnx"
 RELATIVE_NAME = "relative.onnx"
 MAP_FEATURES_NAME = "map_features.npz"
+GOLDEN_NAME = "golden_images.npz"
 
 MEBIBYTE = 1024 * 1024
 
 PLACES: dict[str, tuple[str, int]] = {
-    "absolute": (r"absolute\.onnx", 512 * MEBIBYTE),
+    "absolute": (r"absolute(\.[a-z0-9_]+)?\.onnx", 512 * MEBIBYTE),
     "relative": (r"relative\.onnx", 512 * MEBIBYTE),
-    "map_features": (r"map_features(\.[a-z0-9]+)?\.npz", 2048 * MEBIBYTE),
-    "calibration": (r"calibration\.[a-z0-9]+\.npz", 16 * MEBIBYTE),
+    "map_features": (r"map_features(\.[a-z0-9_]+)?\.npz", 2048 * MEBIBYTE),
+    "calibration": (r"calibration\.[a-z0-9_]+\.npz", 16 * MEBIBYTE),
     "golden_images": (r"golden_images\.npz", 64 * MEBIBYTE),
     "mask": (r"mask\.png", 64 * MEBIBYTE),
 }
@@ -85,7 +87,7 @@ class Validation(_Part):
     mean_deg: NotNegative
     p95_deg: NotNegative
     export_difference_m: NotNegative
-    """Largest difference between ONNX Runtime and torch, float32, over the validation frames."""
+    """Largest difference of the exported network to torch in float32, over the validation frames."""
     export_difference_deg: NotNegative
 
 
@@ -122,6 +124,44 @@ class Refinement(_Part):
     """Of the refined branch."""
 
 
+class Differences(_Part):
+    """How far a network's answers are from those of torch in float32, on the golden images.
+
+    As a tolerance: how far they may be. None where the network has no such answer.
+    """
+
+    position_m: NotNegative
+    rotation_deg: NotNegative
+    sigma: NotNegative | None = None
+    """Of the network's own uncertainty: largest relative difference of a standard deviation."""
+    metric_feature: NotNegative | None = None
+    """Length of the difference of the unit vectors."""
+    local_map: NotNegative | None = None
+    """Length of the difference, relative to the length of the local map."""
+    relative_position_m: NotNegative | None = None
+    """Of the relative unit, given the engine's own local map: median over the map images."""
+    relative_rotation_deg: NotNegative | None = None
+
+
+class Figures(_Part):
+    """How well a branch did on the held-out stretches, and its residual covariance."""
+
+    validation: Validation
+    covariance: ResidualCovariance
+
+
+class Variant(_Part):
+    """The absolute branch in a reduced precision, as it was accepted at export."""
+
+    accepted_with: str
+    """The engine that ran it then."""
+    tolerance: Differences
+    kept_float32: tuple[str, ...] = ()
+    """Convolutions that were not quantised, because accuracy asked for it."""
+    absolute: Figures
+    refined: Figures | None = None
+
+
 class FileEntry(_Part):
     """One file beside the manifest."""
 
@@ -153,7 +193,35 @@ class Manifest(_Part):
     validation: Validation
     covariance: ResidualCovariance
     refinement: Refinement | None = None
+    tolerance: Differences | None = None
+    """For float32. Every tolerance comes with the golden images; without them no engine is tested."""
+    variants: dict[Precision, Variant] = Field(default_factory=dict)
+    """What was accepted at export beside float32."""
     files: dict[str, FileEntry]
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """All that the bundle offers."""
+        return ("float32", *self.variants)
+
+    def tolerance_of(self, precision: Precision) -> Differences | None:
+        """How far this precision may be from torch in float32; None in bundles of before."""
+        return self.tolerance if precision == "float32" else self.variants[precision].tolerance
+
+    def absolute_figures(self, precision: Precision) -> Figures:
+        """Of the absolute branch in this precision."""
+        if precision == "float32":
+            return Figures(validation=self.validation, covariance=self.covariance)
+        return self.variants[precision].absolute
+
+    def refined_figures(self, precision: Precision) -> Figures | None:
+        """Of the refined branch in this precision, where there is one."""
+        if self.refinement is None:
+            return None
+        if precision == "float32":
+            part = self.refinement
+            return Figures(validation=part.validation, covariance=part.covariance)
+        return self.variants[precision].refined
 
     @model_validator(mode="after")
     def _files_are_in_their_places(self) -> Manifest:
@@ -175,4 +243,24 @@ class Manifest(_Part):
                 raise ValueError(f"refinement needs {name}, which files does not list")
         if self.preprocessing.mask is not None and self.preprocessing.mask not in self.files:
             raise ValueError(f"preprocessing names a mask {self.preprocessing.mask!r} not in files")
+        return self
+
+    @model_validator(mode="after")
+    def _variants_are_whole(self) -> Manifest:
+        if (self.tolerance is None) != (GOLDEN_NAME not in self.files):
+            raise ValueError(f"tolerance and {GOLDEN_NAME} come together, or not at all")
+        for precision, variant in self.variants.items():
+            if precision == "float32":
+                raise ValueError(
+                    "float32 is not a variant: it is what the others are compared with"
+                )
+            if self.tolerance is None or (variant.refined is None) != (self.refinement is None):
+                raise ValueError(
+                    f"variant {precision} needs a tolerance, and both branches' figures"
+                )
+            needed = [absolute_name(precision)]
+            needed += [map_features_name(precision)] if self.refinement is not None else []
+            for name in needed:
+                if name not in self.files:
+                    raise ValueError(f"variant {precision} needs {name}, which files does not list")
         return self

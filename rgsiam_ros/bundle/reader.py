@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from rgsiam_ros import networks
+from rgsiam_ros.bundle.golden import GoldenImages
 from rgsiam_ros.bundle.manifest import (
-    ABSOLUTE_NAME,
+    GOLDEN_NAME,
     MANIFEST_NAME,
-    MAP_FEATURES_NAME,
     MEBIBYTE,
     PLACES,
     RELATIVE_NAME,
@@ -28,8 +28,10 @@ from rgsiam_ros.bundle.manifest import (
 from rgsiam_ros.bundle.onnx_check import check_onnx
 from rgsiam_ros.errors import BundleError
 from rgsiam_ros.map_features import MapFeatures
+from rgsiam_ros.precision import Precision, absolute_name, map_features_name
 
 LARGEST_MANIFEST = MEBIBYTE
+Shapes = dict[str, tuple[int, ...]]
 REFETCH = "copy or download the bundle again, or export it anew with `rgsiam export`"
 
 
@@ -44,6 +46,8 @@ class Bundle:
         self.path = path
         self.manifest = manifest
         self._contents = contents
+        self._unpacked: dict[str, dict[str, NDArray]] = {}
+        self._map_features: dict[str, MapFeatures] = {}
 
     @classmethod
     def load(cls, path: str | Path) -> Bundle:
@@ -56,10 +60,10 @@ class Bundle:
         contents = {name: _read_verified(directory / name, manifest) for name in manifest.files}
         bundle = cls(directory, manifest, contents)
         for name, content in contents.items():
-            if name.endswith(".npz"):
-                read_npz(content, directory / name, PLACES[manifest.files[name].role][1])
-            elif name.endswith(".png"):
+            if name.endswith(".png"):
                 read_mask(content, directory / name)
+            elif name.endswith(".npz"):
+                bundle._arrays(name)
         bundle._check_networks()
         return bundle
 
@@ -67,52 +71,89 @@ class Bundle:
         """The verified bytes of one file."""
         return self._contents[name]
 
+    def absolute_onnx(self, precision: Precision = "float32") -> bytes:
+        """The absolute branch in this precision. Raises BundleError where it was not exported."""
+        self._check_offered(precision)
+        return self.content(absolute_name(precision))
+
+    def map_features(self, precision: Precision = "float32") -> MapFeatures:
+        """Features of the mapping images, as this precision sees them.
+
+        Raises BundleError where there are none, or unusable ones.
+        """
+        self._check_offered(precision)
+        name = map_features_name(precision)
+        if name not in self._contents:
+            raise BundleError(f"{self.path / name} is missing: {REFETCH}")
+        if name not in self._map_features:
+            try:
+                self._map_features[name] = MapFeatures.from_arrays(self._arrays(name))
+            except ValueError as error:
+                raise BundleError(
+                    f"{self.path / name} cannot be used: {error}. {REFETCH}"
+                ) from error
+        return self._map_features[name]
+
     @cached_property
-    def map_features(self) -> MapFeatures:
-        """Features of the mapping images. Raises BundleError where there are none, or unusable ones."""
-        path = self.path / MAP_FEATURES_NAME
-        if MAP_FEATURES_NAME not in self._contents:
-            raise BundleError(f"{path} is missing: {REFETCH}")
-        content = self.content(MAP_FEATURES_NAME)
+    def golden(self) -> GoldenImages | None:
+        """Images with known answers; None in bundles of before. Raises BundleError."""
+        if GOLDEN_NAME not in self._contents:
+            return None
         try:
-            arrays = read_npz(content, path, PLACES["map_features"][1])
-            return MapFeatures.from_arrays(arrays)
+            return GoldenImages.from_arrays(self._arrays(GOLDEN_NAME), self.manifest.preprocessing)
         except ValueError as error:
+            path = self.path / GOLDEN_NAME
             raise BundleError(f"{path} cannot be used: {error}. {REFETCH}") from error
 
+    def _arrays(self, name: str) -> dict[str, NDArray]:
+        if name not in self._unpacked:
+            largest = PLACES[self.manifest.files[name].role][1]
+            self._unpacked[name] = read_npz(self.content(name), self.path / name, largest)
+        return self._unpacked[name]
+
+    def _check_offered(self, precision: Precision) -> None:
+        if precision not in self.manifest.precisions:
+            raise BundleError(
+                f"{self.path} has no {precision} network, only "
+                f"{', '.join(self.manifest.precisions)}: export with --precision {precision}"
+            )
+
     def _check_networks(self) -> None:
-        """Each network alone, and that they fit each other and the map's features."""
+        """Each network alone, and that they fit each other, the map's features and the goldens."""
         size = self.manifest.preprocessing
-        absolute_in = {networks.IMAGE: (1, 3, size.input_height, size.input_width)}
-        absolute_out = {networks.TRANSLATION: (1, 3), networks.ROTATION: (1, 4)}
-        relative_in = relative_out = None
+        relative: tuple[Shapes, Shapes] | None = None
+        for precision in self.manifest.precisions:
+            name = absolute_name(precision)
+            inputs = {networks.IMAGE: (1, 3, size.input_height, size.input_width)}
+            outputs: Shapes = {networks.TRANSLATION: (1, 3), networks.ROTATION: (1, 4)}
+            if self.manifest.refinement is not None:
+                feature, local = self._check_map(precision)
+                outputs[networks.METRIC_FEATURE] = (1, feature)
+                outputs[networks.LOCAL_MAP] = (1, *local)
+                relative = _relative_shapes(self.manifest.refinement.neighbours, local)
+            optional = {networks.PRECISION_FACTOR: (1, 21)}
+            check_onnx(self.content(name), self.path / name, inputs, outputs, optional)
+        if RELATIVE_NAME in self._contents:
+            inputs_outputs = relative if relative is not None else (None, None)
+            check_onnx(self.content(RELATIVE_NAME), self.path / RELATIVE_NAME, *inputs_outputs)
+        golden = self.golden
+        if golden is not None and self.manifest.refinement is not None:
+            images = self.manifest.refinement.map_images
+            if golden.map_index_NK is None or golden.map_index_NK.max() >= images:
+                raise BundleError(f"{self.path / GOLDEN_NAME} is not of this map: {REFETCH}")
+
+    def _check_map(self, precision: Precision) -> tuple[int, tuple[int, ...]]:
+        """Size of a metric feature and shape of a local map, the same in every precision."""
         refinement = self.manifest.refinement
-        if refinement is not None:
-            features, K = self.map_features, refinement.neighbours
-            kept = len(features.T_map_camera_N44)
-            if kept != refinement.map_images or kept < K:
-                raise BundleError(
-                    f"{self.path / MAP_FEATURES_NAME} holds {kept} images; the manifest says "
-                    f"{refinement.map_images} and asks for {K} neighbours: {REFETCH}"
-                )
-            local = features.local_NCHW.shape[1:]
-            absolute_out |= {
-                networks.METRIC_FEATURE: (1, features.metric_feature_ND.shape[1]),
-                networks.LOCAL_MAP: (1, *local),
-            }
-            relative_in = {networks.MAP_LOCAL: (K, *local), networks.LOCAL_MAP: (1, *local)}
-            relative_out = {
-                networks.TRANSLATION: (K, 3),
-                networks.ROTATION: (K, 4),
-                networks.INFORMATION: (K, 6, 6),
-            }
-        for name, inputs, outputs in (
-            (ABSOLUTE_NAME, absolute_in, absolute_out),
-            (RELATIVE_NAME, relative_in, relative_out),
-        ):
-            if name in self._contents:
-                optional = {networks.PRECISION_FACTOR: (1, 21)} if name == ABSOLUTE_NAME else None
-                check_onnx(self.content(name), self.path / name, inputs, outputs, optional)
+        assert refinement is not None
+        features = self.map_features(precision)
+        kept = len(features.T_map_camera_N44)
+        if kept != refinement.map_images or kept < refinement.neighbours:
+            raise BundleError(
+                f"{self.path / map_features_name(precision)} holds {kept} images; the manifest says "
+                f"{refinement.map_images} and asks for {refinement.neighbours} neighbours: {REFETCH}"
+            )
+        return features.metric_feature_ND.shape[1], features.local_NCHW.shape[1:]
 
     @property
     def mask_HW(self) -> NDArray[np.uint8] | None:
@@ -175,6 +216,18 @@ def read_mask(content: bytes, path: Path) -> NDArray[np.uint8]:
     if mask is None:
         raise BundleError(f"{path} is not a readable PNG: {REFETCH}")
     return mask  # type: ignore[return-value]
+
+
+def _relative_shapes(neighbours: int, local: tuple[int, ...]) -> tuple[Shapes, Shapes]:
+    """What ``relative.onnx`` takes and gives."""
+    K = neighbours
+    inputs = {networks.MAP_LOCAL: (K, *local), networks.LOCAL_MAP: (1, *local)}
+    outputs = {
+        networks.TRANSLATION: (K, 3),
+        networks.ROTATION: (K, 4),
+        networks.INFORMATION: (K, 6, 6),
+    }
+    return inputs, outputs
 
 
 def _check_listing(directory: Path, manifest: Manifest) -> None:

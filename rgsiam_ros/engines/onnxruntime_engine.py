@@ -1,45 +1,149 @@
-"""ONNX Runtime on the CPU, float32."""
+"""ONNX Runtime: on the CPU, or on a GPU where the installed build has the providers for it."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
-from rgsiam_ros.engines.base import EngineInfo, Tensors
+from rgsiam_ros.engines import cuda
+from rgsiam_ros.engines.base import (
+    Buffers,
+    EngineInfo,
+    EngineRequest,
+    Tensors,
+    fill,
+    fixed_shape,
+    refuse_precision,
+)
+from rgsiam_ros.engines.cache import BuiltByProvider, network_digest
 from rgsiam_ros.errors import EngineError
 
 ERRORS_ONLY = 3
+BATCH_DIMENSION = "batch"
+PROVIDERS = {
+    "onnxruntime": "CPUExecutionProvider",
+    "onnxruntime_cuda": "CUDAExecutionProvider",
+    "onnxruntime_tensorrt": "TensorrtExecutionProvider",
+}
+COMPUTES = {
+    "onnxruntime": ("float32", "float16", "int8", "int8_symmetric"),
+    "onnxruntime_cuda": ("float32", "float16"),
+    "onnxruntime_tensorrt": ("float32", "float16", "int8_symmetric"),
+}
+QUANTISES_WHAT_WAS_KEPT = "WeightBiasQuantization"
+"""An optimisation of ONNX Runtime (seen in 1.32) that quantises a float32 convolution between quantised
+tensors after all, with one scale for all its channels."""
+CUDA_OPTIONS = {"use_tf32": "0"}
 
 
 class OnnxRuntimeEngine:
     """See `rgsiam_ros.engines.base.Engine`."""
 
-    def __init__(self, onnx_bytes: bytes, *, threads: int = 0) -> None:
+    def __init__(self, request: EngineRequest, name: str = "onnxruntime", *, build: bool = False):
+        """name: one of `PROVIDERS`; build: let the TensorRT provider build what is not cached.
+
+        Raises EngineError.
+        """
+        refuse_precision(name, request.precision, COMPUTES[name])
+        provider = refuse_missing_provider(name)
+        self._name, self._precision = name, request.precision
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = request.threads
         options.log_severity_level = ERRORS_ONLY
+        options.add_free_dimension_override_by_name(BATCH_DIMENSION, request.batch)
+        providers, built = _with_options(provider, request, build=build)
         try:
-            session = ort.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(
+                request.onnx_bytes,
+                options,
+                providers=providers,
+                disabled_optimizers=[QUANTISES_WHAT_WAS_KEPT],
+            )
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             raise EngineError(f"ONNX Runtime cannot load this network: {error}") from error
+        if session.get_providers()[0] != provider:
+            raise EngineError(
+                f"ONNX Runtime could not start {provider} and would have used "
+                f"{session.get_providers()[0]} instead: check the driver and the CUDA libraries"
+            )
+        if built is not None:
+            built.keep(complete=True)
         self._session: ort.InferenceSession | None = session
-        self._outputs = tuple(output.name for output in session.get_outputs())
+        self._inputs = _buffers(session.get_inputs(), request.batch)
+        self._outputs = _buffers(session.get_outputs(), request.batch)
+        self._binding = session.io_binding()
+        for bind, buffers in (
+            (self._binding.bind_input, self._inputs),
+            (self._binding.bind_output, self._outputs),
+        ):
+            for label, array in buffers.items():
+                bind(label, "cpu", 0, np.float32, array.shape, array.ctypes.data)
 
-    def infer(self, inputs: Tensors) -> dict[str, NDArray[np.float32]]:
-        """Named outputs for named inputs. Raises EngineError."""
+    def infer(self, inputs: Tensors) -> Buffers:
+        """Named outputs for named inputs, in buffers that the next call overwrites."""
         if self._session is None:
             raise EngineError("the engine was closed")
+        fill(self._inputs, inputs)
         try:
-            values = self._session.run(list(self._outputs), dict(inputs))
+            self._session.run_with_iobinding(self._binding)
         except Exception as error:  # as above
             raise EngineError(f"ONNX Runtime failed on an image: {error}") from error
-        return dict(zip(self._outputs, values, strict=True))
+        return dict(self._outputs)
 
     def describe(self) -> EngineInfo:
         """Engine, version, device and precision in use."""
-        return EngineInfo("onnxruntime", ort.__version__, "cpu", "float32")
+        device = "cpu" if self._name == "onnxruntime" else "cuda"
+        return EngineInfo(self._name, ort.__version__, device, self._precision)
 
     def close(self) -> None:
         """Release the session."""
         self._session = None
+        self._binding = None
+
+
+def refuse_missing_provider(name: str) -> str:
+    """The provider behind an engine's name; EngineError where this build does not have it."""
+    provider = PROVIDERS[name]
+    if provider not in ort.get_available_providers():
+        raise EngineError(
+            f"this build of ONNX Runtime has no {provider}: install onnxruntime-gpu, on a Jetson "
+            "from NVIDIA's index for your JetPack"
+        )
+    return provider
+
+
+def provider_folder(request: EngineRequest) -> BuiltByProvider:
+    """Where the TensorRT provider keeps the engine of this request. Raises EngineError: no GPU."""
+    digest = network_digest(request.onnx_bytes)[:16]
+    gpu = "-".join(cuda.gpu()).replace(" ", "_")
+    name = f"ort{ort.__version__}-{gpu}-{digest}-{request.precision}-{request.batch}"
+    return BuiltByProvider(request.cache, name)
+
+
+def _buffers(values: list[Any], batch: int) -> Buffers:
+    return {v.name: np.zeros(fixed_shape(v.shape, batch), np.float32) for v in values}
+
+
+def _with_options(
+    provider: str, request: EngineRequest, *, build: bool
+) -> tuple[list[Any], BuiltByProvider | None]:
+    """The provider with its options; and where its engines are kept, for TensorRT."""
+    if provider == PROVIDERS["onnxruntime"]:
+        return [provider], None
+    if provider == PROVIDERS["onnxruntime_cuda"]:
+        return [(provider, CUDA_OPTIONS), PROVIDERS["onnxruntime"]], None
+    built = provider_folder(request)
+    if build:
+        built.keep(complete=False)
+    else:
+        built.refuse_missing()
+    options = {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(built.folder),
+        "trt_fp16_enable": str(int(request.precision == "float16")),
+        "trt_int8_enable": str(int(request.precision == "int8_symmetric")),
+    }
+    others = [(PROVIDERS["onnxruntime_cuda"], CUDA_OPTIONS), PROVIDERS["onnxruntime"]]
+    return [(provider, options), *others], built

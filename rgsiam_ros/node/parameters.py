@@ -10,8 +10,10 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from rgsiam_ros.engine_choice import FALLBACKS
 from rgsiam_ros.engines import ENGINES
 from rgsiam_ros.geometry import Array, pose_matrix, quaternion_wxyz_from_xyzw
+from rgsiam_ros.precision import PRECISIONS
 from rgsiam_ros.relocalizer import BRANCHES
 
 TF_MODES = ("none", "map_to_base", "map_to_odom")
@@ -38,7 +40,33 @@ class Spec:
 SPECS = (
     Spec("bundle", Kind.STRING, "", "Folder of the bundle to load"),
     Spec("image_transport", Kind.STRING, "raw", "How images come in", choices=TRANSPORTS),
-    Spec("engine", Kind.STRING, "auto", "Inference engine", choices=("auto", *ENGINES)),
+    Spec(
+        "engine",
+        Kind.STRING,
+        "auto",
+        "Inference engine; auto: the best that is installed and passes the self-test",
+        choices=("auto", *ENGINES),
+    ),
+    Spec(
+        "precision",
+        Kind.STRING,
+        "auto",
+        "Number format of the absolute branch; auto: the fastest that the bundle and engine have",
+        choices=("auto", *PRECISIONS),
+    ),
+    Spec(
+        "engine_fallback",
+        Kind.STRING,
+        "auto",
+        "Where the engine asked for does not serve: auto takes another with a WARN, none refuses",
+        choices=FALLBACKS,
+    ),
+    Spec(
+        "engine_cache",
+        Kind.STRING,
+        "",
+        "Folder of engines built by rgsiam engine build; empty: the user's own cache",
+    ),
     Spec(
         "branch",
         Kind.STRING,

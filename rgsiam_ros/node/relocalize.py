@@ -7,6 +7,7 @@ import sys
 import threading
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from rgsiam_ros.camera import Camera
 from rgsiam_ros.covariance import move_to_body_point
 from rgsiam_ros.errors import CameraError, RgsiamError, TransformUnavailableError
 from rgsiam_ros.geometry import Array, invert
+from rgsiam_ros.node.engine_log import log_serving
 from rgsiam_ros.node.log_throttle import THROTTLE_S, LogThrottle
 from rgsiam_ros.node.messages import (
     camera_from_message,
@@ -111,8 +113,11 @@ class RelocalizeNode(LifecycleNode):
             self._relocalizer = Relocalizer.from_bundle(
                 path,
                 self._value("engine"),
+                precision=self._value("precision"),
                 threads=self._value("threads"),
                 branch=self._value("branch"),
+                cache=Path(self._value("engine_cache")) if self._value("engine_cache") else None,
+                fallback=self._value("engine_fallback"),
             )
         except RgsiamError as error:
             log.error(f"cannot configure: {error}")
@@ -123,6 +128,7 @@ class RelocalizeNode(LifecycleNode):
         self._mount_parameter = mount_from_parameters(self)
         self._open_inputs()
         self._open_tf()
+        log_serving(log, self._relocalizer.serving)
         info = self._relocalizer.describe_engine()
         log.info(
             f"bundle {manifest.name} ({path}), engine {info.name} {info.version} {info.precision} "

@@ -5,53 +5,80 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
+from typing import Protocol
 
 from rgsiam_ros.bags import Drive
 from rgsiam_ros.covariance import move_to_body_point
 from rgsiam_ros.errors import RgsiamError
 from rgsiam_ros.geometry import Array, invert
-from rgsiam_ros.relocalizer import Relocalizer
+from rgsiam_ros.preprocessing import ImageBGR
+from rgsiam_ros.relocalizer import PoseEstimate, Relocalizer
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 
 
+class EncodedImage(Protocol):
+    """An image of a bag or a dataset."""
+
+    def decode(self) -> ImageBGR:
+        """The picture."""
+        ...
+
+
 def replay_offline(
-    drive: Drive, relocalizer: Relocalizer, progress: Callable[[int], None] = lambda _: None
+    drive: Drive,
+    relocalizer: Relocalizer,
+    progress: Callable[[int], None] = lambda _: None,
+    batch: int = 1,
 ) -> ReplayRecord:
     """Relocalize every image of a drive; reports base_link through the bag's mount.
 
     Without a mount in the bag the camera's pose is reported. A bad image leaves a frame without an
-    answer and the reason; it never ends the replay. progress: called with the number of frames done.
+    answer and the reason; it never ends the replay. progress: called with the number of frames done;
+    batch: images of one inference, as the relocalizer was started with.
     """
     if drive.camera is not None:
         relocalizer.use_camera(drive.camera)
-    frames = []
-    for image in drive.read_images():
-        started = time.perf_counter()
-        try:
-            image_HW3 = image.decode()
-            decoded_ms = (time.perf_counter() - started) * 1e3
-            estimate = relocalizer.estimate(image_HW3)
-        except RgsiamError as error:
-            frames.append(FrameRecord(image.stamp_ns, problem=str(error)))
-        else:
-            T, covariance = report_pose(
-                estimate.T_map_camera, estimate.covariance_66, drive.T_base_camera
-            )
-            timings = {"decode": decoded_ms, **estimate.timings_ms}
-            timings["total"] = (time.perf_counter() - started) * 1e3
-            frames.append(
-                FrameRecord(
-                    image.stamp_ns,
-                    T,
-                    covariance,
-                    timings_ms=timings,
-                    branch=estimate.branch,
-                    disagreement=estimate.disagreement,
-                )
-            )
-        progress(len(frames))
+    frames: list[FrameRecord] = []
+    images = iter(drive.read_images())
+    while group := list(islice(images, batch)):
+        pictures, decode_ms = [], []
+        for image in group:
+            began = time.perf_counter()
+            pictures.append(decoded(image))
+            decode_ms.append((time.perf_counter() - began) * 1e3)
+        answers = relocalizer.estimate_many(pictures)
+        for image, answer, ms in zip(group, answers, decode_ms, strict=True):
+            frames.append(_record(image.stamp_ns, answer, ms, drive))
+            progress(len(frames))
     reported = drive.camera_frame if drive.T_base_camera is None else drive.base_frame
     return with_truth(ReplayRecord(frames, reported, relocalizer.manifest.map_frame), drive)
+
+
+def decoded(image: EncodedImage) -> ImageBGR | RgsiamError:
+    """The picture, or what is wrong with it."""
+    try:
+        return image.decode()
+    except RgsiamError as error:
+        return error
+
+
+def _record(
+    stamp_ns: int, answer: PoseEstimate | RgsiamError, decode_ms: float, drive: Drive
+) -> FrameRecord:
+    if isinstance(answer, RgsiamError):
+        return FrameRecord(stamp_ns, problem=str(answer))
+    T, covariance = report_pose(answer.T_map_camera, answer.covariance_66, drive.T_base_camera)
+    timings = {"decode": decode_ms, **answer.timings_ms}
+    timings["total"] = sum(timings.values())
+    return FrameRecord(
+        stamp_ns,
+        T,
+        covariance,
+        timings_ms=timings,
+        branch=answer.branch,
+        disagreement=answer.disagreement,
+    )
 
 
 def report_pose(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ class ReplayOptions:
     """What the user chose; saved with the results."""
 
     engine: str = "auto"
+    precision: str = "auto"
     branch: str = "auto"
     threads: int = 0
+    batch: int = 1
+    """Images of one inference; offline only."""
     ros: bool = False
     rate: float = 1.0
     topics: BagTopics = field(default_factory=BagTopics)
@@ -40,12 +44,18 @@ def run_replay(
     Raises RgsiamError for anything wrong with bag, bundle or folder.
     """
     relocalizer = Relocalizer.from_bundle(
-        bundle, options.engine, threads=options.threads, branch=options.branch
+        bundle,
+        options.engine,
+        precision=options.precision,
+        threads=options.threads,
+        branch=options.branch,
+        batch=options.batch,
+        fallback="none",
     )
     drive = read_drive(bag, options.topics)
     claim_folder(out)
     config = _effective_config(bag, bundle, relocalizer, options)
-    offline = _offline_with_progress(drive, relocalizer, console)
+    offline = _offline_with_progress(drive, relocalizer, options.batch, console)
     if options.ros:
         from rgsiam_ros.replay.through_node import replay_through_node
 
@@ -101,11 +111,12 @@ def progress_bar(console: Console) -> Progress:
 
 
 def _offline_with_progress(
-    drive: Drive, relocalizer: Relocalizer, console: Console
+    drive: Drive, relocalizer: Relocalizer, batch: int, console: Console
 ) -> ReplayRecord:
     with progress_bar(console) as bar:
         task = bar.add_task("offline", total=drive.images)
-        return replay_offline(drive, relocalizer, lambda done: bar.update(task, completed=done))
+        show = partial(bar.update, task)
+        return replay_offline(drive, relocalizer, lambda done: show(completed=done), batch)
 
 
 def _effective_config(

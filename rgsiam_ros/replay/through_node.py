@@ -180,6 +180,8 @@ def _node_process(drive: Drive, bundle: Path, options: Any) -> Iterator[subproce
         "bundle": str(bundle.resolve()),
         "image_transport": "compressed" if _is_compressed(drive) else "raw",
         "engine": options.engine,
+        "precision": options.precision,
+        "engine_fallback": "none",
         "branch": options.branch,
         "threads": str(options.threads),
         "base_frame": drive.base_frame,

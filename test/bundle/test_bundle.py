@@ -11,6 +11,8 @@ from conftest import (
     colour_absolute,
     colour_relative,
     description,
+    golden_parts,
+    npz_bytes,
     refinable_parts,
 )
 from onnx import helper, numpy_helper
@@ -63,7 +65,6 @@ def test_optional_places(tmp_path):
         "map_features.npz": array.getvalue(),
         "map_features.int8.npz": array.getvalue(),
         "calibration.float32.npz": array.getvalue(),
-        "golden_images.npz": array.getvalue(),
         "mask.png": cv2.imencode(".png", np.full((96, 128), 255, np.uint8))[1].tobytes(),
     }
     text = description()
@@ -74,6 +75,76 @@ def test_optional_places(tmp_path):
     assert roles["map_features.int8.npz"] == "map_features"
     assert roles["calibration.float32.npz"] == "calibration"
     assert bundle.mask_HW.shape == (96, 128)
+
+
+def without(*keys):
+    def change(data):
+        for key in keys[:-1]:
+            data = data[key]
+        data.pop(keys[-1])
+
+    return change
+
+
+def test_a_variant_brings_its_own_network_features_and_figures(tested_bundle):
+    bundle = Bundle.load(tested_bundle)
+    manifest = bundle.manifest
+    assert manifest.precisions == ("float32", "int8")
+    assert bundle.absolute_onnx("int8") == bundle.content("absolute.int8.onnx")
+    assert bundle.absolute_onnx() == bundle.content("absolute.onnx")
+    assert manifest.tolerance_of("int8").position_m == 0.15
+    assert manifest.tolerance_of("float32").position_m == 5e-3
+    wide, narrow = (
+        np.asarray(manifest.refined_figures(p).covariance.matrix) for p in ("int8", "float32")
+    )
+    assert not np.allclose(wide, narrow)
+    assert len(bundle.golden.image_NHW3) == 3
+    with pytest.raises(BundleError, match=r"no bfloat16 network, only float32, int8: export with"):
+        bundle.absolute_onnx("bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("tolerance"), "tolerance and golden_images.npz come together"),
+        (without("files", "golden_images.npz"), "tolerance and golden_images.npz come together"),
+        (without("files", "absolute.int8.onnx"), "variant int8 needs absolute.int8.onnx"),
+        (without("files", "map_features.int8.npz"), "variant int8 needs map_features.int8.npz"),
+        (without("variants", "int8", "refined"), "needs a tolerance, and both branches' figures"),
+        (without("variants", "int8", "tolerance"), "variants.int8.tolerance: Field required"),
+        (
+            lambda data: data["variants"].update(float32=data["variants"].pop("int8")),
+            "float32 is not a variant",
+        ),
+        (lambda data: data["variants"].update(int4=data["variants"].pop("int8")), "variants.int4"),
+    ],
+)
+def test_half_described_variants_are_refused(tested_bundle, change, message):
+    edit_manifest(tested_bundle, change)
+    with pytest.raises(BundleError, match=message):
+        Bundle.load(tested_bundle)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("image_NHW3", None, "'image_NHW3' is missing"),
+        ("image_NHW3", np.zeros((3, 10, 10, 3), np.uint8), "are not the network's input"),
+        ("map_index_NK", np.full((3, 2), 99), "not of this map"),
+        ("map_index_NK", np.zeros((2, 2), int), "holds 2 for 3 images"),
+        ("relative_translation_normalised", None, "no table of indices|no answers"),
+    ],
+)
+def test_golden_images_that_do_not_fit_are_refused(tmp_path, name, value, message):
+    text, contents = golden_parts()
+    with np.load(io.BytesIO(contents["golden_images.npz"])) as stored:
+        arrays = dict(stored)
+    arrays.pop(name)
+    if value is not None:
+        arrays[name] = value
+    contents["golden_images.npz"] = npz_bytes(arrays)
+    with pytest.raises(BundleError, match=message):
+        write_bundle(tmp_path / "b", text, contents)
 
 
 @pytest.mark.parametrize(

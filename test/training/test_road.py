@@ -22,7 +22,9 @@ from rgsiam_ros.relocalizer import Relocalizer
 from rgsiam_training.config import TrainingConfig, load_config
 from rgsiam_training.datasets import fingerprint, open_dataset
 from rgsiam_training.evaluate import evaluate_dataset
-from rgsiam_training.export import ExportError, check_parity, export_bundle, map_features
+from rgsiam_training.export import ExportError, check_parity, export_bundle
+from rgsiam_training.measuring import HeldOut, of_torch
+from rgsiam_training.onnx_export import round_large_weights
 from rgsiam_training.run import open_run
 from rgsiam_training.train import train
 
@@ -75,7 +77,8 @@ def test_a_run_leaves_what_export_needs(run, bag):
 
 @pytest.fixture(scope="module")
 def bundle(run, tmp_path_factory):
-    return export_bundle(run, tmp_path_factory.mktemp("bundle") / "a")
+    out = tmp_path_factory.mktemp("bundle") / "a"
+    return export_bundle(run, out, precisions=("float16", "int8"))
 
 
 def test_export_gives_a_bundle_with_both_branches(bundle, run):
@@ -85,21 +88,23 @@ def test_export_gives_a_bundle_with_both_branches(bundle, run):
         assert figures.export_difference_deg < 1e-3
     assert bundle.manifest.refinement.neighbours == 4
     mapping = open_run(run).mapping.T_map_camera_N44
-    np.testing.assert_array_equal(bundle.map_features.T_map_camera_N44, mapping)
+    np.testing.assert_array_equal(bundle.map_features().T_map_camera_N44, mapping)
     assert 10 < len(mapping) < bundle.manifest.training_data.frames  # thinned
-    assert bundle.map_features.local_NCHW.dtype == np.float16
+    assert bundle.map_features().local_NCHW.dtype == np.float16
 
 
 def test_the_map_can_be_thinned_at_export(run, bundle):
     opened = open_run(run)
-    fewer = map_features(opened.absolute_branch(), opened, map_spacing=1.0).T_map_camera_N44
-    assert 1 <= len(fewer) < len(bundle.map_features.T_map_camera_N44)
+    held_out = HeldOut(opened, map_spacing=1.0)
+    fewer = held_out.map_features(of_torch(opened.absolute_branch())).T_map_camera_N44
+    assert 1 <= len(fewer) < len(bundle.map_features().T_map_camera_N44)
 
 
 def test_the_vehicle_answers_as_torch_does(bundle, run):
     """The absolute branch, its uncertainty, and the relative branch from the map's features."""
     opened = open_run(run)
     branch = opened.absolute_branch()
+    round_large_weights(branch)
     dataset = open_dataset(opened.config.datasets[0])
     image = next(iter(dataset.read_images())).decode()
     input_13HW = preprocess(image, bundle.manifest.preprocessing, dataset.camera)
@@ -110,7 +115,9 @@ def test_the_vehicle_answers_as_torch_does(bundle, run):
     T_absolute = networks.restore_poses(
         outputs[networks.TRANSLATION], outputs[networks.ROTATION], target
     )[0]
-    absolute = Relocalizer.from_bundle(bundle.path, branch="absolute").estimate(image)
+    absolute = Relocalizer.from_bundle(
+        bundle.path, "onnxruntime", precision="float32", branch="absolute"
+    ).estimate(image)
     metres, radians = pose_errors(absolute.T_map_camera, T_absolute)
     assert metres < 1e-3
     assert np.degrees(radians) < 1e-3
@@ -120,21 +127,23 @@ def test_the_vehicle_answers_as_torch_does(bundle, run):
     unit = opened.relative_branch()
 
     def relate(nearest_K):
-        map_local = torch.from_numpy(bundle.map_features.local_NCHW[nearest_K].astype(np.float32))
+        map_local = torch.from_numpy(bundle.map_features().local_NCHW[nearest_K].astype(np.float32))
         with torch.no_grad():
             answers = unit(map_local, torch.from_numpy(outputs[networks.LOCAL_MAP]))
         return {n: a.numpy() for n, a in zip(unit.output_names, answers, strict=True)}
 
     expected = look(
         relate,
-        bundle.map_features,
+        bundle.map_features(),
         outputs[networks.METRIC_FEATURE][0],
         T_absolute,
         target,
         bundle.manifest.refinement.neighbours,
         agreement_of(bundle.manifest),
     )
-    refined = Relocalizer.from_bundle(bundle.path).estimate(image)
+    refined = Relocalizer.from_bundle(bundle.path, "onnxruntime", precision="float32").estimate(
+        image
+    )
     assert refined.branch == "refined"
     metres, radians = pose_errors(refined.T_map_camera, expected.T_map_camera)
     assert metres < 1e-3
@@ -156,9 +165,9 @@ def test_exported_graphs_stay_whole_for_tensorrt(bundle):
 
 def test_single_images_give_a_bundle_without_a_relative_branch(bag, tmp_path):
     train(tiny(bag, epochs=1).of_single_images(), tmp_path / "run", progress=False)
-    bundle = export_bundle(tmp_path / "run", tmp_path / "bundle")
+    bundle = export_bundle(tmp_path / "run", tmp_path / "bundle", precisions=())
     assert bundle.manifest.refinement is None
-    assert set(bundle.manifest.files) == {"absolute.onnx"}
+    assert set(bundle.manifest.files) == {"absolute.onnx", "golden_images.npz"}
     assert Relocalizer.from_bundle(bundle.path).branch == "absolute"
 
 

@@ -1,0 +1,75 @@
+"""Golden images: a few of the user's own, with the answers that torch gave in float32.
+
+They let an engine prove, on the machine it runs on, that it computes what was trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rgsiam_ros import networks
+from rgsiam_ros.preprocessing import Preprocessing
+
+IMAGES = "image_NHW3"
+MAP_INDEX = "map_index_NK"
+RELATIVE_PREFIX = "relative_"
+ABSOLUTE_OUTPUTS = (
+    networks.TRANSLATION,
+    networks.ROTATION,
+    networks.PRECISION_FACTOR,
+    networks.METRIC_FEATURE,
+    networks.LOCAL_MAP,
+)
+RELATIVE_OUTPUTS = (networks.TRANSLATION, networks.ROTATION)
+
+
+@dataclass(frozen=True)
+class GoldenImages:
+    """N images at the network's input size, before normalisation, and what they must give."""
+
+    image_NHW3: NDArray[np.uint8]
+    """BGR."""
+    absolute: dict[str, NDArray[np.float32]]
+    """Outputs of ``absolute.onnx`` by name, see `rgsiam_ros.networks`; ``(N, ...)`` each."""
+    map_index_NK: NDArray[np.int64] | None = None
+    """Map images for ``relative.onnx``: those that stand nearest to each image."""
+    relative: dict[str, NDArray[np.float32]] | None = None
+    """Outputs of ``relative.onnx`` for those; ``(N, K, ...)`` each."""
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, NDArray], preprocessing: Preprocessing
+    ) -> GoldenImages:
+        """From the arrays of ``golden_images.npz``. Raises ValueError, saying what is wrong."""
+        missing = [n for n in (IMAGES, networks.TRANSLATION, networks.ROTATION) if n not in arrays]
+        if missing:
+            raise ValueError(f"array {missing[0]!r} is missing")
+        image = arrays[IMAGES]
+        size = (preprocessing.input_height, preprocessing.input_width, 3)
+        if image.dtype != np.uint8 or image.shape[1:] != size or not len(image):
+            raise ValueError(f"images of {image.dtype} {image.shape} are not the network's input")
+        absolute = {n: arrays[n].astype(np.float32) for n in ABSOLUTE_OUTPUTS if n in arrays}
+        relative, map_index = None, arrays.get(MAP_INDEX)
+        if map_index is not None:
+            names = {n: RELATIVE_PREFIX + n for n in RELATIVE_OUTPUTS}
+            missing = [name for name in names.values() if name not in arrays]
+            if missing or map_index.ndim != 2 or map_index.min(initial=0) < 0:
+                raise ValueError(f"{MAP_INDEX!r} has no answers, or is no table of indices")
+            relative = {n: arrays[name].astype(np.float32) for n, name in names.items()}
+            map_index = map_index.astype(np.int64)
+        for name, values in {**absolute, **(relative or {}), MAP_INDEX: map_index}.items():
+            if values is not None and len(values) != len(image):
+                raise ValueError(f"array {name!r} holds {len(values)} for {len(image)} images")
+        return cls(image, absolute, map_index, relative)
+
+    def to_arrays(self) -> dict[str, NDArray]:
+        """As they are stored."""
+        arrays: dict[str, NDArray] = {IMAGES: self.image_NHW3, **self.absolute}
+        if self.map_index_NK is not None and self.relative is not None:
+            arrays[MAP_INDEX] = self.map_index_NK
+            arrays |= {RELATIVE_PREFIX + name: value for name, value in self.relative.items()}
+        return arrays

@@ -1,0 +1,27 @@
+"""Can an engine run here, and if not, why?"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from rgsiam_ros.engines import cuda
+from rgsiam_ros.engines.onnxruntime_engine import PROVIDERS, refuse_missing_provider
+from rgsiam_ros.engines.openvino_engine import NOT_INSTALLED
+from rgsiam_ros.engines.tensorrt_build import load_library
+from rgsiam_ros.errors import EngineError
+
+
+def why_not(name: str) -> str | None:
+    """What is missing for the engine called `name`; None where nothing is."""
+    try:
+        if name in PROVIDERS:
+            refuse_missing_provider(name)
+        elif name == "openvino":
+            if find_spec("openvino") is None:
+                return NOT_INSTALLED
+        else:
+            load_library(name)
+            cuda.gpu()
+    except EngineError as error:
+        return str(error)
+    return None

@@ -1,0 +1,106 @@
+"""Built engines survive, are rebuilt when anything they depend on changes, and are not trusted blindly."""
+
+import json
+import resource
+import signal
+from dataclasses import replace
+
+import pytest
+
+from rgsiam_ros.engines.cache import EngineCache, EngineKey, default_folder
+from rgsiam_ros.errors import EngineError, EngineNotBuiltError
+
+KEY = EngineKey("ab" * 32, "tensorrt", "10.3.0", "Orin (nvgpu)", "8.7", "float16", (1, 1, 1))
+ENGINE = bytes(range(256)) * 16
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return EngineCache(tmp_path / "engines")
+
+
+def test_an_engine_survives(cache):
+    path = cache.store(KEY, ENGINE, "tensorrt 10.3.0 from ONNX")
+    assert path.parent == cache.folder
+    assert EngineCache(cache.folder).load(KEY) == ENGINE
+    [(key, described)] = cache.entries()
+    assert key == KEY
+    assert described["made_by"] == "tensorrt 10.3.0 from ONNX"
+    assert not list(cache.folder.glob(".*"))  # nothing half written is left
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"gpu_name": "NVIDIA RTX 4090"}, "for gpu name Orin .nvgpu., this is NVIDIA RTX 4090"),
+        ({"compute_capability": "8.9"}, "for compute capability 8.7, this is 8.9"),
+        ({"library_version": "10.7.0"}, "for library version 10.3.0, this is 10.7.0"),
+        ({"batches": (1, 8, 32)}, r"for batches \(1, 1, 1\), this is \(1, 8, 32\)"),
+        ({"precision": "float32"}, "no engine is built for it: run `rgsiam engine build"),
+        ({"onnx_sha256": "cd" * 32}, "no engine is built for it: run `rgsiam engine build"),
+        ({"library": "tensorrt_rtx"}, "no engine is built for it: run `rgsiam engine build"),
+    ],
+)
+def test_whatever_differs_makes_it_another_engine(cache, change, said):
+    cache.store(KEY, ENGINE, "test")
+    other = replace(KEY, **change)
+    with pytest.raises(EngineNotBuiltError, match=said):
+        cache.load(other)
+    cache.store(other, b"rebuilt", "test")
+    assert cache.load(other) == b"rebuilt"
+    assert cache.load(KEY) == ENGINE
+
+
+def test_damage_is_noticed_and_mended_by_building_anew(cache):
+    path = cache.store(KEY, ENGINE, "test")
+    path.write_bytes(ENGINE[:-1])
+    with pytest.raises(EngineNotBuiltError, match=r"\.engine is damaged: run `rgsiam engine build"):
+        cache.load(KEY)
+    cache.store(KEY, ENGINE, "test")
+    assert cache.load(KEY) == ENGINE
+    for text in ("{", "{}", json.dumps({"key": {}, "sha256": 1})):
+        path.with_suffix(".json").write_text(text)
+        with pytest.raises(EngineNotBuiltError, match="damaged"):
+            cache.load(KEY)
+        assert list(cache.entries()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(EngineError, match=r"file/engines cannot keep the engine .*--cache"):
+        EngineCache(tmp_path / "file" / "engines").store(KEY, ENGINE, "test")
+
+
+def test_a_full_disk_leaves_what_was_there(cache):
+    """A limit on file sizes stands for the disk: the same failing write."""
+    cache.store(KEY, ENGINE, "test")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        with pytest.raises(
+            EngineError, match=r"cannot keep the engine \(File too large\): make room"
+        ):
+            cache.store(KEY, ENGINE[::-1], "test")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert cache.load(KEY) == ENGINE
+    assert not list(cache.folder.glob(".*"))
+
+
+def test_code_that_others_could_change_is_not_loaded(cache):
+    path = cache.store(KEY, ENGINE, "test")
+    path.chmod(0o666)
+    with pytest.raises(EngineError, match="can be written by others, and a built engine is code"):
+        cache.load(KEY)
+    path.chmod(0o600)
+    cache.folder.chmod(0o777)
+    with pytest.raises(EngineError, match="chmod go-w"):
+        cache.load(KEY)
+
+
+def test_the_users_own_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_folder() == tmp_path / "rgsiam_ros" / "engines"
+    assert EngineCache().folder == default_folder()

@@ -1,0 +1,129 @@
+"""Every engine that runs on this machine, over real exported networks."""
+
+import numpy as np
+import pytest
+from conftest import TOWN_BUNDLE, colour_absolute
+
+from rgsiam_ros import networks
+from rgsiam_ros.bundle import Bundle
+from rgsiam_ros.engines import ENGINES, EngineRequest, create_engine
+from rgsiam_ros.engines.availability import why_not
+from rgsiam_ros.errors import EngineError
+from rgsiam_ros.preprocessing import normalise
+from rgsiam_ros.self_test import exceeded, infer_all, measure
+
+CPU_ENGINES = [
+    pytest.param(name, marks=pytest.mark.skipif(bool(why_not(name)), reason=f"no {name} here"))
+    for name in ("onnxruntime", "openvino")
+]
+
+
+@pytest.fixture(scope="module")
+def town():
+    return Bundle.load(TOWN_BUNDLE)
+
+
+@pytest.fixture(scope="module")
+def images(town):
+    size = town.manifest.preprocessing
+    return np.stack([normalise(image, size) for image in town.golden.image_NHW3])
+
+
+def relative_apart(given, expected):
+    return float(np.linalg.norm(given - expected) / np.linalg.norm(expected))
+
+
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_float32_is_what_torch_gave(town, images, name):
+    engine = create_engine(name, EngineRequest(town.absolute_onnx(), "float32", threads=1))
+    answers = infer_all(engine, images)
+    for output, expected in town.golden.absolute.items():
+        assert relative_apart(answers[output], expected) < 1e-4, output
+    info = engine.describe()
+    assert (info.name, info.device, info.precision) == (name, "cpu", "float32")
+    assert info.version
+
+
+@pytest.mark.parametrize("name", CPU_ENGINES)
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_both_networks_pass_the_self_test(town, name, precision):
+    absolute = create_engine(name, EngineRequest(town.absolute_onnx(precision), precision))
+    relative = create_engine(name, EngineRequest(town.content("relative.onnx")))
+    found = measure(absolute, relative, town, precision)
+    assert exceeded(found, town.manifest.tolerance_of(precision)) == []
+    assert found.relative_position_m is not None
+
+
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_batches_answer_as_single_images(town, images, name):
+    single, batched = (
+        infer_all(create_engine(name, EngineRequest(town.absolute_onnx(), batch=b)), images, b)
+        for b in (1, 4)  # six images: the second batch is filled up
+    )
+    for output, expected in single.items():
+        assert len(batched[output]) == len(images)
+        np.testing.assert_allclose(batched[output], expected, atol=1e-4)
+
+
+def test_openvino_computes_in_the_precision_asked_for_and_says_so(town, images):
+    """By itself it takes bfloat16 where the CPU has it."""
+    ov = pytest.importorskip("openvino")
+    if "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(EngineError, match="no bfloat16 arithmetic"):
+            create_engine("openvino", EngineRequest(town.absolute_onnx(), "bfloat16"))
+        pytest.skip("this CPU has no bfloat16")
+    engine = create_engine("openvino", EngineRequest(town.absolute_onnx(), "bfloat16"))
+    apart = relative_apart(
+        infer_all(engine, images)[networks.LOCAL_MAP], town.golden.absolute[networks.LOCAL_MAP]
+    )
+    assert engine.describe().precision == "bfloat16"
+    assert 1e-3 < apart < 0.2
+
+
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_buffers_are_fixed(name):
+    engine = create_engine(name, EngineRequest(colour_absolute()))
+    image = np.full((1, 3, 48, 64), 0.25, np.float32)
+    first = engine.infer({"image": image})
+    assert first["local_map"].ravel() == pytest.approx([0.25] * 3)
+    second = engine.infer({"image": 2.0 * image})
+    assert second["local_map"] is first["local_map"]
+    assert first["local_map"].ravel() == pytest.approx([0.5] * 3)
+    assert image[0, 0, 0, 0] == 0.25
+
+
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_wrong_inputs_and_closed_engines_are_errors(name):
+    engine = create_engine(name, EngineRequest(colour_absolute()))
+    image = np.zeros((1, 3, 48, 64), np.float32)
+    with pytest.raises(EngineError, match="the network takes image, not picture"):
+        engine.infer({"picture": image})
+    with pytest.raises(
+        EngineError, match=r"image has shape \(1, 3, 48, 63\), not \(1, 3, 48, 64\)"
+    ):
+        engine.infer({"image": image[..., 1:]})
+    engine.infer({"image": image})
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.infer({"image": image})
+    with pytest.raises(EngineError, match="cannot load this network"):
+        create_engine(name, EngineRequest(b"not a network"))
+
+
+def test_precisions_an_engine_lacks_are_refused():
+    for name, precision in (("openvino", "float16"), ("onnxruntime", "bfloat16")):
+        with pytest.raises(EngineError, match=f"{name} does not compute in {precision}, only in"):
+            create_engine(name, EngineRequest(colour_absolute(), precision))
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_what_cannot_run_here_says_what_to_install(name):
+    reason = why_not(name)
+    if reason is None:
+        create_engine(
+            name, EngineRequest(colour_absolute())
+        ).close() if "tensorrt" not in name else None
+        return
+    assert "install" in reason or "GPU" in reason
+    with pytest.raises(EngineError):
+        create_engine(name, EngineRequest(colour_absolute()))

@@ -1,0 +1,269 @@
+"""TensorRT: engines are built for real by TensorRT for RTX, which needs no GPU for that.
+
+No GPU is at hand, so what runs an engine is tested over a double of the two libraries, written from
+their documentation; what only a device can show is in docs/engines.md.
+"""
+
+import ctypes
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import TOWN_BUNDLE, colour_absolute
+
+from rgsiam_ros.bundle import Bundle
+from rgsiam_ros.engines import EngineRequest, create_engine
+from rgsiam_ros.engines.building import build_for_bundle
+from rgsiam_ros.engines.cache import EngineCache
+from rgsiam_ros.engines.tensorrt_build import BATCHES, build_engine, engine_key, load_library
+from rgsiam_ros.errors import EngineError, EngineNotBuiltError
+
+
+@pytest.fixture(scope="module")
+def rtx():
+    return pytest.importorskip(
+        "tensorrt_rtx", reason="TensorRT for RTX has wheels for x86-64 Linux and Windows only"
+    )
+
+
+@pytest.fixture(scope="module")
+def town():
+    return Bundle.load(TOWN_BUNDLE)
+
+
+class Steps(list):
+    def __call__(self, phase, done, steps):
+        self.append((phase, done, steps))
+
+
+@pytest.mark.parametrize("name", ["absolute.onnx", "relative.onnx"])
+def test_the_whole_graph_is_one_engine(rtx, town, name):
+    logger = rtx.Logger(rtx.Logger.ERROR)
+    builder = rtx.Builder(logger)
+    strongly = 1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    parser = rtx.OnnxParser(builder.create_network(strongly), logger)
+    assert parser.supports_model_v2(town.content(name))
+    assert parser.num_subgraphs == 1
+    assert parser.is_subgraph_supported(0)
+
+
+def test_a_network_is_built_with_progress_and_a_batch_profile(rtx, town):
+    steps = Steps()
+    engine = build_engine("tensorrt_rtx", town.absolute_onnx(), "float32", BATCHES, steps)
+    assert len(engine) > 1e6
+    assert steps
+    assert all(0 < done <= of for _, done, of in steps)
+
+
+def test_int8_does_not_build_for_rtx(rtx, town):
+    with pytest.raises(EngineError, match="tensorrt_rtx does not compute in int8_symmetric, only"):
+        build_engine("tensorrt_rtx", town.absolute_onnx(), "int8_symmetric")
+    with pytest.raises(EngineError, match="tensorrt_rtx cannot read this network: .*Dequantize"):
+        build_engine("tensorrt_rtx", town.absolute_onnx("int8"), "float32")
+
+
+def test_what_is_no_network_is_an_error_with_the_parsers_words(rtx):
+    with pytest.raises(EngineError, match="tensorrt_rtx cannot read this network: .+"):
+        build_engine("tensorrt_rtx", b"not a network", "float32")
+
+
+def test_without_a_gpu_it_says_so(rtx, town, tmp_path):
+    for action in (
+        lambda: create_engine("tensorrt_rtx", EngineRequest(town.absolute_onnx(), cache=tmp_path)),
+        lambda: build_for_bundle(town, "tensorrt_rtx", "float32", cache=tmp_path),
+    ):
+        with pytest.raises(EngineError, match="no CUDA GPU"):
+            action()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (None, "TensorRT is not installed for this Python: on a Jetson install python3-libnvinfer"),
+        (SimpleNamespace(), "what is installed has no libraries"),
+        (
+            SimpleNamespace(__version__="8.6.2", Builder=object),
+            r"tensorrt 8\.6\.2 is too old: 10 or newer is needed, on a Jetson JetPack 6\.1",
+        ),
+    ],
+)
+def test_missing_and_old_libraries(monkeypatch, module, message):
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    with pytest.raises(EngineError, match=message):
+        load_library("tensorrt")
+    with pytest.raises(EngineError, match=message):
+        create_engine("tensorrt", EngineRequest(colour_absolute()))
+
+
+def test_missing_cuda_python(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRt())
+    monkeypatch.setitem(sys.modules, "cuda", None)
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    with pytest.raises(EngineError, match=r"cuda-python is not installed: pip install .*12\.6"):
+        create_engine("tensorrt", EngineRequest(colour_absolute()))
+
+
+# A double of TensorRT and of the CUDA runtime: "device" memory is host memory, the engine doubles its
+# input, and a stream or graph runs what was enqueued when it is told to.
+
+
+class FakeCuda:
+    cudaHostAllocDefault = 0
+    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
+
+    def __init__(self, capturable=True):
+        self.allocated, self.launches, self.capturable = {}, 0, capturable
+        self.captured = None
+
+    def do(self, work):
+        self.captured.append(work) if self.captured is not None else work()
+        return (0,)
+
+    def cudaGetDeviceCount(self):
+        return 0, 1
+
+    def cudaGetDeviceProperties(self, index):
+        return 0, SimpleNamespace(name=b"Fake GPU\0\0", major=8, minor=7)
+
+    def cudaStreamCreate(self):
+        return 0, 7
+
+    def cudaMalloc(self, size):
+        memory = ctypes.create_string_buffer(size)
+        self.allocated[ctypes.addressof(memory)] = memory
+        return 0, ctypes.addressof(memory)
+
+    def cudaHostAlloc(self, size, flags):
+        return self.cudaMalloc(size)
+
+    def cudaMemcpyAsync(self, to, source, size, kind, stream):
+        return self.do(lambda: ctypes.memmove(to, source, size))
+
+    def cudaStreamSynchronize(self, stream):
+        return (0,)
+
+    def cudaStreamBeginCapture(self, stream, mode):
+        self.captured = []
+        return (0,)
+
+    def cudaStreamEndCapture(self, stream):
+        graph, self.captured = self.captured, None
+        return (0, graph) if self.capturable else (901, None)
+
+    def cudaGraphInstantiate(self, graph, flags):
+        return 0, graph
+
+    def cudaGraphLaunch(self, graph, stream):
+        self.launches += 1
+        for work in graph:
+            work()
+        return (0,)
+
+    def cudaFree(self, pointer):
+        del self.allocated[pointer]
+        return (0,)
+
+    cudaFreeHost = cudaFree
+
+    def cudaStreamDestroy(self, stream):
+        return (0,)
+
+
+class FakeTensorRt:
+    __version__ = "10.3.0"
+    Builder = object
+    TensorIOMode = SimpleNamespace(INPUT=0, OUTPUT=1)
+
+    def __init__(self, cuda=None):
+        self.cuda, self.addresses, self.shapes = cuda, {}, {}
+
+    class Logger:
+        ERROR = 1
+
+        def __init__(self, severity):
+            pass
+
+    def Runtime(self, logger):
+        return self
+
+    def deserialize_cuda_engine(self, plan):
+        return self if plan == b"plan" else None
+
+    num_io_tensors = 2
+
+    def get_tensor_name(self, index):
+        return ("image", "double")[index]
+
+    def get_tensor_shape(self, name):
+        return (-1, 3)
+
+    def get_tensor_dtype(self, name):
+        return np.float32
+
+    def nptype(self, dtype):
+        return dtype
+
+    def get_tensor_mode(self, name):
+        return int(name != "image")
+
+    def create_execution_context(self):
+        return self
+
+    def set_tensor_address(self, name, address):
+        self.addresses[name] = address
+
+    def set_input_shape(self, name, shape):
+        self.shapes[name] = shape
+
+    def execute_async_v3(self, stream):
+        def run():
+            size = int(np.prod(self.shapes["image"]))
+            given, answer = (
+                np.ctypeslib.as_array((ctypes.c_float * size).from_address(self.addresses[n]))
+                for n in ("image", "double")
+            )
+            answer[:] = 2.0 * given
+
+        self.cuda.do(run)
+        return True
+
+
+@pytest.fixture(params=[True, False], ids=["graph", "stream"])
+def device(request, monkeypatch):
+    fake = FakeCuda(request.param)
+    monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRt(fake))
+    monkeypatch.setattr("rgsiam_ros.engines.cuda.runtime", lambda: fake)
+    return fake
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_the_runtime_over_doubles(device, tmp_path, batch):
+    network = colour_absolute()
+    request = EngineRequest(network, "float16", batch=batch, cache=tmp_path / "cache")
+    with pytest.raises(
+        EngineNotBuiltError, match="no engine is built for it: run `rgsiam engine b"
+    ):
+        create_engine("tensorrt", request)
+    assert not (tmp_path / "cache").exists()  # nothing is built at start
+    batches = (1, 1, 1) if batch == 1 else BATCHES
+    key = engine_key("tensorrt", network, "float16", batches)
+    assert (key.gpu_name, key.compute_capability) == ("Fake GPU", "8.7")
+    EngineCache(request.cache).store(key, b"plan", "test")
+    engine = create_engine("tensorrt", request)
+    for value in (1.0, 3.0):
+        answer = engine.infer({"image": np.full((batch, 3), value, np.float32)})
+        np.testing.assert_array_equal(answer["double"], np.full((batch, 3), 2.0 * value))
+    assert device.launches == (2 if device.capturable else 0)
+    info = engine.describe()
+    assert (info.name, info.version, info.device) == ("tensorrt", "10.3.0", "Fake GPU")
+    assert info.precision == "float16"
+    engine.close()
+    assert not device.allocated
+    with pytest.raises(EngineError, match="closed"):
+        engine.infer({"image": np.zeros((batch, 3), np.float32)})
+    EngineCache(request.cache).store(key, b"other", "test")
+    with pytest.raises(EngineError, match="cannot load the engine it built: build it anew"):
+        create_engine("tensorrt", request)
