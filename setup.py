@@ -65,7 +65,12 @@ setup(
     package_data={NAME: ["py.typed"]},
     data_files=shared_files(),
     install_requires=RUNTIME,
-    extras_require={"training": TRAINING, "town": ["moderngl"]},
+    extras_require={
+        "training": TRAINING,
+        "town": ["moderngl"],
+        "openvino": ["openvino>=2025.0"],
+        "tensorrt": ["cuda-python>=12.6"],
+    },
     entry_points={
         "console_scripts": [
             "rgsiam = rgsiam_ros.cli:main",

@@ -1,7 +1,11 @@
+import json
 import subprocess
 import sys
 
 import pytest
+from conftest import TOWN_BUNDLE, TOWN_DRIVE
+
+from rgsiam_ros.engines import ENGINES
 
 WITHOUT_TRAINING = """
 import importlib.util, sys
@@ -52,3 +56,62 @@ def test_help_lists_every_command():
     assert done.returncode == 0
     for command in ("replay", "bundle", "train", "export", "evaluate"):
         assert command in done.stdout
+
+
+def test_engine_list_names_every_engine_and_what_it_lacks(tmp_path):
+    done = rgsiam("engine", "list", "--cache", tmp_path / "cache")
+    assert done.returncode == 0, done.stderr
+    for name in ENGINES:
+        assert f"{name}: " in done.stdout
+    assert "onnxruntime: can run here" in done.stdout
+    assert "engines in" in done.stdout
+    assert "none" in done.stdout
+
+
+def test_engine_verify_prints_a_row_for_each_engine(tested_bundle):
+    done = rgsiam("engine", "verify", tested_bundle, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    assert rows[0].startswith("| device | date | engine | precision |")
+    int8 = next(row for row in rows if "onnxruntime" in row and "| int8 |" in row)
+    assert "100 mm" in int8
+    assert "tensorrt float32: TensorRT is not installed" in done.stdout
+    failed = rgsiam("engine", "verify", tested_bundle, "--engine", "tensorrt")
+    assert failed.returncode == 1
+    assert "error: no engine serves" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "TensorRT is not installed for this Python: on a Jetson install python3-libnvinfer"),
+        (
+            ("--precision", "float16"),
+            "no float16 network, only float32, int8: export with --precis",
+        ),
+        (
+            ("--engine", "openvino"),
+            "engine 'openvino' needs no building: only tensorrt, tensorrt_rt",
+        ),
+    ],
+)
+def test_engine_build_says_what_is_missing(tested_bundle, tmp_path, arguments, message):
+    done = rgsiam("engine", "build", tested_bundle, "--cache", tmp_path / "cache", *arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert not (tmp_path / "cache").exists()
+
+
+def test_replay_in_a_precision_and_in_batches(tmp_path):
+    results = []
+    for batch in (1, 8):
+        out = tmp_path / str(batch)
+        done = rgsiam(
+            *("replay", TOWN_DRIVE, "--bundle", TOWN_BUNDLE, "--out", out, "--branch", "absolute"),
+            *("--engine", "onnxruntime", "--precision", "float32", "--batch", batch),
+        )
+        assert done.returncode == 0, done.stderr
+        results.append(json.loads((out / "metrics.json").read_text()))
+    assert results[0]["frames"] == results[1]["frames"]
+    for key in ("position_error_m", "rotation_error_deg"):
+        assert results[1][key]["median"] == pytest.approx(results[0][key]["median"], abs=1e-3)

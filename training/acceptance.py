@@ -121,7 +121,7 @@ def _attempts(
         yield (), to_float16(model)
     else:
         symmetric = precision == "int8_symmetric"
-        images = _calibration_images(held_out)
+        images = calibration_images(held_out)
         quantisers = [
             Quantiser(model, images, symmetric=symmetric, percentile=p) for p in PERCENTILES
         ]
@@ -134,7 +134,7 @@ def _attempts(
                     yield sensitive[:count], quantiser.quantise(sensitive[:count])
 
 
-def _calibration_images(held_out: HeldOut) -> np.ndarray:
+def calibration_images(held_out: HeldOut) -> np.ndarray:
     """Training images spread over the map, normalised."""
     stored = held_out.run.mapping
     chosen = np.linspace(0, len(stored.image_NHW3) - 1, CALIBRATION_IMAGES).round().astype(int)

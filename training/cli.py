@@ -111,6 +111,10 @@ def export(
     unknown = [name for name in precision or () if name not in PRECISIONS]
     if unknown:
         raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(PRECISIONS)}")
+    if tensorrt:
+        from rgsiam_training.tensorrt_export import find_compiler
+
+        find_compiler()  # says what is missing before the long work
     wanted = [p for p in PRECISIONS[1:] if p in (precision or DEFAULT_PRECISIONS)]
     bundle = export_bundle(
         run, out, map_spacing, wanted, report=partial(console.print, soft_wrap=True)

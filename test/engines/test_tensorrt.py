@@ -5,7 +5,10 @@ their documentation; what only a device can show is in docs/engines.md.
 """
 
 import ctypes
+import os
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -42,10 +45,29 @@ def test_the_whole_graph_is_one_engine(rtx, town, name):
     logger = rtx.Logger(rtx.Logger.ERROR)
     builder = rtx.Builder(logger)
     strongly = 1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    parser = rtx.OnnxParser(builder.create_network(strongly), logger)
+    network = builder.create_network(strongly)  # the parser does not keep it alive
+    parser = rtx.OnnxParser(network, logger)
     assert parser.supports_model_v2(town.content(name))
     assert parser.num_subgraphs == 1
     assert parser.is_subgraph_supported(0)
+
+
+@pytest.mark.parametrize("name", ["absolute.onnx", "relative.onnx"])
+def test_polygraphy_finds_nothing_unsupported(rtx, name):
+    pytest.importorskip("polygraphy")
+    environment = {**os.environ, "POLYGRAPHY_USE_TENSORRT_RTX": "1"}
+    program = Path(sys.executable).parent / "polygraphy"
+    command = [str(program), "inspect", "capability"]
+    done = subprocess.run(
+        [*command, str(TOWN_BUNDLE / name)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Graph is fully supported by TensorRT" in done.stdout
 
 
 def test_a_network_is_built_with_progress_and_a_batch_profile(rtx, town):
@@ -59,7 +81,9 @@ def test_a_network_is_built_with_progress_and_a_batch_profile(rtx, town):
 def test_int8_does_not_build_for_rtx(rtx, town):
     with pytest.raises(EngineError, match="tensorrt_rtx does not compute in int8_symmetric, only"):
         build_engine("tensorrt_rtx", town.absolute_onnx(), "int8_symmetric")
-    with pytest.raises(EngineError, match="tensorrt_rtx cannot read this network: .*Dequantize"):
+    with pytest.raises(
+        EngineError, match="tensorrt_rtx cannot read this network: .*QuantizeLinear"
+    ):
         build_engine("tensorrt_rtx", town.absolute_onnx("int8"), "float32")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ABSOLUTE_BIAS, flat_image, jpeg_bytes
+from conftest import ABSOLUTE_BIAS, flat_image, golden_parts, jpeg_bytes
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 sys.path.insert(0, str(Path(__file__).parent))
@@ -23,6 +23,8 @@ from harness import (
 )
 from lifecycle_msgs.msg import Transition
 from tf2_msgs.msg import TFMessage
+
+from rgsiam_ros.bundle import write_bundle
 
 DOMAINS = itertools.cycle(range(60, 100))
 FORWARD = (-0.5, 0.5, -0.5, 0.5)  # optical axes of a camera that looks along x
@@ -205,6 +207,35 @@ def test_the_branch_is_a_parameter(peer, start, refinable_bundle, small_bundle):
     impossible.wait_for_log(r"cannot configure: .*no relative branch: set branch to absolute")
 
 
+def test_the_engine_is_tested_and_a_missing_one_falls_back_with_a_warning(
+    peer, start, tested_bundle, tmp_path
+):
+    tested = start(bundle=tested_bundle, engine="onnxruntime", precision="int8")
+    answer(peer, 1)
+    tested.wait_for_log(r"self-test passed: 100 mm and .* millidegrees from what torch gave")
+    tested.wait_for_log(r"engine onnxruntime \S+ int8 on cpu")
+    tested.stop()
+    asked = {"bundle": tested_bundle, "engine": "tensorrt", "engine_cache": tmp_path / "cache"}
+    fallen = start(**asked)
+    answer(peer, 2)
+    fallen.wait_for_log(r"WARN.*falling back to engine \w+ \w+: tensorrt float32: TensorRT is not")
+    fallen.stop()
+    refused = start(**asked, engine_fallback="none")
+    refused.wait_for_log(
+        r"cannot configure: no engine serves .*tensorrt float32: TensorRT is not in"
+    )
+    assert not (tmp_path / "cache").exists()  # nothing is built at start
+
+
+def test_a_broken_network_is_refused_and_the_next_serves(peer, start, tmp_path):
+    text, contents = golden_parts(int8_bias=ABSOLUTE_BIAS + 0.05)
+    bundle = write_bundle(tmp_path / "broken", text, contents).path
+    node = start(bundle=bundle, engine="onnxruntime")
+    answer(peer, 1)
+    node.wait_for_log(r"WARN.*not used: onnxruntime int8: failed the self-test: position m 0.5 m")
+    node.wait_for_log(r"engine onnxruntime \S+ float32 on cpu")
+
+
 def test_lifecycle(peer, start, small_bundle):
     node = start(autostart=False)
     assert peer.state() == "unconfigured"
@@ -240,6 +271,12 @@ def test_a_damaged_bundle_fails_to_configure_and_can_be_mended(peer, start, smal
         ("transform_tolerance", -1.0, "transform_tolerance"),
         ("mount_quaternion_xyzw", [0.0, 0.0, 0.0, 2.0], "norm 2.0000, not 1"),
         ("mount_translation", [1.0], "needs 3 numbers, not 1"),
+        (
+            "precision",
+            "int4",
+            "must be one of auto, float32, bfloat16, float16, int8, int8_symmetric",
+        ),
+        ("engine_fallback", "maybe", "must be one of auto, none, not 'maybe'"),
         ("branch", "best", "must be one of auto, absolute, refined, not 'best'"),
         ("engine", 3, "expected 'Type.STRING' got 'Type.INTEGER'"),
     ],

@@ -1,0 +1,195 @@
+"""Every engine and precision beside torch eager float32: latency, load time and memory.
+
+    .venv/bin/python benchmarks/engines.py                                   # 224x224, four backbones
+    .venv/bin/python benchmarks/engines.py --size 160x90 --backbones tf_efficientnet_lite0
+
+Networks have random weights: what takes time does not depend on them, and whether a precision is
+accurate enough is decided at export, on a trained one. Latencies are of batch 1, all engines of a
+backbone in turn in one run, ten inferences a turn. Load time and memory (growth of the resident set by loading and by the
+first inference) are of a process of its own for each engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rgsiam_ros import networks
+from rgsiam_ros.engine_choice import cpu_features
+from rgsiam_ros.engine_report import cpu_name
+from rgsiam_ros.engines import EngineRequest, create_engine
+from rgsiam_ros.engines.availability import why_not
+from rgsiam_ros.preprocessing import Preprocessing
+from rgsiam_training.backbones import cell_middles
+from rgsiam_training.config import NetworkConfig
+from rgsiam_training.measuring import of_torch, of_torch_relative
+from rgsiam_training.network import AbsoluteBranch, RelativeBranch, SiameseNetwork
+from rgsiam_training.onnx_export import (
+    absolute_to_onnx,
+    relative_to_onnx,
+    round_large_weights,
+    to_bytes,
+)
+from rgsiam_training.reduced import Quantiser, to_float16
+
+BACKBONES = ("resnet18", "resnet34", "resnet50", "tf_efficientnet_lite0")
+CANDIDATES = (
+    ("onnxruntime", "float32"),
+    ("openvino", "float32"),
+    ("openvino", "bfloat16"),
+    ("onnxruntime", "int8"),
+    ("openvino", "int8"),
+    ("onnxruntime_cuda", "float32"),
+    ("onnxruntime_cuda", "float16"),
+)
+OUTPUTS = (
+    networks.TRANSLATION,
+    networks.ROTATION,
+    networks.PRECISION_FACTOR,
+    networks.METRIC_FEATURE,
+    networks.LOCAL_MAP,
+)
+NEIGHBOURS = 8
+WARM_UP = 3
+TURN = 10
+PAUSE_S = 0.3
+CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp")
+LOAD = """
+import json, resource, sys, time
+def resident(): return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+import numpy as np
+from rgsiam_ros.engines import EngineRequest, create_engine
+path, name, precision, threads = sys.argv[1:]
+inputs = dict(np.load(path + ".npz"))
+content = open(path, "rb").read()
+if name == "openvino": import openvino
+before, began = resident(), time.perf_counter()
+engine = create_engine(name, EngineRequest(content, precision, int(threads)))
+loaded = time.perf_counter() - began
+engine.infer(inputs)
+print(json.dumps([loaded * 1e3, (resident() - before) / 2**20]))
+"""
+
+
+def branches(backbone, width, height):
+    """Both branches of a random network in evaluation mode."""
+    config = NetworkConfig(backbone=backbone, pretrained=False)
+    torch.manual_seed(0)
+    cells = cell_middles(backbone, config.relative.stride, height, width)
+    rays = torch.from_numpy((cells - cells.reshape(-1, 2).mean(axis=0)) / width).float()
+    anchors = torch.rand(config.anchors, 3)
+    network = SiameseNetwork(config, height, width, anchors, rays, reach=0.1).eval()
+    return AbsoluteBranch(network, OUTPUTS).eval(), RelativeBranch(network.relative_unit).eval()
+
+
+def load_figures(content, inputs, name, precision, threads):
+    """Milliseconds to load and MiB of memory, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        path.write_bytes(content)
+        np.savez(f"{path}.npz", **inputs)
+        command = [sys.executable, "-c", LOAD, str(path), name, precision, str(threads)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def interleaved(callables, repeats):
+    """Milliseconds ``{name: (p50, p99)}`` of all callables, in turn.
+
+    A turn is a few calls after a pause: the threads of one library go on spinning for a while, and would
+    slow down the next.
+    """
+    taken = {name: [] for name in callables}
+    for _ in range(-(-repeats // TURN)):
+        for name, function in callables.items():
+            time.sleep(PAUSE_S)
+            for i in range(WARM_UP + TURN):
+                began = time.perf_counter()
+                function()
+                if i >= WARM_UP:
+                    taken[name].append((time.perf_counter() - began) * 1e3)
+    return {name: np.percentile(values, [50, 99]) for name, values in taken.items()}
+
+
+def table(contents, eager, inputs, candidates, arguments):
+    """Rows of one network: eager first, then each engine that can run here."""
+    callables, loads = {("torch eager", "float32"): eager}, {}
+    for name, precision in candidates:
+        if why_not(name) is not None:
+            continue
+        content = contents[precision]
+        request = EngineRequest(content, precision, arguments.threads)
+        engine = create_engine(name, request)
+        callables[name, precision] = lambda engine=engine: engine.infer(inputs)
+        loads[name, precision] = load_figures(content, inputs, name, precision, arguments.threads)
+    figures = interleaved(callables, arguments.repeats)
+    slow = figures["torch eager", "float32"][0]
+    for key, (median, high) in figures.items():
+        loaded = "- | -" if key not in loads else "{:.0f} | {:.0f}".format(*loads[key])
+        yield f"{key[0]} | {key[1]} | {median:.2f} | {high:.2f} | {slow / median:.1f} | {loaded}"
+
+
+def reduced_contents(model, width, height):
+    """The ONNX files of every precision."""
+    random = np.random.default_rng(0)
+    images = random.normal(size=(16, 3, height, width)).astype(np.float32)
+    full = to_bytes(model)
+    return {
+        "float32": full,
+        "bfloat16": full,
+        "float16": to_bytes(to_float16(model)),
+        "int8": to_bytes(Quantiser(model, images, symmetric=False).quantise()),
+    }
+
+
+def main():
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", default="224x224", help="WIDTHxHEIGHT of the network's input")
+    parser.add_argument("--backbones", nargs="+", default=BACKBONES)
+    parser.add_argument("--repeats", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    width, height = map(int, arguments.size.split("x"))
+    flags = ", ".join(flag for flag in CPU_FLAGS if flag in cpu_features())
+    print(f"{cpu_name()} ({flags}), {arguments.threads} threads, {arguments.size}, batch 1")
+    print("\n| network | engine | precision | p50 ms | p99 ms | times eager | load ms | MiB |")
+    print("|---|---|---|---|---|---|---|---|")
+    image = np.random.default_rng(1).normal(size=(1, 3, height, width)).astype(np.float32)
+    for backbone in arguments.backbones:
+        absolute, unit = branches(backbone, width, height)
+        round_large_weights(absolute)
+        preprocessing = Preprocessing(input_width=width, input_height=height)
+        contents = reduced_contents(absolute_to_onnx(absolute, preprocessing), width, height)
+        eager = partial(of_torch(absolute), image)
+        inputs = {networks.IMAGE: image}
+        for row in table(contents, eager, inputs, CANDIDATES, arguments):
+            print(f"| {backbone} | {row} |", flush=True)
+    local = eager()[networks.LOCAL_MAP]
+    model = relative_to_onnx(unit, local.shape[1:], NEIGHBOURS)
+    random = np.random.default_rng(2)
+    near = local + 0.05 * random.normal(size=(NEIGHBOURS, *local.shape[1:])).astype(np.float32)
+    inputs = {networks.MAP_LOCAL: near.astype(np.float32), networks.LOCAL_MAP: local}
+    float32 = [c for c in CANDIDATES if c[1] == "float32"]
+    for row in table(
+        {"float32": to_bytes(model)},
+        partial(of_torch_relative(unit), inputs),
+        inputs,
+        float32,
+        arguments,
+    ):
+        print(f"| relative unit, {NEIGHBOURS} neighbours | {row} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
