@@ -88,6 +88,9 @@ def test_float16_keeps_its_heads_in_float32(network, images):
     halved = to_float16(network)
     kinds = {w.name: w.data_type for w in halved.graph.initializer}
     for node in halved.graph.node:
+        if node.op_type == "Cast":
+            kinds[node.output[0]] = node.attribute[0].i
+    for node in halved.graph.node:
         if node.op_type == "Gemm":
             assert kinds[node.input[1]] == onnx.TensorProto.FLOAT
         if node.op_type == "Conv":
