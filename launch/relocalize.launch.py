@@ -18,6 +18,8 @@ ARGUMENTS = {
     "image_topic": ("/camera/image_raw", "Base topic of the images, without /compressed"),
     "camera_info_topic": ("/camera/camera_info", "Camera info of those images"),
     "image_transport": ("raw", "raw or compressed"),
+    "engine": ("auto", "Inference engine: auto, tensorrt, openvino, onnxruntime ..."),
+    "precision": ("auto", "Number format: auto, or one that the bundle has"),
     "map_frame": ("", "Frame id of the map; empty: the bundle's"),
     "base_frame": ("base_link", "Vehicle frame whose pose is published"),
     "odom_frame": ("odom", "Odometry frame, for tf_mode map_to_odom"),
@@ -32,7 +34,16 @@ ARGUMENTS = {
     "autostart": ("true", "Configure and activate at once"),
     "respawn": ("false", "Start the node again when it ends"),
 }
-STRINGS = ("bundle", "image_transport", "map_frame", "base_frame", "odom_frame", "camera_frame")
+STRINGS = (
+    "bundle",
+    "image_transport",
+    "engine",
+    "precision",
+    "map_frame",
+    "base_frame",
+    "odom_frame",
+    "camera_frame",
+)
 BOOLEANS = ("use_sim_time", "autostart")
 
 

@@ -2,7 +2,9 @@
 
 import json
 import resource
+import shutil
 import signal
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -69,6 +71,19 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(EngineError, match=r"file/engines cannot keep the engine .*--cache"):
         EngineCache(tmp_path / "file" / "engines").store(KEY, ENGINE, "test")
+
+
+def test_a_read_only_folder_is_reported(tmp_path):
+    folder = tmp_path / "read_only"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "ro", "none", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
+        pytest.skip("only root can mount a read-only folder")
+    try:
+        with pytest.raises(EngineError, match=r"cannot keep the engine \(Read-only file system\)"):
+            EngineCache(folder / "engines").store(KEY, ENGINE, "test")
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_disk_leaves_what_was_there(cache):
