@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from rgsiam_ros import networks
+from rgsiam_ros.bundle.golden import ABSOLUTE_OUTPUTS
 from rgsiam_ros.engine_choice import cpu_features
 from rgsiam_ros.engine_report import cpu_name
 from rgsiam_ros.engines import EngineRequest, create_engine
@@ -51,13 +52,6 @@ CANDIDATES = (
     ("onnxruntime_cuda", "float32"),
     ("onnxruntime_cuda", "float16"),
 )
-OUTPUTS = (
-    networks.TRANSLATION,
-    networks.ROTATION,
-    networks.PRECISION_FACTOR,
-    networks.METRIC_FEATURE,
-    networks.LOCAL_MAP,
-)
 NEIGHBOURS = 8
 WARM_UP = 3
 TURN = 10
@@ -71,6 +65,7 @@ from rgsiam_ros.engines import EngineRequest, create_engine
 path, name, precision, threads = sys.argv[1:]
 inputs = dict(np.load(path + ".npz"))
 content = open(path, "rb").read()
+import onnx, onnxruntime  # what is measured is the engine, not its library
 if name == "openvino": import openvino
 before, began = resident(), time.perf_counter()
 engine = create_engine(name, EngineRequest(content, precision, int(threads)))
@@ -88,7 +83,9 @@ def branches(backbone, width, height):
     rays = torch.from_numpy((cells - cells.reshape(-1, 2).mean(axis=0)) / width).float()
     anchors = torch.rand(config.anchors, 3)
     network = SiameseNetwork(config, height, width, anchors, rays, reach=0.1).eval()
-    return AbsoluteBranch(network, OUTPUTS).eval(), RelativeBranch(network.relative_unit).eval()
+    return AbsoluteBranch(network, ABSOLUTE_OUTPUTS).eval(), RelativeBranch(
+        network.relative_unit
+    ).eval()
 
 
 def load_figures(content, inputs, name, precision, threads):

@@ -11,6 +11,7 @@ from rgsiam_ros import self_test
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.bundle.manifest import RELATIVE_NAME, Differences
 from rgsiam_ros.engines import ENGINES, Engine, EngineInfo, EngineRequest, create_engine
+from rgsiam_ros.engines.availability import why_not
 from rgsiam_ros.errors import EngineError
 from rgsiam_ros.precision import PRECISIONS, Precision
 
@@ -22,9 +23,6 @@ ORDER: tuple[Candidate, ...] = (
     ("tensorrt", "float32"),
     ("tensorrt_rtx", "float16"),
     ("tensorrt_rtx", "float32"),
-    ("onnxruntime_tensorrt", "float16"),
-    ("onnxruntime_tensorrt", "int8_symmetric"),
-    ("onnxruntime_tensorrt", "float32"),
     ("onnxruntime_cuda", "float16"),
     ("onnxruntime_cuda", "float32"),
     ("openvino", "int8"),
@@ -33,13 +31,15 @@ ORDER: tuple[Candidate, ...] = (
     ("onnxruntime", "float32"),
     ("openvino", "float32"),
 )
-"""Best first, as measured by ``benchmarks/engines.py`` on CPUs; GPUs come before them."""
+"""Best first, as measured by ``benchmarks/engines.py`` on CPUs; GPUs come before them. ONNX Runtime's
+TensorRT provider chooses number formats by itself, so it serves only where it is asked for."""
 INT8_FEATURES = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 """Instructions without which int8 is slow, or saturates."""
 RELATIVE_ON_CPU = "onnxruntime"
-"""As fast for the relative unit's hundreds of small nodes as OpenVINO, and loaded five times faster."""
-UNTESTED = "onnxruntime"
-"""What ``auto`` takes for a bundle without golden images, made before there were any."""
+"""The relative unit's hundreds of small nodes run about as fast there as in OpenVINO."""
+UNTESTED: Candidate = ("onnxruntime", "float32")
+"""What ``auto`` takes for a bundle without golden images, made before there were any: nothing else is
+taken on trust, unless it is asked for by name."""
 FALLBACKS = ("auto", "none")
 
 
@@ -51,7 +51,7 @@ class Refusal:
     precision: Precision
     reason: str
     installed: bool = True
-    """False where it could not even be started."""
+    """False where its library, provider or GPU is missing: nothing to warn of."""
 
     def __str__(self) -> str:
         """One line for a log."""
@@ -77,9 +77,11 @@ class Serving:
 
     def close(self) -> None:
         """Release the engines."""
-        self.absolute.close()
-        if self.relative is not None:
-            self.relative.close()
+        try:
+            self.absolute.close()
+        finally:
+            if self.relative is not None:
+                self.relative.close()
 
 
 def candidates(
@@ -114,8 +116,8 @@ def candidates(
         slow = candidate[1] == "int8" and not fast_int8 and precision == "auto"
         if fits and not slow:
             found.append(candidate)
-    if not found:
-        raise EngineError(f"engine {engine} does not compute in {precision}")
+    if not found and engine in ENGINES:
+        return [(engine, p) for p in offered if precision in ("auto", p)]
     return found
 
 
@@ -137,12 +139,23 @@ def start(
     with every reason where none serves.
     """
     offered = bundle.manifest.precisions
-    if engine == "auto" and bundle.golden is None:
-        engine = UNTESTED  # nothing else is taken on trust
+    if bundle.golden is None and batch > 1:
+        raise EngineError(f"{bundle.path} takes single images only: export it anew, or use batch 1")
     refusals: list[Refusal] = []
-    wishes = [candidates(offered, engine, precision)]
-    if fallback == "auto" and (engine, precision) != ("auto", "auto"):
-        wishes.append([c for c in candidates(offered, "auto", "auto") if c not in wishes[0]])
+    every = [UNTESTED] if bundle.golden is None else candidates(offered, "auto", "auto")
+    if (engine, precision) == ("auto", "auto"):
+        wishes = [every]
+    elif fallback == "auto":
+        try:
+            wishes = [candidates(offered, engine, precision)]
+        except EngineError as error:
+            if engine not in ("auto", *ENGINES) or precision not in PRECISIONS:
+                raise
+            refusals.append(Refusal(engine, precision, str(error)))
+            wishes = [[]]
+        wishes.append([c for c in every if c not in wishes[0]])
+    else:
+        wishes = [candidates(offered, engine, precision)]
     for round_number, wish in enumerate(wishes):
         for candidate in wish:
             started = _try(
@@ -191,21 +204,22 @@ def _try(
         if refine:
             unit = EngineRequest(bundle.content(RELATIVE_NAME), "float32", threads, 1, cache)
             opened.append(create_engine(relative_engine_for(name), unit))
-    except EngineError as error:
-        for engine in opened:
-            engine.close()
-        return Refusal(name, precision, str(error), installed=False)
-    absolute, relative = opened[0], opened[1] if refine else None
-    try:
+        absolute, relative = opened[0], opened[1] if refine else None
         found = self_test.measure(absolute, relative, bundle, precision, batch)
         tolerance = bundle.manifest.tolerance_of(precision)
         problems = []
         if found is not None and tolerance is not None:
             problems = self_test.exceeded(found, tolerance)
+        if not problems:
+            served = absolute, relative, found
+            opened = []
+            return served
+        reason, installed = "; ".join(problems), True
     except EngineError as error:
-        found, problems = None, [str(error)]
-    if problems:
+        reason, installed = str(error), bool(opened) or why_not(name) is None
+    finally:
         for engine in opened:
             engine.close()
-        return Refusal(name, precision, f"failed the self-test: {'; '.join(problems)}")
-    return absolute, relative, found
+    if opened:
+        reason = f"failed the self-test: {reason}"
+    return Refusal(name, precision, reason, installed)

@@ -12,7 +12,7 @@ import numpy as np
 from rgsiam_ros import networks
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.bundle.manifest import Differences
-from rgsiam_ros.engine_choice import Serving, candidates, start
+from rgsiam_ros.engine_choice import INT8_FEATURES, Serving, candidates, start
 from rgsiam_ros.errors import EngineError
 from rgsiam_ros.precision import Precision
 from rgsiam_ros.preprocessing import normalise
@@ -43,7 +43,7 @@ def verify(
 ) -> list[Row]:
     """Start, self-test and time what was asked for, each engine and precision on its own."""
     rows = []
-    features = None if engine == "auto" and precision == "auto" else ()
+    features = None if engine == "auto" and precision == "auto" else INT8_FEATURES
     for name, chosen in candidates(bundle.manifest.precisions, engine, precision, features):
         try:
             serving = start(
@@ -60,12 +60,14 @@ def verify(
             rows.append(Row(name, chosen, "", problem=reason))
             continue
         info = serving.describe()
-        absolute, relative = _time(serving, bundle)
         device = cpu_name() if info.device == "cpu" else info.device
-        rows.append(
-            Row(name, chosen, device, info.version, serving.differences, absolute, relative)
-        )
-        serving.close()
+        try:
+            times = _time(serving, bundle)
+            rows.append(Row(name, chosen, device, info.version, serving.differences, *times))
+        except EngineError as error:
+            rows.append(Row(name, chosen, device, info.version, problem=str(error)))
+        finally:
+            serving.close()
     return rows
 
 

@@ -164,7 +164,12 @@ class Relocalizer:
         if not prepared:
             return answers
         began = time.perf_counter()
-        outputs = infer_all(self._engine, np.stack([item[1] for item in prepared]), self._batch)
+        try:
+            outputs = infer_all(self._engine, np.stack([p[1] for p in prepared]), self._batch)
+        except EngineError as error:
+            for place, _, _ in prepared:
+                answers[place] = error
+            return answers
         inference_ms = _since(began) / len(prepared)
         for row, (place, _, preprocess_ms) in enumerate(prepared):
             own = {name: value[row : row + 1] for name, value in outputs.items()}

@@ -19,6 +19,7 @@ from rgsiam_ros.preprocessing import normalise
 
 Infer = Callable[[Mapping[str, NDArray[np.float32]]], Mapping[str, NDArray[np.float32]]]
 
+TINY = 1e-12
 UNITS = {
     "position_m": "m",
     "rotation_deg": "deg",
@@ -44,10 +45,8 @@ def measure(
     manifest = bundle.manifest
     images = np.stack([normalise(i, manifest.preprocessing) for i in golden.image_NHW3])
     given = infer_all(absolute, images, batch)
-    features = None
-    if relative is not None and golden.relative is not None:
-        features = bundle.map_features(precision)
     infer = relative.infer if relative is not None else None
+    features = bundle.map_features() if infer is not None else None
     return compare(given, infer, features, golden, manifest.target)
 
 
@@ -78,8 +77,9 @@ def compare(
 ) -> Differences:
     """Largest differences of answers for the golden images from those of torch in float32.
 
-    given: outputs of ``absolute.onnx`` by name, stacked; relate: of ``relative.onnx``, asked with the
-    given local maps and the map's `features`.
+    given: outputs of ``absolute.onnx`` by name, stacked; relate: of ``relative.onnx``, which computes
+    in float32 always and is asked with torch's own local maps and the map's `features` in float32, so
+    that every neighbour counts.
     """
     expected = golden.absolute
     outputs = {name: np.asarray(given[name], np.float64) for name in expected}
@@ -95,7 +95,7 @@ def compare(
         if name in expected:
             figures[label] = _relative_length(outputs[name], expected[name])
     if relate is not None and features is not None and golden.relative is not None:
-        figures |= _relative_unit(outputs[networks.LOCAL_MAP], relate, features, golden, target)
+        figures |= _relative_unit(relate, features, golden, target)
     return Differences(**figures)
 
 
@@ -143,31 +143,31 @@ def _sigmas(factor_N21: ArrayLike, target: Target) -> np.ndarray:
 def _relative_length(values: ArrayLike, expected: ArrayLike) -> float:
     true = np.asarray(expected, np.float64).reshape(len(expected), -1)  # type: ignore[arg-type]
     apart = np.asarray(values).reshape(true.shape) - true
-    return float((np.linalg.norm(apart, axis=1) / np.linalg.norm(true, axis=1)).max())
+    return float((np.linalg.norm(apart, axis=1) / (np.linalg.norm(true, axis=1) + TINY)).max())
 
 
 def _relative_unit(
-    local_NCHW: np.ndarray,
-    relate: Infer,
-    features: MapFeatures,
-    golden: GoldenImages,
-    target: Target,
+    relate: Infer, features: MapFeatures, golden: GoldenImages, target: Target
 ) -> dict[str, float]:
     assert golden.relative is not None
     assert golden.map_index_NK is not None
-    metres, degrees = [], []
+    metres, degrees, information = [], [], []
     for i, nearest in enumerate(golden.map_index_NK):
         answer = relate(
             {
                 networks.MAP_LOCAL: features.local_NCHW[nearest].astype(np.float32),
-                networks.LOCAL_MAP: local_NCHW[i : i + 1].astype(np.float32),
+                networks.LOCAL_MAP: golden.absolute[networks.LOCAL_MAP][i : i + 1],
             }
         )
         expected = {name: value[i] for name, value in golden.relative.items()}
         apart = dict(_apart(networks.restore_relative_poses, answer, expected, target))
-        metres.append(np.median(apart["m"]))
-        degrees.append(np.median(apart["deg"]))
+        metres.append(apart["m"].max())
+        degrees.append(apart["deg"].max())
+        information.append(
+            _relative_length(answer[networks.INFORMATION], expected[networks.INFORMATION])
+        )
     return {
         "relative_position_m": float(np.max(metres)),
         "relative_rotation_deg": float(np.max(degrees)),
+        "relative_information": float(np.max(information)),
     }

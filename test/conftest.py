@@ -191,9 +191,11 @@ def golden_parts(neighbours=2, int8_bias=INT8_BIAS):
         "map_index_NK": index,
         "relative_translation_normalised": relative,
         "relative_rotation_quaternion_wxyz": np.tile(identity[:, None], (1, neighbours, 1)),
+        "relative_information": np.tile(100.0 * np.eye(6), (len(images), neighbours, 1, 1)),
     }
     names = ("position_m", "metric_feature", "local_map", "relative_position_m")
-    tight = dict.fromkeys((*names, "rotation_deg", "relative_rotation_deg"), 5e-3)
+    others = ("rotation_deg", "relative_rotation_deg", "relative_information")
+    tight = dict.fromkeys((*names, *others), 5e-3)
     figures = {"validation": text["validation"], "covariance": text["covariance"]}
     wider = {"covariance": {"matrix": (4.0 * np.asarray(text["covariance"]["matrix"])).tolist()}}
     text["tolerance"] = tight

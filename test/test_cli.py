@@ -1,12 +1,14 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 from conftest import TOWN_BUNDLE, TOWN_DRIVE
 
 from rgsiam_ros.engines import ENGINES
 
+without_tensorrt = pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is here")
 WITHOUT_TRAINING = """
 import importlib.util, sys
 real = importlib.util.find_spec
@@ -68,6 +70,7 @@ def test_engine_list_names_every_engine_and_what_it_lacks(tmp_path):
     assert "none" in done.stdout
 
 
+@without_tensorrt
 def test_engine_verify_prints_a_row_for_each_engine(tested_bundle):
     done = rgsiam("engine", "verify", tested_bundle, "--threads", 1)
     assert done.returncode == 0, done.stderr
@@ -81,6 +84,7 @@ def test_engine_verify_prints_a_row_for_each_engine(tested_bundle):
     assert "error: no engine serves" in failed.stderr
 
 
+@without_tensorrt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

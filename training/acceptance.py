@@ -11,7 +11,7 @@ import onnx
 
 from rgsiam_ros.bundle.golden import GoldenImages
 from rgsiam_ros.engines import EngineRequest, create_engine
-from rgsiam_ros.errors import EngineError
+from rgsiam_ros.errors import DatasetError, EngineError
 from rgsiam_ros.map_features import MapFeatures
 from rgsiam_ros.precision import Precision
 from rgsiam_ros.preprocessing import normalise
@@ -47,6 +47,7 @@ class Reference:
     answers: Answers
     """Of torch."""
     relate: Infer | None
+    features: MapFeatures | None
     golden: GoldenImages
 
 
@@ -79,37 +80,59 @@ def try_precision(
     Where int8 is not accurate enough, the convolutions that disturb the features most are left in
     float32, more and more of them, before it is refused.
     """
-    name = ACCEPTED_WITH[precision]
-    losses = ""
-    for kept, model in _attempts(precision, reference.model, held_out):
-        content = to_bytes(model)
-        try:
-            engine = create_engine(name, EngineRequest(content, precision))
-        except EngineError as error:
-            return Refused(precision, str(error))
-        infer = of_engine(engine)
+    reason = "nothing could be tried"
+    try:
+        for kept, model in _attempts(precision, reference.model, held_out):
+            tried = _measure(precision, kept, model, reference, held_out)
+            if isinstance(tried, Accepted):
+                return tried
+            reason = tried.reason
+    except DatasetError as error:
+        reason = str(error)
+    return Refused(precision, reason)
+
+
+def _measure(
+    precision: Precision,
+    kept: Sequence[str],
+    model: onnx.ModelProto,
+    reference: Reference,
+    held_out: HeldOut,
+) -> Accepted | Refused:
+    content = to_bytes(model)
+    try:
+        engine = create_engine(ACCEPTED_WITH[precision], EngineRequest(content, precision))
+    except EngineError as error:
+        return Refused(precision, str(error))
+    infer = of_engine(engine)
+    try:
         features = held_out.map_features(infer)
         answers = held_out.answers(infer, reference.relate, features)
-        losses, acceptable = _losses(answers, reference.answers, held_out)
-        if acceptable:
-            stored = StoredImages(reference.golden.image_NHW3, np.empty((0, 4, 4)))
-            outputs = held_out.infer(infer, stored)
-            tolerance = tolerance_for(
-                outputs, reference.relate, features, reference.golden, held_out
-            )
-            info = engine.describe()
-            engine.close()
-            variant = {
-                "accepted_with": f"{info.name} {info.version}",
-                "tolerance": tolerance.model_dump(),
-                "kept_float32": list(kept),
-                **_both(answers, reference.answers, held_out),
-            }
-            own = None if precision == "bfloat16" else content
-            summary = f"{losses}; {len(kept)} convolutions kept in float32" if kept else losses
-            return Accepted(precision, own, features, variant, summary)
+        stored = StoredImages(reference.golden.image_NHW3, np.empty((0, 4, 4)))
+        outputs = held_out.infer(infer, stored)
+        tolerance = tolerance_for(
+            outputs, reference.relate, reference.features, reference.golden, held_out
+        )
+    except (EngineError, ValueError) as error:  # numbers that are none, or beyond half precision
+        return Refused(precision, f"it computes no usable answers: {error}")
+    finally:
         engine.close()
-    return Refused(precision, f"{losses}; at most {LARGEST_LOSS:.0%} more is accepted")
+    every = [*answers.outputs.values(), *([] if features is None else [features.local_NCHW])]
+    if not all(np.isfinite(values).all() for values in every):
+        return Refused(precision, "its answers are not all finite")
+    losses, acceptable = _losses(answers, reference.answers, held_out)
+    if not acceptable:
+        return Refused(precision, f"{losses}; at most {LARGEST_LOSS:.0%} more is accepted")
+    info = engine.describe()
+    variant = {
+        "accepted_with": f"{info.name} {info.version}",
+        "tolerance": tolerance.model_dump(),
+        "kept_float32": list(kept),
+        **_both(answers, reference.answers, held_out),
+    }
+    own = None if precision == "bfloat16" else content
+    summary = f"{losses}; {len(kept)} convolutions kept in float32" if kept else losses
+    return Accepted(precision, own, features, variant, summary)
 
 
 def _attempts(

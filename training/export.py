@@ -109,7 +109,7 @@ def export_bundle(
             "map_images": len(features.local_NCHW),
             **held_out.figures(by_onnx.T_refined_N44, by_torch.T_refined_N44),
         }
-    reference = Reference(model, by_torch, relate, golden)
+    reference = Reference(model, by_torch, relate, features, golden)
     for precision in precisions:
         tried = try_precision(precision, reference, held_out)
         if not isinstance(tried, Accepted):

@@ -99,6 +99,8 @@ class Run:
         return network.to(memory_format=torch.contiguous_format).eval()
 
     def _images(self, name: str) -> StoredImages:
+        if not (self.folder / name).is_file():
+            raise DatasetError(f"{self.folder / name} does not exist: train anew to have it")
         with np.load(self.folder / name, allow_pickle=False) as stored:
             return StoredImages(stored["image_NHW3"], stored["T_map_camera_N44"])
 

@@ -54,6 +54,7 @@ def compile_for_this_gpu(
     DatasetError where there is no run.
     """
     gpu_name, library, made_by = find_compiler()
+    EngineCache(cache).prepare()
     run = open_run(run_folder)
     branch = run.absolute_branch()
     round_large_weights(branch)

@@ -24,7 +24,7 @@ ABSOLUTE_OUTPUTS = (
     networks.METRIC_FEATURE,
     networks.LOCAL_MAP,
 )
-RELATIVE_OUTPUTS = (networks.TRANSLATION, networks.ROTATION)
+RELATIVE_OUTPUTS = (networks.TRANSLATION, networks.ROTATION, networks.INFORMATION)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class GoldenImages:
         if map_index is not None:
             names = {n: RELATIVE_PREFIX + n for n in RELATIVE_OUTPUTS}
             missing = [name for name in names.values() if name not in arrays]
-            if missing or map_index.ndim != 2 or map_index.min(initial=0) < 0:
+            indices = map_index.ndim == 2 and np.issubdtype(map_index.dtype, np.integer)
+            if missing or not indices or map_index.min(initial=0) < 0:
                 raise ValueError(f"{MAP_INDEX!r} has no answers, or is no table of indices")
             relative = {n: arrays[name].astype(np.float32) for n, name in names.items()}
             map_index = map_index.astype(np.int64)
@@ -65,6 +66,33 @@ class GoldenImages:
             if values is not None and len(values) != len(image):
                 raise ValueError(f"array {name!r} holds {len(values)} for {len(image)} images")
         return cls(image, absolute, map_index, relative)
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]], neighbours: int, images: int) -> None:
+        """Raises ValueError unless the answers are those of networks that give outputs of these shapes.
+
+        shapes: of one image, of all that ``absolute.onnx`` gives; neighbours, images: of the map, 0
+        without one.
+        """
+        if set(self.absolute) != set(shapes):
+            raise ValueError(f"answers are of {', '.join(self.absolute)}, not {', '.join(shapes)}")
+        N = len(self.image_NHW3)
+        wanted = {name: (N, *shape) for name, shape in shapes.items()}
+        found = {name: value.shape for name, value in self.absolute.items()}
+        if neighbours:
+            if self.map_index_NK is None or self.relative is None:
+                raise ValueError("the relative unit's answers are missing")
+            if self.map_index_NK.shape != (N, neighbours) or self.map_index_NK.max() >= images:
+                raise ValueError("the indices are not of this map")
+            tails = {
+                networks.TRANSLATION: (3,),
+                networks.ROTATION: (4,),
+                networks.INFORMATION: (6, 6),
+            }
+            wanted |= {RELATIVE_PREFIX + n: (N, neighbours, *tails[n]) for n in RELATIVE_OUTPUTS}
+            found |= {RELATIVE_PREFIX + n: value.shape for n, value in self.relative.items()}
+        for name, shape in wanted.items():
+            if found[name] != shape:
+                raise ValueError(f"array {name!r} has shape {found[name]}, not {shape}")
 
     def to_arrays(self) -> dict[str, NDArray]:
         """As they are stored."""

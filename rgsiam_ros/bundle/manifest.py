@@ -139,8 +139,10 @@ class Differences(_Part):
     local_map: NotNegative | None = None
     """Length of the difference, relative to the length of the local map."""
     relative_position_m: NotNegative | None = None
-    """Of the relative unit, given the engine's own local map: median over the map images."""
+    """Of the relative unit, given torch's local map: the largest over the map images."""
     relative_rotation_deg: NotNegative | None = None
+    relative_information: NotNegative | None = None
+    """Norm of the difference, relative to the norm."""
 
 
 class Figures(_Part):

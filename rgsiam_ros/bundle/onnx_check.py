@@ -24,12 +24,12 @@ def check_onnx(
     inputs: Mapping[str, Shape] | None = None,
     outputs: Mapping[str, Shape] | None = None,
     optional_outputs: Mapping[str, Shape] | None = None,
-) -> None:
+) -> set[str]:
     """Refuse external data, custom operators, non-finite weights, or other inputs or outputs.
 
     path names the file in messages; inputs: exactly what the network must take; outputs: what it must
     at least give; optional_outputs: of what shape these must be if they are there. Dynamic dimensions
-    fit any size. Raises BundleError.
+    fit any size. Returns the names of its outputs. Raises BundleError.
     """
     try:
         model = onnx.load_model_from_string(content)
@@ -56,6 +56,11 @@ def check_onnx(
         given = {value.name for value in model.graph.output}
         more = {n: shape for n, shape in (optional_outputs or {}).items() if n in given}
         _check_values("gives", model.graph.output, {**outputs, **more}, path, exactly=False)
+    values = [*model.graph.input, *model.graph.output]
+    for value in values if inputs is not None else []:
+        if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT and value.name not in weights:
+            raise BundleError(f"{path}: {value.name!r} is not of float32: export the bundle anew")
+    return {value.name for value in model.graph.output}
 
 
 def _graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:

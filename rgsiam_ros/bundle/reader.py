@@ -120,40 +120,55 @@ class Bundle:
 
     def _check_networks(self) -> None:
         """Each network alone, and that they fit each other, the map's features and the goldens."""
-        size = self.manifest.preprocessing
-        relative: tuple[Shapes, Shapes] | None = None
+        size, refinement = self.manifest.preprocessing, self.manifest.refinement
+        inputs: Shapes = {networks.IMAGE: (1, 3, size.input_height, size.input_width)}
+        outputs: Shapes = {networks.TRANSLATION: (1, 3), networks.ROTATION: (1, 4)}
+        relative: tuple[Shapes, Shapes] | tuple[None, None] = (None, None)
+        if refinement is not None:
+            features = self._check_maps()
+            local = features.local_NCHW.shape[1:]
+            outputs[networks.METRIC_FEATURE] = (1, features.metric_feature_ND.shape[1])
+            outputs[networks.LOCAL_MAP] = (1, *local)
+            relative = _relative_shapes(refinement.neighbours, local)
+        optional: Shapes = {networks.PRECISION_FACTOR: (1, 21)}
+        given: set[str] = set()
         for precision in self.manifest.precisions:
             name = absolute_name(precision)
-            inputs = {networks.IMAGE: (1, 3, size.input_height, size.input_width)}
-            outputs: Shapes = {networks.TRANSLATION: (1, 3), networks.ROTATION: (1, 4)}
-            if self.manifest.refinement is not None:
-                feature, local = self._check_map(precision)
-                outputs[networks.METRIC_FEATURE] = (1, feature)
-                outputs[networks.LOCAL_MAP] = (1, *local)
-                relative = _relative_shapes(self.manifest.refinement.neighbours, local)
-            optional = {networks.PRECISION_FACTOR: (1, 21)}
-            check_onnx(self.content(name), self.path / name, inputs, outputs, optional)
+            given = check_onnx(self.content(name), self.path / name, inputs, outputs, optional)
         if RELATIVE_NAME in self._contents:
-            inputs_outputs = relative if relative is not None else (None, None)
-            check_onnx(self.content(RELATIVE_NAME), self.path / RELATIVE_NAME, *inputs_outputs)
-        golden = self.golden
-        if golden is not None and self.manifest.refinement is not None:
-            images = self.manifest.refinement.map_images
-            if golden.map_index_NK is None or golden.map_index_NK.max() >= images:
-                raise BundleError(f"{self.path / GOLDEN_NAME} is not of this map: {REFETCH}")
+            check_onnx(self.content(RELATIVE_NAME), self.path / RELATIVE_NAME, *relative)
+        if self.golden is None:
+            return
+        known = outputs | {name: shape for name, shape in optional.items() if name in given}
+        shapes = {name: shape[1:] for name, shape in known.items()}
+        neighbours, images = (
+            (0, 0) if refinement is None else (refinement.neighbours, refinement.map_images)
+        )
+        try:
+            self.golden.check(shapes, neighbours, images)
+        except ValueError as error:
+            path = self.path / GOLDEN_NAME
+            raise BundleError(f"{path} cannot be used: {error}. {REFETCH}") from error
 
-    def _check_map(self, precision: Precision) -> tuple[int, tuple[int, ...]]:
-        """Size of a metric feature and shape of a local map, the same in every precision."""
+    def _check_maps(self) -> MapFeatures:
+        """The map's features, of the same images in every precision."""
         refinement = self.manifest.refinement
         assert refinement is not None
-        features = self.map_features(precision)
-        kept = len(features.T_map_camera_N44)
-        if kept != refinement.map_images or kept < refinement.neighbours:
-            raise BundleError(
-                f"{self.path / map_features_name(precision)} holds {kept} images; the manifest says "
-                f"{refinement.map_images} and asks for {refinement.neighbours} neighbours: {REFETCH}"
-            )
-        return features.metric_feature_ND.shape[1], features.local_NCHW.shape[1:]
+        first = self.map_features()
+        for precision in self.manifest.precisions:
+            features = self.map_features(precision)
+            path = self.path / map_features_name(precision)
+            kept = len(features.T_map_camera_N44)
+            if kept != refinement.map_images or kept < refinement.neighbours:
+                raise BundleError(
+                    f"{path} holds {kept} images; the manifest says {refinement.map_images} and asks "
+                    f"for {refinement.neighbours} neighbours: {REFETCH}"
+                )
+            same = features.local_NCHW.shape == first.local_NCHW.shape
+            same = same and features.metric_feature_ND.shape == first.metric_feature_ND.shape
+            if not same or not np.array_equal(features.T_map_camera_N44, first.T_map_camera_N44):
+                raise BundleError(f"{path} is not of the same images as the others: {REFETCH}")
+        return first
 
     @property
     def mask_HW(self) -> NDArray[np.uint8] | None:

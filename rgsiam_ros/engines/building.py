@@ -7,9 +7,16 @@ from pathlib import Path
 
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.bundle.manifest import RELATIVE_NAME
+from rgsiam_ros.engines import cuda
 from rgsiam_ros.engines.base import EngineRequest
 from rgsiam_ros.engines.cache import BuiltByProvider, EngineCache
-from rgsiam_ros.engines.tensorrt_build import BATCHES, Progress, build_engine, engine_key
+from rgsiam_ros.engines.tensorrt_build import (
+    BATCHES,
+    Progress,
+    build_engine,
+    engine_key,
+    load_library,
+)
 from rgsiam_ros.precision import Precision, absolute_name
 
 ONE = (1, 1, 1)
@@ -26,7 +33,8 @@ def build_for_bundle(
 ) -> list[Path]:
     """Build the absolute branch in `precision` and the relative unit in float32, and keep both.
 
-    batch: the absolute branch for batches of 1 to 32 instead of single images; progress: gives, for a
+    batch: the absolute branch for batches of 1 to 32 instead of single images (ONNX Runtime's provider:
+    of 8); progress: gives, for a
     network's file name, where its steps are told to. What was built before is built anew. Raises
     EngineError: library or GPU missing, network not readable, folder not writable.
     """
@@ -34,6 +42,10 @@ def build_for_bundle(
     if bundle.manifest.refinement is not None:
         networks.append((RELATIVE_NAME, "float32", ONE))
     bundle.absolute_onnx(precision)  # says so where the bundle has none
+    if engine != "onnxruntime_tensorrt":
+        load_library(engine)
+    cuda.gpu()
+    EngineCache(cache).prepare()
     paths = []
     for name, computes, batches in networks:
         onnx_bytes = bundle.content(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -18,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from rgsiam_ros.errors import EngineError, EngineNotBuiltError
-
-BUILD_HINT = "run `rgsiam engine build BUNDLE` on this machine"
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,15 @@ class EngineKey:
         return cls(**texts, batches=(low, usual, high))
 
 
+def build_hint(key: EngineKey) -> str:
+    """The command that builds what is missing; the relative unit is built with any precision."""
+    batch = " --batch" if key.batches[2] > 1 else ""
+    return (
+        f"run `rgsiam engine build BUNDLE --engine {key.library} --precision {key.precision}{batch}` on "
+        "this machine"
+    )
+
+
 def network_digest(onnx_bytes: bytes) -> str:
     """SHA-256 of a network."""
     return hashlib.sha256(onnx_bytes).hexdigest()
@@ -72,11 +80,14 @@ class EngineCache:
         EngineError where the folder cannot be trusted.
         """
         path = self.folder / f"{key.stem}.engine"
-        if not path.is_file():
-            raise EngineNotBuiltError(f"no engine is built for it: {self._instead(key)}")
-        refuse_writable_by_others(self.folder)
-        refuse_writable_by_others(path)
-        content = path.read_bytes()
+        try:
+            if not os.path.exists(self.folder) or path.name not in os.listdir(self.folder):
+                raise EngineNotBuiltError(f"no engine is built for it: {self._instead(key)}")
+            refuse_writable_by_others(self.folder)
+            refuse_writable_by_others(path)
+            content = path.read_bytes()
+        except OSError as error:
+            raise EngineError(f"{path} cannot be read ({error.strerror or error})") from error
         try:
             described = json.loads(path.with_suffix(".json").read_text())
             whole = described["sha256"] == hashlib.sha256(content).hexdigest()
@@ -84,8 +95,21 @@ class EngineCache:
         except (OSError, ValueError, KeyError, TypeError):
             whole = False
         if not whole:
-            raise EngineNotBuiltError(f"{path} is damaged: {BUILD_HINT}")
+            raise EngineNotBuiltError(f"{path} is damaged: {build_hint(key)}")
         return content
+
+    def prepare(self) -> None:
+        """Make the folder and see that an engine could be kept there: before minutes of building.
+
+        Raises EngineError.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+            refuse_writable_by_others(self.folder)
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                file.write(b"room for an engine?")
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def store(self, key: EngineKey, engine: bytes, made_by: str) -> Path:
         """Keep an engine; made_by: what compiled it. Complete or not at all. Raises EngineError."""
@@ -97,15 +121,12 @@ class EngineCache:
         }
         path = self.folder / f"{key.stem}.engine"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
             refuse_writable_by_others(self.folder)
             _write_whole(path, engine)
             _write_whole(path.with_suffix(".json"), json.dumps(described, indent=1).encode())
         except OSError as error:
-            raise EngineError(
-                f"{self.folder} cannot keep the engine ({error.strerror or error}): make room, or "
-                "choose another folder (--cache, or the node's parameter engine_cache)"
-            ) from error
+            raise self._unwritable(error) from error
         return path
 
     def entries(self) -> Iterator[tuple[EngineKey, dict[str, Any]]]:
@@ -117,6 +138,12 @@ class EngineCache:
             except (OSError, ValueError, KeyError, TypeError):
                 continue
 
+    def _unwritable(self, error: OSError) -> EngineError:
+        return EngineError(
+            f"{self.folder} cannot keep the engine ({error.strerror or error}): make room, or choose "
+            "another folder (--cache, or the node's parameter engine_cache)"
+        )
+
     def _instead(self, key: EngineKey) -> str:
         """What is there of the same network, for the message."""
         for other, _ in self.entries():
@@ -127,31 +154,57 @@ class EngineCache:
                 there, here = getattr(other, name), getattr(key, name)
                 if there != here:
                     label = name.replace("_", " ")
-                    return f"there is one for {label} {there}, this is {here}; {BUILD_HINT}"
-        return BUILD_HINT
+                    return f"there is one for {label} {there}, this is {here}; {build_hint(key)}"
+        return build_hint(key)
 
 
 class BuiltByProvider:
-    """A folder in which ONNX Runtime's TensorRT provider keeps its own engines."""
+    """A folder in which ONNX Runtime's TensorRT provider keeps its own engines.
+
+    It would build what it does not find without a word, so a list of its files is kept with them.
+    """
+
+    LIST = "built.json"
 
     def __init__(self, cache: Path | None, name: str) -> None:
         self.folder = (default_folder() if cache is None else cache) / name
 
     def refuse_missing(self) -> None:
-        """EngineNotBuiltError where nothing was built, EngineError where it cannot be trusted."""
-        if not (self.folder / "built").is_file():
-            hint = BUILD_HINT.replace("build BUNDLE", "build BUNDLE --engine onnxruntime_tensorrt")
-            raise EngineNotBuiltError(f"no engine is built for it: {hint}")
-        refuse_writable_by_others(self.folder)
-
-    def keep(self, *, complete: bool) -> None:
-        """Make the folder, or remember that it is complete. Raises EngineError."""
+        """EngineNotBuiltError where something is missing, EngineError where it cannot be trusted."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if complete:
-                (self.folder / "built").touch()
+            listed = json.loads((self.folder / self.LIST).read_text())
+            whole = bool(listed) and listed == self._files()
+        except (OSError, ValueError):
+            whole = False
+        if not whole:
+            raise EngineNotBuiltError(
+                "no engine is built for it: run `rgsiam engine build BUNDLE --engine "
+                "onnxruntime_tensorrt` on this machine"
+            )
+        for path in (self.folder, *self.folder.iterdir()):
+            refuse_writable_by_others(path)
+
+    def empty(self) -> None:
+        """Make the folder anew. Raises EngineError."""
+        try:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True, mode=0o755)
         except OSError as error:
             raise EngineError(f"{self.folder} cannot be written ({error.strerror})") from error
+
+    def keep(self) -> None:
+        """Remember what was built. Raises EngineError."""
+        try:
+            (self.folder / self.LIST).write_text(json.dumps(self._files()))
+        except OSError as error:
+            raise EngineError(f"{self.folder} cannot be written ({error.strerror})") from error
+
+    def _files(self) -> dict[str, str]:
+        return {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(self.folder.iterdir())
+            if path.name != self.LIST
+        }
 
 
 def refuse_writable_by_others(path: Path) -> None:
@@ -173,6 +226,7 @@ def _write_whole(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o644)
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -64,6 +64,7 @@ class Stream:
     def __init__(self) -> None:
         self._rt = runtime()
         self.handle = call(self._rt.cudaStreamCreate)
+        self._graph: Any = None
         self._pinned: list[int] = []
         self._device: list[int] = []
 
@@ -101,23 +102,31 @@ class Stream:
         """A CUDA graph of what `work` enqueues, ready to be launched; None where it cannot be."""
         mode = self._rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         call(self._rt.cudaStreamBeginCapture, self.handle, mode)
+        graph = None
         try:
             work()
+            graph = call(self._rt.cudaStreamEndCapture, self.handle)
+            self._graph = call(self._rt.cudaGraphInstantiate, graph, 0)
+        except EngineError:  # what is enqueued cannot be captured: the stream has to do
+            if graph is None:
+                self._rt.cudaStreamEndCapture(self.handle)
+            self._rt.cudaGetLastError()
         finally:
-            status, graph = self._rt.cudaStreamEndCapture(self.handle)
-        if int(status) != 0:
-            return None
-        return call(self._rt.cudaGraphInstantiate, graph, 0)
+            if graph is not None:
+                self._rt.cudaGraphDestroy(graph)
+        return self._graph
 
     def launch(self, graph: Any) -> None:
         """Run a captured graph."""
         call(self._rt.cudaGraphLaunch, graph, self.handle)
 
     def close(self) -> None:
-        """Release the buffers and the stream."""
+        """Release graph, buffers and stream; what fails by now is of no consequence."""
+        if self._graph is not None:
+            self._rt.cudaGraphExecDestroy(self._graph)
         for pointer in self._device:
-            call(self._rt.cudaFree, pointer)
+            self._rt.cudaFree(pointer)
         for pointer in self._pinned:
-            call(self._rt.cudaFreeHost, pointer)
-        self._device, self._pinned = [], []
-        call(self._rt.cudaStreamDestroy, self.handle)
+            self._rt.cudaFreeHost(pointer)
+        self._device, self._pinned, self._graph = [], [], None
+        self._rt.cudaStreamDestroy(self.handle)

@@ -30,7 +30,7 @@ PROVIDERS = {
 COMPUTES = {
     "onnxruntime": ("float32", "float16", "int8", "int8_symmetric"),
     "onnxruntime_cuda": ("float32", "float16"),
-    "onnxruntime_tensorrt": ("float32", "float16", "int8_symmetric"),
+    "onnxruntime_tensorrt": ("float32",),
 }
 QUANTISES_WHAT_WAS_KEPT = "WeightBiasQuantization"
 """An optimisation of ONNX Runtime (seen in 1.32) that quantises a float32 convolution between quantised
@@ -68,8 +68,8 @@ class OnnxRuntimeEngine:
                 f"ONNX Runtime could not start {provider} and would have used "
                 f"{session.get_providers()[0]} instead: check the driver and the CUDA libraries"
             )
-        if built is not None:
-            built.keep(complete=True)
+        if built is not None and build:
+            built.keep()
         self._session: ort.InferenceSession | None = session
         self._inputs = _buffers(session.get_inputs(), request.batch)
         self._outputs = _buffers(session.get_outputs(), request.batch)
@@ -94,7 +94,7 @@ class OnnxRuntimeEngine:
 
     def describe(self) -> EngineInfo:
         """Engine, version, device and precision in use."""
-        device = "cpu" if self._name == "onnxruntime" else "cuda"
+        device = "cpu" if self._name == "onnxruntime" else _gpu_name()
         return EngineInfo(self._name, ort.__version__, device, self._precision)
 
     def close(self) -> None:
@@ -112,6 +112,13 @@ def refuse_missing_provider(name: str) -> str:
             "from NVIDIA's index for your JetPack"
         )
     return provider
+
+
+def _gpu_name() -> str:
+    try:
+        return cuda.gpu()[0]
+    except EngineError:
+        return "cuda"
 
 
 def provider_folder(request: EngineRequest) -> BuiltByProvider:
@@ -136,14 +143,12 @@ def _with_options(
         return [(provider, CUDA_OPTIONS), PROVIDERS["onnxruntime"]], None
     built = provider_folder(request)
     if build:
-        built.keep(complete=False)
+        built.empty()
     else:
         built.refuse_missing()
     options = {
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": str(built.folder),
-        "trt_fp16_enable": str(int(request.precision == "float16")),
-        "trt_int8_enable": str(int(request.precision == "int8_symmetric")),
     }
     others = [(PROVIDERS["onnxruntime_cuda"], CUDA_OPTIONS), PROVIDERS["onnxruntime"]]
     return [(provider, options), *others], built

@@ -44,23 +44,23 @@ class OpenVinoEngine:
         }
         if request.threads:
             settings["INFERENCE_NUM_THREADS"] = request.threads
+        self._version = ov.__version__.split("-")[0]
+        self._precision = request.precision
         try:
             model = core.read_model(request.onnx_bytes)
             model.reshape({port: _shape(port, request.batch) for port in model.inputs})
             compiled = core.compile_model(model, "CPU", settings)
-        except RuntimeError as error:
+            used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+            self._request: Any = compiled.create_infer_request()
+            names = _names(request.onnx_bytes)
+            self._inputs, self._outputs = (
+                self._bind(ports, own, request.batch)
+                for ports, own in zip((compiled.inputs, compiled.outputs), names, strict=True)
+            )
+        except (RuntimeError, ValueError) as error:
             raise EngineError(f"OpenVINO cannot load this network: {error}") from error
-        used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if used != hint:
             raise EngineError(f"OpenVINO was asked for {hint} but would compute in {used}")
-        self._version = ov.__version__.split("-")[0]
-        self._precision = request.precision
-        names = _names(request.onnx_bytes)
-        self._request: Any = compiled.create_infer_request()
-        self._inputs, self._outputs = (
-            self._bind(ports, own, request.batch)
-            for ports, own in zip((compiled.inputs, compiled.outputs), names, strict=True)
-        )
 
     def _bind(self, ports: Any, names: list[str], batch: int) -> Buffers:
         import openvino as ov

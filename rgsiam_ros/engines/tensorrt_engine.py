@@ -31,6 +31,10 @@ class TensorRtEngine:
     def __init__(self, request: EngineRequest, name: str = "tensorrt") -> None:
         """name: ``tensorrt`` or ``tensorrt_rtx``. Raises EngineError, or EngineNotBuiltError."""
         refuse_precision(name, request.precision, COMPUTES[name])
+        if request.batch > BATCHES[2]:
+            raise EngineError(
+                f"engines are built for batches up to {BATCHES[2]}, not {request.batch}"
+            )
         self._trt = load_library(name)
         batches = (1, 1, 1) if request.batch == 1 else BATCHES
         key = engine_key(name, request.onnx_bytes, request.precision, batches)
@@ -41,15 +45,22 @@ class TensorRtEngine:
         if self._engine is None:
             raise EngineError(f"{name} cannot load the engine it built: build it anew")
         self._context: Any = self._engine.create_execution_context()
+        if self._context is None:
+            raise EngineError(f"{name} has no memory for this engine on the GPU")
         self._stream = Stream()
+        self._graph: Any = None
         self._inputs: Buffers = {}
         self._outputs: Buffers = {}
         self._device: dict[str, int] = {}
-        for index in range(self._engine.num_io_tensors):
-            self._bind(self._engine.get_tensor_name(index), request.batch)
-        self._enqueue()  # once outside the graph: the first call sets things up
-        self._stream.synchronize()
-        self._graph = self._stream.capture(self._enqueue)
+        try:
+            for index in range(self._engine.num_io_tensors):
+                self._bind(self._engine.get_tensor_name(index), request.batch)
+            self._enqueue()  # once outside the graph: the first call sets things up
+            self._stream.synchronize()
+            self._graph = self._stream.capture(self._enqueue)
+        except EngineError:
+            self.close()
+            raise
 
     def infer(self, inputs: Tensors) -> Buffers:
         """Named outputs for named inputs, in buffers that the next call overwrites."""
@@ -81,12 +92,16 @@ class TensorRtEngine:
             raise EngineError(f"tensor {name} of the engine is {kind}, not float32: export anew")
         buffer = self._stream.pinned(shape, kind)
         self._device[name] = self._stream.device(buffer.nbytes)
-        self._context.set_tensor_address(name, self._device[name])
+        bound = self._context.set_tensor_address(name, self._device[name])
         if self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT:
-            self._context.set_input_shape(name, shape)
+            bound = bound and self._context.set_input_shape(name, shape)
             self._inputs[name] = buffer
         else:
             self._outputs[name] = buffer
+        if not bound:
+            raise EngineError(
+                f"{self._info.name} does not take {name} of shape {shape}: build anew"
+            )
 
     def _enqueue(self) -> None:
         for name, buffer in self._inputs.items():

@@ -228,10 +228,10 @@ class RelocalizeNode(LifecycleNode):
         if self._owned is not None:
             self._owned.close()
             self._owned = None
-        self._worker.drain(WAIT_FOR_FRAME_S)
-        if self._relocalizer is not None:
+        idle = self._worker.drain(WAIT_FOR_FRAME_S)
+        if self._relocalizer is not None and idle:  # else it still uses the engine's memory
             self._relocalizer.close()
-            self._relocalizer = None
+        self._relocalizer = None
         self._T_map_odom = self._unpaired_fix = None
         self._last_camera = self._camera_news = self._camera_problem = None
 

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rgsiam_ros import __version__
 from rgsiam_ros.bags import BagTopics, Drive, read_drive
 from rgsiam_ros.geometry import pose_errors
+from rgsiam_ros.precision import absolute_name
 from rgsiam_ros.relocalizer import Relocalizer
 from rgsiam_ros.replay.offline import replay_offline, with_truth
 from rgsiam_ros.replay.records import ReplayRecord
@@ -130,7 +131,7 @@ def _effective_config(
         "bag": str(bag),
         "bundle": str(bundle),
         "bundle_created": manifest.created,
-        "absolute_sha256": manifest.files["absolute.onnx"].sha256,
+        "absolute_sha256": manifest.files[absolute_name(relocalizer.serving.precision)].sha256,
         "branch_in_use": relocalizer.branch,
         "engine_in_use": asdict(relocalizer.describe_engine()),
         "options": asdict(options),

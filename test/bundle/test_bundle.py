@@ -130,7 +130,24 @@ def test_half_described_variants_are_refused(tested_bundle, change, message):
     [
         ("image_NHW3", None, "'image_NHW3' is missing"),
         ("image_NHW3", np.zeros((3, 10, 10, 3), np.uint8), "are not the network's input"),
-        ("map_index_NK", np.full((3, 2), 99), "not of this map"),
+        ("map_index_NK", np.full((3, 2), 99), "the indices are not of this map"),
+        ("map_index_NK", np.zeros((3, 3), int), "the indices are not of this map"),
+        ("map_index_NK", np.zeros((3, 0), int), "the indices are not of this map"),
+        ("map_index_NK", np.full((3, 2), "a"), "no table of indices|no answers"),
+        ("map_index_NK", None, "the relative unit's answers are missing"),
+        ("local_map", None, "answers are of .* not .*local_map"),
+        ("metric_feature", np.zeros((3, 4), np.float32), "'metric_feature' has shape"),
+        (
+            "precision_factor",
+            np.zeros((3, 21), np.float32),
+            "answers are of .*precision_factor, .*not translation",
+        ),
+        ("rotation_quaternion_wxyz", np.zeros((3, 3), np.float32), "'rotation_qua.* has shape"),
+        (
+            "relative_information",
+            np.zeros((3, 2, 5), np.float32),
+            "'relative_information' has shape",
+        ),
         ("map_index_NK", np.zeros((2, 2), int), "holds 2 for 3 images"),
         ("relative_translation_normalised", None, "no table of indices|no answers"),
     ],
@@ -139,12 +156,31 @@ def test_golden_images_that_do_not_fit_are_refused(tmp_path, name, value, messag
     text, contents = golden_parts()
     with np.load(io.BytesIO(contents["golden_images.npz"])) as stored:
         arrays = dict(stored)
-    arrays.pop(name)
+    arrays.pop(name, None)
     if value is not None:
         arrays[name] = value
     contents["golden_images.npz"] = npz_bytes(arrays)
     with pytest.raises(BundleError, match=message):
         write_bundle(tmp_path / "b", text, contents)
+
+
+def test_maps_of_other_images_are_refused(tmp_path):
+    text, contents = golden_parts()
+    with np.load(io.BytesIO(contents["map_features.npz"])) as stored:
+        arrays = dict(stored)
+    arrays["T_map_camera_N44"][:, 0, 3] += 1.0
+    contents["map_features.int8.npz"] = npz_bytes(arrays)
+    with pytest.raises(BundleError, match=r"map_features.int8.npz is not of the same images"):
+        write_bundle(tmp_path / "moved", text, contents)
+
+
+def test_networks_of_other_numbers_than_float32_are_refused(tmp_path):
+    def double(model):
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+
+    with pytest.raises(BundleError, match="'image' is not of float32"):
+        rewrite_onnx(tmp_path, double)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from rgsiam_ros.engines.cache import EngineCache, EngineKey, default_folder
+from rgsiam_ros.engines.cache import BuiltByProvider, EngineCache, EngineKey, default_folder
 from rgsiam_ros.errors import EngineError, EngineNotBuiltError
 
 KEY = EngineKey("ab" * 32, "tensorrt", "10.3.0", "Orin (nvgpu)", "8.7", "float16", (1, 1, 1))
@@ -37,8 +37,11 @@ def test_an_engine_survives(cache):
         ({"gpu_name": "NVIDIA RTX 4090"}, "for gpu name Orin .nvgpu., this is NVIDIA RTX 4090"),
         ({"compute_capability": "8.9"}, "for compute capability 8.7, this is 8.9"),
         ({"library_version": "10.7.0"}, "for library version 10.3.0, this is 10.7.0"),
-        ({"batches": (1, 8, 32)}, r"for batches \(1, 1, 1\), this is \(1, 8, 32\)"),
-        ({"precision": "float32"}, "no engine is built for it: run `rgsiam engine build"),
+        ({"batches": (1, 8, 32)}, r"for batches .*, this is \(1, 8, 32\); run .*float16 --batch`"),
+        (
+            {"precision": "float32"},
+            "run `rgsiam engine build BUNDLE --engine tensorrt --precision float32`",
+        ),
         ({"onnx_sha256": "cd" * 32}, "no engine is built for it: run `rgsiam engine build"),
         ({"library": "tensorrt_rtx"}, "no engine is built for it: run `rgsiam engine build"),
     ],
@@ -71,6 +74,33 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(EngineError, match=r"file/engines cannot keep the engine .*--cache"):
         EngineCache(tmp_path / "file" / "engines").store(KEY, ENGINE, "test")
+    with pytest.raises(EngineError, match=r"file/engines cannot keep the engine"):
+        EngineCache(tmp_path / "file" / "engines").prepare()  # before minutes of building
+
+
+def test_what_cannot_be_read_is_an_error_not_a_crash(cache):
+    path = cache.store(KEY, ENGINE, "test")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(EngineError, match="cannot be read"):
+        cache.load(KEY)
+
+
+def test_the_providers_own_engines_are_listed(tmp_path):
+    """ONNX Runtime's TensorRT provider would build in silence whatever is missing."""
+    built = BuiltByProvider(tmp_path, "ort")
+    with pytest.raises(EngineNotBuiltError, match="build BUNDLE --engine onnxruntime_tensorrt"):
+        built.refuse_missing()
+    built.empty()
+    (built.folder / "a.engine").write_bytes(b"1")
+    built.keep()
+    built.refuse_missing()
+    (built.folder / "a.engine").write_bytes(b"2")
+    with pytest.raises(EngineNotBuiltError):
+        built.refuse_missing()
+    built.empty()
+    with pytest.raises(EngineNotBuiltError):
+        built.refuse_missing()
 
 
 def test_a_read_only_folder_is_reported(tmp_path):

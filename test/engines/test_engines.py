@@ -119,10 +119,10 @@ def test_precisions_an_engine_lacks_are_refused():
 @pytest.mark.parametrize("name", ENGINES)
 def test_what_cannot_run_here_says_what_to_install(name):
     reason = why_not(name)
+    if reason is None and "tensorrt" in name:
+        pytest.skip("what is built is tested on the device: rgsiam engine verify")
     if reason is None:
-        create_engine(
-            name, EngineRequest(colour_absolute())
-        ).close() if "tensorrt" not in name else None
+        create_engine(name, EngineRequest(colour_absolute())).close()
         return
     assert "install" in reason or "GPU" in reason
     with pytest.raises(EngineError):

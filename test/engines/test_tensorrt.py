@@ -8,6 +8,7 @@ import ctypes
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from conftest import TOWN_BUNDLE, colour_absolute
 
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.engines import EngineRequest, create_engine
+from rgsiam_ros.engines.availability import why_not
 from rgsiam_ros.engines.building import build_for_bundle
 from rgsiam_ros.engines.cache import EngineCache
 from rgsiam_ros.engines.tensorrt_build import BATCHES, build_engine, engine_key, load_library
@@ -92,6 +94,7 @@ def test_what_is_no_network_is_an_error_with_the_parsers_words(rtx):
         build_engine("tensorrt_rtx", b"not a network", "float32")
 
 
+@pytest.mark.skipif(not why_not("tensorrt_rtx"), reason="there is a GPU here")
 def test_without_a_gpu_it_says_so(rtx, town, tmp_path):
     for action in (
         lambda: create_engine("tensorrt_rtx", EngineRequest(town.absolute_onnx(), cache=tmp_path)),
@@ -138,8 +141,8 @@ class FakeCuda:
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
 
-    def __init__(self, capturable=True):
-        self.allocated, self.launches, self.capturable = {}, 0, capturable
+    def __init__(self, way="graph"):
+        self.allocated, self.launches, self.way = {}, 0, way
         self.captured = None
 
     def do(self, work):
@@ -175,7 +178,15 @@ class FakeCuda:
 
     def cudaStreamEndCapture(self, stream):
         graph, self.captured = self.captured, None
-        return (0, graph) if self.capturable else (901, None)
+        return (901, None) if self.way == "not ended" else (0, graph)
+
+    def cudaGetLastError(self):
+        return (0,)
+
+    def cudaGraphDestroy(self, graph):
+        return (0,)
+
+    cudaGraphExecDestroy = cudaGraphDestroy
 
     def cudaGraphInstantiate(self, graph, flags):
         return 0, graph
@@ -238,11 +249,16 @@ class FakeTensorRt:
 
     def set_tensor_address(self, name, address):
         self.addresses[name] = address
+        return True
 
     def set_input_shape(self, name, shape):
         self.shapes[name] = shape
+        return True
 
     def execute_async_v3(self, stream):
+        if self.cuda.captured is not None and self.cuda.way == "not captured":
+            return False
+
         def run():
             size = int(np.prod(self.shapes["image"]))
             given, answer = (
@@ -255,7 +271,7 @@ class FakeTensorRt:
         return True
 
 
-@pytest.fixture(params=[True, False], ids=["graph", "stream"])
+@pytest.fixture(params=["graph", "not ended", "not captured"])
 def device(request, monkeypatch):
     fake = FakeCuda(request.param)
     monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRt(fake))
@@ -280,7 +296,7 @@ def test_the_runtime_over_doubles(device, tmp_path, batch):
     for value in (1.0, 3.0):
         answer = engine.infer({"image": np.full((batch, 3), value, np.float32)})
         np.testing.assert_array_equal(answer["double"], np.full((batch, 3), 2.0 * value))
-    assert device.launches == (2 if device.capturable else 0)
+    assert device.launches == (2 if device.way == "graph" else 0)
     info = engine.describe()
     assert (info.name, info.version, info.device) == ("tensorrt", "10.3.0", "Fake GPU")
     assert info.precision == "float16"
@@ -288,6 +304,8 @@ def test_the_runtime_over_doubles(device, tmp_path, batch):
     assert not device.allocated
     with pytest.raises(EngineError, match="closed"):
         engine.infer({"image": np.zeros((batch, 3), np.float32)})
+    with pytest.raises(EngineError, match="batches up to 32, not 33"):
+        create_engine("tensorrt", replace(request, batch=33))
     EngineCache(request.cache).store(key, b"other", "test")
     with pytest.raises(EngineError, match="cannot load the engine it built: build it anew"):
         create_engine("tensorrt", request)

@@ -1,6 +1,7 @@
 import itertools
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from tf2_msgs.msg import TFMessage
 
 from rgsiam_ros.bundle import write_bundle
 
+without_tensorrt = pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is here")
 DOMAINS = itertools.cycle(range(60, 100))
 FORWARD = (-0.5, 0.5, -0.5, 0.5)  # optical axes of a camera that looks along x
 COLOUR = (51, 102, 204)  # blue, green, red
@@ -207,6 +209,7 @@ def test_the_branch_is_a_parameter(peer, start, refinable_bundle, small_bundle):
     impossible.wait_for_log(r"cannot configure: .*no relative branch: set branch to absolute")
 
 
+@without_tensorrt
 def test_the_engine_is_tested_and_a_missing_one_falls_back_with_a_warning(
     peer, start, tested_bundle, tmp_path
 ):

@@ -18,6 +18,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
 
 from rgsiam_ros import networks
+from rgsiam_ros.bundle.golden import ABSOLUTE_OUTPUTS
 from rgsiam_ros.engines import cuda
 from rgsiam_ros.engines.cache import EngineCache
 from rgsiam_ros.engines.tensorrt_build import engine_key
@@ -40,13 +41,7 @@ needs_torch_tensorrt = pytest.mark.skipif(
 HEIGHT, WIDTH = 64, 96
 SIZE = Preprocessing(input_width=WIDTH, input_height=HEIGHT)
 SMALL = NetworkConfig(backbone="resnet18", pretrained=False, neck_channels=8, feature_size=32)
-OUTPUTS = (
-    networks.TRANSLATION,
-    networks.ROTATION,
-    networks.PRECISION_FACTOR,
-    networks.METRIC_FEATURE,
-    networks.LOCAL_MAP,
-)
+OUTPUTS = ABSOLUTE_OUTPUTS
 NETWORKS = [
     ("absolute", "resnet18", "6d"),
     ("absolute", "resnet50", "quaternion"),
