@@ -5,8 +5,8 @@
 
 Networks have random weights: what takes time does not depend on them, and whether a precision is
 accurate enough is decided at export, on a trained one. Latencies are of batch 1, all engines of a
-backbone in turn in one run, ten inferences a turn. Load time and memory (growth of the resident set by loading and by the
-first inference) are of a process of its own for each engine.
+backbone in turn in one run, ten inferences a turn. Load time and memory (growth of the resident set by
+loading and by the first inference) are of a process of its own for each engine.
 """
 
 from __future__ import annotations

@@ -45,17 +45,13 @@ def by_nncf(content, images, threads):
     names = [output.get_any_name() for output in model.outputs]
 
     def infer(image_N3HW):
-        answers = [request.infer({networks.IMAGE: image[None]}) for image in image_N3HW]
-        return {
-            name: np.concatenate([answer[i].copy() for answer in map(_values, answers)])
-            for i, name in enumerate(names)
-        }
+        answers = []
+        for image in image_N3HW:
+            answer = request.infer({networks.IMAGE: image[None]})
+            answers.append([value.copy() for value in answer.values()])
+        return dict(zip(names, map(np.concatenate, zip(*answers, strict=True)), strict=True))
 
     return infer
-
-
-def _values(answer):
-    return [value.copy() for value in answer.values()]
 
 
 def main():

@@ -173,13 +173,18 @@ def start(
 
 def cpu_features() -> frozenset[str]:
     """Names of the CPU's instructions as Linux lists them; empty elsewhere."""
+    return frozenset(cpu_entry("flags", "Features").split())
+
+
+def cpu_entry(*names: str) -> str:
+    """The first line of Linux's CPU description under one of these names; empty elsewhere."""
     if platform.system() != "Linux":
-        return frozenset()
+        return ""
     for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
         name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()
+        if name.strip() in names:
+            return value.strip()
+    return ""
 
 
 def relative_engine_for(engine: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from rgsiam_ros import networks
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.bundle.manifest import Differences
-from rgsiam_ros.engine_choice import INT8_FEATURES, Serving, candidates, start
+from rgsiam_ros.engine_choice import INT8_FEATURES, Serving, candidates, cpu_entry, start
 from rgsiam_ros.errors import EngineError
 from rgsiam_ros.precision import Precision
 from rgsiam_ros.preprocessing import normalise
@@ -73,12 +73,7 @@ def verify(
 
 def cpu_name() -> str:
     """As Linux names it, else the architecture."""
-    if platform.system() == "Linux":
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() in ("model name", "Model"):
-                return value.strip()
-    return platform.machine()
+    return cpu_entry("model name", "Model") or platform.machine()
 
 
 def _time(

@@ -21,9 +21,8 @@ from rgsiam_ros import networks
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.bundle.manifest import RELATIVE_NAME
 from rgsiam_ros.engines import cuda
-from rgsiam_ros.engines.building import ONE
 from rgsiam_ros.engines.cache import EngineCache
-from rgsiam_ros.engines.tensorrt_build import COMPUTES, WORKSPACE_BYTES, engine_key
+from rgsiam_ros.engines.tensorrt_build import COMPUTES, ONE, WORKSPACE_BYTES, engine_key
 from rgsiam_ros.errors import EngineError
 from rgsiam_ros.precision import Precision, absolute_name
 from rgsiam_ros.preprocessing import Preprocessing

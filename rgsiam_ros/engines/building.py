@@ -12,14 +12,13 @@ from rgsiam_ros.engines.base import EngineRequest
 from rgsiam_ros.engines.cache import BuiltByProvider, EngineCache
 from rgsiam_ros.engines.tensorrt_build import (
     BATCHES,
+    ONE,
     Progress,
     build_engine,
     engine_key,
     load_library,
 )
 from rgsiam_ros.precision import Precision, absolute_name
-
-ONE = (1, 1, 1)
 
 
 def build_for_bundle(
@@ -34,9 +33,8 @@ def build_for_bundle(
     """Build the absolute branch in `precision` and the relative unit in float32, and keep both.
 
     batch: the absolute branch for batches of 1 to 32 instead of single images (ONNX Runtime's provider:
-    of 8); progress: gives, for a
-    network's file name, where its steps are told to. What was built before is built anew. Raises
-    EngineError: library or GPU missing, network not readable, folder not writable.
+    of 8); progress: gives, for a network's file name, where its steps are told to. What was built before
+    is built anew. Raises EngineError: library or GPU missing, network not readable, folder not writable.
     """
     networks = [(absolute_name(precision), precision, BATCHES if batch else ONE)]
     if bundle.manifest.refinement is not None:

@@ -26,6 +26,7 @@ NOT_INSTALLED = {
     "(JetPack 6.1 or later), elsewhere pip install tensorrt",
     "tensorrt_rtx": "TensorRT for RTX is not installed: pip install tensorrt-rtx",
 }
+ONE = (1, 1, 1)
 BATCHES = (1, 8, 32)
 """Smallest, usual and largest batch of an engine that serves offline replay."""
 WORKSPACE_BYTES = 1 << 30
@@ -65,7 +66,7 @@ def build_engine(
     library: str,
     onnx_bytes: bytes,
     precision: Precision,
-    batches: tuple[int, int, int] = (1, 1, 1),
+    batches: tuple[int, int, int] = ONE,
     progress: Progress | None = None,
 ) -> bytes:
     """A serialized engine. batches: for networks whose batch is open.

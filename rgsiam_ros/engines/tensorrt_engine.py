@@ -17,7 +17,7 @@ from rgsiam_ros.engines.base import (
 )
 from rgsiam_ros.engines.cache import EngineCache
 from rgsiam_ros.engines.cuda import Stream
-from rgsiam_ros.engines.tensorrt_build import BATCHES, COMPUTES, engine_key, load_library
+from rgsiam_ros.engines.tensorrt_build import BATCHES, COMPUTES, ONE, engine_key, load_library
 from rgsiam_ros.errors import EngineError
 
 
@@ -36,7 +36,7 @@ class TensorRtEngine:
                 f"engines are built for batches up to {BATCHES[2]}, not {request.batch}"
             )
         self._trt = load_library(name)
-        batches = (1, 1, 1) if request.batch == 1 else BATCHES
+        batches = ONE if request.batch == 1 else BATCHES
         key = engine_key(name, request.onnx_bytes, request.precision, batches)
         plan = EngineCache(request.cache).load(key)
         self._info = EngineInfo(name, key.library_version, key.gpu_name, request.precision)
