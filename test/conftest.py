@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import yaml
 from onnx import TensorProto, helper, numpy_helper
 from scipy.spatial.transform import Rotation
 
@@ -258,6 +259,13 @@ def small_bundle(tmp_path):
     return write_bundle(
         tmp_path / "small", description(), {"absolute.onnx": brightness_network()}
     ).path
+
+
+def edit_manifest(bundle, change):
+    path = bundle / "manifest.yaml"
+    data = yaml.safe_load(path.read_text())
+    change(data)
+    path.write_text(yaml.safe_dump(data))
 
 
 def flat_image(blue, green, red, width=128, height=96):

@@ -1,0 +1,107 @@
+"""Reduced precisions and golden images of a bundle."""
+
+import io
+
+import numpy as np
+import pytest
+from conftest import edit_manifest, golden_parts, npz_bytes
+
+from rgsiam_ros.bundle import Bundle, write_bundle
+from rgsiam_ros.errors import BundleError
+
+
+def without(*keys):
+    def change(data):
+        for key in keys[:-1]:
+            data = data[key]
+        data.pop(keys[-1])
+
+    return change
+
+
+def test_a_variant_brings_its_own_network_features_and_figures(tested_bundle):
+    bundle = Bundle.load(tested_bundle)
+    manifest = bundle.manifest
+    assert manifest.precisions == ("float32", "int8")
+    assert bundle.absolute_onnx("int8") == bundle.content("absolute.int8.onnx")
+    assert bundle.absolute_onnx() == bundle.content("absolute.onnx")
+    assert manifest.tolerance_of("int8").position_m == 0.15
+    assert manifest.tolerance_of("float32").position_m == 5e-3
+    wide, narrow = (
+        np.asarray(manifest.refined_figures(p).covariance.matrix) for p in ("int8", "float32")
+    )
+    assert not np.allclose(wide, narrow)
+    assert len(bundle.golden.image_NHW3) == 3
+    with pytest.raises(BundleError, match=r"no bfloat16 network, only float32, int8: export with"):
+        bundle.absolute_onnx("bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("tolerance"), "tolerance and golden_images.npz come together"),
+        (without("files", "golden_images.npz"), "tolerance and golden_images.npz come together"),
+        (without("files", "absolute.int8.onnx"), "variant int8 needs absolute.int8.onnx"),
+        (without("files", "map_features.int8.npz"), "variant int8 needs map_features.int8.npz"),
+        (without("variants", "int8", "refined"), "needs a tolerance, and both branches' figures"),
+        (without("variants", "int8", "tolerance"), "variants.int8.tolerance: Field required"),
+        (
+            lambda data: data["variants"].update(float32=data["variants"].pop("int8")),
+            "float32 is not a variant",
+        ),
+        (lambda data: data["variants"].update(int4=data["variants"].pop("int8")), "variants.int4"),
+    ],
+)
+def test_half_described_variants_are_refused(tested_bundle, change, message):
+    edit_manifest(tested_bundle, change)
+    with pytest.raises(BundleError, match=message):
+        Bundle.load(tested_bundle)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("image_NHW3", None, "'image_NHW3' is missing"),
+        ("image_NHW3", np.zeros((3, 10, 10, 3), np.uint8), "are not the network's input"),
+        ("map_index_NK", np.full((3, 2), 99), "the indices are not of this map"),
+        ("map_index_NK", np.zeros((3, 3), int), "the indices are not of this map"),
+        ("map_index_NK", np.zeros((3, 0), int), "the indices are not of this map"),
+        ("map_index_NK", np.full((3, 2), "a"), "no table of indices|no answers"),
+        ("map_index_NK", None, "the relative unit's answers are missing"),
+        ("local_map", None, "answers are of .* not .*local_map"),
+        ("metric_feature", np.zeros((3, 4), np.float32), "'metric_feature' has shape"),
+        (
+            "precision_factor",
+            np.zeros((3, 21), np.float32),
+            "answers are of .*precision_factor, .*not translation",
+        ),
+        ("rotation_quaternion_wxyz", np.zeros((3, 3), np.float32), "'rotation_qua.* has shape"),
+        (
+            "relative_information",
+            np.zeros((3, 2, 5), np.float32),
+            "'relative_information' has shape",
+        ),
+        ("map_index_NK", np.zeros((2, 2), int), "holds 2 for 3 images"),
+        ("relative_translation_normalised", None, "no table of indices|no answers"),
+    ],
+)
+def test_golden_images_that_do_not_fit_are_refused(tmp_path, name, value, message):
+    text, contents = golden_parts()
+    with np.load(io.BytesIO(contents["golden_images.npz"])) as stored:
+        arrays = dict(stored)
+    arrays.pop(name, None)
+    if value is not None:
+        arrays[name] = value
+    contents["golden_images.npz"] = npz_bytes(arrays)
+    with pytest.raises(BundleError, match=message):
+        write_bundle(tmp_path / "b", text, contents)
+
+
+def test_maps_of_other_images_are_refused(tmp_path):
+    text, contents = golden_parts()
+    with np.load(io.BytesIO(contents["map_features.npz"])) as stored:
+        arrays = dict(stored)
+    arrays["T_map_camera_N44"][:, 0, 3] += 1.0
+    contents["map_features.int8.npz"] = npz_bytes(arrays)
+    with pytest.raises(BundleError, match=r"map_features.int8.npz is not of the same images"):
+        write_bundle(tmp_path / "moved", text, contents)
