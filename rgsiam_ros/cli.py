@@ -28,7 +28,7 @@ EngineName = Annotated[str, typer.Option(help="auto, or one that `rgsiam engine 
 PrecisionName = Annotated[str, typer.Option(help="One of the bundle's, or auto.")]
 BundlePath = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
 
-TRAINING_COMMANDS = ("train", "export", "evaluate", "look-alikes", "town")
+TRAINING_COMMANDS = ("train", "export", "calibrate", "evaluate", "look-alikes", "town")
 TRAINING_NEEDS = ("torch", "lightning", "timm", "roma")
 INSTALL_HINT = "pip install 'rgsiam_ros[training]', or run `make dev` in a clone"
 

@@ -52,6 +52,21 @@ def move_to_body_point(
     return J @ np.asarray(covariance_66, np.float64) @ J.T
 
 
+def pose_error_vectors(T_estimated_N44: ArrayLike, T_true_N44: ArrayLike) -> Array:
+    """Errors ``(N, 6)`` about fixed map axes: metres, then radians; see the module's definition."""
+    estimated, true = np.asarray(T_estimated_N44, np.float64), np.asarray(T_true_N44, np.float64)
+    delta_t = estimated[:, :3, 3] - true[:, :3, 3]
+    delta_theta = rotation_vector(estimated[:, :3, :3] @ np.swapaxes(true[:, :3, :3], -1, -2))
+    return np.concatenate([delta_t, delta_theta], axis=1)
+
+
+def turn_errors(error_N6: ArrayLike, R_new_old_N33: Array) -> Array:
+    """Errors ``(N, 6)`` expressed in other fixed axes, one rotation for each."""
+    errors = np.asarray(error_N6, np.float64)
+    parts = (errors[:, :3], errors[:, 3:])
+    return np.concatenate([np.einsum("nij,nj->ni", R_new_old_N33, e) for e in parts], axis=1)
+
+
 def residual_covariance(T_estimated_N44: ArrayLike, T_true_N44: ArrayLike) -> Array:
     """Second moment ``(6, 6)`` of pose errors on held-out frames, in the *camera's own* axes.
 
@@ -65,11 +80,8 @@ def residual_covariance(T_estimated_N44: ArrayLike, T_true_N44: ArrayLike) -> Ar
             f"{len(estimated)} held-out frames are too few for a covariance; "
             f"at least {MINIMUM_SAMPLES} are needed"
         )
-    R_camera_map = np.swapaxes(estimated[:, :3, :3], -1, -2)
-    delta_t = estimated[:, :3, 3] - true[:, :3, 3]
-    delta_theta = rotation_vector(estimated[:, :3, :3] @ np.swapaxes(true[:, :3, :3], -1, -2))
-    errors = np.concatenate(
-        [np.einsum("nij,nj->ni", R_camera_map, e) for e in (delta_t, delta_theta)], axis=1
+    errors = turn_errors(
+        pose_error_vectors(estimated, true), np.swapaxes(estimated[:, :3, :3], -1, -2)
     )
     floor = np.diag([MINIMUM_SIGMA_M**2] * 3 + [MINIMUM_SIGMA_RAD**2] * 3)
     return errors.T @ errors / len(errors) + floor

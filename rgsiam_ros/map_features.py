@@ -60,20 +60,47 @@ class MapFeatures:
         """What one image takes in the bundle: both features and the pose."""
         return sum(array[0].nbytes for array in self.to_arrays().values())
 
-    def nearest(self, metric_feature_D: ArrayLike, count: int) -> NDArray[np.int64]:
-        """Indices of the `count` images with the most similar metric features, best first."""
-        likeness = self.metric_feature_ND @ np.asarray(metric_feature_D, np.float32)
+    def nearest(
+        self, metric_feature_D: ArrayLike, count: int, allowed: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
+        """Indices of the `count` images with the most similar metric features, best first.
+
+        allowed: indices to choose from; None for all.
+        """
+        feature = self.metric_feature_ND if allowed is None else self.metric_feature_ND[allowed]
+        likeness = feature @ np.asarray(metric_feature_D, np.float32)
         count = min(count, len(likeness))
         best = np.argpartition(-likeness, count - 1)[:count]
-        return best[np.argsort(-likeness[best], kind="stable")]
+        best = best[np.argsort(-likeness[best], kind="stable")]
+        return best if allowed is None else allowed[best]
 
-    def near(self, T_map_camera: Array, count: int, metres_per_radian: float) -> NDArray[np.int64]:
+    def near(
+        self,
+        T_map_camera: Array,
+        count: int,
+        metres_per_radian: float,
+        allowed: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.int64]:
         """Indices of the `count` images that stand nearest to a pose, nearest first.
 
-        The distance is metres plus `metres_per_radian` times the angle between the cameras.
+        The distance is metres plus `metres_per_radian` times the angle between the cameras. allowed:
+        as in `nearest`.
         """
-        poses = self.T_map_camera_N44
+        poses = self.T_map_camera_N44 if allowed is None else self.T_map_camera_N44[allowed]
         metres = np.linalg.norm(poses[:, :3, 3] - T_map_camera[:3, 3], axis=1)
         radians = angles_between(poses[:, :3, :3], T_map_camera[:3, :3])
         distance = metres + metres_per_radian * radians
-        return np.argsort(distance, kind="stable")[:count]
+        best = np.argsort(distance, kind="stable")[:count]
+        return best if allowed is None else allowed[best]
+
+    def feature_distances(
+        self, metric_feature_D: ArrayLike, count: int, allowed: NDArray[np.int64] | None = None
+    ) -> tuple[float, float]:
+        """Length of the difference of unit features, 0..2, to the most similar image and to the last of
+        the `count` most similar ones. allowed: as in `nearest`.
+        """
+        nearest = self.nearest(metric_feature_D, count, allowed)
+        feature = np.asarray(metric_feature_D, np.float32)
+        ends = self.metric_feature_ND[nearest[[0, -1]]].astype(np.float64)
+        first, last = np.linalg.norm(ends - feature, axis=1)
+        return float(first), float(last)

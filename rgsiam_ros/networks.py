@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rgsiam_ros.covariance import rotate_axes
 from rgsiam_ros.errors import EngineError
 from rgsiam_ros.geometry import Array, pose_matrix
 
@@ -47,9 +46,10 @@ def restore_poses(translation: ArrayLike, quaternion_wxyz: ArrayLike, target: Ta
     translation: ``(..., 3)``, normalised; quaternion_wxyz: ``(..., 4)``, of any length. Raises
     EngineError when a number is not finite or a quaternion is zero.
     """
-    T = restore_relative_poses(translation, quaternion_wxyz, target)
-    T[..., :3, 3] += np.asarray(target.origin_m)
-    return T
+    T_map_network = np.eye(4)
+    T_map_network[:3, :3] = pose_matrix(np.zeros(3), target.turn_wxyz)[:3, :3]
+    T_map_network[:3, 3] = target.origin_m
+    return T_map_network @ restore_relative_poses(translation, quaternion_wxyz, target)
 
 
 def restore_relative_poses(
@@ -66,14 +66,12 @@ def restore_relative_poses(
     return pose_matrix(metres, q_wxyz / norm)
 
 
-def raw_covariance(
-    outputs: Mapping[str, np.ndarray], target: Target, T_map_camera: Array
-) -> Array | None:
-    """The absolute branch's own uncertainty ``(6, 6)`` in fixed map axes, metres and radians.
+def raw_covariance(outputs: Mapping[str, np.ndarray], target: Target) -> Array | None:
+    """The absolute branch's own uncertainty ``(6, 6)`` in the camera's axes, metres and radians.
 
     From the precision factor: 21 numbers, of a lower triangular W (logarithms of its diagonal first,
-    then what is below it, row by row); the covariance in the camera's axes is ``(W^T W)^-1``. None
-    where the network does not say, or says nothing usable.
+    then what is below it, row by row); the covariance is ``(W^T W)^-1``. None where the network does
+    not say, or says nothing usable.
     """
     if PRECISION_FACTOR not in outputs:
         return None
@@ -83,4 +81,4 @@ def raw_covariance(
     if not np.isfinite(W).all():
         return None
     root = np.diag([target.scale_m] * 3 + [1.0] * 3) @ np.linalg.inv(W)
-    return rotate_axes(root @ root.T, T_map_camera[:3, :3])
+    return root @ root.T

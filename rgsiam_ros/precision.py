@@ -22,3 +22,8 @@ def absolute_name(precision: Precision) -> str:
 def map_features_name(precision: Precision) -> str:
     """The bundle's file with the map's features as this precision sees them."""
     return "map_features.npz" if precision == "float32" else f"map_features.{precision}.npz"
+
+
+def calibration_name(precision: Precision) -> str:
+    """The bundle's file with the calibration of this precision."""
+    return f"calibration.{precision}.npz"

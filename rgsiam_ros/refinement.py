@@ -8,7 +8,7 @@ then takes the map images that stand nearest to that pose, for which the motion 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,9 +17,9 @@ from scipy.spatial.transform import Rotation
 from rgsiam_ros import networks
 from rgsiam_ros.bundle import Bundle, Manifest
 from rgsiam_ros.bundle.manifest import Target
-from rgsiam_ros.covariance import rotate_axes
 from rgsiam_ros.engines import Engine
 from rgsiam_ros.errors import BundleError
+from rgsiam_ros.evidence import Disagreement
 from rgsiam_ros.geometry import Array, pose_errors, rotation_vector
 from rgsiam_ros.map_features import MapFeatures
 from rgsiam_ros.precision import Precision
@@ -51,18 +51,6 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Disagreement:
-    """How a refined pose stands to its sources."""
-
-    absolute_m: float
-    """Distance of the absolute branch's position."""
-    absolute_rad: float
-    """Angle to the absolute branch's rotation."""
-    support: float
-    """Share of the neighbours' weight that agrees with the refined pose, 0..1."""
-
-
-@dataclass(frozen=True)
 class Combined:
     """The robust mean of hypotheses."""
 
@@ -70,6 +58,20 @@ class Combined:
     """``(4, 4)``, metres."""
     support: float
     """Share of the hypotheses' weight that agrees with it, 0..1."""
+    spread_m: float
+    """See `rgsiam_ros.evidence.Disagreement`."""
+    sigma_m: float = float("nan")
+    """See `rgsiam_ros.evidence.Disagreement`; where the relative unit's information is known."""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """The outcome of all looks."""
+
+    combined: Combined
+    nearest_m: float
+    """See `rgsiam_ros.evidence.Disagreement`."""
+    change_m: float
 
 
 def position_sigma(information_K66: ArrayLike) -> Array:
@@ -115,8 +117,12 @@ def combine(
         updated[:3, :3] = Rotation.from_rotvec(turn).as_matrix() @ mean[:3, :3]
         updated[:3, 3] = robust @ T_map_camera_K44[:, :3, 3]
         mean = updated
-    agreeing = np.exp(-0.5 * (distance(mean) / agreement.agree_m) ** 2)
-    return Combined(mean, float(weight @ agreeing))
+    away = distance(mean)
+    agreeing = np.exp(-0.5 * (away / agreement.agree_m) ** 2)
+    robust = weight / (1.0 + (away / agreement.agree_m) ** 2)
+    square = np.sum((T_map_camera_K44[:, :3, 3] - mean[:3, 3]) ** 2, axis=1)
+    spread_m = np.sqrt(robust @ square / robust.sum())
+    return Combined(mean, float(weight @ agreeing), float(spread_m))
 
 
 class Refiner:
@@ -127,23 +133,24 @@ class Refiner:
         features are only ever compared with the map's in the same precision. Raises BundleError.
         """
         manifest = bundle.manifest
-        figures = manifest.refined_figures(precision)
-        if manifest.refinement is None or figures is None:
+        if manifest.refinement is None:
             raise BundleError(f"{bundle.path} has no relative branch")
         self._target = manifest.target
         self._engine = engine
         self._map = bundle.map_features(precision)
         self._neighbours = manifest.refinement.neighbours
         self._agreement = agreement_of(manifest, precision)
-        self._covariance = np.asarray(figures.covariance.matrix, np.float64)
 
     def refine(
-        self, outputs: Mapping[str, np.ndarray], T_absolute: Array
-    ) -> tuple[Array, Array, Disagreement] | None:
-        """Refined ``T_map_camera``, covariance ``(6, 6)`` in fixed map axes, and how it disagrees.
+        self,
+        outputs: Mapping[str, np.ndarray],
+        T_absolute: Array,
+        allowed: NDArray[np.int64] | None = None,
+    ) -> tuple[Array, Disagreement] | None:
+        """Refined ``T_map_camera``, and how it stands to its sources.
 
-        outputs: of ``absolute.onnx`` for one image; T_absolute: the pose among them. None where no
-        neighbour gives a pose. Raises EngineError.
+        outputs: of ``absolute.onnx`` for one image; T_absolute: the pose among them; allowed: map
+        images that may be used. None where no neighbour gives a pose. Raises EngineError.
         """
         local_1CHW = outputs[networks.LOCAL_MAP]
 
@@ -153,7 +160,7 @@ class Refiner:
                 {networks.MAP_LOCAL: map_local, networks.LOCAL_MAP: local_1CHW}
             )
 
-        combined = look(
+        looked = look(
             relate,
             self._map,
             outputs[networks.METRIC_FEATURE][0],
@@ -161,13 +168,22 @@ class Refiner:
             self._target,
             self._neighbours,
             self._agreement,
+            allowed,
         )
-        if combined is None:
+        if looked is None:
             return None
-        T_map_camera = combined.T_map_camera
-        metres, radians = pose_errors(T_map_camera, T_absolute)
-        disagreement = Disagreement(float(metres), float(radians), combined.support)
-        return T_map_camera, rotate_axes(self._covariance, T_map_camera[:3, :3]), disagreement
+        combined = looked.combined
+        metres, radians = pose_errors(combined.T_map_camera, T_absolute)
+        disagreement = Disagreement(
+            absolute_m=float(metres),
+            absolute_rad=float(radians),
+            support=combined.support,
+            spread_m=combined.spread_m,
+            sigma_m=combined.sigma_m,
+            nearest_m=looked.nearest_m,
+            change_m=looked.change_m,
+        )
+        return combined.T_map_camera, disagreement
 
 
 def agreement_of(manifest: Manifest, precision: Precision = "float32") -> Agreement:
@@ -204,22 +220,28 @@ def look(
     target: Target,
     neighbours: int,
     agreement: Agreement,
-) -> Combined | None:
+    allowed: NDArray[np.int64] | None = None,
+) -> Looked | None:
     """The refined pose of one image: a look at what is alike, then one at what is near.
 
-    relate: the answers of ``relative.onnx`` for these map images, see `rgsiam_ros.networks`. None
-    where no neighbour gives a pose.
+    relate: the answers of ``relative.onnx`` for these map images, see `rgsiam_ros.networks`; allowed:
+    indices of the map images that may be used, None for all. None where no neighbour gives a pose.
     """
-    nearest = features.nearest(metric_feature_D, neighbours)
-    combined = None
+    nearest = features.nearest(metric_feature_D, neighbours, allowed)
+    exchange = agreement.metres_per_radian
+    looked = None
     for _ in range(LOOKS):
         T_map_neighbour = features.T_map_camera_N44[nearest]
         found = hypotheses_together(relate(nearest), T_map_neighbour, T_absolute, target, agreement)
         if found is None:
             break
-        combined = found
-        nearest = features.near(found.T_map_camera, neighbours, agreement.metres_per_radian)
-    return combined
+        position = found.T_map_camera[:3, 3]
+        nearest_m = np.linalg.norm(T_map_neighbour[:, :3, 3] - position, axis=1).min()
+        before = found if looked is None else looked.combined
+        metres, radians = pose_errors(found.T_map_camera, before.T_map_camera)
+        looked = Looked(found, float(nearest_m), float(metres + exchange * radians))
+        nearest = features.near(found.T_map_camera, neighbours, exchange, allowed)
+    return looked
 
 
 def hypotheses_together(
@@ -248,4 +270,7 @@ def hypotheses_together(
     variance = position_sigma(relative[networks.INFORMATION]) ** 2
     weight = 1.0 / (variance * (1.0 + (step_m / agreement.long_step_m) ** 2))
     weight = np.where(step_m <= agreement.largest_step_m, weight, 0.0)
-    return combine(T_map_neighbour_K44 @ T_neighbour_camera, weight, T_absolute, agreement)
+    found = combine(T_map_neighbour_K44 @ T_neighbour_camera, weight, T_absolute, agreement)
+    if found is None:
+        return None
+    return replace(found, sigma_m=float(target.scale_m / np.sqrt((1.0 / variance).sum())))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -12,21 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rgsiam_ros import networks
+from rgsiam_ros.answers import Answerer
 from rgsiam_ros.bundle import Bundle, Manifest
 from rgsiam_ros.camera import Camera, ViewMatch, match_view
 from rgsiam_ros.covariance import rotate_axes
 from rgsiam_ros.engine_choice import Serving, start
 from rgsiam_ros.engines import EngineInfo
 from rgsiam_ros.errors import BundleError, CameraError, EngineError, RgsiamError
+from rgsiam_ros.evidence import Disagreement, Evidence
+from rgsiam_ros.frozen import DEFAULT_LIMIT, FrozenCamera
 from rgsiam_ros.geometry import Array
-from rgsiam_ros.networks import raw_covariance, restore_poses
 from rgsiam_ros.preprocessing import ImageBGR, check_image, preprocess
-from rgsiam_ros.refinement import Disagreement, Refiner
 from rgsiam_ros.self_test import infer_all
 
 BRANCHES = ("auto", "absolute", "refined")
 """``refined``: the relative branch over the map's features; ``absolute``: the network's global pose
 alone; ``auto``: refined where the bundle can."""
+
+NO_NEIGHBOUR = -1.0
+"""Most trust in an absolute pose where the relative branch was asked and no map image gave a pose: by
+itself a sign of being lost."""
 
 
 @dataclass(frozen=True)
@@ -41,29 +46,54 @@ class PoseEstimate:
     """Milliseconds spent in each stage."""
     branch: Literal["absolute", "refined"] = "absolute"
     """Which branch the pose is from: refined falls back where no neighbour gives an answer."""
-    disagreement: Disagreement | None = None
-    """Of a refined pose."""
+    evidence: Evidence = field(default_factory=Evidence)
+    """What the answer says about itself."""
     raw_covariance_66: Array | None = None
     """The network's own, uncalibrated uncertainty of the *absolute* pose; axes as above."""
+    trust: float | None = None
+    """Score less threshold, see `rgsiam_ros.calibration`; None where the bundle is not calibrated."""
+
+    frozen: bool = False
+    """Whether the camera has been repeating this image."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether the pose must not be believed."""
+        return bool(self.why_lost)
+
+    @property
+    def why_lost(self) -> str:
+        """In a few words; empty where the pose may be believed."""
+        if self.frozen:
+            return "lost: the camera repeats the same image"
+        if self.trust is not None and self.trust < 0.0:
+            return f"lost: trust {self.trust:.2f} is below 0"
+        return ""
+
+    @property
+    def disagreement(self) -> Disagreement | None:
+        """Of a refined pose."""
+        return self.evidence.disagreement
 
 
 class Relocalizer:
     """A bundle made ready to answer. Not thread-safe: one image at a time."""
 
-    def __init__(self, bundle: Bundle, serving: Serving, batch: int = 1) -> None:
-        """serving: with a relative unit for the refined branch; batch: of the absolute branch."""
+    def __init__(
+        self, bundle: Bundle, serving: Serving, batch: int = 1, frozen_images: int = DEFAULT_LIMIT
+    ) -> None:
+        """serving: with a relative unit for the refined branch; batch: of the absolute branch;
+        frozen_images: see `rgsiam_ros.frozen.FrozenCamera`.
+        """
+        self._frozen_camera = FrozenCamera(frozen_images)
         self._bundle = bundle
         self._serving = serving
         self._engine = serving.absolute
         self._batch = batch
-        self._refiner = None
-        if serving.relative is not None:
-            self._refiner = Refiner(bundle, serving.relative, serving.precision)
+        self._answerer = Answerer(bundle, serving.precision, serving.relative)
         self._mask_HW = bundle.mask_HW
         self._camera = bundle.manifest.camera
         self._view: ViewMatch | None = None
-        figures = bundle.manifest.absolute_figures(serving.precision)
-        self._covariance_camera_axes = np.asarray(figures.covariance.matrix, np.float64)
 
     @classmethod
     def from_bundle(
@@ -77,13 +107,15 @@ class Relocalizer:
         batch: int = 1,
         cache: Path | None = None,
         fallback: str = "auto",
+        frozen_images: int = DEFAULT_LIMIT,
     ) -> Relocalizer:
         """Load the bundle at `path` and start an engine that passes its self-test.
 
         engine: a name from `rgsiam_ros.engines.ENGINES`, or ``auto``; precision: one of the bundle's,
         or ``auto``; threads: CPU threads for one inference, 0 lets the engine choose; branch: one of
         `BRANCHES`; batch: images of one inference in `estimate_many`; cache: folder of built engines;
-        fallback: see `rgsiam_ros.engine_choice.start`. Raises BundleError (also where the bundle
+        fallback: see `rgsiam_ros.engine_choice.start`; frozen_images: identical images in a row from
+        which the camera is frozen, 0: never. Raises BundleError (also where the bundle
         cannot refine but shall) or EngineError.
         """
         if branch not in BRANCHES:
@@ -104,7 +136,7 @@ class Relocalizer:
             cache=cache,
             fallback=fallback,
         )
-        return cls(bundle, serving, batch)
+        return cls(bundle, serving, batch, frozen_images)
 
     @property
     def manifest(self) -> Manifest:
@@ -114,7 +146,12 @@ class Relocalizer:
     @property
     def branch(self) -> Literal["absolute", "refined"]:
         """Which branch answers."""
-        return "absolute" if self._refiner is None else "refined"
+        return "refined" if self._answerer.refines else "absolute"
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether covariances are per image and lost images are noticed."""
+        return self._answerer.calibrated
 
     def describe_engine(self) -> EngineInfo:
         """What runs the network."""
@@ -140,7 +177,8 @@ class Relocalizer:
         Raises ImageError or CameraError for an image that cannot be used and EngineError when the
         network fails or answers with numbers that are no pose.
         """
-        return self._finish(*self._one(image_HW3))
+        outputs, timings = self._one(image_HW3)
+        return self._finish(outputs, timings, self._frozen_camera.seen(image_HW3))
 
     def estimate_many(
         self, images: Sequence[ImageBGR | RgsiamError]
@@ -151,13 +189,14 @@ class Relocalizer:
         of an image stays there. Times of inference are shared out.
         """
         answers: list[PoseEstimate | RgsiamError] = []
-        prepared: list[tuple[int, NDArray[np.float32], float]] = []
+        prepared: list[tuple[int, NDArray[np.float32], float, bool]] = []
         for image in images:
             try:
                 if isinstance(image, RgsiamError):
                     raise image
                 began = time.perf_counter()
-                prepared.append((len(answers), self._prepare(image), _since(began)))
+                fitted, frozen = self._prepare(image), self._frozen_camera.seen(image)
+                prepared.append((len(answers), fitted, _since(began), frozen))
                 answers.append(EngineError("not answered"))
             except RgsiamError as error:
                 answers.append(error)
@@ -167,15 +206,15 @@ class Relocalizer:
         try:
             outputs = infer_all(self._engine, np.stack([p[1] for p in prepared]), self._batch)
         except EngineError as error:
-            for place, _, _ in prepared:
+            for place, *_ in prepared:
                 answers[place] = error
             return answers
         inference_ms = _since(began) / len(prepared)
-        for row, (place, _, preprocess_ms) in enumerate(prepared):
+        for row, (place, _, preprocess_ms, frozen) in enumerate(prepared):
             own = {name: value[row : row + 1] for name, value in outputs.items()}
             timings = {"preprocess": preprocess_ms, "inference": inference_ms}
             try:
-                answers[place] = self._finish(own, timings)
+                answers[place] = self._finish(own, timings, frozen)
             except RgsiamError as error:
                 answers[place] = error
         return answers
@@ -203,25 +242,31 @@ class Relocalizer:
             crop_xywh=self._crop_for(image),
         )[0]
 
-    def _finish(self, outputs: Mapping[str, np.ndarray], timings: dict[str, float]) -> PoseEstimate:
+    def _finish(
+        self, outputs: Mapping[str, np.ndarray], timings: dict[str, float], frozen: bool
+    ) -> PoseEstimate:
         """From the absolute branch's outputs for one image to the answer."""
         began = time.perf_counter()
-        T_absolute = restore_poses(
-            outputs[networks.TRANSLATION][0], outputs[networks.ROTATION][0], self.manifest.target
-        )
-        raw = raw_covariance(outputs, self.manifest.target, T_absolute)
-        covariance = rotate_axes(self._covariance_camera_axes, T_absolute[:3, :3])
+        answer = absolute = self._answerer.absolute(outputs)
         timings["pose"] = _since(began)
-        absolute = PoseEstimate(T_absolute, covariance, timings, raw_covariance_66=raw)
-        if self._refiner is None:
-            return absolute
-        began = time.perf_counter()
-        refined = self._refiner.refine(outputs, T_absolute)
-        timings["refinement"] = _since(began)
-        if refined is None:
-            return absolute
-        T_map_camera, covariance, disagreement = refined
-        return PoseEstimate(T_map_camera, covariance, timings, "refined", disagreement, raw)
+        if self._answerer.refines:
+            began = time.perf_counter()
+            answer = self._answerer.refined(outputs, absolute) or absolute
+            timings["refinement"] = _since(began)
+        covariance, trust = self._answerer.judge(answer)
+        if answer.branch == "absolute" and self._answerer.refines and trust is not None:
+            trust = min(trust, NO_NEIGHBOUR)
+        raw = answer.raw_covariance_66
+        return PoseEstimate(
+            answer.T_map_camera,
+            covariance,
+            timings,
+            answer.branch,
+            answer.evidence,
+            None if raw is None else rotate_axes(raw, absolute.T_map_camera[:3, :3]),
+            trust,
+            frozen,
+        )
 
     def close(self) -> None:
         """Release the engines."""

@@ -133,9 +133,7 @@ def _sigmas(factor_N21: ArrayLike, target: Target) -> np.ndarray:
     """Standard deviations ``(N, 6)`` in the camera's axes."""
     rows = []
     for factor in np.asarray(factor_N21):
-        covariance = networks.raw_covariance(
-            {networks.PRECISION_FACTOR: factor[None]}, target, np.eye(4)
-        )
+        covariance = networks.raw_covariance({networks.PRECISION_FACTOR: factor[None]}, target)
         rows.append(np.full(6, np.nan) if covariance is None else np.sqrt(np.diag(covariance)))
     return np.stack(rows)
 

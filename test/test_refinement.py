@@ -121,7 +121,9 @@ def test_a_second_look_takes_the_map_images_that_stand_nearest():
     query = np.zeros(40)
     query[[8, 13]] = 1.0, 0.9  # 5 m off on both sides
     found = world.look(query)
-    np.testing.assert_allclose(found.T_map_camera, world.live, atol=1e-9)
+    np.testing.assert_allclose(found.combined.T_map_camera, world.live, atol=1e-9)
+    assert found.nearest_m == pytest.approx(1.0)
+    assert found.change_m == pytest.approx(0.0, abs=1e-6)
     assert world.asked[0][:2] == [8, 13]
     assert sorted(world.asked[1]) == [9, 10, 11, 12]
 
@@ -131,6 +133,32 @@ def test_neighbours_beyond_the_reach_give_no_pose():
     query = np.zeros(40)
     query[:4] = 1.0  # 54 m and more away
     assert world.look(query) is None
+
+
+def test_map_images_that_are_not_allowed_are_never_looked_at():
+    world = World(live_x=21.0)
+    query = np.zeros(40)
+    query[[8, 13]] = 1.0, 0.9
+    allowed = np.array([5, 8, 12, 14, 30])
+    found = look(world.relate, world.map, query, world.live, world.target, 4, AGREEMENT, allowed)
+    np.testing.assert_allclose(found.combined.T_map_camera, world.live, atol=1e-9)
+    assert all(set(asked) <= set(allowed) for asked in world.asked)
+    assert found.nearest_m == pytest.approx(3.0)
+
+
+def test_spread_and_sigma_say_how_sure_the_hypotheses_are():
+    tight, wide = (
+        combine(around(TRUE, 16, metres, 0.0), np.ones(16), TRUE, AGREEMENT).spread_m
+        for metres in (0.02, 0.2)
+    )
+    assert tight == pytest.approx(0.02 * np.sqrt(3), rel=0.3)
+    assert wide > 5.0 * tight
+    world = World(live_x=21.0)
+    nearest = np.array([9, 10, 11, 12])
+    answer, poses = world.relate(nearest), world.map.T_map_camera_N44[nearest]
+    found = hypotheses_together(answer, poses, world.live, world.target, AGREEMENT)
+    # four informations of one each, in units of ten metres
+    assert found.sigma_m == pytest.approx(10.0 * np.sqrt(3.0 / 4.0), rel=1e-3)
 
 
 def test_hypotheses_of_long_steps_weigh_less():

@@ -21,7 +21,7 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 def register(app: typer.Typer) -> None:
     """Add the training commands to the program."""
-    for command in (train, export, evaluate, look_alikes, town):
+    for command in (train, export, calibrate, evaluate, look_alikes, town):
         app.command()(command)
 
 
@@ -55,6 +55,14 @@ def train(
     without: Annotated[
         list[str] | None, typer.Option(help="Loss term to switch off; may be repeated.")
     ] = None,
+    stretch_frames: Annotated[
+        int | None,
+        typer.Option(help="Length of one held-out stretch: 40; shorter ones are more of them."),
+    ] = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(help="x,y,radius in the map frame: use no frame there. May be repeated."),
+    ] = None,
     single_image: Annotated[
         bool, typer.Option(help="No pairs: the global pose loss alone, for comparison.")
     ] = False,
@@ -62,6 +70,7 @@ def train(
 ) -> None:
     """Train on recorded sessions with true poses."""
     from rgsiam_training.config import load_config
+    from rgsiam_training.splits import circles
     from rgsiam_training.train import train as run_training
 
     overrides = {
@@ -79,6 +88,8 @@ def train(
         "optimisation.precision": precision,
         "optimisation.patience": patience,
         "map_images.spacing": map_spacing,
+        "split.stretch_frames": stretch_frames,
+        "split.leave_out": circles(leave_out or ()) or None,
     }
     chosen = load_config(config, overrides)
     if single_image:
@@ -144,6 +155,53 @@ def export(
         from rgsiam_training.tensorrt_export import compile_for_this_gpu
 
         compile_for_this_gpu(run, bundle, console.print)
+
+
+def calibrate(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    run: Annotated[
+        Path | None, typer.Option(help="The training run: its held-out stretches are used.")
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Session that was not trained on. May be repeated.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of a new bundle; without it BUNDLE is replaced.")
+    ] = None,
+    false_accepts: Annotated[
+        float, typer.Option(min=1e-4, max=0.5, help="Share of wrong poses that may be believed.")
+    ] = 0.01,
+    seed: Seed = 0,
+    split: Annotated[str, typer.Option(help="train or test, for 7-Scenes.")] = "test",
+    image_topic: ImageTopic = None,
+    camera_info_topic: InfoTopic = None,
+    truth_topic: TruthTopic = None,
+) -> None:
+    """Fit covariances and lost detection on images that were not trained on (export does it too)."""
+    from rgsiam_ros.bags import BagTopics
+    from rgsiam_ros.bundle import Bundle
+    from rgsiam_training.calibrate import calibrate_bundle, of_datasets, of_run
+    from rgsiam_training.datasets import open_dataset
+    from rgsiam_training.run import open_run
+
+    if (run is None) == (not data):
+        raise typer.BadParameter("give either --run or --data")
+    loaded = Bundle.load(bundle)
+    if run is not None:
+        held_out = of_run(open_run(run))
+    else:
+        topics = BagTopics(image_topic, camera_info_topic, truth_topic or BagTopics.truth)
+        opened = [open_dataset(path, split, topics) for path in data or ()]
+        held_out = of_datasets(opened, loaded.manifest.preprocessing)
+    calibrate_bundle(
+        loaded,
+        held_out,
+        out or bundle,
+        false_accept_rate=false_accepts,
+        seed=seed,
+        report=partial(console.print, soft_wrap=True),
+    )
+    console.print(f"calibrated: {out or bundle}")
 
 
 def evaluate(

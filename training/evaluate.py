@@ -11,7 +11,7 @@ from rich.console import Console
 from rgsiam_ros.bags import BagTopics
 from rgsiam_ros.errors import RgsiamError
 from rgsiam_ros.relocalizer import PoseEstimate, Relocalizer
-from rgsiam_ros.replay.offline import decoded
+from rgsiam_ros.replay.offline import decoded, record_of
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 from rgsiam_ros.replay.results import claim_folder, print_table, write_results
 from rgsiam_training.datasets import open_dataset
@@ -66,12 +66,5 @@ def evaluate_dataset(
 def _record(frame: Frame, answer: PoseEstimate | RgsiamError) -> FrameRecord:
     if isinstance(answer, RgsiamError):
         return FrameRecord(frame.stamp_ns, T_true=frame.T_map_camera, problem=str(answer))
-    return FrameRecord(
-        frame.stamp_ns,
-        answer.T_map_camera,
-        answer.covariance_66,
-        frame.T_map_camera,
-        answer.timings_ms,
-        branch=answer.branch,
-        disagreement=answer.disagreement,
-    )
+    T, covariance = answer.T_map_camera, answer.covariance_66
+    return record_of(frame.stamp_ns, answer, T, covariance, answer.timings_ms, frame.T_map_camera)

@@ -14,11 +14,12 @@ import torch
 from rgsiam_ros.bundle import Bundle, refuse_existing, write_bundle
 from rgsiam_ros.bundle.manifest import ABSOLUTE_NAME, GOLDEN_NAME, RELATIVE_NAME
 from rgsiam_ros.engines import EngineRequest, create_engine
-from rgsiam_ros.errors import RgsiamError
+from rgsiam_ros.errors import DatasetError, RgsiamError
 from rgsiam_ros.geometry import Array
 from rgsiam_ros.precision import Precision, absolute_name, map_features_name
 from rgsiam_ros.self_test import Infer
 from rgsiam_training.acceptance import Accepted, Reference, try_precision
+from rgsiam_training.calibrate import calibrate_bundle, of_run
 from rgsiam_training.golden import choose_golden, tolerance_for
 from rgsiam_training.measuring import (
     HeldOut,
@@ -34,7 +35,7 @@ from rgsiam_training.onnx_export import (
     round_large_weights,
     to_bytes,
 )
-from rgsiam_training.run import StoredImages, open_run
+from rgsiam_training.run import Run, StoredImages, open_run
 
 LARGEST_DIFFERENCE_M = 1e-3
 LARGEST_DIFFERENCE_DEG = 1e-3
@@ -52,13 +53,16 @@ def export_bundle(
     map_spacing: float | None = None,
     precisions: Sequence[Precision] = DEFAULT_PRECISIONS,
     report: Callable[[str], None] = lambda _: None,
+    calibrate: bool = True,
 ) -> Bundle:
     """Export the averaged network of the run in `folder` to a bundle at `out`.
 
     map_spacing: thins the map's images further, see `MapImagesConfig.spacing`; precisions: to try
-    beside float32; report: told what was accepted and what was refused. Raises DatasetError for an
+    beside float32; report: told what was accepted and what was refused; calibrate: see
+    `rgsiam_training.calibrate`, on the run's validation (what does not suffice is reported). Raises DatasetError for an
     incomplete run, ExportError when ONNX Runtime and torch differ by more than a millimetre or a
-    millidegree on any validation frame, in either branch, BundleError when `out` exists.
+    millidegree on any validation frame, in either branch (of the refined one: on those whose pose the
+    image determines), BundleError when `out` exists.
     """
     refuse_existing(out)
     run = open_run(folder)
@@ -101,7 +105,8 @@ def export_bundle(
     if features is not None:
         assert by_onnx.T_refined_N44 is not None
         assert by_torch.T_refined_N44 is not None
-        check_parity(by_onnx.T_refined_N44, by_torch.T_refined_N44)
+        determined = held_out.determined(by_torch.T_refined_N44)
+        check_parity(by_onnx.T_refined_N44[determined], by_torch.T_refined_N44[determined])
         description["refinement"] = {
             "neighbours": held_out.neighbours,
             "reach_m": run.config.pairs.reach_m,
@@ -121,7 +126,16 @@ def export_bundle(
             contents[absolute_name(precision)] = tried.onnx_bytes
         if tried.features is not None:
             contents[map_features_name(precision)] = _npz(tried.features.to_arrays())
-    return write_bundle(out, description, contents)
+    bundle = write_bundle(out, description, contents)
+    return _calibrated(bundle, run, report) if calibrate else bundle
+
+
+def _calibrated(bundle: Bundle, run: Run, report: Callable[[str], None]) -> Bundle:
+    try:
+        return calibrate_bundle(bundle, of_run(run), bundle.path, report=report)
+    except DatasetError as error:
+        report(f"not calibrated: {error}")
+        return bundle
 
 
 def check_parity(T_onnx_N44: Array, T_torch_N44: Array) -> None:

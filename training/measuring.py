@@ -111,13 +111,25 @@ class HeldOut:
                 return relate({networks.MAP_LOCAL: map_local, networks.LOCAL_MAP: local})
 
             found = look(relate_to, features, queries[i], T, target, self.neighbours, agreement)
-            poses.append(T if found is None else found.T_map_camera)
+            poses.append(T if found is None else found.combined.T_map_camera)
         return Answers(outputs, T_absolute, np.stack(poses))
+
+    def determined(self, T_N44: Array) -> NDArray[np.bool_]:
+        """Which poses the image determines: those within the reach of the truth; all, if none is.
+
+        Where the vehicle is lost, rounding alone decides between answers that are equally wrong, and two
+        correct implementations differ by more than they do elsewhere.
+        """
+        pairs = self.run.config.pairs
+        metres, radians = pose_errors(T_N44, self.validation.T_map_camera_N44)
+        near = metres + pairs.metres_per_radian * radians <= pairs.reach_m
+        return near if near.any() else np.ones(len(near), bool)
 
     def figures(self, T_N44: Array, T_reference_N44: Array) -> dict[str, Any]:
         """A manifest's figures of one branch: errors, difference to the reference, covariance."""
         T_true = self.validation.T_map_camera_N44
-        apart_m, apart_deg = largest_difference(T_N44, T_reference_N44)
+        determined = self.determined(T_reference_N44)
+        apart_m, apart_deg = largest_difference(T_N44[determined], T_reference_N44[determined])
         validation = errors_of(T_N44, T_true)
         validation |= {"export_difference_m": apart_m, "export_difference_deg": apart_deg}
         covariance = residual_covariance(T_N44, T_true)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby, pairwise
+from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from rgsiam_ros.errors import DatasetError
@@ -28,6 +29,17 @@ class SplitConfig(BaseModel):
     """Length of one stretch."""
     guard_frames: int = Field(8, ge=0)
     """Frames dropped on either side of a stretch."""
+    leave_out: tuple[tuple[float, float, Annotated[float, Field(gt=0.0)]], ...] = ()
+    """Circles (x, y, radius; metres in the map) whose frames are used for nothing at all: to test what
+    a vehicle says where it has no map."""
+
+    def inside(self, position_N3: ArrayLike) -> NDArray[np.bool_]:
+        """Which positions lie in one of the circles that are left out: ``(N,)``."""
+        xy = np.asarray(position_N3, np.float64)[:, :2]
+        left_out = np.zeros(len(xy), bool)
+        for x, y, radius in self.leave_out:
+            left_out |= np.hypot(xy[:, 0] - x, xy[:, 1] - y) <= radius
+        return left_out
 
 
 def split_contiguous(
@@ -36,8 +48,9 @@ def split_contiguous(
     """Indices of the training and of the validation frames; the guards are in neither.
 
     Each session gets ``round(fraction * length / stretch_frames)`` stretches (at least one), one at
-    a seeded random place in each of as many equal parts. Raises DatasetError for a session too
-    short to be cut.
+    a seeded random place in each of as many equal parts. Frames of `SplitConfig.leave_out` are in
+    neither, and do not move the cuts. Raises DatasetError for a session too short to be cut, or where
+    nothing is left.
     """
     random = np.random.default_rng(seed)
     training, validation = [], []
@@ -65,4 +78,17 @@ def split_contiguous(
         validation.append(start + np.flatnonzero(held))
         training.append(start + np.flatnonzero(~near))
         start += length
-    return np.concatenate(training), np.concatenate(validation)
+    left_out = config.inside(np.stack([frame.T_map_camera[:3, 3] for frame in frames]))
+    parts = [np.concatenate(part) for part in (training, validation)]
+    parts = [part[~left_out[part]] for part in parts]
+    if not all(len(part) for part in parts):
+        raise DatasetError("nothing is left to train on or to validate with: leave out less")
+    return parts[0], parts[1]
+
+
+def circles(texts: Sequence[str]) -> list[tuple[float, float, float]]:
+    """Circles from ``x,y,radius`` as typed. Raises DatasetError."""
+    try:
+        return [(float(x), float(y), float(r)) for x, y, r in (text.split(",") for text in texts)]
+    except ValueError as error:
+        raise DatasetError(f"a circle is x,y,radius in metres, not {' '.join(texts)}") from error

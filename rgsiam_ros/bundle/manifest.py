@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rgsiam_ros.camera import Camera
 from rgsiam_ros.covariance import check_covariance
-from rgsiam_ros.precision import Precision, absolute_name, map_features_name
+from rgsiam_ros.geometry import pose_matrix
+from rgsiam_ros.precision import Precision, absolute_name, calibration_name, map_features_name
 from rgsiam_ros.preprocessing import Preprocessing
 
 SCHEMA_VERSION = 1
@@ -52,10 +54,20 @@ class Datum(_Part):
 
 
 class Target(_Part):
-    """The network's translation ``x`` means ``origin_m + scale_m * x`` metres in the map frame."""
+    """The network's translation ``x`` means ``origin_m + turn * (scale_m * x)`` metres in the map
+    frame, and its rotation ``R`` means ``turn * R``.
+    """
 
     origin_m: tuple[Metres, Metres, Metres]
+    turn_wxyz: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
+    """Rotation of what the network learnt into the map's axes (`rgsiam georeference` sets it)."""
     scale_m: float = Field(gt=0.0, le=1e6)
+
+    @field_validator("turn_wxyz")
+    @classmethod
+    def _unit(cls, turn_wxyz: tuple[float, ...]) -> tuple[float, ...]:
+        pose_matrix(np.zeros(3), turn_wxyz)
+        return turn_wxyz
 
 
 class Network(_Part):
@@ -164,6 +176,21 @@ class Variant(_Part):
     refined: Figures | None = None
 
 
+class Calibrated(_Part):
+    """How a precision was calibrated, for people; the numbers are in ``calibration.PRECISION.npz``."""
+
+    source: str
+    """What it was fitted on."""
+    frames: int = Field(ge=1)
+    """Poses, right and wrong, that it was fitted to."""
+    false_accept_rate: float = Field(gt=0.0, lt=1.0)
+    """Share of wrong poses that are believed, which the threshold was chosen for."""
+    accepted: Fraction
+    """Share of the right poses that are believed, of the branch that answers by default."""
+    wrong_m: float = Field(gt=0.0)
+    """From this error on a pose counts as wrong, rotation counted in with metres per radian."""
+
+
 class FileEntry(_Part):
     """One file beside the manifest."""
 
@@ -199,6 +226,9 @@ class Manifest(_Part):
     """For float32. Every tolerance comes with the golden images; without them no engine is tested."""
     variants: dict[Precision, Variant] = Field(default_factory=dict)
     """What was accepted at export beside float32."""
+    calibrations: dict[Precision, Calibrated] = Field(default_factory=dict)
+    """By `rgsiam calibrate`; without them the residual covariances are published, and nothing is held
+    back."""
     files: dict[str, FileEntry]
 
     @property
@@ -245,6 +275,16 @@ class Manifest(_Part):
                 raise ValueError(f"refinement needs {name}, which files does not list")
         if self.preprocessing.mask is not None and self.preprocessing.mask not in self.files:
             raise ValueError(f"preprocessing names a mask {self.preprocessing.mask!r} not in files")
+        return self
+
+    @model_validator(mode="after")
+    def _calibrations_are_there(self) -> Manifest:
+        listed = {name for name, entry in self.files.items() if entry.role == "calibration"}
+        for precision in self.calibrations:
+            if precision not in self.precisions:
+                raise ValueError(f"there is a calibration of {precision}, but no such network")
+        if listed != {calibration_name(precision) for precision in self.calibrations}:
+            raise ValueError("calibrations and the files of that role do not fit together")
         return self
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -26,9 +27,10 @@ from rgsiam_ros.bundle.manifest import (
     Manifest,
 )
 from rgsiam_ros.bundle.onnx_check import check_onnx
+from rgsiam_ros.calibration import Calibration
 from rgsiam_ros.errors import BundleError
 from rgsiam_ros.map_features import MapFeatures
-from rgsiam_ros.precision import Precision, absolute_name, map_features_name
+from rgsiam_ros.precision import Precision, absolute_name, calibration_name, map_features_name
 
 LARGEST_MANIFEST = MEBIBYTE
 Shapes = dict[str, tuple[int, ...]]
@@ -48,6 +50,7 @@ class Bundle:
         self._contents = contents
         self._unpacked: dict[str, dict[str, NDArray]] = {}
         self._map_features: dict[str, MapFeatures] = {}
+        self._calibrations: dict[Precision, Calibration] = {}
 
     @classmethod
     def load(cls, path: str | Path) -> Bundle:
@@ -65,7 +68,14 @@ class Bundle:
             elif name.endswith(".npz"):
                 bundle._arrays(name)
         bundle._check_networks()
+        for precision in manifest.calibrations:
+            bundle.calibration(precision)
         return bundle
+
+    @property
+    def contents(self) -> Mapping[str, bytes]:
+        """The verified bytes of every file but the manifest."""
+        return self._contents
 
     def content(self, name: str) -> bytes:
         """The verified bytes of one file."""
@@ -93,6 +103,24 @@ class Bundle:
                     f"{self.path / name} cannot be used: {error}. {REFETCH}"
                 ) from error
         return self._map_features[name]
+
+    def calibration(self, precision: Precision = "float32") -> Calibration | None:
+        """Of this precision; None where the bundle was not calibrated. Raises BundleError."""
+        name = calibration_name(precision)
+        if precision not in self.manifest.calibrations:
+            return None
+        if precision not in self._calibrations:
+            try:
+                calibration = Calibration.from_arrays(self._arrays(name))
+                if self.manifest.refinement is not None and "refined" not in calibration.branches:
+                    raise ValueError("the refined branch's calibration is missing")
+            except ValueError as error:
+                raise BundleError(
+                    f"{self.path / name} cannot be used: {error}. Calibrate again with "
+                    "`rgsiam calibrate`"
+                ) from error
+            self._calibrations[precision] = calibration
+        return self._calibrations[precision]
 
     @cached_property
     def golden(self) -> GoldenImages | None:

@@ -52,6 +52,39 @@ def write_bundle(
     return Bundle.load(target)
 
 
+def rewrite_bundle(
+    bundle: Bundle,
+    directory: str | Path,
+    description: Mapping[str, Any],
+    contents: Mapping[str, bytes],
+) -> Bundle:
+    """Write `bundle` with some of its manifest's fields and files replaced or added.
+
+    directory: a new one, or the bundle's own, which is then replaced when the new one is complete
+    and verified. Raises BundleError; the old bundle is then as it was.
+    """
+    target = Path(directory)
+    whole = bundle.manifest.model_dump(mode="json", exclude={"files"}) | dict(description)
+    files = {**bundle.contents, **contents}
+    if target.resolve() != bundle.path.resolve():
+        return write_bundle(target, whole | {"name": target.name}, files)
+    target = bundle.path.resolve()
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        write_bundle(staging / "new", whole, files)
+        target.rename(staging / "old")
+        try:
+            (staging / "new").rename(target)
+        except OSError:
+            (staging / "old").rename(target)
+            raise
+    except OSError as error:
+        raise BundleError(f"{target} cannot be replaced ({error}): it is as it was") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Bundle.load(bundle.path)
+
+
 def refuse_existing(target: Path) -> None:
     """Raise BundleError where a bundle could not be written because something is there already."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ class OnnxRuntimeEngine:
         provider = refuse_missing_provider(name)
         self._name, self._precision = name, request.precision
         options = ort.SessionOptions()
-        options.intra_op_num_threads = request.threads
+        options.intra_op_num_threads = request.threads or _fewer_cpus()
         options.log_severity_level = ERRORS_ONLY
         options.add_free_dimension_override_by_name(BATCH_DIMENSION, request.batch)
         providers, built = _with_options(provider, request, build=build)
@@ -152,3 +153,9 @@ def _with_options(
     }
     others = [(PROVIDERS["onnxruntime_cuda"], CUDA_OPTIONS), PROVIDERS["onnxruntime"]]
     return [(provider, options), *others], built
+
+
+def _fewer_cpus() -> int:
+    """The CPUs of a process that may not use all of them, which ONNX Runtime does not ask for; else 0."""
+    allowed = len(os.sched_getaffinity(0))
+    return allowed if allowed < (os.cpu_count() or 1) else 0

@@ -12,7 +12,9 @@ from rclpy.parameter import Parameter
 
 from rgsiam_ros.engine_choice import FALLBACKS
 from rgsiam_ros.engines import ENGINES
+from rgsiam_ros.frozen import DEFAULT_LIMIT
 from rgsiam_ros.geometry import Array, pose_matrix, quaternion_wxyz_from_xyzw
+from rgsiam_ros.node.node_gate import MODES
 from rgsiam_ros.precision import PRECISIONS
 from rgsiam_ros.relocalizer import BRANCHES
 
@@ -100,6 +102,42 @@ SPECS = (
         20.0,
         "Hz at which map_to_odom is repeated between images",
         bounds=(1.0, 100.0),
+    ),
+    Spec(
+        "publish_fix",
+        Kind.BOOL,
+        False,
+        "Publish ~/fix too: needs a bundle with a datum. Fuse the fix or the pose, never both",
+    ),
+    Spec(
+        "frozen_images",
+        Kind.INTEGER,
+        DEFAULT_LIMIT,
+        "Identical images in a row from which the camera counts as frozen; 0: never",
+        bounds=(0, 1000),
+    ),
+    Spec(
+        "gate",
+        Kind.STRING,
+        "none",
+        "Gate over time: none, speed (limits below) or odometry (topic odometry)",
+        choices=MODES,
+    ),
+    Spec("gate_max_speed", Kind.DOUBLE, 20.0, "m/s, of the gate", bounds=(0.1, 200.0)),
+    Spec("gate_max_turn_rate", Kind.DOUBLE, 1.0, "rad/s, of the gate", bounds=(0.01, 20.0)),
+    Spec(
+        "gate_confidence",
+        Kind.DOUBLE,
+        0.999,
+        "Share of true poses that pass the gate: a quantile of chi-square, 6 degrees of freedom",
+        bounds=(0.5, 0.999999),
+    ),
+    Spec(
+        "gate_recover_after",
+        Kind.INTEGER,
+        5,
+        "Poses in a row that agree with each other, after which the gate believes them",
+        bounds=(1, 1000),
     ),
     Spec(
         "mount_translation",

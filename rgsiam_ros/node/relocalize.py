@@ -6,13 +6,11 @@ import signal
 import sys
 import threading
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rclpy
-from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import InvalidParameterException, InvalidParameterValueException
 from rclpy.executors import SingleThreadedExecutor
@@ -22,24 +20,22 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Header
 
+from rgsiam_ros.bundle import Manifest
 from rgsiam_ros.camera import Camera
 from rgsiam_ros.covariance import move_to_body_point
-from rgsiam_ros.errors import CameraError, RgsiamError, TransformUnavailableError
+from rgsiam_ros.errors import BundleError, CameraError, RgsiamError, TransformUnavailableError
 from rgsiam_ros.geometry import Array, invert
 from rgsiam_ros.node.engine_log import log_serving
-from rgsiam_ros.node.log_throttle import THROTTLE_S, LogThrottle
-from rgsiam_ros.node.messages import (
-    camera_from_message,
-    image_from_message,
-    pose_message,
-    pose_with_covariance_message,
-    stamp_ns,
-)
+from rgsiam_ros.node.log_throttle import LogThrottle
+from rgsiam_ros.node.messages import camera_from_message, image_from_message, stamp_ns
+from rgsiam_ros.node.node_gate import NodeGate
 from rgsiam_ros.node.parameters import declare_all, mount_from_parameters, why_refused
+from rgsiam_ros.node.pose_output import PoseOutput
+from rgsiam_ros.node.status import StatusOutput
 from rgsiam_ros.node.stream_monitor import StreamMonitor
-from rgsiam_ros.node.transforms import OwnedTransform, create_transforms
+from rgsiam_ros.node.tf_output import TfFrames, TfOutput
+from rgsiam_ros.node.transforms import create_transforms
 from rgsiam_ros.node.worker import NewestWorker
 from rgsiam_ros.relocalizer import PoseEstimate, Relocalizer
 
@@ -49,22 +45,9 @@ LONGEST_WAIT_S = 0.2
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
-def pose_qos() -> QoSProfile:
-    """A new profile each time: rclpy writes a topic's QoS overrides into the one it is given."""
-    return QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-
-
 def newest_image_qos() -> QoSProfile:
     """Sensor data, and only the newest."""
     return QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-
-
-@dataclass
-class Counters:
-    """What became of the images."""
-
-    published: int = 0
-    rejected: int = 0
 
 
 class RelocalizeNode(LifecycleNode):
@@ -77,28 +60,15 @@ class RelocalizeNode(LifecycleNode):
         self._camera_news: Camera | CameraError | None = None
         self._last_camera: Camera | None = None
         self._camera_problem: str | None = None
-        self._owned: OwnedTransform | None = None
-        self._T_map_odom: Array | None = None
-        self._unpaired_fix: tuple[Array, int] | None = None
-        self._unpaired_reason = ""
-        self._lock = threading.Lock()
+        self._tf: TfOutput | None = None
+        self._gate: NodeGate | None = None
         self._monitor = StreamMonitor()
         self._inputs: list[Any] = []
-        self._rebroadcast_timer: Any = None
         self._throttle = LogThrottle()
-        self.counters = Counters()
         self.add_on_set_parameters_callback(self._check_parameters)
         declare_all(self)
-        overridable = QoSOverridingOptions.with_default_policies()
-        self._pose = self.create_lifecycle_publisher(
-            PoseStamped, "~/pose", pose_qos(), qos_overriding_options=overridable
-        )
-        self._pose_with_covariance = self.create_lifecycle_publisher(
-            PoseWithCovarianceStamped,
-            "~/pose_with_covariance",
-            pose_qos(),
-            qos_overriding_options=overridable,
-        )
+        self._poses = PoseOutput(self)
+        self._status = StatusOutput(self)
         self._transforms = create_transforms(self)
         self._worker = NewestWorker(self._process, "relocalizer")
 
@@ -118,16 +88,16 @@ class RelocalizeNode(LifecycleNode):
                 branch=self._value("branch"),
                 cache=Path(self._value("engine_cache")) if self._value("engine_cache") else None,
                 fallback=self._value("engine_fallback"),
+                frozen_images=self._value("frozen_images"),
             )
+            self._open_outputs(self._relocalizer.manifest)
         except RgsiamError as error:
             log.error(f"cannot configure: {error}")
+            self._close()
             return FAILED
         manifest = self._relocalizer.manifest
-        self._map_frame = self._value("map_frame") or manifest.map_frame
-        self._base_frame = self._value("base_frame")
         self._mount_parameter = mount_from_parameters(self)
         self._open_inputs()
-        self._open_tf()
         log_serving(log, self._relocalizer.serving)
         info = self._relocalizer.describe_engine()
         log.info(
@@ -135,6 +105,12 @@ class RelocalizeNode(LifecycleNode):
             f"on {info.device}, {self._relocalizer.branch} branch; publishing {self._base_frame} in "
             f"{self._map_frame}"
         )
+        if not self._relocalizer.calibrated:
+            log.warning(
+                f"bundle {manifest.name} is not calibrated: its covariance is constant, and the node "
+                "publishes even when it is lost; run `rgsiam calibrate`"
+            )
+        self._status.configured(manifest.name)
         return OK
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
@@ -147,7 +123,10 @@ class RelocalizeNode(LifecycleNode):
         """Stop publishing; the image in work is still finished, but not published."""
         self._active = False
         self._worker.drain(WAIT_FOR_FRAME_S)
-        self._T_map_odom = self._unpaired_fix = None
+        if self._tf is not None:
+            self._tf.pause()
+        if self._gate is not None:
+            self._gate.reset()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
@@ -206,33 +185,37 @@ class RelocalizeNode(LifecycleNode):
             ),
         ]
 
-    def _open_tf(self) -> None:
-        child = {
-            "map_to_base": self._base_frame,
-            "map_to_odom": self._value("odom_frame"),
-        }.get(self._value("tf_mode"))
-        if child is None:
-            return
-        self._owned = OwnedTransform(self, self._transforms, self._map_frame, child)
-        if self._value("tf_mode") == "map_to_odom":
-            period = 1.0 / self._value("tf_rebroadcast_rate")
-            self._rebroadcast_timer = self.create_timer(period, self._rebroadcast)
+    def _open_outputs(self, manifest: Manifest) -> None:
+        """Raises BundleError where the bundle cannot give what is asked for."""
+        frames = TfFrames(
+            map=self._value("map_frame") or manifest.map_frame,
+            odom=self._value("odom_frame"),
+            base=self._value("base_frame"),
+        )
+        refuse_equal_frames(frames, self._value("tf_mode"))
+        if self._value("publish_fix") and manifest.datum is None:
+            raise BundleError(
+                f"{self._value('bundle')} has no datum, so no fix can be published: set publish_fix to "
+                "false, or give the bundle one with `rgsiam georeference`"
+            )
+        self._map_frame, self._base_frame = frames.map, frames.base
+        datum = manifest.datum if self._value("publish_fix") else None
+        self._poses.configure(frames.map, frames.base, datum)
+        self._tf = TfOutput(self, self._transforms, self._value("tf_mode"), frames)
+        self._gate = NodeGate(self, self._value("gate"))
 
     def _close(self) -> None:
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
-        if self._rebroadcast_timer is not None:
-            self.destroy_timer(self._rebroadcast_timer)
-            self._rebroadcast_timer = None
-        if self._owned is not None:
-            self._owned.close()
-            self._owned = None
+        for part in (self._tf, self._gate):
+            if part is not None:
+                part.close()
         idle = self._worker.drain(WAIT_FOR_FRAME_S)
         if self._relocalizer is not None and idle:  # else it still uses the engine's memory
             self._relocalizer.close()
-        self._relocalizer = None
-        self._T_map_odom = self._unpaired_fix = None
+        self._relocalizer = self._tf = self._gate = None
+        self._status.unconfigured()
         self._last_camera = self._camera_news = self._camera_problem = None
 
     def _on_image(self, message: Image | CompressedImage) -> None:
@@ -255,7 +238,7 @@ class RelocalizeNode(LifecycleNode):
 
     def _process(self, message: Image | CompressedImage) -> None:
         """One image, in the worker's thread. Whatever is wrong with it, the node lives on."""
-        log = self.get_logger()
+        log, at_ns = self.get_logger(), stamp_ns(message.header.stamp)
         try:
             relocalizer = self._relocalizer
             if relocalizer is None:
@@ -266,17 +249,16 @@ class RelocalizeNode(LifecycleNode):
             T_base_camera = self._mount(message.header.frame_id)
             estimate = relocalizer.estimate(image_from_message(message))
             if self._active:
-                self._publish(message.header, estimate, T_base_camera)
-                self.counters.published += 1
+                self._publish(at_ns, estimate, T_base_camera)
         except RgsiamError as error:
-            self.counters.rejected += 1
+            self._status.rejected(at_ns, str(error))
             if self._throttle.may_log(str(error)):
                 log.warning(
                     f"no pose for an image on {self._image_topic} "
-                    f"({self.counters.rejected} rejected): {error}"
+                    f"({self._status.counters.rejected} rejected): {error}"
                 )
         except Exception:
-            self.counters.rejected += 1
+            self._status.rejected(at_ns, "unexpected failure, see the log")
             if self._throttle.may_log("unexpected"):
                 log.error(f"no pose, unexpected failure:\n{traceback.format_exc()}")
 
@@ -313,55 +295,38 @@ class RelocalizeNode(LifecycleNode):
                 "or set mount_translation and mount_quaternion_xyzw"
             ) from error
 
-    def _publish(self, image_header: Header, estimate: PoseEstimate, T_base_camera: Array) -> None:
+    def _publish(self, at_ns: int, estimate: PoseEstimate, T_base_camera: Array) -> None:
+        """The pose, unless the vehicle is lost or cannot be there: then only the status."""
         T_camera_base = invert(T_base_camera)
         T_map_base = estimate.T_map_camera @ T_camera_base
         covariance = move_to_body_point(
             estimate.covariance_66, estimate.T_map_camera, T_camera_base
         )
-        header = Header(stamp=image_header.stamp, frame_id=self._map_frame)
-        self._pose.publish(pose_message(header, T_map_base))
-        self._pose_with_covariance.publish(
-            pose_with_covariance_message(header, T_map_base, covariance)
+        if estimate.lost:
+            self._status.lost(at_ns, estimate, estimate.why_lost)
+            return
+        gate, tf = self._gate, self._tf
+        answer = None if gate is None else gate.check(at_ns, T_map_base, covariance)
+        if answer is not None and not answer.passed:
+            self._status.gated(at_ns, estimate, covariance, answer)
+            return
+        self._poses.publish(at_ns, T_map_base, covariance)
+        if tf is not None:
+            tf.send(T_map_base, at_ns)
+        self._status.published(at_ns, estimate, covariance, answer)
+
+
+def refuse_equal_frames(frames: TfFrames, tf_mode: str) -> None:
+    """Raises RgsiamError where one name stands for two frames."""
+    if frames.map.lstrip("/") == frames.base.lstrip("/"):
+        raise RgsiamError(f"map_frame and base_frame are both {frames.map}: name two frames")
+    if tf_mode == "map_to_odom" and frames.odom.lstrip("/") in (
+        frames.map.lstrip("/"),
+        frames.base.lstrip("/"),
+    ):
+        raise RgsiamError(
+            f"odom_frame is {frames.odom}, which is also the map or the base: name three frames"
         )
-        owned, at_ns = self._owned, stamp_ns(image_header.stamp)
-        if owned is None:
-            return
-        if self._value("tf_mode") == "map_to_base":
-            owned.send(T_map_base, at_ns)
-            return
-        with self._lock:
-            if self._unpaired_fix is not None:
-                self.get_logger().warning(
-                    f"no {self._map_frame} -> {owned.child}: {self._unpaired_reason}; is odometry "
-                    f"broadcasting {owned.child} -> {self._base_frame}?",
-                    throttle_duration_sec=THROTTLE_S,
-                )
-            self._unpaired_fix = (T_map_base, at_ns)
-        self._rebroadcast()
-
-    def _rebroadcast(self) -> None:
-        """Send map_to_odom; a new fix is paired with odometry of its stamp as soon as that is in."""
-        with self._lock:
-            self._pair_with_odometry()
-            owned, T_map_odom = self._owned, self._T_map_odom
-        if owned is None or T_map_odom is None or not self._active:
-            return
-        tolerance_ns = round(self._value("transform_tolerance") * 1e9)
-        owned.send(T_map_odom, self.get_clock().now().nanoseconds + tolerance_ns)
-
-    def _pair_with_odometry(self) -> None:
-        if self._unpaired_fix is None:
-            return
-        T_map_base, at_ns = self._unpaired_fix
-        odom_frame = self._value("odom_frame")
-        try:
-            T_odom_base = self._transforms.lookup(odom_frame, self._base_frame, at_ns)
-        except TransformUnavailableError as error:
-            self._unpaired_reason = str(error)
-            return
-        self._T_map_odom = T_map_base @ invert(T_odom_base)
-        self._unpaired_fix = None
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -6,11 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from rgsiam_ros import consistency
+from rgsiam_ros.covariance import pose_error_vectors
 from rgsiam_ros.replay.records import ReplayRecord
 
 SCHEMA_VERSION = 1
 RECALL_THRESHOLDS = ((0.25, 2.0), (0.5, 5.0), (5.0, 10.0))
 """Metres and degrees, both of which must be met."""
+WRONG_M = 5.0
+"""A pose off by more is counted as wrong."""
 
 
 def summarise(record: ReplayRecord) -> dict[str, Any]:
@@ -37,9 +41,43 @@ def summarise(record: ReplayRecord) -> dict[str, Any]:
             )
             for m, deg in RECALL_THRESHOLDS
         },
+        "lost": sum(frame.T_withheld is not None for frame in record.frames),
+        "lost_detection": _lost_detection(record),
+        "consistency": _consistency(record),
         "latency_ms": latency(record),
         "reported_frame": record.reported_frame,
         "map_frame": record.map_frame,
+    }
+
+
+def _consistency(record: ReplayRecord) -> dict[str, Any] | None:
+    frames = record.with_both()
+    if not frames:
+        return None
+    T, T_true, covariance = (
+        np.stack([getattr(frame, name) for frame in frames])
+        for name in ("T_map_frame", "T_true", "covariance_66")
+    )
+    return consistency.report(pose_error_vectors(T, T_true), covariance)
+
+
+def _lost_detection(record: ReplayRecord) -> dict[str, Any] | None:
+    """How wrong poses were told from right ones; None where nothing was judged or known."""
+    judged = [
+        (np.linalg.norm(frame.T_estimated[:3, 3] - frame.T_true[:3, 3]), frame.trust >= 0.0)
+        for frame in record.frames
+        if frame.trust is not None and frame.T_estimated is not None and frame.T_true is not None
+    ]
+    if not judged:
+        return None
+    off, accepted = (np.array(values) for values in zip(*judged, strict=True))
+    wrong = off > WRONG_M
+    return {
+        "wrong_m": WRONG_M,
+        "accepted": float(accepted.mean()),
+        "accepted_of_right": float(accepted[~wrong].mean()) if (~wrong).any() else None,
+        "wrong": float(wrong.mean()),
+        "wrong_of_accepted": float(wrong[accepted].mean()) if accepted.any() else None,
     }
 
 

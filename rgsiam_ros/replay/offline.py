@@ -71,13 +71,30 @@ def _record(
     T, covariance = report_pose(answer.T_map_camera, answer.covariance_66, drive.T_base_camera)
     timings = {"decode": decode_ms, **answer.timings_ms}
     timings["total"] = sum(timings.values())
+    return record_of(stamp_ns, answer, T, covariance, timings)
+
+
+def record_of(
+    stamp_ns: int,
+    answer: PoseEstimate,
+    T_map_frame: Array,
+    covariance_66: Array,
+    timings_ms: dict[str, float],
+    T_true: Array | None = None,
+) -> FrameRecord:
+    """What is kept of an answer: no pose where the vehicle is lost, but what it would have been."""
     return FrameRecord(
         stamp_ns,
-        T,
-        covariance,
-        timings_ms=timings,
+        None if answer.lost else T_map_frame,
+        covariance_66,
+        T_true,
+        timings_ms,
+        problem=answer.why_lost,
         branch=answer.branch,
         disagreement=answer.disagreement,
+        trust=answer.trust,
+        feature_distance=answer.evidence.feature_distance,
+        T_withheld=T_map_frame if answer.lost else None,
     )
 
 

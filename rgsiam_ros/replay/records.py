@@ -27,6 +27,17 @@ class FrameRecord:
     """Which branch answered; empty where that is not known."""
     disagreement: Disagreement | None = None
     """How a refined pose stands to its sources."""
+    trust: float | None = None
+    """Score less threshold; below 0 the vehicle is lost. None where that is not known."""
+    feature_distance: float | None = None
+    """To the most similar map image."""
+    T_withheld: Array | None = None
+    """The pose that was not published, because it is not to be believed."""
+
+    @property
+    def T_estimated(self) -> Array | None:
+        """The pose, published or withheld."""
+        return self.T_withheld if self.T_map_frame is None else self.T_map_frame
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,16 @@ class ReplayRecord:
     reported_frame: str
     """The frame whose pose is reported: base_link, or the camera where no mount is known."""
     map_frame: str
+
+    def with_both(self) -> list[FrameRecord]:
+        """The frames that have an answer, a covariance and a true pose."""
+        return [
+            frame
+            for frame in self.frames
+            if frame.T_map_frame is not None
+            and frame.T_true is not None
+            and frame.covariance_66 is not None
+        ]
 
     def errors(self) -> tuple[Array, Array, np.ndarray]:
         """Metres and radians of the frames that have both poses, and their indices."""

@@ -13,6 +13,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from rgsiam_ros.consistency import lines
 from rgsiam_ros.errors import ResultsError
 from rgsiam_ros.geometry import Array, pose_errors, quaternion_wxyz, quaternion_xyzw_from_wxyz
 from rgsiam_ros.replay.metrics import summarise
@@ -87,8 +88,11 @@ def print_table(metrics: dict[str, Any], console: Console, title: str) -> None:
     )
     console.print(
         f"answered {metrics['answered']} of {metrics['frames']} frames"
+        + (f", lost in {metrics['lost']}" if metrics["lost"] else "")
         + (f"; within {recall}" if recall else "; the bag has no true poses: no errors")
     )
+    for line in lines(metrics["consistency"]):
+        console.print(line)
 
 
 def _poses(record: ReplayRecord, attribute: str) -> Iterable[tuple[int, Array]]:
@@ -123,12 +127,16 @@ COLUMNS = [
 SOURCES = ["branch", "absolute_apart_m", "absolute_apart_deg", "support"]
 """Which branch answered; how far the absolute branch is from a refined pose, and the share of the
 neighbours that agree with it."""
+TRUST = ["trust", "feature_distance"]
+"""Score less threshold: below 0 the pose was withheld; distance of the most similar map feature."""
 
 
 def _write_frames(record: ReplayRecord, path: Path) -> None:
     stages = sorted({stage for frame in record.frames for stage in frame.timings_ms})
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *SOURCES, *(f"{s}_ms" for s in stages), "problem"])
+        writer = csv.DictWriter(
+            file, [*COLUMNS, *SOURCES, *TRUST, *(f"{s}_ms" for s in stages), "problem"]
+        )
         writer.writeheader()
         for frame in record.frames:
             writer.writerow(_row(frame))
@@ -145,14 +153,16 @@ def _row(frame: FrameRecord) -> dict[str, Any]:
         apart = frame.disagreement
         values = apart.absolute_m, np.degrees(apart.absolute_rad), apart.support
         row |= dict(zip(SOURCES[1:], values, strict=True))
-    if frame.T_map_frame is not None:
-        quaternion_xyzw = quaternion_xyzw_from_wxyz(quaternion_wxyz(frame.T_map_frame))
+    row |= {name: getattr(frame, name) for name in TRUST}
+    T = frame.T_estimated
+    if T is not None:
+        quaternion_xyzw = quaternion_xyzw_from_wxyz(quaternion_wxyz(T))
         names = ("x", "y", "z", "qx", "qy", "qz", "qw")
-        row |= dict(zip(names, [*frame.T_map_frame[:3, 3], *quaternion_xyzw], strict=True))
+        row |= dict(zip(names, [*T[:3, 3], *quaternion_xyzw], strict=True))
     if frame.T_true is not None:
         row |= dict(zip(("true_x", "true_y", "true_z"), frame.T_true[:3, 3], strict=True))
-    if frame.T_map_frame is not None and frame.T_true is not None:
-        metres, radians = pose_errors(frame.T_map_frame, frame.T_true)
+    if T is not None and frame.T_true is not None:
+        metres, radians = pose_errors(T, frame.T_true)
         row |= {"error_m": float(metres), "error_deg": float(np.degrees(radians))}
     if frame.covariance_66 is not None:
         sigma = np.sqrt(np.diag(frame.covariance_66))

@@ -70,8 +70,8 @@ def run_replay(
     if options.ros:
         ros = extra["ros"]
         console.print(
-            f"through the node: {ros['returned']} of {ros['sent']} images came back "
-            f"({ros['returned_share']:.1%}); against offline at most "
+            f"through the node: {ros['returned']} poses for {ros['sent']} images, "
+            f"{ros['returned_share']:.1%} of the {ros['expected']} expected ones; against offline at most "
             f"{ros['largest_difference_m'] * 1e3:.3g} mm, "
             f"{ros['largest_difference_deg'] * 1e3:.3g} millidegrees"
         )
@@ -81,18 +81,14 @@ def run_replay(
 
 def compare(offline: ReplayRecord, through_node: ReplayRecord) -> dict[str, Any]:
     """How far the node's poses are from the offline ones, on the stamps that came back."""
-    expected = {frame.stamp_ns: frame.T_map_frame for frame in offline.frames}
-    back = [frame for frame in through_node.frames if frame.T_map_frame is not None]
-    pairs = [
-        (frame.T_map_frame, expected[frame.stamp_ns])
-        for frame in back
-        if expected.get(frame.stamp_ns) is not None
-    ]
-    sent = len(through_node.frames)
+    expected = {f.stamp_ns: f.T_map_frame for f in offline.frames if f.T_map_frame is not None}
+    back = {f.stamp_ns: f.T_map_frame for f in through_node.frames if f.T_map_frame is not None}
+    pairs = [(T, expected[stamp]) for stamp, T in back.items() if stamp in expected]
     result: dict[str, Any] = {
-        "sent": sent,
+        "sent": len(through_node.frames),
+        "expected": len(expected),
         "returned": len(back),
-        "returned_share": len(back) / sent if sent else 0.0,
+        "returned_share": len(pairs) / len(expected) if expected else 1.0,
         "compared": len(pairs),
         "largest_difference_m": 0.0,
         "largest_difference_deg": 0.0,

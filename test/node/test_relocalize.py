@@ -54,6 +54,7 @@ def start(peer, tmp_path, small_bundle):
 
     def starter(*, mount=(1.5, 0.0, 2.0), **parameters):
         given = {"bundle": small_bundle, "autostart": True, "image_transport": "compressed"}
+        given["frozen_images"] = 0  # these tests send one picture again and again
         if mount is not None:
             # two static transforms, so that the chain has a link in the middle
             rig = transform("base_link", "rig", xyz=mount)

@@ -1,0 +1,137 @@
+"""Are the published covariances true? Calibrated ones beside a constant one and the network's own.
+
+    python benchmarks/covariance.py DRIVE BUNDLE --out results/covariance
+
+Replays a drive with true poses offline; judges frames that are not lost. The constant covariance is the
+bundle's residual one (second moment of the errors on validation), the best that a constant could be
+without looking at the drive; peers that publish a constant usually guess it, and many publish zeros.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import chi2
+
+from rgsiam_ros import consistency
+from rgsiam_ros.bags import read_drive
+from rgsiam_ros.covariance import pose_error_vectors, rotate_axes
+from rgsiam_ros.geometry import Array
+from rgsiam_ros.relocalizer import PoseEstimate, Relocalizer
+from rgsiam_ros.replay.offline import decoded
+from rgsiam_ros.replay.results import claim_folder
+
+COLOURS = {"calibrated": "tab:blue", "constant": "tab:orange", "network's own": "tab:green"}
+
+
+def main(
+    drive_path: Annotated[Path, typer.Argument(metavar="DRIVE")],
+    bundle: Path,
+    out: Annotated[Path, typer.Option()] = Path("results/covariance"),
+    precision: str = "float32",
+    seed: int = 0,
+) -> None:
+    """Print a table and draw coverage and sigmas."""
+    console = Console(width=150)
+    relocalizer = Relocalizer.from_bundle(bundle, "onnxruntime", precision=precision)
+    if not relocalizer.calibrated:
+        raise typer.BadParameter(f"{bundle} is not calibrated: run `rgsiam calibrate` first")
+    drive = read_drive(drive_path)
+    assert drive.T_base_camera is not None
+    assert drive.camera is not None
+    claim_folder(out)
+    relocalizer.use_camera(drive.camera)
+    images = list(drive.read_images())
+    T_map_base, known = drive.true_base_poses([image.stamp_ns for image in images])
+    answers = relocalizer.estimate_many([decoded(image) for image in images])
+    kept = [
+        (answer, T @ drive.T_base_camera)
+        for answer, T, is_known in zip(answers, T_map_base, known, strict=True)
+        if isinstance(answer, PoseEstimate) and is_known and not answer.lost
+    ]
+    T = np.stack([answer.T_map_camera for answer, _ in kept])
+    error = pose_error_vectors(T, np.stack([T_true for _, T_true in kept]))
+    figures = relocalizer.manifest.refined_figures(relocalizer.serving.precision)
+    figures = figures or relocalizer.manifest.absolute_figures(relocalizer.serving.precision)
+    constant = np.asarray(figures.covariance.matrix)
+    covariances = {
+        "calibrated": np.stack([answer.covariance_66 for answer, _ in kept]),
+        "constant": np.stack([rotate_axes(constant, pose[:3, :3]) for pose in T]),
+    }
+    raw = [answer.raw_covariance_66 for answer, _ in kept]
+    if all(covariance is not None for covariance in raw):
+        covariances["network's own"] = np.stack(raw)  # type: ignore[arg-type]
+    console.print(
+        f"{drive_path.name}, {bundle.name}: {len(kept)} of {len(images)} frames are not lost; "
+        f"{precision}; blocks of {consistency.BLOCK_FRAMES}, {consistency.RESAMPLES} resamples, seed {seed}"
+    )
+    table = Table("", "covariance", "NEES / dof", *(f"{p:.0%}" for p in consistency.LEVELS))
+    table.add_column("predicted")
+    table.add_column("actual RMS")
+    reports = {name: consistency.report(error, C, seed) for name, C in covariances.items()}
+    for part in consistency.PARTS:
+        for name, whole in reports.items():
+            assert whole is not None
+            row = whole[part]
+            sharp = (f"{row['sigma']:.2f}", f"{row['error']:.2f}") if "sigma" in row else ("", "")
+            covered = (_interval(value, 100) for value in row["coverage"].values())
+            table.add_row(part, name, _interval(row["nees"], 1), *covered, *sharp)
+    console.print(table)
+    (out / "covariance.json").write_text(json.dumps(reports, indent=2) + "\n")
+    _draw(error, covariances, out / "covariance.png", drive_path.name)
+    console.print(f"picture: {out / 'covariance.png'}")
+
+
+def _interval(value: list[float], factor: float) -> str:
+    middle, low, high = (factor * v for v in value)
+    return f"{middle:.3g} ({low:.3g}..{high:.3g})"
+
+
+def _draw(error: Array, covariances: dict[str, Array], path: Path, title: str) -> None:
+    figure = Figure(figsize=(13.0, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 3)
+    levels = np.linspace(0.0, 1.0, 101)[1:-1]
+    for place, part in zip(axes[:2], ("position", "rotation"), strict=True):
+        place.plot([0, 100], [0, 100], color="0.6", linewidth=1)
+        for name, C in covariances.items():
+            square = consistency.normalised_squares(error, C, part)
+            share = [100 * np.mean(square <= chi2.ppf(level, 3)) for level in levels]
+            place.plot(100 * levels, share, color=COLOURS[name], label=name)
+        place.set(xlabel="ellipsoid of ... %", ylabel="holds ... % of the errors", title=part)
+        place.set_aspect("equal")
+        place.grid(alpha=0.3)
+    axes[0].legend(loc="lower right")
+    actual = np.linalg.norm(error[:, :3], axis=1)
+    C = covariances["calibrated"]
+    predicted = np.sqrt(np.einsum("nii->n", C[:, :3, :3]))
+    axes[2].loglog(predicted, np.maximum(actual, 1e-3), ".", markersize=3, alpha=0.5)
+    ends = np.array([predicted.min(), predicted.max()])
+    axes[2].loglog(ends, ends, color="0.6", linewidth=1)
+    for group in np.array_split(np.argsort(predicted), 6):
+        axes[2].loglog(
+            np.sqrt((predicted[group] ** 2).mean()),
+            np.sqrt((actual[group] ** 2).mean()),
+            "o",
+            color="tab:red",
+        )
+    axes[2].set(
+        xlabel="predicted position sigma (m)",
+        ylabel="position error (m)",
+        title="calibrated; red: RMS of sixths",
+    )
+    axes[2].grid(alpha=0.3, which="both")
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    typer.run(main)

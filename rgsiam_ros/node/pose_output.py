@@ -1,0 +1,66 @@
+"""The topics that poses leave by."""
+
+from __future__ import annotations
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import NavSatFix, NavSatStatus
+from std_msgs.msg import Header
+
+from rgsiam_ros.bundle.manifest import Datum
+from rgsiam_ros.geodesy import LocalFrame
+from rgsiam_ros.geometry import Array
+from rgsiam_ros.node.messages import pose_message, pose_with_covariance_message, stamp_message
+
+
+def pose_qos() -> QoSProfile:
+    """A new profile each time: rclpy writes a topic's QoS overrides into the one it is given."""
+    return QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+
+
+class PoseOutput:
+    """Publishes one answer as pose, as pose with covariance, and as fix where that is asked for."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        def publisher(kind: type, topic: str):
+            overridable = QoSOverridingOptions.with_default_policies()
+            return node.create_lifecycle_publisher(
+                kind, topic, pose_qos(), qos_overriding_options=overridable
+            )
+
+        self._pose = publisher(PoseStamped, "~/pose")
+        self._pose_with_covariance = publisher(PoseWithCovarianceStamped, "~/pose_with_covariance")
+        self._fix = publisher(NavSatFix, "~/fix")
+        self._local_frame: LocalFrame | None = None
+        self._map_frame = self._base_frame = ""
+
+    def configure(self, map_frame: str, base_frame: str, datum: Datum | None) -> None:
+        """datum: of the map, where fixes are to be published."""
+        self._map_frame, self._base_frame = map_frame, base_frame
+        self._local_frame = None if datum is None else LocalFrame(datum)
+
+    def publish(self, at_ns: int, T_map_base: Array, covariance_66: Array) -> None:
+        """covariance_66: fixed map axes, metres and radians."""
+        header = Header(stamp=stamp_message(at_ns), frame_id=self._map_frame)
+        self._pose.publish(pose_message(header, T_map_base))
+        self._pose_with_covariance.publish(
+            pose_with_covariance_message(header, T_map_base, covariance_66)
+        )
+        if self._local_frame is not None:
+            place = self._local_frame.to_geodetic(T_map_base[:3, 3])
+            self._fix.publish(fix_message(at_ns, self._base_frame, place, covariance_66[:3, :3]))
+
+
+def fix_message(
+    at_ns: int, frame_id: str, latitude_longitude_height: Array, covariance_33: Array
+) -> NavSatFix:
+    """covariance_33: east, north, up, square metres."""
+    fix = NavSatFix(header=Header(stamp=stamp_message(at_ns), frame_id=frame_id))
+    fix.status.status, fix.status.service = NavSatStatus.STATUS_FIX, 0
+    fix.latitude, fix.longitude, fix.altitude = (float(v) for v in latitude_longitude_height)
+    fix.position_covariance = np.asarray(covariance_33, np.float64).ravel()
+    fix.position_covariance_type = NavSatFix.COVARIANCE_TYPE_KNOWN
+    return fix
