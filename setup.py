@@ -25,6 +25,7 @@ RUNTIME = [
     "typer>=0.15.4",
     "rich>=13.7",
     "matplotlib>=3.6.3",
+    "pyproj>=3.6.1",
 ]
 TRAINING = [
     "torch>=2.11,<2.14",

@@ -160,6 +160,27 @@ def read_drive(path: str | Path, topics: BagTopics | None = None) -> Drive:
     )
 
 
+def read_messages(
+    path: str | Path, topic: str | None, kinds: tuple[str, ...], what: str
+) -> tuple[str, list[Any]]:
+    """A topic and its messages in recorded order; topic None: the only one of a fitting type.
+
+    what: its name in the option ``--WHAT-topic``. Raises BagError naming the topics that would fit.
+    """
+    bag = Path(path)
+    with open_bag(bag) as reader:
+        types = {c.topic: c.msgtype for c in reader.connections}
+        chosen = _choose(bag, types, topic, kinds, what)
+        return chosen, _messages(reader, bag, chosen)
+
+
+def static_tree(path: str | Path) -> TransformTree:
+    """The transforms on a bag's ``/tf_static``. Raises BagError."""
+    bag = Path(path)
+    with open_bag(bag) as reader:
+        return _static_tree(reader, bag)
+
+
 def require_truth(drive: Drive, wanted: BagTopics) -> None:
     """Raise BagError unless the drive has a camera, a mount and true poses: what training needs."""
     with open_bag(drive.path) as reader:

@@ -37,10 +37,11 @@ distance of the nearest map image, the relative unit's information, the spread o
 Chosen by the likelihood of left-out stretches, see docs/covariance.md."""
 DOUBT: dict[Branch, tuple[str, ...]] = {
     "absolute": ("feature", "last_feature", "sigma_m", "sigma_rad"),
-    "refined": ("feature", "last_feature", "apart", "support", "change", "sigma_m", "sigma_rad"),
+    "refined": ("feature", "apart", "support", "change", "information", "spread"),
 }
 """Signs that trust depends on: feature distance to the map, disagreement of the branches, share of the
-hypotheses that agree, change from look to look, and the predicted sigmas."""
+hypotheses that agree, change from look to look, and what the covariance is predicted from: the relative
+unit's information and the spread of the hypotheses (absolute: the predicted sigmas)."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,8 @@ def difficulty(branch: Branch, evidence: Evidence, lengths: Lengths) -> Array:
         of = _of_refined(evidence)
         shared = {
             "nearest": np.log(of.nearest_m / lengths.reach_m + 0.02),
-            "information": np.log(of.sigma_m / lengths.reach_m + 1e-9),
-            "spread": np.log(of.spread_m / lengths.reach_m + 0.003),
+            "information": _information(of, lengths),
+            "spread": _spread(of, lengths),
         }
         columns |= {name: np.full(6, value) for name, value in shared.items()}
     return np.stack([columns[name] for name in DIFFICULTY[branch]], axis=1)
@@ -147,8 +148,18 @@ def doubt(branch: Branch, evidence: Evidence, sigma_6: Array, lengths: Lengths) 
             "apart": np.log(apart / lengths.reach_m + 0.05),
             "support": of.support,
             "change": np.log(of.change_m / lengths.reach_m + 0.003),
+            "information": _information(of, lengths),
+            "spread": _spread(of, lengths),
         }
     return np.array([signs[name] for name in DOUBT[branch]], np.float64)
+
+
+def _information(of: Disagreement, lengths: Lengths) -> float:
+    return float(np.log(of.sigma_m / lengths.reach_m + 1e-9))
+
+
+def _spread(of: Disagreement, lengths: Lengths) -> float:
+    return float(np.log(of.spread_m / lengths.reach_m + 0.003))
 
 
 def _of_refined(evidence: Evidence) -> Disagreement:

@@ -26,6 +26,7 @@ console = Console()
 BranchName = Annotated[str, typer.Option(help="absolute, refined, or auto: what the bundle has.")]
 EngineName = Annotated[str, typer.Option(help="auto, or one that `rgsiam engine list` names.")]
 PrecisionName = Annotated[str, typer.Option(help="One of the bundle's, or auto.")]
+TRUTH_TOPIC = "/ground_truth/odometry"
 BundlePath = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
 
 TRAINING_COMMANDS = ("train", "export", "calibrate", "evaluate", "look-alikes", "town")
@@ -58,9 +59,9 @@ def replay(
     batch: Annotated[int, typer.Option(min=1, max=64, help="Images of one inference.")] = 1,
     image_topic: Annotated[str | None, typer.Option(help="Image topic of the bag.")] = None,
     camera_info_topic: Annotated[str | None, typer.Option(help="Camera info topic.")] = None,
-    truth_topic: Annotated[str, typer.Option(help="Topic of true poses, if there is one.")] = (
-        "/ground_truth/odometry"
-    ),
+    truth_topic: Annotated[
+        str, typer.Option(help="Topic of true poses, if there is one.")
+    ] = TRUTH_TOPIC,
     base_frame: Annotated[str, typer.Option(help="Vehicle frame to report.")] = "base_link",
 ) -> None:
     """Relocalize a recorded drive and report: offline, or (--ros) through the real node."""
@@ -79,6 +80,32 @@ def replay(
         topics=topics,
     )
     run_replay(bag, bundle, out, options, console)
+
+
+@app.command()
+def georeference(
+    bag: Annotated[Path, typer.Argument(help="Folder of a recording with fixes.")],
+    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
+    picture: Annotated[Path, typer.Option(help="Where to draw the residuals.")] = Path(
+        "results/georeference.png"
+    ),
+    poses: Annotated[
+        str, typer.Option(help="bundle: it relocalizes the bag; truth: the bag's true poses.")
+    ] = "bundle",
+    fix_topic: Annotated[str | None, typer.Option(help="NavSatFix topic of the bag.")] = None,
+    image_topic: Annotated[str | None, typer.Option(help="Image topic of the bag.")] = None,
+    camera_info_topic: Annotated[str | None, typer.Option(help="Camera info topic.")] = None,
+    truth_topic: Annotated[str, typer.Option(help="Topic of true poses.")] = TRUTH_TOPIC,
+    base_frame: Annotated[str, typer.Option(help="Vehicle frame.")] = "base_link",
+) -> None:
+    """Find out where on the Earth a bundle's map is, and write a bundle whose map is east, north, up."""
+    from rgsiam_ros.bags import BagTopics
+    from rgsiam_ros.georeference_run import GeoreferenceOptions, run_georeference
+
+    topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame)
+    options = GeoreferenceOptions(poses, topics, fix_topic)
+    run_georeference(bag, bundle, out, picture, options, console)
 
 
 @bundle_app.command("show")

@@ -37,5 +37,13 @@ class DatasetError(RgsiamError):
     """A dataset that is missing, malformed, or holds unusable labels."""
 
 
+class GeoreferenceError(RgsiamError):
+    """Fixes that do not tell where the map is."""
+
+
+class FusionError(RgsiamError):
+    """A set-up of the filter that could not work."""
+
+
 class ResultsError(RgsiamError):
     """A results folder that cannot be written."""

@@ -56,7 +56,7 @@ def test_training_commands_say_what_to_install(command):
 def test_help_lists_every_command():
     done = rgsiam("--help", code=WITHOUT_TRAINING)
     assert done.returncode == 0
-    for command in ("replay", "bundle", "train", "export", "evaluate"):
+    for command in ("replay", "bundle", "georeference", "train", "export", "calibrate"):
         assert command in done.stdout
 
 

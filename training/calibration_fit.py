@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ NO_TRUST: dict[str, Any] = {
     "threshold": 0.0,
 }
 """Of a calibration whose covariances alone are asked for."""
+RIGHT_KEPT = 0.95
 SMALLEST_GROUP = 20
 """A kind of wrong poses with fewer samples has no threshold of its own."""
 
@@ -100,12 +101,19 @@ def _fit_axis(z_NF: Array, error_N: Array) -> Array:
 
 
 def fit_trust(
-    right_NG: Array, wrong_MG: Array, kind_M: Sequence[str], false_accept_rate: float
+    right_NG: Array,
+    wrong_MG: Array,
+    kind_M: Sequence[str],
+    false_accept_rate: float,
+    binding: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """A logistic score of right against wrong poses, both kinds weighing the same, and its threshold.
 
     The threshold leaves at most `false_accept_rate` of the wrong poses of each kind (with fewer than
-    `SMALLEST_GROUP` of a kind: of all together). Raises ValueError where a side is empty.
+    `SMALLEST_GROUP` of a kind: of all together). Where that would be lenient, because right and wrong are
+    far apart here, it is raised until `RIGHT_KEPT` of the right poses are left: what is truly unmapped
+    resembles the map more than the wrong poses that can be made for a calibration. binding: kinds that
+    the rate holds for, None for all; the others only shape the score. Raises ValueError where a side is empty.
     """
     if not len(right_NG) or not len(wrong_MG):
         raise ValueError("a calibration needs right and wrong poses")
@@ -128,9 +136,11 @@ def fit_trust(
     score = found[0] + z @ found[1:]
     wrong = score[~is_right]
     kinds = np.asarray(kind_M)
-    groups = [wrong[kinds == kind] for kind in np.unique(kinds)]
+    bound = [kind for kind in np.unique(kinds) if binding is None or kind in binding]
+    groups = [wrong[kinds == kind] for kind in bound]
     groups = [group for group in groups if len(group) >= SMALLEST_GROUP] or [wrong]
-    threshold = max(_just_above(group, false_accept_rate) for group in groups)
+    thresholds = [_just_above(group, false_accept_rate) for group in groups]
+    threshold = max(*thresholds, float(np.quantile(score[is_right], 1.0 - RIGHT_KEPT)))
     return {
         "trust_offset": float(found[0]),
         "trust_weight_G": found[1:],

@@ -116,8 +116,7 @@ class Bundle:
                     raise ValueError("the refined branch's calibration is missing")
             except ValueError as error:
                 raise BundleError(
-                    f"{self.path / name} cannot be used: {error}. Calibrate again with "
-                    "`rgsiam calibrate`"
+                    f"{self.path / name} cannot be used: {error}. {REFETCH}"
                 ) from error
             self._calibrations[precision] = calibration
         return self._calibrations[precision]

@@ -55,7 +55,6 @@ def test_optional_places(tmp_path):
         "relative.onnx": brightness_network(),
         "map_features.npz": array.getvalue(),
         "map_features.int8.npz": array.getvalue(),
-        "calibration.float32.npz": array.getvalue(),
         "mask.png": cv2.imencode(".png", np.full((96, 128), 255, np.uint8))[1].tobytes(),
     }
     text = description()
@@ -64,7 +63,9 @@ def test_optional_places(tmp_path):
     bundle = write_bundle(tmp_path / "full", text, contents)
     roles = {name: entry.role for name, entry in bundle.manifest.files.items()}
     assert roles["map_features.int8.npz"] == "map_features"
-    assert roles["calibration.float32.npz"] == "calibration"
+    contents["calibration.float32.npz"] = array.getvalue()
+    with pytest.raises(BundleError, match="do not fit together"):
+        write_bundle(tmp_path / "more", text, contents)
     assert bundle.mask_HW.shape == (96, 128)
 
 

@@ -80,6 +80,12 @@ def test_the_threshold_leaves_the_stated_share_of_each_kind_of_wrong_poses():
         believed = np.array([part.trust(signs) >= 0.0 for signs in wrong])
         assert believed[500:].mean() == pytest.approx(rate, abs=0.002)
         assert believed[:500].mean() <= rate
+    far = np.full(
+        (30, 2), 50.0
+    )  # nothing to confuse: then most of the right ones are kept, not all
+    lenient = fit_trust(right, far, ["far"] * 30, 0.01)
+    part = BranchCalibration(**fit_covariance(*drawn(50, 0.0)), **lenient)
+    assert np.mean([part.trust(signs) >= 0.0 for signs in right]) == pytest.approx(0.95, abs=0.001)
     with pytest.raises(ValueError, match="right and wrong"):
         fit_trust(right, wrong[:0], [], 0.01)
 
