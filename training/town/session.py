@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,12 @@ from rgsiam_ros.preprocessing import ImageBGR
 from rgsiam_training.town.layout import build_town, mesh
 from rgsiam_training.town.renderer import Light, Renderer
 from rgsiam_training.town.route import Ride, drive_lap
+from rgsiam_training.town.sensors import (
+    GPS_FRAME,
+    T_BASE_GPS_M,
+    SensorNoise,
+    sensor_messages,
+)
 
 RATE_HZ = 8.0
 JPEG_QUALITY = 76
@@ -45,6 +51,8 @@ class Session:
     light: Light
     parked_cars_seed: int
     start_s: int
+    sensors: SensorNoise | None = None
+    """GPS, wheels and IMU; None: a camera alone."""
 
 
 def demo_sessions(seed: int) -> tuple[Session, Session]:
@@ -55,7 +63,7 @@ def demo_sessions(seed: int) -> tuple[Session, Session]:
     drive = (Ride(0.15, 0.2, seed + 3),)
     return (
         Session("town_map", mapping, morning, seed + 4, 1_790_000_000),
-        Session("town_drive", drive, afternoon, seed + 5, 1_790_018_000),
+        Session("town_drive", drive, afternoon, seed + 5, 1_790_018_000, SensorNoise()),
     )
 
 
@@ -78,9 +86,14 @@ def write_session(
         with Writer(target, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
             out = _Topics(writer)
             start_ns = session.start_s * 1_000_000_000
-            out.write("/tf_static", start_ns, static_transforms(start_ns))
+            out.write("/tf_static", start_ns, static_transforms(start_ns, session.sensors))
+            sensors = iter(session_sensors(session, seed))
+            waiting = next(sensors, None)
             for i, T_map_base in enumerate(T_map_base_N44):
                 stamp_ns = start_ns + round(i * 1e9 / RATE_HZ)
+                while waiting is not None and waiting[1] <= stamp_ns:
+                    out.write(*waiting)
+                    waiting = next(sensors, None)
                 image = renderer.draw(T_map_base @ T_base_camera)
                 out.write("/camera/camera_info", stamp_ns, camera_info(stamp_ns))
                 out.write("/camera/image_raw/compressed", stamp_ns, jpeg(stamp_ns, image))
@@ -92,6 +105,15 @@ def write_session(
     finally:
         renderer.close()
     return target
+
+
+def session_sensors(session: Session, seed: int) -> Iterator[tuple[str, int, Any]]:
+    """Topic, stamp and message of the session's sensors; nothing where it has none."""
+    if session.sensors is None:
+        return
+    rides = [drive_lap(ride, session.sensors.rate_hz) for ride in session.rides]
+    start_ns = session.start_s * 1_000_000_000
+    yield from sensor_messages(np.concatenate(rides), start_ns, session.sensors, seed)
 
 
 class _Topics:
@@ -156,9 +178,13 @@ def jpeg(stamp_ns: int, image_HW3: ImageBGR) -> Any:
     )
 
 
-def static_transforms(stamp_ns: int) -> Any:
-    """The camera's mount, as a chain of two ``/tf_static`` transforms."""
-    chain = ((BASE_FRAME, MOUNT_FRAME, T_BASE_MOUNT), (MOUNT_FRAME, CAMERA_FRAME, T_MOUNT_CAMERA))
+def static_transforms(stamp_ns: int, sensors: SensorNoise | None = None) -> Any:
+    """The camera's mount, as a chain of two ``/tf_static`` transforms, and the antenna's."""
+    chain = [(BASE_FRAME, MOUNT_FRAME, T_BASE_MOUNT), (MOUNT_FRAME, CAMERA_FRAME, T_MOUNT_CAMERA)]
+    if sensors is not None:
+        T_base_gps = np.eye(4)
+        T_base_gps[:3, 3] = T_BASE_GPS_M
+        chain.append((BASE_FRAME, GPS_FRAME, T_base_gps))
     return _new(
         "tf2_msgs/msg/TFMessage",
         transforms=[

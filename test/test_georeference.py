@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+from bags import copy_bag
+from conftest import TOWN_BUNDLE, TOWN_DRIVE, random_poses, refinable_parts
+from rich.console import Console
+from scipy.spatial.transform import Rotation
+
+from rgsiam_ros.bundle import Bundle, write_bundle
+from rgsiam_ros.bundle.manifest import Datum
+from rgsiam_ros.errors import BagError, BundleError, GeoreferenceError
+from rgsiam_ros.geodesy import LocalFrame
+from rgsiam_ros.geometry import invert, pose_errors
+from rgsiam_ros.georeference import Fixes, align, georeferenced
+from rgsiam_ros.georeference_run import GeoreferenceOptions, run_georeference
+from rgsiam_ros.relocalizer import Relocalizer
+
+ORIGIN = Datum(latitude_deg=48.0, longitude_deg=11.5, ellipsoidal_height_m=520.0)
+"""Where the map's origin is in truth."""
+
+
+def drive(yaw_deg=30.0, scale=1.0, count=400, bad=0.3, seed=0, extent_m=150.0):
+    """Fixes along a loop on a map that is turned; a share of them off by 15 m, all one way."""
+    random = np.random.default_rng(seed)
+    angle = np.linspace(0.0, 2.0 * np.pi, count)
+    antenna = np.stack([extent_m * np.cos(angle), extent_m * np.sin(2 * angle), 0 * angle + 2.0], 1)
+    R = Rotation.from_euler("z", yaw_deg, degrees=True).as_matrix()
+    enu = scale * antenna @ R.T + random.normal(0.0, 0.4, antenna.shape)
+    wrong = np.arange(count) < bad * count
+    enu[wrong] += [12.0, 9.0, 20.0]
+    places = LocalFrame(ORIGIN).to_geodetic(enu)
+    stamps = np.arange(count, dtype=np.int64) * 200_000_000
+    return Fixes(stamps, places, np.full(count, 0.4), antenna), wrong
+
+
+def test_datum_and_heading_are_found_although_a_third_of_the_fixes_is_wrong():
+    fixes, wrong = drive()
+    found = align(fixes)
+    assert found.yaw_deg == pytest.approx(30.0, abs=0.1)
+    off = LocalFrame(ORIGIN).from_geodetic(
+        [found.datum.latitude_deg, found.datum.longitude_deg, found.datum.ellipsoidal_height_m]
+    )
+    assert np.linalg.norm(off) < 0.25
+    assert (found.weight_N[wrong] < 0.01).all()
+    assert np.median(found.weight_N[~wrong]) > 0.5
+    assert found.scale == pytest.approx(1.0, abs=0.005)
+    assert abs(found.yaw_deg - 30.0) < 4.0 * found.yaw_sigma_deg
+
+
+def test_a_heading_within_its_uncertainty_is_taken_for_none():
+    assert align(drive(yaw_deg=0.02)[0]).yaw_deg == 0.0
+
+
+@pytest.mark.parametrize(
+    ("fixes", "message"),
+    [
+        (drive(count=12)[0], "12 fixes with a map pose are too few"),
+        (drive(extent_m=0.5)[0], "determine the map's heading only to"),
+        (drive(scale=1.08, bad=0.0)[0], r"not in metres: the Earth is 1\.\d+ times as large"),
+    ],
+)
+def test_fixes_that_do_not_determine_it_are_refused(fixes, message):
+    with pytest.raises(GeoreferenceError, match=message):
+        align(fixes)
+
+
+def test_the_bundle_turns_with_its_map(tmp_path):
+    """Both branches answer in the new frame what they answered in the old one, turned."""
+    bundle = write_bundle(tmp_path / "old", *refinable_parts())
+    alignment = align(drive()[0])
+    new = georeferenced(bundle, alignment, tmp_path / "new")
+    assert new.manifest.datum == alignment.datum
+    image = np.full((96, 128, 3), (153, 102, 55), np.uint8)
+    for branch in ("absolute", "refined"):
+        before, after = (
+            Relocalizer.from_bundle(path, branch=branch).estimate(image)
+            for path in (bundle.path, new.path)
+        )
+        expected = alignment.T_enu_map @ before.T_map_camera
+        metres, radians = pose_errors(after.T_map_camera, expected)
+        assert metres < 1e-6
+        assert radians < 1e-9
+        J = np.kron(np.eye(2), alignment.T_enu_map[:3, :3])
+        np.testing.assert_allclose(after.covariance_66, J @ before.covariance_66 @ J.T, atol=1e-12)
+    again = georeferenced(new, alignment, tmp_path / "twice")  # alignments add up
+    turned = again.manifest.target.turn_wxyz
+    assert 2.0 * np.arccos(abs(turned[0])) == pytest.approx(np.radians(60.0), abs=0.01)
+
+
+def test_a_fix_lands_on_the_same_point_by_both_paths():
+    """Map to Earth by the datum, and Earth to map by the alignment."""
+    alignment = align(drive()[0])
+    T_map_base = random_poses(1, seed=2, scale_m=50.0)[0]
+    enu = (alignment.T_enu_map @ T_map_base)[:3, 3]
+    place = LocalFrame(alignment.datum).to_geodetic(enu)
+    back = invert(alignment.T_enu_map) @ np.append(
+        LocalFrame(alignment.datum).from_geodetic(place), 1.0
+    )
+    np.testing.assert_allclose(back[:3], T_map_base[:3, 3], atol=1e-6)
+
+
+def test_the_shipped_bundle_knows_where_its_town_is():
+    """The town's simulated GPS has its datum at 48.137, 11.575, 565 m."""
+    datum = Bundle.load(TOWN_BUNDLE).manifest.datum
+    truth = Datum(latitude_deg=48.137, longitude_deg=11.575, ellipsoidal_height_m=565.0)
+    off = LocalFrame(truth).from_geodetic(
+        [datum.latitude_deg, datum.longitude_deg, datum.ellipsoidal_height_m]
+    )
+    assert np.linalg.norm(off) < 0.5
+
+
+def run(bag, tmp_path, **options):
+    options = GeoreferenceOptions(poses="truth", **options)
+    return run_georeference(
+        bag, TOWN_BUNDLE, tmp_path / "new", tmp_path / "g.png", options, Console(quiet=True)
+    )
+
+
+def test_from_a_bag_with_a_bad_stretch_and_a_hole(tmp_path):
+    found = run(TOWN_DRIVE, tmp_path)
+    assert found.yaw_deg == pytest.approx(0.0, abs=0.1)
+    assert Bundle.load(tmp_path / "new").manifest.name == "new"
+    assert (tmp_path / "g.png").stat().st_size > 20_000
+    with pytest.raises(BundleError, match="exists already"):
+        run(TOWN_DRIVE, tmp_path)
+
+
+def test_what_a_bag_lacks_is_named(tmp_path):
+    bare = copy_bag(TOWN_DRIVE, tmp_path / "a", lambda topic, i: topic != "/gps/fix")
+    with pytest.raises(BagError, match="NavSatFix"):
+        run(bare, tmp_path)
+    with pytest.raises(BagError, match="no topic /other"):
+        run(TOWN_DRIVE, tmp_path, fix_topic="/other")
+    from bags import TYPES
+
+    def without_antenna(connection, index, raw):
+        if connection.topic != "/tf_static":
+            return raw
+        message = TYPES.deserialize_cdr(raw, connection.msgtype)
+        message.transforms = message.transforms[:2]
+        return TYPES.serialize_cdr(message, connection.msgtype)
+
+    unmounted = copy_bag(TOWN_DRIVE, tmp_path / "b", lambda *_: True, without_antenna)
+    with pytest.raises(BagError, match="record base_link -> gps_link on /tf_static"):
+        run(unmounted, tmp_path)
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,152 @@
+"""GPS, wheels and IMU of the town's drive: our own simulation, its noise stated here.
+
+What is wrong with each is what is wrong with real ones: wheels measure lengths a little off, the yaw rate
+has a bias, the IMU's heading an offset, and GPS between houses is off for a while and then gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rosbags.typesys import Stores, get_typestore
+from scipy.spatial.transform import Rotation
+
+from rgsiam_ros.bundle.manifest import Datum
+from rgsiam_ros.geodesy import LocalFrame
+from rgsiam_ros.geometry import Array
+
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+DATUM = Datum(latitude_deg=48.137, longitude_deg=11.575, ellipsoidal_height_m=565.0)
+"""Where the town's map frame would be, were it there: our choice."""
+T_BASE_GPS_M = np.array([-0.3, 0.1, 1.7])
+GPS_FRAME = "gps_link"
+
+
+@dataclass(frozen=True)
+class SensorNoise:
+    """How wrong the sensors are."""
+
+    rate_hz: float = 10.0
+    """Of wheels and IMU."""
+    gps_every: int = 2
+    """A fix with every so manieth of those."""
+    gps_sigma_m: float = 0.4
+    bad_stretch: tuple[float, float] = (0.35, 0.60)
+    """Share of the drive in which GPS is bad."""
+    bad_sigma_m: float = 3.0
+    bad_bias_m: float = 6.0
+    """Standard deviation of a bias that wanders with a time constant of `bias_time_s`."""
+    bias_time_s: float = 20.0
+    hole: tuple[float, float] = (0.60, 0.70)
+    """Share of the drive without a fix."""
+    wheel_scale: float = 1.02
+    wheel_sigma_mps: float = 0.05
+    yaw_rate_bias_radps: float = 0.003
+    yaw_rate_sigma_radps: float = 0.005
+    yaw_offset_deg: float = 1.5
+
+
+def sensor_messages(
+    T_map_base_N44: Array, start_ns: int, noise: SensorNoise, seed: int
+) -> Iterator[tuple[str, int, Any]]:
+    """Topic, stamp and message of every sensor, in order of time. The poses are at `noise.rate_hz`."""
+    random = np.random.default_rng(seed)
+    count, period_s = len(T_map_base_N44), 1.0 / noise.rate_hz
+    yaw = np.unwrap(Rotation.from_matrix(T_map_base_N44[:, :3, :3]).as_euler("ZYX")[:, 0])
+    step = np.linalg.norm(np.diff(T_map_base_N44[:, :2, 3], axis=0), axis=1)
+    speed = np.append(step, step[-1]) / period_s
+    yaw_rate = np.gradient(yaw) / period_s
+    decay = np.exp(-noise.gps_every * period_s / noise.bias_time_s)
+    bias = random.normal(0.0, noise.bad_bias_m, 3)
+    frame = LocalFrame(DATUM)
+    for i in range(count):
+        stamp_ns = start_ns + round(i * 1e9 * period_s)
+        measured = speed[i] * noise.wheel_scale + random.normal(0.0, noise.wheel_sigma_mps)
+        yield "/wheel/odometry", stamp_ns, _wheels(stamp_ns, measured, noise)
+        rate = yaw_rate[i] + noise.yaw_rate_bias_radps
+        rate += random.normal(0.0, noise.yaw_rate_sigma_radps)
+        heading = yaw[i] + np.radians(noise.yaw_offset_deg)
+        yield "/imu/data", stamp_ns, _imu(stamp_ns, heading, rate, noise)
+        if i % noise.gps_every:
+            continue
+        bias = decay * bias + np.sqrt(1.0 - decay**2) * random.normal(0.0, noise.bad_bias_m, 3)
+        share = i / count
+        bad = noise.bad_stretch[0] <= share < noise.bad_stretch[1]
+        sigma = noise.bad_sigma_m if bad else noise.gps_sigma_m
+        antenna = T_map_base_N44[i, :3, :3] @ T_BASE_GPS_M + T_map_base_N44[i, :3, 3]
+        antenna = antenna + random.normal(0.0, sigma, 3) * [1.0, 1.0, 1.5] + bad * bias
+        gone = noise.hole[0] <= share < noise.hole[1]
+        place = np.full(3, np.nan) if gone else frame.to_geodetic(antenna)
+        yield "/gps/fix", stamp_ns, _fix(stamp_ns, place, sigma)
+
+
+def _new(kind: str, **fields: Any) -> Any:
+    return TYPES.types[kind](**fields)
+
+
+def _header(stamp_ns: int, frame_id: str) -> Any:
+    stamp = _new("builtin_interfaces/msg/Time", sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+    return _new("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
+
+
+def _vector(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Any:
+    return _new("geometry_msgs/msg/Vector3", x=float(x), y=float(y), z=float(z))
+
+
+def _quaternion(yaw: float) -> Any:
+    z, w = float(np.sin(yaw / 2.0)), float(np.cos(yaw / 2.0))
+    return _new("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=z, w=w)
+
+
+def _wheels(stamp_ns: int, speed: float, noise: SensorNoise) -> Any:
+    """Speed only: no pose is integrated, and sideways a car does not move."""
+    sigma = (noise.wheel_scale - 1.0) * 9.0 + noise.wheel_sigma_mps
+    pose = _new(
+        "geometry_msgs/msg/Pose",
+        position=_new("geometry_msgs/msg/Point", x=0.0, y=0.0, z=0.0),
+        orientation=_quaternion(0.0),
+    )
+    twist = _new("geometry_msgs/msg/Twist", linear=_vector(speed), angular=_vector())
+    covariance = np.diag([sigma**2, 0.05**2, 1e6, 1e6, 1e6, 1e6]).ravel()
+    unknown = np.diag([1e6] * 6).ravel()
+    return _new(
+        "nav_msgs/msg/Odometry",
+        header=_header(stamp_ns, "odom"),
+        child_frame_id="base_link",
+        pose=_new("geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=unknown),
+        twist=_new("geometry_msgs/msg/TwistWithCovariance", twist=twist, covariance=covariance),
+    )
+
+
+def _imu(stamp_ns: int, heading: float, yaw_rate: float, noise: SensorNoise) -> Any:
+    rate_sigma = noise.yaw_rate_bias_radps + noise.yaw_rate_sigma_radps
+    heading_sigma = np.radians(2.0)
+    return _new(
+        "sensor_msgs/msg/Imu",
+        header=_header(stamp_ns, "base_link"),
+        orientation=_quaternion(heading),
+        orientation_covariance=np.diag([1e-4, 1e-4, heading_sigma**2]).ravel(),
+        angular_velocity=_vector(z=yaw_rate),
+        angular_velocity_covariance=np.diag([rate_sigma**2] * 3).ravel(),
+        linear_acceleration=_vector(z=9.81),
+        linear_acceleration_covariance=np.diag([0.01] * 3).ravel(),
+    )
+
+
+def _fix(stamp_ns: int, place: Array, sigma_m: float) -> Any:
+    there = bool(np.isfinite(place).all())
+    status = _new("sensor_msgs/msg/NavSatStatus", status=0 if there else -1, service=1)
+    variance = sigma_m**2 if there else 0.0
+    return _new(
+        "sensor_msgs/msg/NavSatFix",
+        header=_header(stamp_ns, GPS_FRAME),
+        status=status,
+        latitude=float(place[0]),
+        longitude=float(place[1]),
+        altitude=float(place[2]),
+        position_covariance=np.diag([variance, variance, 2.25 * variance]).ravel(),
+        position_covariance_type=2 if there else 0,
+    )
