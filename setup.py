@@ -76,6 +76,7 @@ setup(
         "console_scripts": [
             "rgsiam = rgsiam_ros.cli:main",
             "relocalize = rgsiam_ros.node.relocalize:main",
+            "wait_for_transforms = rgsiam_ros.node.wait_for_transforms:main",
         ]
     },
     maintainer="rgsiam_ros maintainers",

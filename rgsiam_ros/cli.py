@@ -51,6 +51,9 @@ def replay(
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")],
     out: Annotated[Path, typer.Option(help="Results folder, new.")] = Path("results/replay"),
     ros: Annotated[bool, typer.Option("--ros", help="Through the real node, over DDS.")] = False,
+    with_filter: Annotated[
+        bool, typer.Option("--with-filter", help="--ros: beside robot_localization's real filters.")
+    ] = False,
     rate: Annotated[float, typer.Option(min=0.05, max=20.0, help="--ros: speed of playing.")] = 1.0,
     engine: EngineName = "auto",
     precision: PrecisionName = "auto",
@@ -68,6 +71,8 @@ def replay(
     from rgsiam_ros.bags import BagTopics
     from rgsiam_ros.replay.run import ReplayOptions, run_replay
 
+    if with_filter and not ros:
+        raise typer.BadParameter("--with-filter needs --ros")
     topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame)
     options = ReplayOptions(
         engine=engine,
@@ -76,6 +81,7 @@ def replay(
         threads=threads,
         batch=batch,
         ros=ros,
+        with_filter=with_filter,
         rate=rate,
         topics=topics,
     )
@@ -108,6 +114,56 @@ def georeference(
     run_georeference(bag, bundle, out, picture, options, console)
 
 
+@app.command("fusion-config")
+def fusion_config(
+    bundle: BundlePath,
+    out: Annotated[Path, typer.Option(help="Folder to write the parameter files to.")],
+    wheel_topic: Annotated[str, typer.Option(help="nav_msgs/Odometry.")] = "/wheel/odometry",
+    imu_topic: Annotated[str, typer.Option(help="sensor_msgs/Imu.")] = "/imu/data",
+    gps_topic: Annotated[str, typer.Option(help="sensor_msgs/NavSatFix.")] = "/gps/fix",
+    pose_topic: Annotated[str, typer.Option(help="The node's pose.")] = (
+        "/relocalize/pose_with_covariance"
+    ),
+    map_frame: Annotated[str | None, typer.Option(help="Map frame; the bundle's.")] = None,
+    odom_frame: Annotated[str, typer.Option(help="Odometry frame.")] = "odom",
+    base_frame: Annotated[str, typer.Option(help="Vehicle frame.")] = "base_link",
+    gps_frame: Annotated[str, typer.Option(help="Antenna frame.")] = "gps_link",
+    delay: Annotated[float, typer.Option(min=0.0, help="Seconds from image to pose.")] = 0.1,
+    three_d: Annotated[
+        bool, typer.Option("--three-d", help="Fuse height, roll, pitch too.")
+    ] = False,
+    without: Annotated[list[str] | None, typer.Option(help="gps or visual: leave it out.")] = None,
+) -> None:
+    """Write robot_localization's parameters for this bundle and your topics and frames."""
+    from rgsiam_ros.bundle import Bundle
+    from rgsiam_ros.fusion import SOURCES, FusionSetup, write_files
+
+    manifest = Bundle.load(bundle).manifest
+    unknown = [name for name in without or () if name not in SOURCES]
+    if unknown:
+        raise typer.BadParameter(f"--without is one of {', '.join(SOURCES)}, not {unknown[0]}")
+    setup = FusionSetup(
+        wheel_topic=wheel_topic,
+        imu_topic=imu_topic,
+        gps_topic=gps_topic,
+        pose_topic=pose_topic,
+        map_frame=map_frame or manifest.map_frame,
+        odom_frame=odom_frame,
+        base_frame=base_frame,
+        gps_frame=gps_frame,
+        two_d_mode=not three_d,
+        delay_s=delay,
+    )
+    sources = [name for name in SOURCES if name not in (without or ())]
+    for path in write_files(manifest, setup, out, sources):
+        console.print(f"written: {path}")
+    console.print(
+        f"ros2 launch rgsiam_ros relocalize_with_gps.launch.py bundle:={bundle.resolve()} "
+        f"fusion_config:={out.resolve()}",
+        soft_wrap=True,
+    )
+
+
 @bundle_app.command("show")
 def bundle_show(path: BundlePath) -> None:
     """Verify a bundle and print its manifest."""
@@ -115,6 +171,29 @@ def bundle_show(path: BundlePath) -> None:
     from rgsiam_ros.bundle.writer import dump_manifest
 
     console.print(escape(dump_manifest(Bundle.load(path).manifest)), highlight=False)
+
+
+@bundle_app.command("set-datum")
+def bundle_set_datum(
+    path: BundlePath,
+    datum: Annotated[
+        str, typer.Option(help="latitude,longitude,ellipsoidal height of the origin.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
+) -> None:
+    """Give a bundle a surveyed datum, where its map is east, north, up there (else: georeference)."""
+    from pydantic import ValidationError
+
+    from rgsiam_ros.bundle import Bundle, rewrite_bundle
+    from rgsiam_ros.bundle.manifest import Datum
+
+    try:
+        latitude, longitude, height = (float(value) for value in datum.split(","))
+        place = Datum(latitude_deg=latitude, longitude_deg=longitude, ellipsoidal_height_m=height)
+    except (ValueError, ValidationError) as error:
+        raise typer.BadParameter(f"a datum is latitude,longitude,height: {error}") from error
+    rewrite_bundle(Bundle.load(path), out, {"datum": place.model_dump()}, {})
+    console.print(f"written: {out}")
 
 
 @bundle_app.command("verify")

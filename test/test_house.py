@@ -8,10 +8,10 @@ import pytest
 from conftest import ROOT
 
 RUNTIME = sorted((ROOT / "rgsiam_ros").rglob("*.py"))
-ROS_ADAPTERS = {"node", "through_node.py"}
+ROS_ADAPTERS = {"node", "through_node.py", "filters.py"}
 ROS_MODULES = {
     "rclpy", "rcl_interfaces", "builtin_interfaces", "geometry_msgs", "sensor_msgs", "std_msgs",
-    "nav_msgs", "diagnostic_msgs", "lifecycle_msgs", "tf2_msgs", "tf2_ros", "cv_bridge", "launch", "launch_ros",
+    "nav_msgs", "diagnostic_msgs", "lifecycle_msgs", "rosgraph_msgs", "tf2_msgs", "tf2_ros", "cv_bridge", "launch", "launch_ros",
 }  # fmt: skip
 
 BLOCKED = """

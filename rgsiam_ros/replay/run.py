@@ -12,10 +12,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from rgsiam_ros import __version__
-from rgsiam_ros.bags import BagTopics, Drive, read_drive
+from rgsiam_ros.bags import BagTopics, Drive, read_drive, read_messages, stamp_of
+from rgsiam_ros.fusion import FusionSetup
 from rgsiam_ros.geometry import pose_errors
+from rgsiam_ros.georeference_run import FIX_TYPES
 from rgsiam_ros.precision import absolute_name
 from rgsiam_ros.relocalizer import Relocalizer
+from rgsiam_ros.replay.fusion_report import LABELS, Tracks, gps_state, report_tracks
 from rgsiam_ros.replay.offline import replay_offline, with_truth
 from rgsiam_ros.replay.records import ReplayRecord
 from rgsiam_ros.replay.results import claim_folder, print_table, write_results
@@ -32,6 +35,10 @@ class ReplayOptions:
     batch: int = 1
     """Images of one inference; offline only."""
     ros: bool = False
+    with_filter: bool = False
+    """Beside --ros: robot_localization too, where it is installed."""
+    fusion: FusionSetup = field(default_factory=FusionSetup)
+    """Topics and frames of the bag, for the filter."""
     rate: float = 1.0
     topics: BagTopics = field(default_factory=BagTopics)
 
@@ -60,8 +67,11 @@ def run_replay(
     if options.ros:
         from rgsiam_ros.replay.through_node import replay_through_node
 
-        record = with_truth(replay_through_node(drive, bundle, options, console), drive)
+        played, tracks = replay_through_node(drive, bundle, options, console)
+        record = with_truth(played, drive)
         extra = {"ros": compare(offline, record)}
+        if tracks and len(drive.truth_stamps_ns):
+            extra["fusion"] = _report_tracks(tracks, drive, options, out, config["title"])
     else:
         record, extra = offline, {}
     relocalizer.close()
@@ -75,6 +85,9 @@ def run_replay(
             f"{ros['largest_difference_m'] * 1e3:.3g} mm, "
             f"{ros['largest_difference_deg'] * 1e3:.3g} millidegrees"
         )
+    for name, figures in extra.get("fusion", {}).items():
+        if isinstance(figures, dict):
+            console.print(f"fused, {LABELS[name]}: {_in_words(figures)}", soft_wrap=True)
     console.print(f"picture: {out / 'replay.png'}\nresults: {out}")
     return metrics
 
@@ -99,6 +112,23 @@ def compare(offline: ReplayRecord, through_node: ReplayRecord) -> dict[str, Any]
         result["largest_difference_m"] = float(metres.max())
         result["largest_difference_deg"] = float(np.degrees(radians.max()))
     return result
+
+
+def _report_tracks(
+    tracks: Tracks, drive: Drive, options: ReplayOptions, out: Path, title: str
+) -> dict[str, Any]:
+    _, fixes = read_messages(drive.path, options.fusion.gps_topic, FIX_TYPES, "gps")
+    stamps = np.array([stamp_of(message) for message in fixes], np.int64)
+    return report_tracks(tracks, drive, (stamps, gps_state(fixes)), out, title)
+
+
+def _in_words(figures: dict[str, Any]) -> str:
+    words = {"good": "where GPS is good", "bad": "where it is bad", "none": "where there is none"}
+    return "; ".join(
+        f"{figures[key]['median_m']:.2f} m median, {figures[key]['p95_m']:.2f} m p95 {word}"
+        for key, word in words.items()
+        if figures.get(key)
+    )
 
 
 def progress_bar(console: Console) -> Progress:

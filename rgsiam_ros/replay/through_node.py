@@ -11,15 +11,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 
 from rgsiam_ros.bags import Drive, open_bag
+from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.errors import RgsiamError
+from rgsiam_ros.fusion import FusionSetup
 from rgsiam_ros.geometry import pose_matrix, quaternion_wxyz_from_xyzw
+from rgsiam_ros.replay.fusion_report import Tracks
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
+
+if TYPE_CHECKING:
+    from rgsiam_ros.replay.filters import Filters
 
 try:
     import rclpy
@@ -53,11 +59,14 @@ STATIC_QOS = QoSProfile(
 POSE_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 
 
-def replay_through_node(drive: Drive, bundle: Path, options: Any, console: Console) -> ReplayRecord:
+def replay_through_node(
+    drive: Drive, bundle: Path, options: Any, console: Console
+) -> tuple[ReplayRecord, Tracks]:
     """Play the bag's camera at its own pace into a fresh `relocalize` node and collect its poses.
 
-    options: a `rgsiam_ros.replay.run.ReplayOptions`. Raises RgsiamError when the node does not
-    come up.
+    options: a `rgsiam_ros.replay.run.ReplayOptions`; with its ``with_filter`` also the tracks of
+    robot_localization's filters, where that is installed. Raises RgsiamError when the node does not come
+    up.
     """
     context = rclpy.Context()
     rclpy.init(context=context)
@@ -67,9 +76,13 @@ def replay_through_node(drive: Drive, bundle: Path, options: Any, console: Conso
     try:
         with _node_process(drive, bundle, options) as process:
             player.wait_until_active(executor, process)
+            if options.with_filter:
+                player.start_filters(bundle, options.fusion, console)
             player.play(executor, options.rate, process, console)
-        return player.record()
+        return player.record(), {} if player.filters is None else player.filters.tracks()
     finally:
+        if player.filters is not None:
+            player.filters.close()
         executor.shutdown()
         player.destroy_node()
         rclpy.try_shutdown(context=context)
@@ -84,6 +97,7 @@ class _Player(Node):
         self._sent_at: dict[int, float] = {}
         self._frames: dict[int, FrameRecord] = {}
         self._map_frame = ""
+        self.filters: Filters | None = None
         name = "image/compressed" if _is_compressed(drive) else "image"
         self._image = self.create_publisher(MESSAGES[drive.image_type], name, PLAYER_QOS)
         self._info = self.create_publisher(CameraInfo, "camera_info", PLAYER_QOS)
@@ -116,11 +130,35 @@ class _Player(Node):
             "above"
         )
 
+    def start_filters(self, bundle: Path, setup: FusionSetup, console: Console) -> None:
+        """Start robot_localization beside the node, or say that it is not there."""
+        from rgsiam_ros.replay.filters import Filters, find_robot_localization
+
+        prefix = find_robot_localization()
+        if prefix is None:
+            console.print(
+                "[yellow]robot_localization is not installed (no lib/robot_localization/ekf_node on "
+                "AMENT_PREFIX_PATH): apt install ros-jazzy-robot-localization. Replaying without "
+                "it.[/yellow]",
+                soft_wrap=True,
+            )
+            return
+        manifest = Bundle.load(bundle).manifest
+        if manifest.datum is None:
+            console.print("[yellow]the bundle has no datum: GPS is left out[/yellow]")
+        self.filters = Filters(self, prefix, manifest, setup, NAMESPACE)
+        with open_bag(self._drive.path) as reader:
+            self.filters.open({c.topic: c.msgtype for c in reader.connections})
+        version = ".".join(str(part) for part in self.filters.version) or "of unknown version"
+        console.print(f"robot_localization {version} at {prefix}")
+
     def play(self, executor: Any, rate: float, process: subprocess.Popen, console: Console) -> None:
         """Publish everything at `rate` times its recorded pace, then wait for the last answers."""
         from rgsiam_ros.replay.run import progress_bar
 
         topics = {self._drive.image_topic, self._drive.camera_info_topic, "/tf_static"}
+        if self.filters is not None:
+            topics |= self.filters.topics
         image_stamps = iter([image.stamp_ns for image in self._drive.read_images()])
         with open_bag(self._drive.path) as reader, progress_bar(console) as bar:
             task = bar.add_task("through the node", total=self._drive.images)
@@ -132,6 +170,9 @@ class _Player(Node):
                 _spin_until(executor, started + (at_ns - first_ns) * 1e-9 / rate)
                 if process.poll() is not None:
                     raise RgsiamError("the relocalize node ended during the replay: see above")
+                if self.filters is not None:
+                    self.filters.tick(at_ns)
+                    self.filters.feed(connection.topic, bytes(raw))
                 if connection.topic == self._drive.image_topic:
                     self._sent_at[next(image_stamps)] = time.monotonic()
                     self._image.publish(bytes(raw))
@@ -140,7 +181,7 @@ class _Player(Node):
                     self._static.publish(bytes(raw))
                     _spin_until(executor, time.monotonic() + 0.5)  # let the mount arrive first
                     started += 0.5
-                else:
+                elif connection.topic == self._drive.camera_info_topic:
                     self._info.publish(bytes(raw))
         deadline = time.monotonic() + LAST_ANSWERS_S
         while time.monotonic() < deadline and len(self._frames) < len(self._sent_at):
