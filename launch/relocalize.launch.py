@@ -25,6 +25,7 @@ ARGUMENTS = {
     "odom_frame": ("odom", "Odometry frame, for tf_mode map_to_odom"),
     "camera_frame": ("", "Camera optical frame; empty: the images' frame_id"),
     "tf_mode": ("none", "Transform to broadcast: none, map_to_base or map_to_odom"),
+    "planar_covariance": ("false", "For a filter in two dimensions, see docs/fusion.md"),
     "params_file": (
         PathJoinSubstitution([SHARE, "config", "relocalize.yaml"]),
         "YAML of further node parameters; the arguments above win over it",
@@ -44,7 +45,7 @@ STRINGS = (
     "odom_frame",
     "camera_frame",
 )
-BOOLEANS = ("use_sim_time", "autostart")
+BOOLEANS = ("use_sim_time", "autostart", "planar_covariance")
 
 
 def generate_launch_description():

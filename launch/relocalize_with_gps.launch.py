@@ -62,7 +62,10 @@ def generate_launch_description():
         PythonLaunchDescriptionSource(
             PathJoinSubstitution([SHARE, "launch", "relocalize.launch.py"])
         ),
-        launch_arguments=({name: value[name] for name in PASSED_ON} | {"tf_mode": "none"}).items(),
+        launch_arguments=(
+            {name: value[name] for name in PASSED_ON}
+            | {"tf_mode": "none", "planar_covariance": "true"}
+        ).items(),
     )
     filters = [
         Node(

@@ -31,6 +31,16 @@ def check_covariance(covariance_66: ArrayLike) -> Array:
     return covariance
 
 
+def decouple_plane(covariance_66: ArrayLike) -> Array:
+    """Without what x, y and yaw have in common with z, roll and pitch: still a covariance.
+
+    For filters that hold z, roll and pitch at zero with a variance of their own, and would keep the
+    covariances with them: the matrix would no longer be positive definite.
+    """
+    plane = np.array([True, True, False, False, False, True])
+    return np.where(plane[:, None] == plane[None, :], np.asarray(covariance_66, np.float64), 0.0)
+
+
 def rotate_axes(covariance_66: ArrayLike, R_new_old: ArrayLike) -> Array:
     """Express a ``(6, 6)`` covariance in other fixed axes: those of the frame ``new``."""
     R = np.asarray(R_new_old, np.float64)

@@ -110,6 +110,12 @@ SPECS = (
         "Publish ~/fix too: needs a bundle with a datum. Fuse the fix or the pose, never both",
     ),
     Spec(
+        "planar_covariance",
+        Kind.BOOL,
+        False,
+        "No covariances between x, y, yaw and z, roll, pitch: for a filter in two dimensions",
+    ),
+    Spec(
         "frozen_images",
         Kind.INTEGER,
         DEFAULT_LIMIT,

@@ -23,7 +23,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from rgsiam_ros.bundle import Manifest
 from rgsiam_ros.camera import Camera
-from rgsiam_ros.covariance import move_to_body_point
+from rgsiam_ros.covariance import decouple_plane, move_to_body_point
 from rgsiam_ros.errors import BundleError, CameraError, RgsiamError, TransformUnavailableError
 from rgsiam_ros.geometry import Array, invert
 from rgsiam_ros.node.engine_log import log_serving
@@ -302,6 +302,8 @@ class RelocalizeNode(LifecycleNode):
         covariance = move_to_body_point(
             estimate.covariance_66, estimate.T_map_camera, T_camera_base
         )
+        if self._value("planar_covariance"):
+            covariance = decouple_plane(covariance)
         if estimate.lost:
             self._status.lost(at_ns, estimate, estimate.why_lost)
             return

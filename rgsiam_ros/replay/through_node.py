@@ -226,6 +226,7 @@ def _node_process(drive: Drive, bundle: Path, options: Any) -> Iterator[subproce
         "branch": options.branch,
         "threads": str(options.threads),
         "base_frame": drive.base_frame,
+        "planar_covariance": str(bool(options.with_filter)).lower(),
         "autostart": "true",
     }
     command = [sys.executable, "-m", "rgsiam_ros.node.relocalize", "--ros-args"]
