@@ -1,7 +1,9 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from bags import cut_bag
 from conftest import TOWN_DRIVE
@@ -9,6 +11,8 @@ from rich.console import Console
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 
+from rgsiam_ros.bags import read_drive, read_messages, stamp_of
+from rgsiam_ros.replay.fusion_report import gps_state, report_tracks
 from rgsiam_ros.replay.run import ReplayOptions, run_replay
 
 
@@ -42,3 +46,35 @@ def test_the_command_line(tmp_path, town_like_bundle):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "poses for 16 images" in done.stdout
     assert (tmp_path / "r" / "replay.png").is_file()
+
+
+def test_without_robot_localization_the_replay_says_so_and_goes_on(
+    tmp_path, town_like_bundle, monkeypatch
+):
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(Path(sys.prefix)))
+    bag = cut_bag(TOWN_DRIVE, tmp_path / "short", images=8)
+    command = [sys.executable, "-m", "rgsiam_ros.cli", "replay", str(bag), "--ros", "--with-filter"]
+    command += ["--bundle", str(town_like_bundle), "--out", str(tmp_path / "r")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "robot_localization is not installed" in done.stdout
+    assert "poses for 8 images" in done.stdout
+    assert "fusion" not in json.loads((tmp_path / "r" / "metrics.json").read_text())
+
+
+def test_tracks_of_filters_are_reported_by_what_gps_was(tmp_path):
+    """A track 2 m beside the truth while GPS is bad, and exact else."""
+    drive = read_drive(TOWN_DRIVE)
+    _, fixes = read_messages(TOWN_DRIVE, "/gps/fix", ("sensor_msgs/msg/NavSatFix",), "gps")
+    stamps = np.array([stamp_of(m) for m in fixes], np.int64)
+    state = gps_state(fixes)
+    assert set(state) == {0, 1, 2}
+    T, known = drive.true_base_poses(stamps)
+    T[state == 1, 0, 3] += 2.0
+    tracks = {"both": (stamps[known], T[known])}
+    found = report_tracks(tracks, drive, (stamps, state), tmp_path, "test")["both"]
+    assert found["good"]["p95_m"] < 1e-6
+    assert found["bad"]["median_m"] == pytest.approx(2.0)
+    assert found["none"]["p95_m"] < 1e-6
+    assert (tmp_path / "fusion.png").stat().st_size > 10_000
+    assert len((tmp_path / "fused_both.tum").read_text().splitlines()) == known.sum()

@@ -1,0 +1,61 @@
+"""navsat_transform is started only when its transforms are there."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness import Peer, new_context, transform
+from tf2_msgs.msg import TFMessage
+
+COMMAND = [sys.executable, "-m", "rgsiam_ros.node.wait_for_transforms"]
+PAIRS = ["base_link", "gps_link", "map", "base_link"]
+
+
+@pytest.fixture
+def peer(monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", "131")
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    context = new_context(131)
+    node = Peer(context)
+    yield node
+    node.executor_.shutdown()
+    node.destroy_node()
+    context.try_shutdown()
+
+
+def test_it_names_what_is_missing_and_ends_when_all_is_there(peer, tmp_path):
+    log = (tmp_path / "log").open("w+")
+    process = subprocess.Popen([*COMMAND, *PAIRS], stdout=log, stderr=subprocess.STDOUT)
+    try:
+        peer.static.publish(TFMessage(transforms=[transform("base_link", "gps_link")]))
+        deadline = time.monotonic() + 20.0
+        while "transforms are missing" not in (tmp_path / "log").read_text():
+            assert time.monotonic() < deadline
+            peer.spin(0.2)
+        text = (tmp_path / "log").read_text()
+        assert "missing: map -> base_link." in text
+        assert process.poll() is None
+        while process.poll() is None:
+            assert time.monotonic() < deadline + 20.0
+            peer.moving.publish(
+                TFMessage(transforms=[transform("map", "odom"), transform("odom", "base_link")])
+            )
+            peer.spin(0.2)
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        log.close()
+
+
+def test_it_asks_for_pairs():
+    done = subprocess.run(
+        [*COMMAND, "map"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 2
+    assert "give pairs of frames" in done.stderr
