@@ -14,7 +14,7 @@ from rgsiam_ros.geometry import Array
 from rgsiam_ros.replay.records import ReplayRecord
 
 LONGEST_GAP_NS = 2_000_000_000
-TRUE_COLOUR, ESTIMATED_COLOUR = "0.55", "tab:blue"
+TRUE_COLOUR, ESTIMATED_COLOUR, WITHHELD_COLOUR = "0.55", "tab:blue", "tab:orange"
 
 
 def draw_replay(record: ReplayRecord, path: Path, *, title: str) -> None:
@@ -48,7 +48,7 @@ def draw_replay(record: ReplayRecord, path: Path, *, title: str) -> None:
             axes.axvline(seconds[i], color="tab:red", alpha=0.3, linewidth=1)
         axes.set_ylabel(label)
         axes.grid(alpha=0.3, which="both")
-    below.set_xlabel("time (s), pauses cut short; red lines: no answer")
+    below.set_xlabel("time (s), pauses cut short; red lines: no pose published")
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
 
@@ -58,9 +58,22 @@ def _draw_map(record: ReplayRecord, axes: Axes) -> None:
     estimated = [f.T_map_frame[:2, 3] for f in record.frames if f.T_map_frame is not None]
     if len(true):
         axes.plot(*true.T, color=TRUE_COLOUR, linewidth=3, label="true")
+    withheld = [f.T_withheld[:2, 3] for f in record.frames if f.T_withheld is not None]
     if estimated:
         axes.plot(
             *np.array(estimated).T, ".", color=ESTIMATED_COLOUR, markersize=4, label="estimated"
+        )
+    if len(true) or estimated:  # what was not published must not widen the view
+        axes.autoscale_view()
+        axes.set_autoscale_on(False)
+    if withheld:
+        axes.plot(
+            *np.array(withheld).T,
+            ".",
+            color=WITHHELD_COLOUR,
+            markersize=3,
+            alpha=0.6,
+            label="lost: not published",
         )
     both = [f for f in record.frames if f.T_true is not None and f.T_map_frame is not None]
     lines = [np.stack([f.T_true[:2, 3], f.T_map_frame[:2, 3]]) for f in both]  # type: ignore[index]
@@ -70,7 +83,7 @@ def _draw_map(record: ReplayRecord, axes: Axes) -> None:
     axes.set_ylabel(f"{record.map_frame} y (m)")
     axes.set_title(f"{record.reported_frame} in {record.map_frame}, {len(record.frames)} frames")
     axes.grid(alpha=0.3)
-    if len(true) or estimated:
+    if len(true) or estimated or withheld:
         axes.legend(loc="best")
 
 

@@ -106,7 +106,10 @@ def ask(peer, index, colour, warm=NEAR):
         return wanted in peer.statuses
 
     peer.wait(there, "a status")
-    peer.spin(0.3)  # a pose, if there is one, came with it
+    if peer.statuses[wanted].level == DiagnosticStatus.OK:
+        peer.wait(lambda: wanted in peer.poses and wanted in peer.covariances, "the pose")
+    else:
+        peer.spin(0.3)  # a pose, if there were one, would have come with it
     return peer.statuses[wanted], peer.poses.get(wanted)
 
 
@@ -176,17 +179,22 @@ def test_the_gate_by_odometry_lets_the_same_jump_pass(peer, start, tmp_path):
     bundle = calibrated_bundle(
         tmp_path / "b", refined_sigma_offset_6=np.log([0.05] * 3 + [0.01] * 3)
     )
-    start(bundle, gate="odometry", gate_max_speed=0.5)
-    peer.wait_for_listener(peer.odometry)
+    node = start(bundle, gate="odometry", gate_max_speed=0.5)
+    broken = Odometry()  # no rotation at all: the node's complaint tells that it listens
+    broken.header.stamp = stamp(4)
+    broken.pose.pose.orientation.w = 0.0
+
+    def complain():
+        peer.odometry.publish(broken)
+        peer.spin(0.3)
+
+    node.wait_for_log("odometry ignored", complain)
     for index, x in ((0, 0.0), (1, 0.0), (2, 10.0 * 20 / 255), (3, 10.0 * 20 / 255)):
         message = Odometry()
         message.header.stamp = stamp(index)
         message.pose.pose.position.x = x
         message.pose.pose.orientation.w = 1.0
         peer.odometry.publish(message)
-    broken = Odometry()  # no rotation at all
-    broken.header.stamp = stamp(4)
-    peer.odometry.publish(broken)
     peer.spin(0.5)
     assert ask(peer, 1, NEAR)[1] is not None
     status, pose = ask(peer, 2, (153, 102, 75))
