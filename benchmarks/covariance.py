@@ -90,8 +90,10 @@ def main(
     console.print(f"picture: {out / 'covariance.png'}")
 
 
-def _interval(value: list[float], factor: float) -> str:
-    middle, low, high = (factor * v for v in value)
+def _interval(value: list[float | None], factor: float) -> str:
+    if None in value:
+        return f"{factor * (value[0] or 0.0):.3g}"
+    middle, low, high = (factor * v for v in value if v is not None)
     return f"{middle:.3g} ({low:.3g}..{high:.3g})"
 
 

@@ -22,6 +22,8 @@ RESAMPLES = 1000
 INTERVAL = (2.5, 97.5)
 """Percentiles of the bootstrap: an interval of 95 %."""
 FEWEST_FRAMES = 10
+FEWEST_BLOCKS = 5
+"""Fewer say nothing about how they vary."""
 
 
 def normalised_squares(error_N6: Array, covariance_N66: Array, part: str = "pose") -> Array:
@@ -37,7 +39,8 @@ def report(error_N6: Array, covariance_N66: Array, seed: int = 0) -> dict[str, A
     Of position, rotation and pose: ``nees`` per degree of freedom and ``coverage`` of each level, as
     value, low and high; and, for position (metres) and rotation (degrees), ``sigma``, the root mean
     square of the predicted error, beside ``error``, that of the actual one. Blocks of `BLOCK_FRAMES`
-    neighbours are drawn; frames must be in the order in which they were taken.
+    neighbours are drawn; frames must be in the order in which they were taken. Low and high are None
+    where there are fewer than `FEWEST_BLOCKS` blocks.
     """
     count = len(error_N6)
     if count < FEWEST_FRAMES:
@@ -69,9 +72,10 @@ def lines(whole: dict[str, Any] | None) -> list[str]:
     for name, unit in (("position", "m"), ("rotation", "deg")):
         part = whole[name]
         value, low, high = part["nees"]
+        interval = "too few frames for an interval" if low is None else f"{low:.2f} to {high:.2f}"
         covered = ", ".join(f"{level} {v[0]:.0%}" for level, v in part["coverage"].items())
         said.append(
-            f"{name} covariance: NEES per degree of freedom {value:.2f} ({low:.2f} to {high:.2f}); "
+            f"{name} covariance: NEES per degree of freedom {value:.2f} ({interval}); "
             f"coverage of {covered}; predicted {part['sigma']:.2f} {unit}, actual "
             f"{part['error']:.2f} {unit} (RMS)"
         )
@@ -79,13 +83,19 @@ def lines(whole: dict[str, Any] | None) -> list[str]:
 
 
 def _block_resamples(count: int, seed: int) -> list[np.ndarray]:
-    random = np.random.default_rng(seed)
+    """Empty where there are too few blocks."""
     blocks = np.array_split(np.arange(count), max(1, round(count / BLOCK_FRAMES)))
+    if len(blocks) < FEWEST_BLOCKS:
+        return []
+    random = np.random.default_rng(seed)
     draws = random.integers(0, len(blocks), (RESAMPLES, len(blocks)))
     return [np.concatenate([blocks[b] for b in draw]) for draw in draws]
 
 
-def _with_interval(values_N: np.ndarray, resamples: list[np.ndarray]) -> list[float]:
+def _with_interval(values_N: np.ndarray, resamples: list[np.ndarray]) -> list[float | None]:
+    """Value, low and high."""
+    if not resamples:
+        return [float(values_N.mean()), None, None]
     means = [values_N[chosen].mean() for chosen in resamples]
     low, high = np.percentile(means, INTERVAL)
     return [float(values_N.mean()), float(low), float(high)]

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -57,7 +59,19 @@ def test_correlations_count():
 
 
 def test_too_few_frames_say_nothing_and_the_seed_repeats():
-    error, C = drawn(200)
+    error, C = drawn(300)
     assert report(error[:9], C[:9]) is None
     assert lines(None) == []
     assert report(error, C, seed=3) == report(error, C, seed=3)
+
+
+@pytest.mark.parametrize("count", [10, 74, 200])
+def test_fewer_than_five_blocks_have_a_value_but_no_interval(count):
+    """One block drawn again and again is always the same: an interval of no width."""
+    whole = report(*drawn(count))
+    value, *interval = whole["pose"]["nees"]
+    assert 0.5 < value < 2.0
+    assert interval == [None, None]
+    assert whole["position"]["coverage"]["95%"][1:] == [None, None]
+    assert "too few frames for an interval" in lines(whole)[0]
+    json.dumps(whole, allow_nan=False)
