@@ -61,7 +61,8 @@ def rewrite_bundle(
     """Write `bundle` with some of its manifest's fields and files replaced or added.
 
     directory: a new one, or the bundle's own, which is then replaced when the new one is complete
-    and verified. Raises BundleError; the old bundle is then as it was.
+    and verified. Raises BundleError; the old bundle is then as it was, or, where even that fails, in a
+    folder that the message names.
     """
     target = Path(directory)
     whole = bundle.manifest.model_dump(mode="json", exclude={"files"}) | dict(description)
@@ -70,19 +71,32 @@ def rewrite_bundle(
         return write_bundle(target, whole | {"name": target.name}, files)
     target = bundle.path.resolve()
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    old = staging / "old"
     try:
         write_bundle(staging / "new", whole, files)
-        target.rename(staging / "old")
-        try:
-            (staging / "new").rename(target)
-        except OSError:
-            (staging / "old").rename(target)
-            raise
+        target.rename(old)
+        (staging / "new").rename(target)
     except OSError as error:
+        if not _put_back(old, target):
+            raise BundleError(
+                f"{target} cannot be replaced ({error}), nor put back: the old bundle is in {old}, move "
+                f"it to {target} yourself"
+            ) from error
         raise BundleError(f"{target} cannot be replaced ({error}): it is as it was") from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        if _put_back(old, target):  # also after Ctrl-C between the two
+            shutil.rmtree(staging, ignore_errors=True)
     return Bundle.load(bundle.path)
+
+
+def _put_back(old: Path, target: Path) -> bool:
+    """Whether `target` is there, after `old` was moved to it where it was not."""
+    if not target.exists():
+        try:
+            old.rename(target)
+        except OSError:
+            return False
+    return True
 
 
 def refuse_existing(target: Path) -> None:

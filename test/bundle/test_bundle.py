@@ -1,6 +1,7 @@
 import io
 import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,7 +16,7 @@ from conftest import (
 )
 from onnx import helper, numpy_helper
 
-from rgsiam_ros.bundle import Bundle, write_bundle
+from rgsiam_ros.bundle import Bundle, rewrite_bundle, write_bundle
 from rgsiam_ros.bundle.reader import read_npz
 from rgsiam_ros.errors import BundleError
 
@@ -321,3 +322,51 @@ def test_a_relative_branch_needs_its_files_and_its_count(tmp_path):
     text, contents = refinable_parts(neighbours=5)
     with pytest.raises(BundleError, match="asks for 5 neighbours"):
         write_bundle(tmp_path / "b", text, contents)
+
+
+DATUM = {"latitude_deg": 48.0, "longitude_deg": 11.5, "ellipsoidal_height_m": 520.0}
+
+
+def failing_rename(monkeypatch, fails):
+    """Path.rename that raises what ``fails(count)`` gives for the count-th call on the bundle's folders."""
+    real, calls = Path.rename, []
+
+    def rename(self, target):
+        if {self.name, Path(target).name} & {"old"} or self.name == "new":
+            calls.append(self.name)
+            error = fails(len(calls))
+            if error is not None:
+                raise error
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError("disk full"), pytest.raises(BundleError, match="disk full.*it is as it was")),
+        (KeyboardInterrupt(), pytest.raises(KeyboardInterrupt)),
+    ],
+    ids=["disk", "Ctrl-C"],
+)
+def test_a_bundle_whose_replacement_fails_halfway_is_put_back(
+    small_bundle, tmp_path, monkeypatch, error, expected
+):
+    """The second rename, of the new one into place, fails: the old one is already moved aside."""
+    failing_rename(monkeypatch, lambda count: error if count == 2 else None)
+    with expected:
+        rewrite_bundle(Bundle.load(small_bundle), small_bundle, {"datum": DATUM}, {})
+    assert Bundle.load(small_bundle).manifest.datum is None
+    assert [p.name for p in tmp_path.iterdir()] == ["small"]
+
+
+def test_an_old_bundle_that_cannot_be_put_back_is_kept_and_named(
+    small_bundle, tmp_path, monkeypatch
+):
+    failing_rename(monkeypatch, lambda count: OSError("disk full") if count >= 2 else None)
+    with pytest.raises(BundleError, match="the old bundle is in (.*)/old, move it") as caught:
+        rewrite_bundle(Bundle.load(small_bundle), small_bundle, {"datum": DATUM}, {})
+    (kept,) = tmp_path.glob(".small.*/old")
+    assert str(kept) in str(caught.value)
+    assert Bundle.load(kept).manifest.name == "small"
