@@ -15,9 +15,14 @@ import numpy as np
 from scipy.stats import chi2
 
 from rgsiam_ros.covariance import move_to_body_point, pose_error_vectors
-from rgsiam_ros.geometry import Array, invert
+from rgsiam_ros.geometry import Array, invert, rotation_vector, skew
 
 DEGREES_OF_FREEDOM = 6
+FEWEST_TO_RECOVER = 2
+"""A single pose always agrees with itself."""
+
+LARGEST_DRIFT_RAD = 0.6
+"""Odometry whose heading may have drifted further, or that jumped, says less than the speed limit."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +36,21 @@ class GateLimits:
     confidence: float = 0.999
     """Share of true poses that pass."""
     recover_after: int = 5
-    """Poses in a row that fail but agree with each other, after which they are believed."""
+    """Poses in a row that fail but agree with each other, after which they are believed; 2 or more."""
     drift_per_m: float = 0.03
     """Standard deviation of odometry, metres per metre driven."""
     drift_rad_per_m: float = 0.005
     """Standard deviation of odometry's heading, radians per metre driven."""
+    drift_rad_per_rad: float = 0.03
+    """Standard deviation of odometry's heading, radians per radian turned."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the gate would pass everything."""
+        if self.recover_after < FEWEST_TO_RECOVER:
+            raise ValueError(
+                f"recover_after is {self.recover_after}: with fewer than {FEWEST_TO_RECOVER} every pose "
+                "would pass"
+            )
 
     @property
     def largest_square(self) -> float:
@@ -117,13 +132,10 @@ class TemporalGate:
 
     def _square(self, before: _Fix, now: _Fix) -> float:
         seconds = (now.stamp_ns - before.stamp_ns) * 1e-9
-        if before.T_odom_base is not None and now.T_odom_base is not None:
-            T_step = invert(before.T_odom_base) @ now.T_odom_base
+        T_step, drift = self._odometry_step(before, now)
+        if T_step is not None:
             expected = before.T_map_base @ T_step
-            step_m = float(np.linalg.norm(T_step[:3, 3]))
-            drift = np.repeat([self.limits.drift_per_m, self.limits.drift_rad_per_m], 3) * step_m
-            covariance = move_to_body_point(before.covariance_66, before.T_map_base, T_step)
-            covariance = covariance + np.diag(drift**2)
+            covariance = drift + move_to_body_point(before.covariance_66, before.T_map_base, T_step)
             error = pose_error_vectors(now.T_map_base[None], expected[None])[0]
         else:
             covariance = before.covariance_66
@@ -133,3 +145,32 @@ class TemporalGate:
                 length = float(np.linalg.norm(error[part]))
                 error[part] *= max(0.0, length - limit) / length if length > 0.0 else 0.0
         return float(error @ np.linalg.solve(covariance + now.covariance_66, error))
+
+    def _odometry_step(self, before: _Fix, now: _Fix) -> tuple[Array | None, Array]:
+        """The motion by odometry and what it may err by; None where odometry does not help."""
+        if before.T_odom_base is None or now.T_odom_base is None:
+            return None, np.zeros((6, 6))
+        T_step = invert(before.T_odom_base) @ now.T_odom_base
+        drift = self._drift(before.T_map_base[:3, :3], T_step)
+        return (T_step if drift[5, 5] <= LARGEST_DRIFT_RAD**2 else None), drift
+
+    def _drift(self, R_map_before: Array, T_step: Array) -> Array:
+        """What odometry may have erred by on a step, ``(6, 6)`` in fixed map axes.
+
+        Heading that drifts all along the way moves the end sideways: by the lever to the end, a third of
+        its variance and half of its correlation; and, to second order, it shortens the way. Where on the
+        way the vehicle turned is not known, so that the error of turning counts for the whole lever.
+        """
+        limits = self.limits
+        r = R_map_before @ T_step[:3, 3]
+        lever, length = skew(r), float(np.linalg.norm(r))
+        turned = float(np.linalg.norm(rotation_vector(T_step[:3, :3])))
+        along = (limits.drift_rad_per_m * length) ** 2
+        turning = (limits.drift_rad_per_rad * turned) ** 2
+        drift = np.zeros((6, 6))
+        drift[:3, :3] = (limits.drift_per_m * length) ** 2 * np.eye(3)
+        drift[:3, :3] += (along / 3.0 + turning) * lever @ lever.T + along**2 / 2.0 * np.outer(r, r)
+        drift[3:, 3:] = (along + turning) * np.eye(3)
+        drift[:3, 3:] = -along / 2.0 * lever
+        drift[3:, :3] = drift[:3, 3:].T
+        return drift

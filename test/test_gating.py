@@ -73,6 +73,56 @@ def test_odometry_is_tighter_than_a_speed_limit():
     assert gate.check(SECOND, T_map_odom @ now, COVARIANCE, now).square < 1e-9
 
 
+def driven(length_m, constant, random, limits):
+    """Where odometry, erring as the limits say, has a vehicle that drove straight ahead."""
+    count = int(length_m)
+    drift = limits.drift_rad_per_m
+    if constant:
+        turns = np.tile(random.normal(0.0, drift, 3), (count, 1))
+    else:
+        turns = random.normal(0.0, drift * np.sqrt(count), (count, 3))
+    T = np.eye(4)
+    for turn in Rotation.from_rotvec(turns).as_matrix():
+        halfway = T[:3, 0] + (T[:3, :3] @ turn)[:, 0]
+        T[:3, 3] += halfway / 2.0
+        T[:3, :3] = T[:3, :3] @ turn
+    T[:3, 3] += random.normal(0.0, limits.drift_per_m * length_m, 3)
+    return T
+
+
+@pytest.mark.parametrize("length_m", [50.0, 100.0])
+@pytest.mark.parametrize("constant", [True, False], ids=["one rate", "random walk"])
+def test_after_a_gap_odometry_that_drifts_as_stated_rejects_no_true_poses(length_m, constant):
+    limits, random = GateLimits(), np.random.default_rng(0)
+    rejected, count = 0, 1000
+    for _ in range(count):
+        gate = TemporalGate(limits)
+        gate.check(0, at(0.0), COVARIANCE, at(0.0))
+        T = at(length_m)
+        error = random.multivariate_normal(np.zeros(6), 2.0 * COVARIANCE)  # of both poses
+        T[:3, 3] += error[:3]
+        T[:3, :3] = Rotation.from_rotvec(error[3:]).as_matrix()
+        odometry = driven(length_m, constant, random, limits)
+        rejected += not gate.check(20 * SECOND, T, COVARIANCE, odometry).passed
+    assert rejected / count <= 0.01
+
+
+def test_odometry_may_err_by_three_hundredths_of_a_turn_on_the_spot():
+    for yaw_deg, passes in ((187.0, True), (240.0, False)):
+        gate = TemporalGate()
+        gate.check(0, at(0.0), COVARIANCE, at(0.0))
+        turned = at(0.0, yaw_deg=170.0)
+        assert gate.check(SECOND, at(0.0, yaw_deg=yaw_deg), COVARIANCE, turned).passed is passes
+        exact = TemporalGate(GateLimits(drift_rad_per_rad=0.0))
+        exact.check(0, at(0.0), COVARIANCE, at(0.0))
+        assert not exact.check(SECOND, at(0.0, yaw_deg=yaw_deg), COVARIANCE, turned).passed
+
+
+def test_a_gate_that_would_pass_everything_is_refused():
+    with pytest.raises(ValueError, match="recover_after is 1: with fewer than 2"):
+        GateLimits(recover_after=1)
+
+
 def test_it_recovers_by_itself_after_a_kidnapping():
     gate = TemporalGate(GateLimits(max_speed=10.0, recover_after=4))
     gate.check(0, at(0.0), COVARIANCE)
@@ -97,13 +147,24 @@ def test_a_clock_that_jumps_back_starts_anew_and_one_that_jumps_ahead_passes():
     assert gate.check(5000 * SECOND, at(0.0), COVARIANCE).passed  # it can have come so far
 
 
-def test_odometry_that_starts_anew_does_not_silence_it():
-    """The odometry node restarts at zero: a jump that recovers like any other."""
+@pytest.mark.parametrize(
+    ("driven_m", "passed"),
+    [(60.0, [False, False, True, True]), (1000.0, [True, True, True, True])],
+    ids=["recovers", "speed limit instead"],
+)
+def test_odometry_that_starts_anew_does_not_silence_it(driven_m, passed):
+    """The odometry node restarts at zero: a jump that recovers like any other, or is too far to count."""
     gate = TemporalGate(GateLimits(recover_after=3))
     for i in range(3):
-        gate.check(i * SECOND, at(10.0 * i), COVARIANCE, at(1000.0 + 10.0 * i))
+        gate.check(i * SECOND, at(10.0 * i), COVARIANCE, at(driven_m + 10.0 * i))
     reset = [
         gate.check((3 + i) * SECOND, at(30.0 + 10.0 * i), COVARIANCE, at(10.0 * i))
         for i in range(4)
     ]
-    assert [answer.passed for answer in reset] == [False, False, True, True]
+    assert [answer.passed for answer in reset] == passed
+
+
+def test_odometry_that_jumps_opens_no_gate():
+    gate = TemporalGate()
+    gate.check(0, at(0.0), COVARIANCE, at(0.0))
+    assert not gate.check(SECOND, at(400.0), COVARIANCE, at(5000.0)).passed

@@ -11,11 +11,14 @@ from rclpy.qos import qos_profile_sensor_data
 from rgsiam_ros.errors import TransformUnavailableError
 from rgsiam_ros.gating import GateAnswer, GateLimits, TemporalGate
 from rgsiam_ros.geometry import Array, pose_matrix, quaternion_wxyz_from_xyzw
+from rgsiam_ros.node.log_throttle import LogThrottle
 from rgsiam_ros.node.messages import stamp_ns
 from rgsiam_ros.transforms import TransformTree
 
 MODES = ("none", "speed", "odometry")
 PARENT, CHILD = "odom", "base"
+LARGEST_VARIANCE_M2 = 1e3
+"""Odometry that claims a larger one in x or y has no pose, only speeds."""
 
 
 class NodeGate:
@@ -33,6 +36,10 @@ class NodeGate:
                 recover_after=node.get_parameter("gate_recover_after").value,
             )
         )
+        self._base_frame = node.get_parameter("base_frame").value.lstrip("/")
+        self._odom_frame: str | None = None
+        self._throttle = LogThrottle()
+        self._topic = node.resolve_topic_name("odometry")
         self._subscription = None
         if mode == "odometry":
             self._subscription = node.create_subscription(
@@ -63,14 +70,39 @@ class NodeGate:
 
     def _take(self, message: Odometry) -> None:
         p, q = message.pose.pose.position, message.pose.pose.orientation
+        reason = self._why_ignored(message)
         try:
             quaternion_wxyz = quaternion_wxyz_from_xyzw([q.x, q.y, q.z, q.w])
             T_odom_base = pose_matrix([p.x, p.y, p.z], quaternion_wxyz)
         except ValueError as error:
-            self._node.get_logger().warning(
-                f"odometry ignored: {error}", throttle_duration_sec=10.0
-            )
+            reason = f"{error}; correct what is published there"
+        if reason:
+            if self._throttle.may_log(reason):
+                self._node.get_logger().warning(f"odometry ignored: {self._topic}: {reason}")
             return
+        self._odom_frame = message.header.frame_id
         with self._lock:
             at_ns = stamp_ns(message.header.stamp)
             self._track.update(PARENT, CHILD, T_odom_base, at_ns, static=False)
+
+    def _why_ignored(self, message: Odometry) -> str:
+        """What makes a message useless for the gate; empty where nothing does."""
+        child, frame = message.child_frame_id.lstrip("/"), message.header.frame_id
+        if child and child != self._base_frame:
+            return (
+                f"it is of {child}, not of {self._base_frame}: remap odometry to one of "
+                f"{self._base_frame}, or set base_frame"
+            )
+        if self._odom_frame is not None and frame != self._odom_frame:
+            return (
+                f"it is in {frame!r}, and was in {self._odom_frame!r}: let one node publish there, or "
+                "configure this node anew"
+            )
+        variances = message.pose.covariance[0], message.pose.covariance[7]
+        if not all(variance <= LARGEST_VARIANCE_M2 for variance in variances):
+            return (
+                f"its variances in x and y are {variances[0]:g} and {variances[1]:g} m\u00b2, so that it "
+                "has no pose: remap odometry to a topic with one (a filter's odometry/filtered), or set "
+                "gate to speed"
+            )
+        return ""

@@ -13,6 +13,7 @@ from rclpy.parameter import Parameter
 from rgsiam_ros.engine_choice import FALLBACKS
 from rgsiam_ros.engines import ENGINES
 from rgsiam_ros.frozen import DEFAULT_LIMIT
+from rgsiam_ros.gating import FEWEST_TO_RECOVER
 from rgsiam_ros.geometry import Array, pose_matrix, quaternion_wxyz_from_xyzw
 from rgsiam_ros.node.node_gate import MODES
 from rgsiam_ros.precision import PRECISIONS
@@ -143,7 +144,7 @@ SPECS = (
         Kind.INTEGER,
         5,
         "Poses in a row that agree with each other, after which the gate believes them",
-        bounds=(1, 1000),
+        bounds=(FEWEST_TO_RECOVER, 1000),
     ),
     Spec(
         "mount_translation",

@@ -190,16 +190,57 @@ def test_the_gate_by_odometry_lets_the_same_jump_pass(peer, start, tmp_path):
 
     node.wait_for_log("odometry ignored", complain)
     for index, x in ((0, 0.0), (1, 0.0), (2, 10.0 * 20 / 255), (3, 10.0 * 20 / 255)):
-        message = Odometry()
-        message.header.stamp = stamp(index)
-        message.pose.pose.position.x = x
-        message.pose.pose.orientation.w = 1.0
-        peer.odometry.publish(message)
+        peer.odometry.publish(odometry_message(index, x))
     peer.spin(0.5)
     assert ask(peer, 1, NEAR)[1] is not None
     status, pose = ask(peer, 2, (153, 102, 75))
     assert pose is not None
     assert values(status)["gate"] == "agrees"
+
+
+def odometry_message(index=0, x=0.0, child="base_link", frame="odom"):
+    message = Odometry(child_frame_id=child)
+    message.header.stamp = stamp(index)
+    message.header.frame_id = frame
+    message.pose.pose.position.x = x
+    message.pose.pose.orientation.w = 1.0
+    return message
+
+
+def test_odometry_that_is_none_is_named_and_not_used(peer, start, tmp_path):
+    """Had it been used, the vehicle would stand still by it and the move of 0.8 m be gated."""
+    bundle = calibrated_bundle(
+        tmp_path / "b", refined_sigma_offset_6=np.log([0.05] * 3 + [0.01] * 3)
+    )
+    node = start(bundle, gate="odometry")
+    speeds_only = odometry_message()
+    for place in (0, 7, 35):
+        speeds_only.pose.covariance[place] = 1e6
+    unknown = odometry_message()
+    unknown.pose.covariance[7] = float("nan")
+    turned = odometry_message()
+    turned.pose.pose.orientation.w = 0.5
+    for message, complaint in (
+        (odometry_message(child="wheel"), "it is of wheel, not of base_link: remap odometry"),
+        (speeds_only, r"its variances in x and y are 1e\+06 and 1e\+06 m.*has no pose: remap odometry"),
+        (unknown, "its variances in x and y are 0 and nan"),
+        (turned, "a quaternion has norm 0.5.*correct what is published there"),
+    ):
+        node.wait_for_log(
+            f"odometry ignored: /odometry: {complaint}",
+            lambda message=message: (peer.odometry.publish(message), peer.spin(0.3)),
+        )
+    for index in range(4):
+        speeds_only.header.stamp = stamp(index)
+        peer.odometry.publish(speeds_only)
+    peer.spin(0.5)
+    assert ask(peer, 1, NEAR)[1] is not None
+    assert ask(peer, 2, (153, 102, 75))[1] is not None
+    peer.odometry.publish(odometry_message(4))
+    node.wait_for_log(
+        "odometry ignored: /odometry: it is in 'other', and was in 'odom': let one node publish",
+        lambda: (peer.odometry.publish(odometry_message(5, frame="other")), peer.spin(0.3)),
+    )
 
 
 def test_the_fix_is_where_the_pose_is(peer, start, tmp_path):

@@ -281,6 +281,7 @@ def test_a_damaged_bundle_fails_to_configure_and_can_be_mended(peer, start, smal
             "must be one of auto, float32, bfloat16, float16, int8, int8_symmetric",
         ),
         ("engine_fallback", "maybe", "must be one of auto, none, not 'maybe'"),
+        ("gate_recover_after", 1, "gate_recover_after"),
         ("branch", "best", "must be one of auto, absolute, refined, not 'best'"),
         ("engine", 3, "expected 'Type.STRING' got 'Type.INTEGER'"),
     ],
