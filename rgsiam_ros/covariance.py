@@ -15,6 +15,8 @@ from rgsiam_ros.geometry import Array, rotation_vector, skew
 MINIMUM_SAMPLES = 12
 MINIMUM_SIGMA_M = 1e-3
 MINIMUM_SIGMA_RAD = 1e-4
+SMALLEST_EIGENVALUE = 1e-12
+"""Of a correlation matrix that can be inverted."""
 
 
 def check_covariance(covariance_66: ArrayLike) -> Array:
@@ -26,7 +28,11 @@ def check_covariance(covariance_66: ArrayLike) -> Array:
         raise ValueError("a pose covariance holds a non-finite number")
     if not np.allclose(covariance, covariance.T, rtol=1e-6, atol=1e-15):
         raise ValueError("a pose covariance is not symmetric")
-    if np.linalg.eigvalsh(covariance).min() <= 0.0:
+    sigma = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    if (
+        sigma.min() <= 0.0
+        or np.linalg.eigvalsh(covariance / np.outer(sigma, sigma)).min() < SMALLEST_EIGENVALUE
+    ):
         raise ValueError("a pose covariance is not positive definite")
     return covariance
 

@@ -71,14 +71,17 @@ def raw_covariance(outputs: Mapping[str, np.ndarray], target: Target) -> Array |
 
     From the precision factor: 21 numbers, of a lower triangular W (logarithms of its diagonal first,
     then what is below it, row by row); the covariance is ``(W^T W)^-1``. None where the network does
-    not say, or says nothing usable.
+    not say; all NaN where what it says is not usable.
     """
     if PRECISION_FACTOR not in outputs:
         return None
     factor = np.asarray(outputs[PRECISION_FACTOR][0], np.float64)
     W = np.diag(np.exp(np.clip(factor[:6], -20.0, 20.0)))
     W[np.tril_indices(6, -1)] = factor[6:]
+    unusable = np.full((6, 6), np.nan)
     if not np.isfinite(W).all():
-        return None
-    root = np.diag([target.scale_m] * 3 + [1.0] * 3) @ np.linalg.inv(W)
-    return root @ root.T
+        return unusable
+    with np.errstate(over="ignore", invalid="ignore"):
+        root = np.diag([target.scale_m] * 3 + [1.0] * 3) @ np.linalg.inv(W)
+        covariance = root @ root.T
+    return covariance if np.isfinite(covariance).all() else unusable

@@ -15,13 +15,13 @@ from rgsiam_ros import networks
 from rgsiam_ros.answers import Answerer
 from rgsiam_ros.bundle import Bundle, Manifest
 from rgsiam_ros.camera import Camera, ViewMatch, match_view
-from rgsiam_ros.covariance import rotate_axes
+from rgsiam_ros.covariance import check_covariance, rotate_axes
 from rgsiam_ros.engine_choice import Serving, start
 from rgsiam_ros.engines import EngineInfo
 from rgsiam_ros.errors import BundleError, CameraError, EngineError, RgsiamError
 from rgsiam_ros.evidence import Disagreement, Evidence
 from rgsiam_ros.frozen import DEFAULT_LIMIT, FrozenCamera
-from rgsiam_ros.geometry import Array
+from rgsiam_ros.geometry import Array, check_pose
 from rgsiam_ros.preprocessing import ImageBGR, check_image, preprocess
 from rgsiam_ros.self_test import infer_all
 
@@ -66,8 +66,17 @@ class PoseEstimate:
         """In a few words; empty where the pose may be believed."""
         if self.frozen:
             return "lost: the camera repeats the same image"
+        if self.trust is not None and np.isnan(self.trust):
+            return "lost: trust is not a number"
         if self.trust is not None and self.trust < 0.0:
             return f"lost: trust {self.trust:.2f} is below 0"
+        if self.raw_covariance_66 is not None and not np.isfinite(self.raw_covariance_66).all():
+            return "lost: the network's own uncertainty is not usable"
+        try:
+            check_pose(self.T_map_camera)
+            check_covariance(self.covariance_66)
+        except ValueError as error:
+            return f"lost: {error}"
         return ""
 
     @property

@@ -153,6 +153,16 @@ def test_an_image_unlike_the_map_is_lost_and_says_why(tmp_path):
     assert relocalizer.estimate(flat(55)).why_lost == ""
 
 
+def test_a_trust_that_is_not_a_number_is_lost(tmp_path):
+    """Numbers that are finite in the file may overflow, and infinity of no weight is no number."""
+    changes = {"refined_trust_mean_G": np.full(6, 1e308), "refined_trust_scale_G": np.full(6, 1e-9)}
+    relocalizer = Relocalizer.from_bundle(calibrated_bundle(tmp_path / "b", **changes).path)
+    with np.errstate(over="ignore", invalid="ignore"):
+        estimate = relocalizer.estimate(flat(55))
+    assert np.isnan(estimate.trust)
+    assert estimate.why_lost == "lost: trust is not a number"
+
+
 def test_where_no_map_image_gives_a_pose_the_vehicle_is_lost(tmp_path):
     """Even if the features are alike: white has the direction of grey, but is 8 m from it."""
     relocalizer = Relocalizer.from_bundle(calibrated_bundle(tmp_path / "b").path)
@@ -162,7 +172,7 @@ def test_where_no_map_image_gives_a_pose_the_vehicle_is_lost(tmp_path):
     assert white.lost
 
 
-def test_an_uncalibrated_bundle_is_never_lost(refinable_bundle):
+def test_an_uncalibrated_bundle_does_not_judge(refinable_bundle):
     relocalizer = Relocalizer.from_bundle(refinable_bundle)
     assert not relocalizer.calibrated
     assert relocalizer.estimate(np.zeros((96, 128, 3), np.uint8)).trust is None

@@ -43,4 +43,7 @@ def test_the_raw_covariance_is_that_of_the_whitening_in_metres():
     assert np.abs((found - expected) / np.outer(sigma, sigma)).max() < 0.02
     assert raw_covariance({}, TARGET) is None
     broken = np.full((1, 21), np.nan, np.float32)
-    assert raw_covariance({"precision_factor": broken}, TARGET) is None
+    assert np.isnan(raw_covariance({"precision_factor": broken}, TARGET)).all()
+    huge = np.full((1, 21), 3e38, np.float32)
+    huge[:, :6] = -100.0
+    assert np.isnan(raw_covariance({"precision_factor": huge}, TARGET)).all()

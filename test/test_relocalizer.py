@@ -1,4 +1,5 @@
 import numpy as np
+import onnx
 import pytest
 from conftest import (
     ABSOLUTE_BIAS,
@@ -14,7 +15,7 @@ from rgsiam_ros.bundle import write_bundle
 from rgsiam_ros.camera import Camera
 from rgsiam_ros.errors import BundleError, CameraError, EngineError, ImageError
 from rgsiam_ros.geometry import pose_errors
-from rgsiam_ros.relocalizer import Relocalizer
+from rgsiam_ros.relocalizer import PoseEstimate, Relocalizer
 
 
 def test_metres_are_restored_in_float64(small_bundle):
@@ -178,3 +179,52 @@ def test_batches_of_any_size_answer_alike():
     assert len(poses[0]) == 11
     assert metres.max() < 1e-3
     assert np.degrees(radians).max() < 1e-3
+
+
+SINGULAR = np.eye(6)
+SINGULAR[0, 1] = SINGULAR[1, 0] = 1.0
+OVERCONFIDENT = np.eye(6)
+OVERCONFIDENT[0, 1] = OVERCONFIDENT[1, 0] = 1.1
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"trust": float("nan")}, "lost: trust is not a number"),
+        ({"trust": -1.5}, "lost: trust -1.50 is below 0"),
+        ({"covariance_66": np.full((6, 6), np.nan)}, "holds a non-finite number"),
+        ({"covariance_66": -np.eye(6)}, "not positive definite"),
+        ({"covariance_66": SINGULAR}, "not positive definite"),
+        ({"covariance_66": OVERCONFIDENT}, "not positive definite"),
+        ({"T_map_camera": np.full((4, 4), np.nan)}, "a pose holds a non-finite number"),
+        ({"raw_covariance_66": np.full((6, 6), np.nan)}, "own uncertainty is not usable"),
+    ],
+)
+def test_an_answer_that_is_not_whole_is_lost(change, reason):
+    whole = {"T_map_camera": np.eye(4), "covariance_66": np.eye(6), "timings_ms": {}, "trust": 0.0}
+    assert not PoseEstimate(**whole).lost
+    assert reason in PoseEstimate(**{**whole, **change}).why_lost
+
+
+def test_an_image_whose_own_uncertainty_is_no_number_is_lost(tmp_path):
+    """This network takes the logarithm of the brightness less a half: none for a dark image."""
+    model = onnx.load_model_from_string(brightness_network())
+    helper, graph = onnx.helper, model.graph
+    for name, value in (("half", np.full((1, 1), 0.5)), ("many", np.ones((1, 21)))):
+        graph.initializer.append(onnx.numpy_helper.from_array(value.astype(np.float32), name))
+    graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["mean"], ["grey"], axes=[1], keepdims=1),
+            helper.make_node("Sub", ["grey", "half"], ["above"]),
+            helper.make_node("Log", ["above"], ["log"]),
+            helper.make_node("Mul", ["log", "many"], ["precision_factor"]),
+        ]
+    )
+    shape = helper.make_tensor_value_info("precision_factor", onnx.TensorProto.FLOAT, [1, 21])
+    graph.output.append(shape)
+    contents = {"absolute.onnx": model.SerializeToString()}
+    bundle = write_bundle(tmp_path / "b", description(), contents)
+    relocalizer = Relocalizer.from_bundle(bundle.path)
+    assert relocalizer.estimate(flat_image(200, 200, 200)).why_lost == ""
+    dark = relocalizer.estimate(flat_image(50, 50, 50))
+    assert dark.why_lost == "lost: the network's own uncertainty is not usable"

@@ -23,7 +23,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from rgsiam_ros.bundle import Manifest
 from rgsiam_ros.camera import Camera
-from rgsiam_ros.covariance import decouple_plane, move_to_body_point
+from rgsiam_ros.covariance import check_covariance, decouple_plane, move_to_body_point
 from rgsiam_ros.errors import BundleError, CameraError, RgsiamError, TransformUnavailableError
 from rgsiam_ros.geometry import Array, invert
 from rgsiam_ros.node.engine_log import log_serving
@@ -297,6 +297,9 @@ class RelocalizeNode(LifecycleNode):
 
     def _publish(self, at_ns: int, estimate: PoseEstimate, T_base_camera: Array) -> None:
         """The pose, unless the vehicle is lost or cannot be there: then only the status."""
+        if estimate.lost:
+            self._status.lost(at_ns, estimate, estimate.why_lost)
+            return
         T_camera_base = invert(T_base_camera)
         T_map_base = estimate.T_map_camera @ T_camera_base
         covariance = move_to_body_point(
@@ -304,8 +307,10 @@ class RelocalizeNode(LifecycleNode):
         )
         if self._value("planar_covariance"):
             covariance = decouple_plane(covariance)
-        if estimate.lost:
-            self._status.lost(at_ns, estimate, estimate.why_lost)
+        try:
+            check_covariance(covariance)
+        except ValueError as error:
+            self._status.lost(at_ns, estimate, f"lost: at {self._base_frame}, {error}")
             return
         gate, tf = self._gate, self._tf
         answer = None if gate is None else gate.check(at_ns, T_map_base, covariance)

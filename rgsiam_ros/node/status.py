@@ -124,7 +124,7 @@ def values_of(
     estimate: PoseEstimate, covariance_66: Array, gate: GateAnswer | None
 ) -> dict[str, Any]:
     """The figures of one answer. covariance_66: of what is or would be published."""
-    sigma = np.sqrt(np.diag(covariance_66))
+    sigma = np.sqrt(np.maximum(np.diag(covariance_66), 0.0))
     values: dict[str, Any] = {
         "branch": estimate.branch,
         "trust": "not calibrated" if estimate.trust is None else f"{estimate.trust:.3f}",

@@ -222,7 +222,10 @@ def test_odometry_that_is_none_is_named_and_not_used(peer, start, tmp_path):
     turned.pose.pose.orientation.w = 0.5
     for message, complaint in (
         (odometry_message(child="wheel"), "it is of wheel, not of base_link: remap odometry"),
-        (speeds_only, r"its variances in x and y are 1e\+06 and 1e\+06 m.*has no pose: remap odometry"),
+        (
+            speeds_only,
+            r"its variances in x and y are 1e\+06 and 1e\+06 m.*has no pose: remap odometry",
+        ),
         (unknown, "its variances in x and y are 0 and nan"),
         (turned, "a quaternion has norm 0.5.*correct what is published there"),
     ):
@@ -278,6 +281,19 @@ def test_a_fix_without_a_datum_and_equal_frames_are_refused(peer, start, tmp_pat
     node = start(bundle, tf_mode="map_to_odom", odom_frame="map")
     node.wait_for_log("odom_frame is map, which is also the map or the base")
     assert Bundle.load(bundle.path).manifest.datum is None
+
+
+def test_a_covariance_that_is_not_positive_definite_is_not_published(peer, start, refinable_bundle):
+    """A lever arm of 10,000 km makes position and rotation one and the same."""
+    identity = "[0.0, 0.0, 0.0, 1.0]"
+    mount = {"mount_translation": "[1.0e10, 0.0, 0.0]", "mount_quaternion_xyzw": identity}
+    start(Bundle.load(refinable_bundle), camera_frame="elsewhere", **mount)
+    peer.warm = True
+    status, pose = ask(peer, 1, NEAR)
+    assert pose is None
+    assert key(stamp(1)) not in peer.covariances
+    assert status.level == DiagnosticStatus.WARN
+    assert status.message == "lost: at base_link, a pose covariance is not positive definite"
 
 
 def test_an_uncalibrated_bundle_is_warned_of(peer, start, refinable_bundle):
