@@ -28,6 +28,7 @@ from rgsiam_ros.geometry import Array
 from rgsiam_ros.relocalizer import PoseEstimate, Relocalizer
 from rgsiam_ros.replay.offline import decoded
 from rgsiam_ros.replay.results import claim_folder
+from rgsiam_ros.truth_frame import drive_in_map
 
 COLOURS = {"calibrated": "tab:blue", "constant": "tab:orange", "network's own": "tab:green"}
 
@@ -44,7 +45,7 @@ def main(
     relocalizer = Relocalizer.from_bundle(bundle, "onnxruntime", precision=precision)
     if not relocalizer.calibrated:
         raise typer.BadParameter(f"{bundle} is not calibrated: run `rgsiam calibrate` first")
-    drive = read_drive(drive_path)
+    drive = drive_in_map(read_drive(drive_path), relocalizer.manifest, console.print)
     assert drive.T_base_camera is not None
     assert drive.camera is not None
     claim_folder(out)

@@ -31,6 +31,7 @@ from rgsiam_ros.relocalizer import PoseEstimate, Relocalizer
 from rgsiam_ros.replay.metrics import WRONG_M
 from rgsiam_ros.replay.offline import decoded
 from rgsiam_ros.replay.results import claim_folder
+from rgsiam_ros.truth_frame import drive_in_map
 from rgsiam_training.datasets import open_dataset
 from rgsiam_training.splits import circles
 
@@ -103,7 +104,7 @@ def main(
     )
     if not relocalizer.calibrated:
         raise typer.BadParameter(f"{bundle} is not calibrated: run `rgsiam calibrate` first")
-    drive = read_drive(drive_path)
+    drive = drive_in_map(read_drive(drive_path), relocalizer.manifest, console.print)
     assert drive.camera is not None
     claim_folder(out)
     relocalizer.use_camera(drive.camera)

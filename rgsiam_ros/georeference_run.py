@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from rgsiam_ros.geometry import Array, interpolate_poses
 from rgsiam_ros.georeference import Alignment, Fixes, align, georeferenced
 from rgsiam_ros.relocalizer import Relocalizer
 from rgsiam_ros.replay.offline import replay_offline
+from rgsiam_ros.truth_frame import Report, drive_in_map
 
 FIX_TYPES = ("sensor_msgs/msg/NavSatFix",)
 LONGEST_GAP_NS = 1_000_000_000
@@ -49,8 +51,9 @@ def run_georeference(
     refuse_existing(out)
     bundle = Bundle.load(path)
     drive = read_drive(bag, options.topics)
-    stamps, poses = _poses(drive, path, options)
-    fixes = read_fixes(drive, stamps, poses, options.fix_topic)
+    say = partial(console.print, soft_wrap=True)
+    stamps, poses = _poses(drive, bundle, options, say)
+    fixes = read_fixes(drive, stamps, poses, options.fix_topic, say)
     found = align(fixes)
     used = found.weight_N > 0.25
     off = np.linalg.norm(found.residual_N3[used, :2], axis=1)
@@ -73,8 +76,17 @@ def run_georeference(
     return found
 
 
-def read_fixes(drive: Drive, stamps_ns: np.ndarray, T_map_base: Array, topic: str | None) -> Fixes:
-    """The fixes of a bag at whose stamps the map has a pose. Raises BagError, GeoreferenceError."""
+def read_fixes(
+    drive: Drive,
+    stamps_ns: np.ndarray,
+    T_map_base: Array,
+    topic: str | None,
+    report: Report = lambda _: None,
+) -> Fixes:
+    """The fixes of a bag at whose stamps the map has a pose. Raises BagError, GeoreferenceError.
+
+    report: told how many do not say how uncertain they are, or nothing that can be.
+    """
     topic, messages = read_messages(drive.path, topic, FIX_TYPES, "fix")
     good = [m for m in messages if m.status.status >= 0 and np.isfinite(_place(m)).all()]
     if not good:
@@ -97,25 +109,47 @@ def read_fixes(drive: Drive, stamps_ns: np.ndarray, T_map_base: Array, topic: st
     near &= (at >= stamps_ns[0]) & (at <= stamps_ns[-1])
     kept = [m for m, is_near in zip(good, near, strict=True) if is_near]
     T = interpolate_poses(stamps_ns, T_map_base, at[near])
+    claimed = np.array([_sigma(m) for m in kept], np.float64)
+    silent = np.array([m.position_covariance_type == 0 for m in kept], bool)
+    for count, fault in (
+        (int(silent.sum()), "do not say how uncertain they are"),
+        (
+            int((np.isnan(claimed) & ~silent).sum()),
+            "claim a variance that is none (negative, NaN or 0)",
+        ),
+    ):
+        if count:
+            report(
+                f"{count} of {len(kept)} fixes on {topic} {fault}: taken for {UNKNOWN_SIGMA_M:g} m. "
+                "Correct the receiver's position_covariance, or fixes are weighed wrongly"
+            )
     return Fixes(
         at[near],
         np.array([_place(m) for m in kept]).reshape(-1, 3),
-        np.array([_sigma(m) for m in kept]),
+        np.where(np.isnan(claimed), UNKNOWN_SIGMA_M, claimed),
         T[:, :3, 3] + T[:, :3, :3] @ t_base_antenna,
     )
 
 
-def _poses(drive: Drive, bundle: Path, options: GeoreferenceOptions) -> tuple[np.ndarray, Array]:
+def _poses(
+    drive: Drive, bundle: Bundle, options: GeoreferenceOptions, report: Report
+) -> tuple[np.ndarray, Array]:
     if options.poses == "truth":
         if len(drive.truth_stamps_ns) < 2:
             raise BagError(f"{drive.path} has no true poses on {options.topics.truth}")
+        if drive.map_frame.lstrip("/") != bundle.manifest.map_frame.lstrip("/"):
+            raise GeoreferenceError(
+                f"{drive.path}: its true poses are in the frame {drive.map_frame}, but the bundle's map is "
+                f"{bundle.manifest.map_frame}: name another --truth-topic, or leave --poses at bundle"
+            )
+        drive = drive_in_map(drive, bundle.manifest, report)
         return drive.truth_stamps_ns, drive.truth_T_map_base_N44
     if drive.T_base_camera is None:
         raise BagError(
             f"{drive.path}: the camera's mount is unknown: record {drive.base_frame} -> "
             f"{drive.camera_frame} on /tf_static"
         )
-    relocalizer = Relocalizer.from_bundle(bundle)
+    relocalizer = Relocalizer.from_bundle(bundle.path)
     record = replay_offline(drive, relocalizer)
     relocalizer.close()
     answered = [(f.stamp_ns, f.T_map_frame) for f in record.frames if f.T_map_frame is not None]
@@ -130,13 +164,12 @@ def _place(message: object) -> tuple[float, float, float]:
 
 
 def _sigma(message: object) -> float:
-    """Horizontal standard deviation that a NavSatFix claims."""
+    """Horizontal standard deviation that a NavSatFix claims; NaN where it claims none."""
     m = message
-    if m.position_covariance_type == 0:  # type: ignore[attr-defined]
-        return UNKNOWN_SIGMA_M
     east, north = m.position_covariance[0], m.position_covariance[4]  # type: ignore[attr-defined]
-    variance = 0.5 * (east + north)
-    return float(np.sqrt(variance)) if variance > 0.0 else UNKNOWN_SIGMA_M
+    if m.position_covariance_type == 0 or not (east > 0.0 and north > 0.0):  # type: ignore[attr-defined]
+        return float("nan")
+    return float(np.sqrt(0.5 * (east + north)))
 
 
 def _draw(fixes: Fixes, found: Alignment, path: Path, title: str) -> None:

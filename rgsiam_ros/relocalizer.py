@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from rgsiam_ros import networks
 from rgsiam_ros.answers import Answerer
 from rgsiam_ros.bundle import Bundle, Manifest
-from rgsiam_ros.camera import Camera, ViewMatch, match_view
+from rgsiam_ros.camera import Camera, ViewMatch
 from rgsiam_ros.covariance import check_covariance, rotate_axes
 from rgsiam_ros.engine_choice import Serving, start
 from rgsiam_ros.engines import EngineInfo
-from rgsiam_ros.errors import BundleError, CameraError, EngineError, RgsiamError
+from rgsiam_ros.errors import BundleError, EngineError, RgsiamError
 from rgsiam_ros.evidence import Disagreement, Evidence
 from rgsiam_ros.frozen import DEFAULT_LIMIT, FrozenCamera
 from rgsiam_ros.geometry import Array, check_pose
-from rgsiam_ros.preprocessing import ImageBGR, check_image, preprocess
+from rgsiam_ros.live_view import LiveView
+from rgsiam_ros.preprocessing import ImageBGR
 from rgsiam_ros.self_test import infer_all
 
 BRANCHES = ("auto", "absolute", "refined")
@@ -100,9 +101,7 @@ class Relocalizer:
         self._engine = serving.absolute
         self._batch = batch
         self._answerer = Answerer(bundle, serving.precision, serving.relative)
-        self._mask_HW = bundle.mask_HW
-        self._camera = bundle.manifest.camera
-        self._view: ViewMatch | None = None
+        self._live_view = LiveView(bundle)
 
     @classmethod
     def from_bundle(
@@ -176,9 +175,7 @@ class Relocalizer:
 
         Raises CameraError when that is impossible; images are then treated as before the call.
         """
-        view = match_view(camera, self.manifest.camera)
-        self._camera, self._view = camera, view
-        return view
+        return self._live_view.use_camera(camera)
 
     def estimate(self, image_HW3: ImageBGR) -> PoseEstimate:
         """Pose of the camera that took a BGR uint8 ``(H, W, 3)`` image.
@@ -204,7 +201,7 @@ class Relocalizer:
                 if isinstance(image, RgsiamError):
                     raise image
                 began = time.perf_counter()
-                fitted, frozen = self._prepare(image), self._frozen_camera.seen(image)
+                fitted, frozen = self._live_view.prepare(image), self._frozen_camera.seen(image)
                 prepared.append((len(answers), fitted, _since(began), frozen))
                 answers.append(EngineError("not answered"))
             except RgsiamError as error:
@@ -230,7 +227,7 @@ class Relocalizer:
 
     def _one(self, image_HW3: ImageBGR) -> tuple[Mapping[str, np.ndarray], dict[str, float]]:
         began = time.perf_counter()
-        input_3HW = self._prepare(image_HW3)
+        input_3HW = self._live_view.prepare(image_HW3)
         timings = {"preprocess": _since(began)}
         began = time.perf_counter()
         if self._batch == 1:
@@ -240,16 +237,6 @@ class Relocalizer:
         else:
             outputs = infer_all(self._engine, input_3HW[None], self._batch)
         return outputs, timings | {"inference": _since(began)}
-
-    def _prepare(self, image_HW3: ImageBGR) -> NDArray[np.float32]:
-        image = check_image(image_HW3)
-        return preprocess(
-            image,
-            self.manifest.preprocessing,
-            self._camera,
-            mask_HW=self._mask_HW,
-            crop_xywh=self._crop_for(image),
-        )[0]
 
     def _finish(
         self, outputs: Mapping[str, np.ndarray], timings: dict[str, float], frozen: bool
@@ -280,19 +267,6 @@ class Relocalizer:
     def close(self) -> None:
         """Release the engines."""
         self._serving.close()
-
-    def _crop_for(self, image_HW3: ImageBGR) -> tuple[int, int, int, int] | None:
-        if self._view is None:
-            return None
-        height, width = image_HW3.shape[:2]
-        scale_x, scale_y = width / self._camera.width, height / self._camera.height
-        if abs(scale_x - scale_y) > 0.01 * scale_x:
-            raise CameraError(
-                f"an image has {width}x{height} pixels, but camera_info says "
-                f"{self._camera.width}x{self._camera.height}: publish the camera_info of this image"
-            )
-        x, y, w, h = self._view.crop_xywh
-        return round(x * scale_x), round(y * scale_y), round(w * scale_x), round(h * scale_y)
 
 
 def _since(began: float) -> float:

@@ -1,3 +1,6 @@
+import io
+import re
+
 import numpy as np
 import pytest
 from bags import copy_bag
@@ -122,6 +125,33 @@ def test_from_a_bag_with_a_bad_stretch_and_a_hole(tmp_path):
     assert (tmp_path / "g.png").stat().st_size > 20_000
     with pytest.raises(BundleError, match="exists already"):
         run(TOWN_DRIVE, tmp_path)
+
+
+def test_fixes_with_variances_that_are_none_are_counted(tmp_path):
+    from bags import TYPES
+
+    def spoil(connection, index, raw):
+        if connection.topic != "/gps/fix" or index % 4:
+            return raw
+        message = TYPES.deserialize_cdr(raw, connection.msgtype)
+        message.position_covariance = np.full(9, (-1.0, np.nan, 0.0)[index // 4 % 3])
+        message.position_covariance_type = 2 if index % 8 else 0
+        return TYPES.serialize_cdr(message, connection.msgtype)
+
+    bag = copy_bag(TOWN_DRIVE, tmp_path / "bag", lambda *_: True, spoil)
+    console = Console(file=io.StringIO(), width=200)
+    options = GeoreferenceOptions(poses="truth")
+    picture = tmp_path / "g.png"
+    found = run_georeference(bag, TOWN_BUNDLE, tmp_path / "new", picture, options, console)
+    assert found.yaw_deg == pytest.approx(0.0, abs=0.1)
+    said = console.file.getvalue()
+    silent, none = (
+        int(re.search(rf"(\d+) of \d+ fixes on /gps/fix {fault}", said)[1])
+        for fault in ("do not say", r"claim a variance that is none \(negative, NaN or 0\)")
+    )
+    assert silent > 5
+    assert none > 5
+    assert np.isfinite(found.residual_N3).all()
 
 
 def test_what_a_bag_lacks_is_named(tmp_path):

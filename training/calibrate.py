@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,12 @@ from rgsiam_ros.calibration import (
 )
 from rgsiam_ros.covariance import pose_error_vectors, turn_errors
 from rgsiam_ros.engines import Engine, EngineRequest, create_engine
-from rgsiam_ros.errors import DatasetError, EngineError
+from rgsiam_ros.errors import CameraError, DatasetError, EngineError
 from rgsiam_ros.geometry import Array
+from rgsiam_ros.live_view import LiveView
 from rgsiam_ros.precision import Precision, calibration_name
-from rgsiam_ros.preprocessing import Preprocessing, fit_image, normalise
+from rgsiam_ros.preprocessing import normalise
+from rgsiam_ros.truth_frame import truth_turn
 from rgsiam_training.augmentation import AugmentationConfig, change_look
 from rgsiam_training.calibration_fit import (
     NO_TRUST,
@@ -80,25 +82,43 @@ class HeldOutImages:
     images: StoredImages
     source: str
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    map_frame: str | None = None
+    """Of the poses: see `rgsiam_ros.truth_frame`. None: the bundle's, turned like it."""
 
 
 def of_run(run: Run) -> HeldOutImages:
     """The stretches that a run held out."""
     return HeldOutImages(
-        run.validation, f"validation of {run.folder.name}", run.config.augmentation
+        run.validation,
+        f"validation of {run.folder.name}",
+        run.config.augmentation,
+        run.description("")["map_frame"],
     )
 
 
-def of_datasets(datasets: Sequence[Dataset], preprocessing: Preprocessing) -> HeldOutImages:
-    """Whole sessions that were not trained on."""
-    images = [
-        fit_image(image.decode(), preprocessing, dataset.camera)
-        for dataset in datasets
-        for image in dataset.read_images()
-    ]
+def of_datasets(datasets: Sequence[Dataset], bundle: Bundle) -> HeldOutImages:
+    """Whole sessions that were not trained on, seen as the vehicle sees them with `bundle`.
+
+    Raises DatasetError where a camera cannot be reconciled with the bundle's, or frames differ.
+    """
+    images = []
+    for dataset in datasets:
+        view = LiveView(bundle)
+        try:
+            view.use_camera(dataset.camera)
+        except CameraError as error:
+            raise DatasetError(f"{dataset.path}: {error}") from error
+        images += [view.fit(image.decode()) for image in dataset.read_images()]
     poses = [frame.T_map_camera for dataset in datasets for frame in dataset.frames]
     names = ", ".join(dataset.path.name for dataset in datasets)
-    return HeldOutImages(StoredImages(np.stack(images), np.stack(poses)), names)
+    frames = {dataset.map_frame for dataset in datasets}
+    if len(frames) > 1:
+        raise DatasetError(
+            f"{names}: their true poses are in the frames {', '.join(sorted(frames))}: give sessions of "
+            "one map"
+        )
+    stored = StoredImages(np.stack(images), np.stack(poses))
+    return HeldOutImages(stored, names, map_frame=frames.pop())
 
 
 def calibrate_bundle(
@@ -121,6 +141,10 @@ def calibrate_bundle(
             f"with, at least {FEWEST_FRAMES} are needed: hold out more (split.fraction), or give "
             "another session with --data"
         )
+    if held_out.map_frame is not None:
+        turn = truth_turn(bundle.manifest, held_out.map_frame, held_out.source, report)
+        turned = turn @ held_out.images.T_map_camera_N44
+        held_out = replace(held_out, images=replace(held_out.images, T_map_camera_N44=turned))
     contents: dict[str, bytes] = {}
     figures: dict[str, Any] = {}
     for precision in bundle.manifest.precisions:
@@ -203,7 +227,7 @@ def _collect(
         )
         absolute = answerer.absolute(outputs, allowed)
         for answer in (absolute, answerer.refined(outputs, absolute, allowed)):
-            if answer is None:
+            if answer is None or not _is_usable(answer):
                 continue
             part = samples[answer.branch]
             error = pose_error_vectors(answer.T_map_camera[None], T_true[i][None])[0]
@@ -229,6 +253,12 @@ def _collect(
     for i, image in enumerate(np.concatenate([images, images])):
         ask(spoilers[i % len(spoilers)](image, random), i % len(images), None, "spoilt")
     return samples
+
+
+def _is_usable(answer: Answer) -> bool:
+    """Else the vehicle is lost, whatever the calibration says."""
+    raw = answer.raw_covariance_66
+    return raw is None or bool(np.isfinite(raw).all())
 
 
 def _other_light(

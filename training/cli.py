@@ -192,7 +192,7 @@ def calibrate(
     else:
         topics = BagTopics(image_topic, camera_info_topic, truth_topic or BagTopics.truth)
         opened = [open_dataset(path, split, topics) for path in data or ()]
-        held_out = of_datasets(opened, loaded.manifest.preprocessing)
+        held_out = of_datasets(opened, loaded)
     calibrate_bundle(
         loaded,
         held_out,

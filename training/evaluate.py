@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from rgsiam_ros.relocalizer import PoseEstimate, Relocalizer
 from rgsiam_ros.replay.offline import decoded, record_of
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 from rgsiam_ros.replay.results import claim_folder, print_table, write_results
+from rgsiam_ros.truth_frame import truth_turn
 from rgsiam_training.datasets import open_dataset
 from rgsiam_training.datasets.base import Frame
 
@@ -33,7 +36,8 @@ def evaluate_dataset(
 ) -> dict[str, Any]:
     """Relocalize every frame of a dataset's split; write a results folder; return the metrics.
 
-    The reported pose is the camera's, as the datasets label it. batch: images of one inference.
+    The reported pose is the camera's, as the datasets label it; the labels are turned where the bundle
+    was (see `rgsiam_ros.truth_frame`). batch: images of one inference.
     """
     relocalizer = Relocalizer.from_bundle(
         bundle, engine, precision=precision, branch=branch, batch=batch, fallback="none"
@@ -41,12 +45,15 @@ def evaluate_dataset(
     dataset = open_dataset(path, split, topics)
     claim_folder(out)
     relocalizer.use_camera(dataset.camera)
+    say = partial(console.print, soft_wrap=True)
+    turn = truth_turn(relocalizer.manifest, dataset.map_frame, path, say)
     frames = []
     pairs = zip(dataset.frames, dataset.read_images(), strict=True)
     while group := list(islice(pairs, batch)):
         answers = relocalizer.estimate_many([decoded(image) for _, image in group])
         for (frame, _), answer in zip(group, answers, strict=True):
-            frames.append(_record(frame, answer))
+            true = replace(frame, T_map_camera=turn @ frame.T_map_camera)
+            frames.append(_record(true, answer))
     config = {
         "title": f"{path.name} ({split}), bundle {relocalizer.manifest.name}",
         "dataset": str(path),

@@ -15,9 +15,11 @@ from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.errors import BundleError, DatasetError
 from rgsiam_ros.geometry import Array, pose_errors
-from rgsiam_ros.preprocessing import ImageBGR, preprocess
+from rgsiam_ros.live_view import LiveView
+from rgsiam_ros.preprocessing import ImageBGR
 from rgsiam_ros.relocalizer import Relocalizer
 from rgsiam_ros.self_test import infer_all
+from rgsiam_ros.truth_frame import truth_turn
 from rgsiam_training.datasets import Dataset
 from rgsiam_training.datasets.base import poses_of
 
@@ -29,7 +31,7 @@ def compare_places(
 ) -> dict[str, Any]:
     """Errors and features of a dataset's images taken near places that look alike.
 
-    places_m: x and y in the map frame, two or more; an image belongs to the nearest one within
+    places_m: x and y in the bundle's map frame, two or more; an image belongs to the nearest one within
     `radius_m`. Returned, beside the counts: ``auroc``, the probability that a pair of a live image and
     an image of the map at the same place (within the reach) has the nearer features than a pair whose
     map image stands at another of the places; and by branch the share of images that are off by
@@ -41,7 +43,8 @@ def compare_places(
     bundle = Bundle.load(bundle_path)
     if bundle.manifest.refinement is None:
         raise BundleError(f"{bundle_path} has no map features to compare with")
-    T_live = poses_of(dataset.frames)
+    turn = truth_turn(bundle.manifest, dataset.map_frame, dataset.path, lambda _: None)
+    T_live = turn @ poses_of(dataset.frames)
     place_of_live = _place_of(T_live, places_m, radius_m)
     place_of_map = _place_of(bundle.map_features().T_map_camera_N44, places_m, radius_m)
     chosen = np.flatnonzero(place_of_live >= 0)
@@ -84,7 +87,9 @@ def _place_of(
 
 
 def _metric_features(images: Sequence[ImageBGR], dataset: Dataset, bundle: Bundle) -> Array:
-    inputs = [preprocess(i, bundle.manifest.preprocessing, dataset.camera)[0] for i in images]
+    view = LiveView(bundle)
+    view.use_camera(dataset.camera)
+    inputs = [view.prepare(image) for image in images]
     engine = create_engine("onnxruntime", EngineRequest(bundle.absolute_onnx()))
     outputs = infer_all(engine, np.stack(inputs))
     engine.close()

@@ -22,6 +22,7 @@ from rgsiam_ros.replay.fusion_report import LABELS, Tracks, gps_state, report_tr
 from rgsiam_ros.replay.offline import replay_offline, with_truth
 from rgsiam_ros.replay.records import ReplayRecord
 from rgsiam_ros.replay.results import claim_folder, print_table, write_results
+from rgsiam_ros.truth_frame import drive_in_map
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def run_replay(
         batch=options.batch,
         fallback="none",
     )
-    drive = read_drive(bag, options.topics)
+    say = partial(console.print, soft_wrap=True)
+    drive = drive_in_map(read_drive(bag, options.topics), relocalizer.manifest, say)
     claim_folder(out)
     config = _effective_config(bag, bundle, relocalizer, options)
     offline = _offline_with_progress(drive, relocalizer, options.batch, console)

@@ -1,26 +1,33 @@
 """Calibration: the mathematics on drawn errors, the whole on a bundle whose answers are known."""
 
+import dataclasses
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
-from conftest import TOWN_BUNDLE, flat_image
+from bags import cut_bag
+from conftest import TOWN_BUNDLE, TOWN_DRIVE, brightness_network, description, flat_image
+from test_georeference import drive as fixes_of_a_turned_map
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
 
-from rgsiam_ros.bundle import Bundle
+from rgsiam_ros.bags import BagTopics
+from rgsiam_ros.bundle import Bundle, write_bundle
 from rgsiam_ros.calibration import BranchCalibration
-from rgsiam_ros.errors import DatasetError
+from rgsiam_ros.errors import BundleError, DatasetError
+from rgsiam_ros.georeference import align, georeferenced
 from rgsiam_ros.relocalizer import Relocalizer
 from rgsiam_training.augmentation import AugmentationConfig
-from rgsiam_training.calibrate import HeldOutImages, calibrate_bundle
+from rgsiam_training.calibrate import HeldOutImages, calibrate_bundle, of_datasets
 from rgsiam_training.calibration_fit import (
     NO_TRUST,
     fit_covariance,
     fit_trust,
     widen_for_the_unseen,
 )
+from rgsiam_training.datasets import open_dataset
 from rgsiam_training.run import StoredImages
 from rgsiam_training.spoiling import SPOILERS
 
@@ -150,3 +157,50 @@ def test_the_command_asks_for_one_source(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 2
     assert "--run or --data" in done.stderr
+
+
+def test_a_turned_bundle_is_calibrated_by_true_poses_of_before(refinable_bundle, tmp_path):
+    """The camera's own axes do not turn: the calibration is the same."""
+    old = Bundle.load(refinable_bundle)
+    turned = georeferenced(old, align(fixes_of_a_turned_map()[0]), tmp_path / "turned")
+    held_out, said = dataclasses.replace(colours(48), map_frame="map"), []
+    one = calibrate_bundle(old, held_out, tmp_path / "one")
+    other = calibrate_bundle(turned, held_out, tmp_path / "other", report=said.append)
+    assert "true poses are turned by 30.0" in said[0]
+    assert "bundle turned" in said[0]
+    first, second = (b.calibration().to_arrays() for b in (one, other))
+    for name, values in first.items():
+        np.testing.assert_allclose(second[name], values, rtol=1e-3, atol=1e-3, err_msg=name)
+    elsewhere = dataclasses.replace(held_out, map_frame="world")
+    with pytest.raises(BundleError, match="are in the frame world, but bundle turned answers in"):
+        calibrate_bundle(turned, elsewhere, tmp_path / "no")
+
+
+def test_sessions_of_a_wider_camera_are_seen_as_the_vehicle_sees_them(tmp_path):
+    """A masked bundle of a narrow camera; its network answers with the mean colour of what it sees."""
+    text = description()
+    text["camera"] = {"width": 160, "height": 120, "fx": 190.0, "fy": 190.0, "cx": 80.0, "cy": 60.0}
+    text["preprocessing"]["mask"] = "mask.png"
+    mask = np.full((120, 160), 255, np.uint8)
+    mask[60:] = 0
+    contents = {
+        "absolute.onnx": brightness_network(),
+        "mask.png": cv2.imencode(".png", mask)[1].tobytes(),
+    }
+    bundle = write_bundle(tmp_path / "narrow", text, contents)
+    bag = cut_bag(TOWN_DRIVE, tmp_path / "bag", 4)
+    dataset = open_dataset(bag, "test", BagTopics())
+    held_out = of_datasets([dataset], bundle)
+    assert held_out.map_frame == "map"
+    relocalizer = Relocalizer.from_bundle(bundle.path)
+    relocalizer.use_camera(dataset.camera)
+    for image, fitted in zip(dataset.read_images(), held_out.images.image_NHW3, strict=True):
+        T = relocalizer.estimate(image.decode()).T_map_camera
+        seen_rgb = (T[:3, 3] - text["target"]["origin_m"]) / text["target"]["scale_m"]
+        mean_bgr = fitted.mean(axis=(0, 1)) / 255.0
+        np.testing.assert_allclose(mean_bgr[::-1], seen_rgb, atol=1e-4)
+        assert (fitted[25:] == 0).all()  # masked
+    text["camera"] |= {"fx": 50.0, "fy": 50.0}
+    wide = write_bundle(tmp_path / "wide", text, contents)
+    with pytest.raises(DatasetError, match="bag: the live image does not contain the view"):
+        of_datasets([dataset], wide)
