@@ -3,14 +3,19 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from bags import cut_bag, damage_image
+from bags import copy_bag, cut_bag, damage_image
 from conftest import TOWN_MAP, jpeg_bytes, random_poses
 
 pytest.importorskip("torch", reason="the training extra is not installed here")
 
 from rgsiam_ros.bags import BagTopics, read_drive
 from rgsiam_ros.errors import BagError, DatasetError
-from rgsiam_training.datasets import fingerprint, open_dataset
+from rgsiam_training.datasets import (
+    PointDataset,
+    describe_dropped,
+    fingerprint,
+    open_dataset,
+)
 
 
 @pytest.fixture
@@ -48,18 +53,38 @@ def test_seven_scenes_splits_images_and_convention(scene):
     assert train.camera.fx == 292.5
 
 
+def test_a_bad_label_leaves_its_frame_out(scene):
+    folder, _ = scene
+    poses = [folder / "seq-01" / f"frame-{i:06d}.pose.txt" for i in range(3)]
+    good = poses[1].read_text()
+    numbers = good.split(None, 1)[1]
+    for bad, why in (
+        ("1 2 3\n", "shape"),
+        ("nan " + numbers, "non-finite"),
+        ("-1.#IND " + numbers, "cannot be read"),
+        ("7 " + numbers, "not orthonormal"),
+        ("1 0 0 4e9\n0 1 0 0\n0 0 1 0\n0 0 0 1\n", "no place on Earth"),
+    ):
+        poses[1].write_text(bad)
+        dataset = open_dataset(folder)
+        assert len(dataset.frames) == len(list(dataset.read_images())) == 5
+        (dropped,) = dataset.dropped
+        assert dropped.where == str(poses[1])
+        assert why in dropped.why
+    poses[1].unlink()
+    dataset = open_dataset(folder)
+    assert dataset.dropped[0].why == "the pose file is missing"
+    assert describe_dropped(dataset) == (
+        f"{folder}: 1 of 6 frames left out, see `rgsiam inspect {folder}`"
+    )
+    for pose in folder.glob("seq-0[13]/*.pose.txt"):
+        pose.unlink()
+    with pytest.raises(DatasetError, match=r"no usable frame .*frame-000000.pose.txt: the pose"):
+        open_dataset(folder)
+
+
 def test_malformed_scenes_are_named(scene):
     folder, _ = scene
-    pose = folder / "seq-01" / "frame-000001.pose.txt"
-    good = pose.read_text()
-    for bad, message in (("1 2 3\n", "shape"), ("nan " + good.split(None, 1)[1], "non-finite")):
-        pose.write_text(bad)
-        with pytest.raises(DatasetError, match=r"seq-01/frame-000001.pose.txt.*" + message):
-            open_dataset(folder)
-    pose.unlink()
-    with pytest.raises(DatasetError, match=r"frame-000001.pose.txt"):
-        open_dataset(folder)
-    pose.write_text(good)
     image = folder / "seq-01" / "frame-000000.color.png"
     image.write_bytes(image.read_bytes()[:50])
     with pytest.raises(DatasetError, match=r"seq-01/frame-000000.color.png.*truncated"):
@@ -67,9 +92,30 @@ def test_malformed_scenes_are_named(scene):
     (folder / "TestSplit.txt").write_text("sequence2\nseq 9\n")
     with pytest.raises(DatasetError, match=r"TestSplit.txt:2: 'seq 9' is not"):
         open_dataset(folder, split="test")
+    with pytest.raises(DatasetError, match="'val' is neither train nor test"):
+        open_dataset(folder, split="val")
     shutil.rmtree(folder / "seq-03")
     with pytest.raises(DatasetError, match=r"TrainSplit.txt:2: .*seq-03 does not exist"):
         open_dataset(folder)
+
+
+def test_seven_scenes_points_come_from_depth(scene):
+    folder, T = scene
+    dataset = open_dataset(folder)
+    assert isinstance(dataset, PointDataset)
+    with pytest.raises(DatasetError, match="no frame-NNNNNN.depth.png: unzip"):
+        list(dataset.read_points())
+    depth = np.full((240, 320), 65535, np.uint16)  # no depth but in one corner, 2 m away
+    depth[:40, :40] = 2000
+    depth[:4] = 0
+    cv2.imwrite(str(folder / "seq-01" / "frame-000001.depth.png"), depth)
+    points = list(dataset.read_points())
+    assert [len(p) > 0 for p in points] == [False, True, False, False, False, False]
+    in_camera = (points[1] - T[1, :3, 3]) @ T[1, :3, :3]
+    np.testing.assert_allclose(in_camera[:, 2], 2.0, atol=1e-9)
+    pixels = in_camera[:, :2] / 2.0 * 292.5 + [160.0, 120.0]
+    assert pixels.min() >= -0.5
+    assert pixels.max() <= 39.5
 
 
 def test_bags_give_camera_poses(tmp_path):
@@ -85,6 +131,18 @@ def test_bags_give_camera_poses(tmp_path):
     assert moved @ optical_axis / np.linalg.norm(moved) > 0.99
 
 
+def test_bags_say_which_images_have_no_true_pose(tmp_path):
+
+    def keep(topic, index):
+        return index < (3 if topic == BagTopics.truth else 6)
+
+    bag = copy_bag(TOWN_MAP, tmp_path / "short", keep)
+    dataset = open_dataset(bag)
+    (dropped,) = dataset.dropped
+    assert 0 < dropped.frames == 6 - len(dataset.frames)
+    assert f"{dropped.frames} of 6 frames left out" in describe_dropped(dataset)
+
+
 def test_bags_that_cannot_train_are_named(tmp_path):
     bag = cut_bag(TOWN_MAP, tmp_path / "short", images=6)
     with pytest.raises(BagError, match="no topic /gps/fix"):
@@ -92,7 +150,7 @@ def test_bags_that_cannot_train_are_named(tmp_path):
     damaged = damage_image(bag, tmp_path / "damaged", index=2)
     with pytest.raises(DatasetError, match=r"damaged: image at stamp \d+ ns: .*truncated"):
         [i.decode() for i in open_dataset(damaged).read_images()]
-    with pytest.raises(DatasetError, match="neither a bag"):
+    with pytest.raises(DatasetError, match="no dataset that is known here .bag: .*CSV"):
         open_dataset(tmp_path)
     with pytest.raises(DatasetError, match="does not exist"):
         open_dataset(tmp_path / "nowhere")

@@ -1,6 +1,22 @@
 """Datasets of posed images. Each loader is one small file that yields the same typed frames."""
 
-from rgsiam_training.datasets.base import Dataset, Frame, fingerprint
-from rgsiam_training.datasets.opening import open_dataset
+from rgsiam_training.datasets.base import (
+    Dataset,
+    Dropped,
+    Frame,
+    PointDataset,
+    describe_dropped,
+    fingerprint,
+)
+from rgsiam_training.datasets.opening import open_dataset, open_test_side
 
-__all__ = ["Dataset", "Frame", "fingerprint", "open_dataset"]
+__all__ = [
+    "Dataset",
+    "Dropped",
+    "Frame",
+    "PointDataset",
+    "describe_dropped",
+    "fingerprint",
+    "open_dataset",
+    "open_test_side",
+]

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,6 +25,17 @@ class Frame:
     stamp_ns: int
     T_map_camera: Array
     """``(4, 4)`` pose of the camera (OpenCV axes) in the map frame, metres."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Something that a loader left out."""
+
+    where: str
+    """``file:line``, or a file."""
+    why: str
+    frames: int = 1
+    """How many images went with it; 0 where it was a label between images."""
 
 
 class SourceImage(Protocol):
@@ -47,15 +58,41 @@ class Dataset(Protocol):
     camera: Camera
     map_frame: str
     frames: Sequence[Frame]
+    """Sessions one after another, each in time order."""
+    dropped: Sequence[Dropped]
 
     def read_images(self) -> Iterator[SourceImage]:
         """The images of `frames`, in their order."""
         ...
 
 
+@runtime_checkable
+class PointDataset(Dataset, Protocol):
+    """A dataset that also knows where the scene is."""
+
+    def read_points(self) -> Iterator[Array]:
+        """For each of `frames`, in order: points ``(M, 3)`` in the map, metres, that it sees.
+
+        M may be 0. Raises DatasetError where the recording has no depth at all.
+        """
+        ...
+
+
 def poses_of(frames: Sequence[Frame]) -> Array:
     """``(N, 4, 4)`` camera poses of frames."""
     return np.stack([frame.T_map_camera for frame in frames])
+
+
+def describe_dropped(dataset: Dataset) -> str | None:
+    """One line for a log that says how many frames were left out; None if none."""
+    if not dataset.dropped:
+        return None
+    left_out = sum(dropped.frames for dropped in dataset.dropped)
+    all_frames = len(dataset.frames) + left_out
+    what = f"{left_out} of {all_frames} frames left out"
+    if not left_out:
+        what = f"{len(dataset.dropped)} unusable labels, no frame left out"
+    return f"{dataset.path}: {what}, see `rgsiam inspect {dataset.path}`"
 
 
 def fingerprint(datasets: Sequence[Dataset]) -> str:

@@ -1,4 +1,4 @@
-"""7-Scenes layout: ``seq-NN/frame-NNNNNN.color.{png,jpg}`` and ``.pose.txt``.
+"""7-Scenes layout: ``seq-NN/frame-NNNNNN.color.{png,jpg}``, ``.pose.txt`` and ``.depth.png``.
 
 Poses are 4x4 camera to world, metres, OpenCV axes: ``T_map_camera`` as it stands. The scenes have no
 calibration file; the Kinect's nominal focal length is 585 px at 640x480 (the dataset's own page).
@@ -8,77 +8,69 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from rgsiam_ros.camera import Camera
-from rgsiam_ros.errors import DatasetError, ImageError
-from rgsiam_ros.geometry import Array, check_pose
-from rgsiam_ros.images import decode_compressed
-from rgsiam_ros.preprocessing import ImageBGR
+from rgsiam_ros.errors import DatasetError
+from rgsiam_ros.geometry import Array
 from rgsiam_training.datasets.base import Frame
+from rgsiam_training.datasets.depth import points_of_depth
+from rgsiam_training.datasets.files import FRAME_PERIOD_NS, FileDataset, read_depth, read_lines
+from rgsiam_training.datasets.labels import BadLabelError, pose_from_matrix
 
 NOMINAL_FOCAL_PX, NOMINAL_HEIGHT_PX = 585.0, 480
-FRAME_PERIOD_NS = 33_333_333
 SEQUENCE_SPACING_NS = 100_000_000_000
 """Keeps the made-up stamps of the sequences (of at most 1000 frames) apart."""
-ROTATION_TOLERANCE = 5e-3
+DEPTH_UNITS_PER_METRE = 1000.0
 
 
-@dataclass(frozen=True)
-class ImageFile:
-    """An encoded image on disk."""
-
-    path: Path
-
-    @property
-    def content(self) -> bytes:
-        """The stored bytes."""
-        return self.path.read_bytes()
-
-    def decode(self) -> ImageBGR:
-        """The picture, ``(H, W, 3)`` uint8 BGR. Raises DatasetError."""
-        try:
-            return decode_compressed(self.content)
-        except ImageError as error:
-            raise DatasetError(f"{self.path}: {error}") from error
-
-
-class SevenScenesDataset:
-    """See `rgsiam_training.datasets.base.Dataset`."""
-
-    map_frame = "map"
+class SevenScenesDataset(FileDataset):
+    """See `rgsiam_training.datasets.base.PointDataset`."""
 
     def __init__(self, path: Path, split: str) -> None:
-        self.path = path
-        self._files: list[ImageFile] = []
-        self.frames: list[Frame] = []
+        super().__init__(path)
         for folder in _sequences(path, split):
             images = sorted(p for e in ("png", "jpg") for p in folder.glob(f"frame-*.color.{e}"))
             if not images:
                 raise DatasetError(f"{folder} holds no frame-NNNNNN.color.png or .jpg")
             for image in images:
-                self._add(folder, image)
-        height, width = self._files[0].decode().shape[:2]
+                self._add_image(folder, image)
+        self._finish()
+        width, height = self._image_size()
         focal = NOMINAL_FOCAL_PX * height / NOMINAL_HEIGHT_PX
         self.camera = Camera(
             width=width, height=height, fx=focal, fy=focal, cx=width / 2, cy=height / 2
         )
 
-    def read_images(self) -> Iterator[ImageFile]:
-        """The images of `frames`, in their order."""
-        return iter(self._files)
+    def read_points(self) -> Iterator[Array]:
+        """See `PointDataset`. The depth camera is taken for the colour camera, which it is nearly."""
+        depths = [_sibling(file.path, "depth.png") for file in self._files]
+        if not any(depth.is_file() for depth in depths):
+            raise DatasetError(f"{self.path} has no frame-NNNNNN.depth.png: unzip the depth too")
+        for frame, path in zip(self.frames, depths, strict=True):
+            if path.is_file():
+                depth_m = read_depth(path, DEPTH_UNITS_PER_METRE)
+                yield points_of_depth(depth_m, self.camera, frame.T_map_camera)
+            else:
+                yield np.empty((0, 3))
 
-    def _add(self, folder: Path, image: Path) -> None:
-        name = image.name.split(".")[0]
-        number = int(name.removeprefix("frame-"))
-        T_map_camera = _read_pose(folder / f"{name}.pose.txt")
-        sequence = int(folder.name.removeprefix("seq-"))
-        stamp_ns = sequence * SEQUENCE_SPACING_NS + number * FRAME_PERIOD_NS
-        self.frames.append(Frame(f"{folder.name}/{name}", folder.name, stamp_ns, T_map_camera))
-        self._files.append(ImageFile(image))
+    def _add_image(self, folder: Path, image: Path) -> None:
+        label = _sibling(image, "pose.txt")
+        with self._dropping(label):
+            name = image.name.split(".")[0]
+            digits = name.removeprefix("frame-")
+            if not digits.isdecimal():
+                raise BadLabelError(f"image {image.name} is not called frame-NNNNNN")
+            sequence = int(folder.name.removeprefix("seq-"))
+            stamp_ns = sequence * SEQUENCE_SPACING_NS + int(digits) * FRAME_PERIOD_NS
+            frame = Frame(f"{folder.name}/{name}", folder.name, stamp_ns, _read_pose(label))
+            self._add(frame, image)
+
+
+def _sibling(image: Path, ending: str) -> Path:
+    return image.with_name(f"{image.name.split('.')[0]}.{ending}")
 
 
 def _sequences(path: Path, split: str) -> list[Path]:
@@ -88,15 +80,13 @@ def _sequences(path: Path, split: str) -> list[Path]:
     if not listing.is_file():
         raise DatasetError(f"{listing} is missing: {path} is not a complete 7-Scenes folder")
     folders = []
-    for line_number, line in enumerate(listing.read_text().splitlines(), 1):
-        if not line.strip():
-            continue
-        match = re.fullmatch(r"sequence\s*(\d+)", line.strip())
+    for where, line in read_lines(listing):
+        match = re.fullmatch(r"sequence\s*(\d+)", line)
         if not match:
-            raise DatasetError(f"{listing}:{line_number}: {line!r} is not 'sequenceN'")
+            raise DatasetError(f"{where}: {line!r} is not 'sequenceN'")
         folder = path / f"seq-{int(match[1]):02d}"
         if not folder.is_dir():
-            raise DatasetError(f"{listing}:{line_number}: {folder} does not exist: unzip it")
+            raise DatasetError(f"{where}: {folder} does not exist: unzip it")
         folders.append(folder)
     if not folders:
         raise DatasetError(f"{listing} names no sequence")
@@ -105,6 +95,9 @@ def _sequences(path: Path, split: str) -> list[Path]:
 
 def _read_pose(path: Path) -> Array:
     try:
-        return check_pose(np.loadtxt(path, dtype=np.float64), tolerance=ROTATION_TOLERANCE)
+        matrix = np.loadtxt(path, dtype=np.float64)
+    except FileNotFoundError as error:
+        raise BadLabelError("the pose file is missing") from error
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{path}: {error}: remove the frame or its sequence") from error
+        raise BadLabelError(f"the pose file cannot be read ({error})") from error
+    return pose_from_matrix(matrix)
