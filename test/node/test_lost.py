@@ -137,6 +137,27 @@ def test_silence_when_lost_and_a_status_for_each_image(peer, start, tmp_path):
     assert int(last["gated"]) == 0
 
 
+def test_map_to_odom_is_held_while_lost(peer, start, tmp_path):
+    """The vehicle goes on by odometry; only the status tells."""
+    start(calibrated_bundle(tmp_path / "b"), tf_mode="map_to_odom")
+
+    def sent():
+        return [t for t in peer.transforms if t.child_frame_id == "odom"]
+
+    ask(peer, 1, NEAR)
+    for index in (0, 5):
+        odometry = transform("odom", "base_link", xyz=(7.0, -3.0, 0.0), at=stamp(index))
+        peer.moving.publish(TFMessage(transforms=[odometry]))
+    peer.wait(sent, "map -> odom")
+    held = sent()[-1].transform
+    status, pose = ask(peer, 2, UNLIKE)
+    assert pose is None
+    assert status.message.startswith("lost")
+    peer.transforms.clear()
+    peer.wait(lambda: len(sent()) > 3, "map -> odom again and again")
+    assert all(t.transform == held for t in sent())
+
+
 def test_diagnostics_say_when_no_image_comes(peer, start, tmp_path):
     start(calibrated_bundle(tmp_path / "b"))
     ask(peer, 1, NEAR)
