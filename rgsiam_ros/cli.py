@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -29,7 +30,10 @@ PrecisionName = Annotated[str, typer.Option(help="One of the bundle's, or auto."
 TRUTH_TOPIC = "/ground_truth/odometry"
 BundlePath = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
 
-TRAINING_COMMANDS = ("train", "export", "calibrate", "evaluate", "look-alikes", "town")
+TRAINING_COMMANDS = (
+    *("train", "compare", "export", "calibrate", "evaluate", "look-alikes"),
+    *("inspect", "download", "town"),
+)
 TRAINING_NEEDS = ("torch", "lightning", "timm", "roma")
 INSTALL_HINT = "pip install 'rgsiam_ros[training]', or run `make dev` in a clone"
 
@@ -54,6 +58,10 @@ def replay(
     with_filter: Annotated[
         bool, typer.Option("--with-filter", help="--ros: beside robot_localization's real filters.")
     ] = False,
+    fusion_config: Annotated[
+        Path | None,
+        typer.Option(help="--with-filter: topics and frames, a folder `fusion-config` wrote."),
+    ] = None,
     rate: Annotated[float, typer.Option(min=0.05, max=20.0, help="--ros: speed of playing.")] = 1.0,
     engine: EngineName = "auto",
     precision: PrecisionName = "auto",
@@ -69,10 +77,13 @@ def replay(
 ) -> None:
     """Relocalize a recorded drive and report: offline, or (--ros) through the real node."""
     from rgsiam_ros.bags import BagTopics
+    from rgsiam_ros.fusion import read_setup
     from rgsiam_ros.replay.run import ReplayOptions, run_replay
 
     if with_filter and not ros:
         raise typer.BadParameter("--with-filter needs --ros")
+    if fusion_config is not None and not with_filter:
+        raise typer.BadParameter("--fusion-config needs --with-filter")
     topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame)
     options = ReplayOptions(
         engine=engine,
@@ -82,6 +93,7 @@ def replay(
         batch=batch,
         ros=ros,
         with_filter=with_filter,
+        fusion=None if fusion_config is None else read_setup(fusion_config),
         rate=rate,
         topics=topics,
     )
@@ -153,15 +165,13 @@ def fusion_config(
         gps_frame=gps_frame,
         two_d_mode=not three_d,
         delay_s=delay,
+        sources=tuple(name for name in SOURCES if name not in (without or ())),
     )
-    sources = [name for name in SOURCES if name not in (without or ())]
-    for path in write_files(manifest, setup, out, sources):
+    for path in write_files(manifest, setup, out):
         console.print(f"written: {path}")
-    console.print(
-        f"ros2 launch rgsiam_ros relocalize_with_gps.launch.py bundle:={bundle.resolve()} "
-        f"fusion_config:={out.resolve()}",
-        soft_wrap=True,
-    )
+    launch = "ros2 launch rgsiam_ros relocalize_with_gps.launch.py"
+    folders = f"{quote(f'bundle:={bundle.resolve()}')} {quote(f'fusion_config:={out.resolve()}')}"
+    console.print(f"{launch} {escape(folders)}", soft_wrap=True, highlight=False)
 
 
 @bundle_app.command("show")

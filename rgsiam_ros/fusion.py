@@ -7,8 +7,7 @@ is checked against its documentation by a test.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,11 @@ from rgsiam_ros.bundle import Manifest
 from rgsiam_ros.errors import FusionError
 
 EKF_ODOM, EKF_MAP, NAVSAT = "ekf_odom.yaml", "ekf_map.yaml", "navsat_transform.yaml"
+SETUP = "fusion_setup.yaml"
 SOURCES = ("gps", "visual")
-POSE_SIGMAS, GPS_SIGMAS = 4.0, 3.7
+POSE_SIGMAS, POSE_SIGMAS_3D, GPS_SIGMAS = 4.0, 4.7, 3.7
 """Mahalanobis distances, in sigmas: 99.9 % of true poses x y yaw pass (chi-square, 3 degrees of freedom:
-4.03), and 99.9 % of true fixes x y (2 degrees: 3.72)."""
+4.03), of true poses in three dimensions (6 degrees: 4.74), and of true fixes x y (2 degrees: 3.72)."""
 AXES = (
     "x",
     "y",
@@ -44,21 +44,21 @@ PROCESS_NOISE += [0.01, 0.01, 0.1, 0.01, 0.01, 0.015]
 """Diagonal, in the order of `AXES`, per second."""
 WIDE = [1e6, 1e6, 1e-6, 1e-6, 1e-6, 10.0, 10.0, 1.0, 1e-6, 1e-6, 1e-6, 1.0, 1.0, 1e-6, 1e-6]
 """What is known before the first measurement: nothing of x, y and yaw."""
+WIDE_3D = [1e6, 1e6, 1e6, *[10.0] * 3, *[10.0, 1.0, 1.0], *[1.0] * 3, *[1.0] * 3]
+"""In three dimensions: nothing of the whole pose."""
 HISTORY_DELAYS = 10.0
 SHORTEST_HISTORY_S = 1.0
 
 
 @dataclass(frozen=True)
 class FusionSetup:
-    """A vehicle's topics and frames."""
+    """A vehicle's topics and frames, and what tells the map EKF where it is."""
 
     wheel_topic: str = "/wheel/odometry"
     imu_topic: str = "/imu/data"
     gps_topic: str = "/gps/fix"
     pose_topic: str = "/relocalize/pose_with_covariance"
     gps_odometry_topic: str = "/odometry/gps"
-    map_odometry_topic: str = "/odometry/filtered/map"
-    odom_odometry_topic: str = "/odometry/filtered/odom"
     map_frame: str = "map"
     odom_frame: str = "odom"
     base_frame: str = "base_link"
@@ -66,21 +66,22 @@ class FusionSetup:
     two_d_mode: bool = True
     delay_s: float = 0.1
     """From the image's stamp to the pose's arrival; the filter looks back ten times as far."""
+    sources: tuple[str, ...] = SOURCES
+    """Of `SOURCES`; at least one."""
 
 
-def parameters(
-    manifest: Manifest, setup: FusionSetup, sources: Collection[str] = SOURCES
-) -> dict[str, dict[str, Any]]:
+def parameters(manifest: Manifest, setup: FusionSetup) -> dict[str, dict[str, Any]]:
     """Parameters of the three nodes by the name of their file; without ``gps`` there is no navsat file.
 
-    sources: of `SOURCES`. Raises FusionError where frames coincide, or GPS is to be fused on a map whose
-    place on the Earth is not known.
+    Raises FusionError where frames coincide, no source is left, or GPS is to be fused on a map whose place
+    on the Earth is not known.
     """
-    check(manifest, setup, sources)
+    check(manifest, setup)
+    flat, sources = setup.two_d_mode, setup.sources
     shared = {
         "frequency": 30.0,
         "sensor_timeout": 0.1,
-        "two_d_mode": setup.two_d_mode,
+        "two_d_mode": True,
         "print_diagnostics": True,
         "publish_tf": True,
         "map_frame": setup.map_frame,
@@ -96,19 +97,20 @@ def parameters(
     }
     odom = shared | {"world_frame": setup.odom_frame}
     whole = shared | {
+        "two_d_mode": flat,
         "world_frame": setup.map_frame,
         "smooth_lagged_data": True,
         "history_length": max(SHORTEST_HISTORY_S, HISTORY_DELAYS * setup.delay_s),
-        "initial_estimate_covariance": WIDE,
+        "initial_estimate_covariance": WIDE if flat else WIDE_3D,
     }
     if "visual" in sources:
         whole |= {
             "pose0": setup.pose_topic,
-            "pose0_config": _uses("x", "y", "yaw") if setup.two_d_mode else _uses(*AXES[:6]),
+            "pose0_config": _uses("x", "y", "yaw") if flat else _uses(*AXES[:6]),
             "pose0_queue_size": 10,
             "pose0_differential": False,
             "pose0_relative": False,
-            "pose0_rejection_threshold": POSE_SIGMAS,
+            "pose0_rejection_threshold": POSE_SIGMAS if flat else POSE_SIGMAS_3D,
         }
     files = {EKF_ODOM: odom, EKF_MAP: whole}
     if "gps" in sources:
@@ -137,8 +139,17 @@ def parameters(
     return files
 
 
-def check(manifest: Manifest, setup: FusionSetup, sources: Collection[str]) -> None:
+def check(manifest: Manifest, setup: FusionSetup) -> None:
     """Raises FusionError for a set-up that could not work."""
+    if not setup.sources:
+        raise FusionError(
+            "nothing is left that knows where the vehicle is: leave out gps or visual, not both"
+        )
+    if not setup.two_d_mode and "visual" not in setup.sources:
+        raise FusionError(
+            "height, roll and pitch come from the visual pose, which is left out: leave --three-d out "
+            "too, or fuse the visual pose"
+        )
     frames = {
         "map": setup.map_frame,
         "odom": setup.odom_frame,
@@ -155,24 +166,25 @@ def check(manifest: Manifest, setup: FusionSetup, sources: Collection[str]) -> N
             )
     if setup.map_frame != manifest.map_frame:
         raise FusionError(
-            f"the map frame is {setup.map_frame}, but the bundle's poses are in {manifest.map_frame}: "
-            "give --map-frame, or set map_frame of the node too"
+            f"the map frame is {setup.map_frame}, but the poses of bundle {manifest.name} are in "
+            f"{manifest.map_frame}: leave --map-frame out, or write the files anew for this bundle"
         )
-    if "gps" in sources and manifest.datum is None:
+    if "gps" in setup.sources and manifest.datum is None:
         raise FusionError(
             f"bundle {manifest.name} has no datum, so GPS cannot be fused with its poses: give it one "
             "with `rgsiam georeference`, or leave GPS out with --without gps"
         )
 
 
-def write_files(
-    manifest: Manifest, setup: FusionSetup, out: Path, sources: Collection[str] = SOURCES
-) -> list[Path]:
-    """Write the parameters to a folder that has none of these files yet. Raises FusionError."""
-    texts = {
-        name: to_yaml(name, values) for name, values in parameters(manifest, setup, sources).items()
-    }
-    there = [out / name for name in (EKF_ODOM, EKF_MAP, NAVSAT) if (out / name).exists()]
+def write_files(manifest: Manifest, setup: FusionSetup, out: Path) -> list[Path]:
+    """Write the parameters, and what they are for, to a folder that has none of these files yet.
+
+    Raises FusionError.
+    """
+    texts = {name: to_yaml(name, values) for name, values in parameters(manifest, setup).items()}
+    listed = asdict(setup) | {"sources": list(setup.sources)}
+    texts[SETUP] = SETUP_HEADING + yaml.safe_dump(listed, sort_keys=False)
+    there = [out / name for name in (EKF_ODOM, EKF_MAP, NAVSAT, SETUP) if (out / name).exists()]
     if there:
         raise FusionError(f"{there[0]} exists already: choose another --out, or remove it")
     try:
@@ -184,14 +196,36 @@ def write_files(
     return [out / name for name in texts]
 
 
+def read_setup(folder: Path) -> FusionSetup:
+    """What `write_files` wrote a folder for. Raises FusionError."""
+    path, anew = folder / SETUP, "write the folder with `rgsiam fusion-config`"
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise FusionError(f"{path} cannot be read ({error}): {anew}") from error
+    defaults = {field.name: field.default for field in fields(FusionSetup)}
+    if not isinstance(values, dict) or set(values) != set(defaults):
+        raise FusionError(f"{path} must have exactly {', '.join(defaults)}: {anew}")
+    sources = values["sources"]
+    if not isinstance(sources, list) or not set(map(str, sources)) <= set(SOURCES):
+        raise FusionError(f"sources in {path} is a list of {', '.join(SOURCES)}: {anew}")
+    values["sources"] = tuple(sources)
+    for name, default in defaults.items():
+        if type(values[name]) is not type(default):
+            wanted = type(default).__name__
+            raise FusionError(f"{name} in {path} is {values[name]!r}, not of type {wanted}: {anew}")
+    return FusionSetup(**values)
+
+
 def to_yaml(name: str, values: dict[str, Any]) -> str:
     """A parameter file with the comments that its user needs.
 
     For any node name (``/**``): a file for another name than the node's is ignored without a word.
     """
     lines = [*HEADINGS[name].splitlines(), "/**:", "  ros__parameters:"]
+    comments = COMMENTS if values.get("two_d_mode", True) else COMMENTS | COMMENTS_3D
     for key, value in values.items():
-        comment = COMMENTS.get(key.lstrip(), "")
+        comment = comments.get(key, "")
         for text in comment.splitlines():
             lines.append(f"    # {text}")
         shown = yaml.safe_dump(value, default_flow_style=True, width=1000).splitlines()[0]
@@ -207,6 +241,10 @@ HEADINGS = {
     NAVSAT: "# Fixes to metres in the map, about the bundle's datum.\n"
     "# Written by `rgsiam fusion-config`; see docs/fusion.md.",
 }
+SETUP_HEADING = (
+    "# What this folder was written for; relocalize_with_gps.launch.py and `rgsiam replay` read it.\n"
+    "# Written by `rgsiam fusion-config`; to change it, write the folder anew.\n"
+)
 COMMENTS = {
     "odom0_config": "order: x y z, roll pitch yaw, vx vy vz, vroll vpitch vyaw, ax ay az; not vy:\nin bends base_link moves sideways, unless it is on the rear axle",
     "imu0_config": "the yaw rate only: an IMU's yaw is off by a degree or two in practice",
@@ -221,6 +259,10 @@ COMMENTS = {
     "publish_filtered_gps": "true would make each fix wait for the next odometry",
     "use_odometry_yaw": "no IMU heading is asked for",
     "yaw_offset": "keep at 0: it would be added to the datum's heading",
+}
+COMMENTS_3D = {
+    "two_d_mode": "height, roll and pitch come from the visual pose",
+    "pose0_rejection_threshold": "in sigmas, of all six together: 4.7 lets 99.9 % of true poses pass",
 }
 
 

@@ -9,6 +9,7 @@ from conftest import ROOT, TOWN_BUNDLE, TOWN_DRIVE, refinable_parts
 from scipy.stats import chi2
 
 from rgsiam_ros.bundle import Bundle, write_bundle
+from rgsiam_ros.bundle.manifest import Datum
 from rgsiam_ros.covariance import check_covariance, decouple_plane
 from rgsiam_ros.errors import FusionError
 from rgsiam_ros.fusion import (
@@ -18,10 +19,14 @@ from rgsiam_ros.fusion import (
     GPS_SIGMAS,
     NAVSAT,
     POSE_SIGMAS,
+    POSE_SIGMAS_3D,
+    SETUP,
     FusionSetup,
     parameters,
+    read_setup,
     write_files,
 )
+from rgsiam_ros.geodesy import LocalFrame
 
 STATE = "doc/state_estimation_nodes.rst"
 DOCUMENTED = {
@@ -83,11 +88,14 @@ def general(key):
     return key
 
 
-@pytest.mark.parametrize("sources", [("gps", "visual"), ("gps",), ("visual",)])
-@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize(
+    ("sources", "flat"),
+    [(("gps", "visual"), True), (("gps",), True), (("visual",), True), (("visual",), False)]
+    + [(("gps", "visual"), False)],
+)
 def test_every_key_is_a_documented_parameter(manifest, sources, flat):
     """robot_localization ignores names it does not know, without a word."""
-    files = parameters(manifest, FusionSetup(two_d_mode=flat), sources)
+    files = parameters(manifest, FusionSetup(two_d_mode=flat, sources=sources))
     for name, values in files.items():
         known = DOCUMENTED_NAVSAT if name == NAVSAT else DOCUMENTED
         assert {general(key) for key in values} <= set(known)
@@ -122,8 +130,21 @@ def test_what_each_filter_takes(manifest):
     assert len(whole["initial_estimate_covariance"]) == len(AXES)
 
 
+def test_in_three_dimensions_the_map_filter_takes_the_whole_pose_and_starts_knowing_none(manifest):
+    files = parameters(manifest, FusionSetup(two_d_mode=False))
+    odom, whole = files[EKF_ODOM], files[EKF_MAP]
+    assert whole["two_d_mode"] is False
+    assert used(whole, "pose0_config") == list(AXES[:6])
+    variances = whole["initial_estimate_covariance"]
+    assert min(variances[:3]) >= 1e6
+    assert min(variances[3:6]) >= 3.0**2
+    assert whole["pose0_rejection_threshold"] == POSE_SIGMAS_3D
+    assert odom["two_d_mode"] is True  # wheel speed and yaw rate say nothing of height
+
+
 def test_thresholds_are_sigmas_that_let_true_measurements_pass():
     assert chi2.cdf(POSE_SIGMAS**2, 3) == pytest.approx(0.999, abs=0.0003)
+    assert chi2.cdf(POSE_SIGMAS_3D**2, 6) == pytest.approx(0.999, abs=0.0003)
     assert chi2.cdf(GPS_SIGMAS**2, 2) == pytest.approx(0.999, abs=0.0003)
 
 
@@ -146,16 +167,39 @@ def test_topics_and_frames_are_the_users(manifest, tmp_path):
         write_files(manifest, setup, tmp_path)
 
 
+def test_what_a_folder_was_written_for_is_read_back(manifest, tmp_path):
+    setup = FusionSetup(gps_topic="/f", gps_frame="g", base_frame="b", delay_s=0.3)
+    write_files(manifest, setup, tmp_path)
+    assert read_setup(tmp_path) == setup
+    with pytest.raises(
+        FusionError, match=r"none/fusion_setup.yaml cannot be read.*rgsiam fusion-c"
+    ):
+        read_setup(tmp_path / "none")
+    good = (tmp_path / SETUP).read_text()
+    for line, other, message in [
+        ("two_d_mode: true", "two_d_mode: maybe", "two_d_mode in .* is 'maybe', not of type bool"),
+        ("gps_frame: g\n", "", "must have exactly wheel_topic, .*gps_frame"),
+        ("- visual", "- lidar", "sources in .* is a list of gps, visual"),
+        ("wheel_topic:", "wheel_topic: [", "cannot be read"),
+    ]:
+        assert line in good
+        (tmp_path / SETUP).write_text(good.replace(line, other))
+        with pytest.raises(FusionError, match=message):
+            read_setup(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"odom_frame": "map"}, "map is both the map and the odom frame"),
         ({"gps_frame": "base_link"}, "base_link is both the base and the gps frame"),
         ({"base_frame": "/base_link"}, "without a slash"),
-        ({"map_frame": "world"}, "the map frame is world, but the bundle's poses are in map"),
+        ({"map_frame": "world"}, "map frame is world.* are in map: leave --map-frame out"),
+        ({"sources": ()}, "nothing is left that knows where the vehicle is"),
+        ({"sources": ("gps",), "two_d_mode": False}, "leave --three-d out too, or fuse the visual"),
     ],
 )
-def test_wrong_frames_are_refused(manifest, changes, message):
+def test_a_set_up_that_could_not_work_is_refused(manifest, changes, message):
     with pytest.raises(FusionError, match=message):
         parameters(manifest, FusionSetup(**changes))
 
@@ -164,7 +208,7 @@ def test_without_a_datum_gps_is_refused_and_the_pose_alone_is_not():
     manifest = write_bundle_manifest()
     with pytest.raises(FusionError, match=r"has no datum.*rgsiam georeference.*--without gps"):
         parameters(manifest, FusionSetup())
-    assert NAVSAT not in parameters(manifest, FusionSetup(), ["visual"])
+    assert NAVSAT not in parameters(manifest, FusionSetup(sources=("visual",)))
 
 
 def write_bundle_manifest():
@@ -200,6 +244,60 @@ def test_a_planar_covariance_stays_one_beside_tiny_variances():
     np.testing.assert_array_equal(decouple_plane(covariance)[plane], covariance[plane])
 
 
+def ecef(latitude_deg, longitude_deg, height_m):
+    """WGS 84, the textbook formula: metres from the Earth's centre."""
+    a, e2 = 6378137.0, 0.0066943799901413165
+    phi, lam = np.radians([latitude_deg, longitude_deg])
+    N = a / np.sqrt(1.0 - e2 * np.sin(phi) ** 2)
+    flat = (N + height_m) * np.cos(phi)
+    return np.array(
+        [flat * np.cos(lam), flat * np.sin(lam), (N * (1.0 - e2) + height_m) * np.sin(phi)]
+    )
+
+
+def navsat_transform_xy(datum, latitude_deg, longitude_deg, altitude_m):
+    """Where navsat_transform puts a fix, by its own rule with use_local_cartesian and a datum.
+
+    robot_localization, src/navsat_transform.cpp: setTransformGps() makes the local frame at the datum's
+    latitude and longitude and height 0, whatever the datum's height; gpsFixCallback() converts a fix with
+    its own altitude (read in noetic-devel; 3.6.0 takes UTM there, and pull request 886 brought it to ROS 2);
+    the datum's pose in the map is the identity, as its heading is 0; zero_altitude then sets z to 0. x and y
+    are those of GeographicLib's LocalCartesian.
+    """
+    latitude0, longitude0, heading = datum
+    assert heading == 0.0
+    phi, lam = np.radians([latitude0, longitude0])
+    east = [-np.sin(lam), np.cos(lam), 0.0]
+    north = [-np.sin(phi) * np.cos(lam), -np.sin(phi) * np.sin(lam), np.cos(phi)]
+    fix = ecef(latitude_deg, longitude_deg, altitude_m)
+    return np.array([east, north]) @ (fix - ecef(latitude0, longitude0, 0.0))
+
+
+@pytest.mark.parametrize("height_m", [0.0, 520.0, 2000.0])
+@pytest.mark.parametrize("above_m", [0.0, -40.0, 60.0])
+def test_a_fix_lands_on_the_same_map_point_by_navsat_transform_and_by_the_bundle(height_m, above_m):
+    """At up to about 2 km from the datum; the height where the map is does not matter."""
+    manifest = write_bundle_manifest()
+    datum = Datum(latitude_deg=48.0, longitude_deg=11.5, ellipsoidal_height_m=height_m)
+    manifest = manifest.model_copy(update={"datum": datum})
+    navsat = parameters(manifest, FusionSetup())[NAVSAT]
+    assert navsat["use_local_cartesian"] is True
+    for north_deg, east_deg in [(0.009, 0.0), (0.0, 0.013), (-0.01, 0.02)]:
+        fix = (48.0 + north_deg, 11.5 + east_deg, height_m + above_m)
+        ours = LocalFrame(datum).from_geodetic(fix)[:2]
+        assert np.linalg.norm(ours) > 900.0
+        np.testing.assert_allclose(navsat_transform_xy(navsat["datum"], *fix), ours, atol=1e-6)
+
+
+def test_an_altitude_that_is_off_scales_the_fixes_by_its_share_of_the_earths_radius():
+    """A receiver that says 0 at 520 m: 8 cm at 1 km, docs/fusion.md."""
+    datum = Datum(latitude_deg=48.0, longitude_deg=11.5, ellipsoidal_height_m=520.0)
+    fix = LocalFrame(datum).to_geodetic([1000.0, 0.0, 0.0])
+    x, y = navsat_transform_xy((48.0, 11.5, 0.0), fix[0], fix[1], 0.0)
+    assert 1000.0 - x == pytest.approx(1000.0 * 520.0 / 6.38e6, rel=0.02)
+    assert np.hypot(x - 1000.0, y) < 0.1
+
+
 def rgsiam(*arguments):
     command = [sys.executable, "-m", "rgsiam_ros.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
@@ -223,6 +321,12 @@ def test_the_commands(tmp_path):
     assert Bundle.load(tmp_path / "d").manifest.datum.latitude_deg == 48.0
     done = rgsiam("bundle", "set-datum", bare, "--datum", "148,11.5,520", "--out", tmp_path / "e")
     assert done.returncode == 2
+    done = rgsiam(
+        *("fusion-config", TOWN_BUNDLE, "--out", tmp_path / "f"),
+        *("--without", "gps", "--without", "visual"),
+    )
+    assert done.returncode == 1
+    assert "leave out gps or visual, not both" in done.stderr
     done = rgsiam("replay", TOWN_DRIVE, "--bundle", TOWN_BUNDLE, "--with-filter")
     assert done.returncode == 2
     assert "--with-filter needs --ros" in done.stderr

@@ -34,11 +34,8 @@ SETS: dict[str, tuple[str, ...]] = {
     "visual": ("visual",),
     "both": ("gps", "visual"),
 }
-TYPES = {
-    "nav_msgs/msg/Odometry": Odometry,
-    "sensor_msgs/msg/Imu": Imu,
-    "sensor_msgs/msg/NavSatFix": NavSatFix,
-}
+NOT_FINITE = np.full((4, 4), np.nan)
+"""What stands in a track for an answer that is no pose: a diverged filter's."""
 SENSOR_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 STATIC_QOS = QoSProfile(
     depth=10,
@@ -77,7 +74,7 @@ class FilterSet:
 
 
 class Filters:
-    """Three sets of filters, fed by the replay."""
+    """A set of filters for each way to fuse that the set-up's sources allow, fed by the replay."""
 
     def __init__(
         self, node: Node, prefix: Path, manifest: Manifest, setup: FusionSetup, namespace: str
@@ -85,31 +82,38 @@ class Filters:
         """Starts the processes. setup: the bag's own topics and frames. Raises FusionError."""
         self._node, self._prefix, self._setup, self._namespace = node, prefix, setup, namespace
         self.version = version_of(prefix)
+        names = [name for name, sources in SETS.items() if set(sources) <= set(setup.sources)]
         self._folder = tempfile.TemporaryDirectory(prefix="rgsiam_filters_")
         self._clock = node.create_publisher(Clock, f"{namespace}/clock", SENSOR_QOS)
         self._publishers: dict[str, Any] = {}
         self._static = [
             node.create_publisher(TFMessage, f"{namespace}/{name}/tf_static", STATIC_QOS)
-            for name in SETS
+            for name in names
         ]
-        names = list(SETS) if manifest.datum is not None else ["visual"]
-        self.sets = [self._prepare(name, manifest) for name in names]
-        for one in self.sets:
-            self._start(one)
+        self.sets: list[FilterSet] = []
+        try:
+            self.sets += [self._prepare(name, manifest) for name in names]
+            for one in self.sets:
+                self._start(one)
+        except BaseException:
+            self.close()
+            raise
 
     @property
-    def topics(self) -> set[str]:
-        """Topics of the bag that are to be fed."""
-        return {self._setup.wheel_topic, self._setup.imu_topic, self._setup.gps_topic}
+    def topics(self) -> dict[str, Any]:
+        """Topics of the bag that are to be fed, with their message classes."""
+        topics = {self._setup.wheel_topic: Odometry, self._setup.imu_topic: Imu}
+        return topics | ({self._setup.gps_topic: NavSatFix} if self._uses_gps else {})
 
     def open(self, kinds: dict[str, str]) -> None:
         """kinds: message types of the bag's topics. Raises RgsiamError where a sensor is missing."""
-        for topic in self.topics:
-            if kinds.get(topic) not in TYPES:
+        for topic, kind in self.topics.items():
+            wanted = f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
+            if kinds.get(topic) != wanted:
                 raise RgsiamError(
-                    f"the bag has no {topic}, which the filter needs: replay without --with-filter"
+                    f"the bag has no {topic} of type {wanted}, which the filter needs: give its topics "
+                    "with --fusion-config, or replay without --with-filter"
                 )
-            kind = TYPES[kinds[topic]]
             self._publishers[topic] = self._node.create_publisher(
                 kind, self._namespace + topic, SENSOR_QOS
             )
@@ -133,15 +137,22 @@ class Filters:
                 self._run(one, "navsat_transform_node", "navsat_transform", NAVSAT)
 
     def tracks(self) -> dict[str, tuple[np.ndarray, Array]]:
-        """Stamps (ns) and poses ``T_map_base`` of each set."""
+        """Stamps (ns) and poses ``T_map_base`` ``(N, 4, 4)`` of each set.
+
+        A pose of NaN is an answer that was none; a set that never answered has no poses.
+        """
         return {
-            one.name: (np.array(one.stamps_ns, np.int64), np.stack(one.T_map_base))
+            one.name: (
+                np.array(one.stamps_ns, np.int64),
+                np.array(one.T_map_base, np.float64).reshape(-1, 4, 4),
+            )
             for one in self.sets
-            if one.T_map_base
         }
 
     def close(self) -> None:
-        """End every process."""
+        """End every process; say so where one had ended by itself, or never was started."""
+        for one in self.sets:
+            self._complain(one)
         processes = [p for one in self.sets for p in (*one.processes, one.waiting) if p is not None]
         for process in processes:
             process.send_signal(signal.SIGINT)
@@ -153,6 +164,23 @@ class Filters:
                 process.wait()
         self._folder.cleanup()
 
+    @property
+    def _uses_gps(self) -> bool:
+        return "gps" in self._setup.sources
+
+    def _complain(self, one: FilterSet) -> None:
+        log = self._node.get_logger()
+        for process in one.processes:
+            if process.poll() is not None:
+                name = Path(process.args[0]).name  # type: ignore[index, arg-type]
+                log.warning(f"{one.name}: {name} ended by itself ({process.returncode}): see above")
+        if one.waiting is not None and one.waiting.poll() != 0:
+            log.warning(
+                f"{one.name}: navsat_transform was never started, as {self._setup.base_frame} -> "
+                f"{self._setup.gps_frame} or {self._setup.map_frame} -> {self._setup.base_frame} is "
+                "missing: record the antenna's mount on /tf_static"
+            )
+
     def _prepare(self, name: str, manifest: Manifest) -> FilterSet:
         inside = f"{self._namespace}/{name}"
         setup = replace(
@@ -162,9 +190,11 @@ class Filters:
             gps_topic=self._namespace + self._setup.gps_topic,
             pose_topic=f"{self._namespace}/relocalize/pose_with_covariance",
             gps_odometry_topic=f"{inside}/odometry/gps",
+            sources=SETS[name],
+            two_d_mode=self._setup.two_d_mode or "visual" not in SETS[name],
         )
         files = {}
-        for file, values in parameters(manifest, setup, SETS[name]).items():
+        for file, values in parameters(manifest, setup).items():
             own: dict[str, Any] = {"use_sim_time": True}
             if file == NAVSAT and self.version < LOCAL_CARTESIAN_SINCE:
                 own["use_local_cartesian"] = False
@@ -177,8 +207,11 @@ class Filters:
             p, q = message.pose.pose.position, message.pose.pose.orientation
             stamp = message.header.stamp
             one.stamps_ns.append(stamp.sec * 10**9 + stamp.nanosec)
-            quaternion_wxyz = quaternion_wxyz_from_xyzw([q.x, q.y, q.z, q.w])
-            one.T_map_base.append(pose_matrix([p.x, p.y, p.z], quaternion_wxyz))
+            try:
+                quaternion_wxyz = quaternion_wxyz_from_xyzw([q.x, q.y, q.z, q.w])
+                one.T_map_base.append(pose_matrix([p.x, p.y, p.z], quaternion_wxyz))
+            except ValueError:  # a filter that diverged must not end the replay
+                one.T_map_base.append(NOT_FINITE)
 
         self._node.create_subscription(
             Odometry, f"{self._namespace}/{one.name}/odometry/filtered/map", take, SENSOR_QOS

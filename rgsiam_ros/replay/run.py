@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rgsiam_ros import __version__
 from rgsiam_ros.bags import BagTopics, Drive, read_drive, read_messages, stamp_of
-from rgsiam_ros.fusion import FusionSetup
+from rgsiam_ros.bundle import Manifest
+from rgsiam_ros.errors import FusionError
+from rgsiam_ros.fusion import FusionSetup, check
 from rgsiam_ros.geometry import pose_errors
 from rgsiam_ros.georeference_run import FIX_TYPES
 from rgsiam_ros.precision import absolute_name
 from rgsiam_ros.relocalizer import Relocalizer
-from rgsiam_ros.replay.fusion_report import LABELS, Tracks, gps_state, report_tracks
+from rgsiam_ros.replay.fusion_report import LABELS, Tracks, gps_state, in_words, report_tracks
 from rgsiam_ros.replay.offline import replay_offline, with_truth
 from rgsiam_ros.replay.records import ReplayRecord
 from rgsiam_ros.replay.results import claim_folder, print_table, write_results
@@ -38,8 +40,9 @@ class ReplayOptions:
     ros: bool = False
     with_filter: bool = False
     """Beside --ros: robot_localization too, where it is installed."""
-    fusion: FusionSetup = field(default_factory=FusionSetup)
-    """Topics and frames of the bag, for the filter."""
+    fusion: FusionSetup | None = None
+    """Topics and frames of the bag, for the filter; None: the usual topics, the bundle's and the drive's
+    frames, and GPS where the bundle has a datum."""
     rate: float = 1.0
     topics: BagTopics = field(default_factory=BagTopics)
 
@@ -63,6 +66,10 @@ def run_replay(
     )
     say = partial(console.print, soft_wrap=True)
     drive = drive_in_map(read_drive(bag, options.topics), relocalizer.manifest, say)
+    if options.with_filter:
+        options = replace(
+            options, fusion=_fusion_setup(options.fusion, drive, relocalizer.manifest)
+        )
     claim_folder(out)
     config = _effective_config(bag, bundle, relocalizer, options)
     offline = _offline_with_progress(drive, relocalizer, options.batch, console)
@@ -72,7 +79,7 @@ def run_replay(
         played, tracks = replay_through_node(drive, bundle, options, console)
         record = with_truth(played, drive)
         extra = {"ros": compare(offline, record)}
-        if tracks and len(drive.truth_stamps_ns):
+        if tracks:
             extra["fusion"] = _report_tracks(tracks, drive, options, out, config["title"])
     else:
         record, extra = offline, {}
@@ -89,7 +96,7 @@ def run_replay(
         )
     for name, figures in extra.get("fusion", {}).items():
         if isinstance(figures, dict):
-            console.print(f"fused, {LABELS[name]}: {_in_words(figures)}", soft_wrap=True)
+            console.print(f"fused, {LABELS[name]}: {in_words(figures)}", soft_wrap=True)
     console.print(f"picture: {out / 'replay.png'}\nresults: {out}")
     return metrics
 
@@ -116,21 +123,30 @@ def compare(offline: ReplayRecord, through_node: ReplayRecord) -> dict[str, Any]
     return result
 
 
+def _fusion_setup(given: FusionSetup | None, drive: Drive, manifest: Manifest) -> FusionSetup:
+    """What the filters of a replay are set up for. Raises FusionError where it does not fit."""
+    setup = given or FusionSetup(
+        map_frame=manifest.map_frame,
+        base_frame=drive.base_frame,
+        sources=("visual",) if manifest.datum is None else FusionSetup.sources,
+    )
+    if setup.base_frame != drive.base_frame:
+        raise FusionError(
+            f"the filter's vehicle frame is {setup.base_frame}, the replay's {drive.base_frame}: give "
+            f"--base-frame {setup.base_frame}"
+        )
+    check(manifest, setup)
+    return setup
+
+
 def _report_tracks(
     tracks: Tracks, drive: Drive, options: ReplayOptions, out: Path, title: str
 ) -> dict[str, Any]:
-    _, fixes = read_messages(drive.path, options.fusion.gps_topic, FIX_TYPES, "gps")
+    fixes: list[Any] = []
+    if options.fusion is not None and "gps" in options.fusion.sources:
+        _, fixes = read_messages(drive.path, options.fusion.gps_topic, FIX_TYPES, "gps")
     stamps = np.array([stamp_of(message) for message in fixes], np.int64)
     return report_tracks(tracks, drive, (stamps, gps_state(fixes)), out, title)
-
-
-def _in_words(figures: dict[str, Any]) -> str:
-    words = {"good": "where GPS is good", "bad": "where it is bad", "none": "where there is none"}
-    return "; ".join(
-        f"{figures[key]['median_m']:.2f} m median, {figures[key]['p95_m']:.2f} m p95 {word}"
-        for key, word in words.items()
-        if figures.get(key)
-    )
 
 
 def progress_bar(console: Console) -> Progress:

@@ -158,7 +158,7 @@ class _Player(Node):
 
         topics = {self._drive.image_topic, self._drive.camera_info_topic, "/tf_static"}
         if self.filters is not None:
-            topics |= self.filters.topics
+            topics |= set(self.filters.topics)
         image_stamps = iter([image.stamp_ns for image in self._drive.read_images()])
         with open_bag(self._drive.path) as reader, progress_bar(console) as bar:
             task = bar.add_task("through the node", total=self._drive.images)
@@ -226,7 +226,7 @@ def _node_process(drive: Drive, bundle: Path, options: Any) -> Iterator[subproce
         "branch": options.branch,
         "threads": str(options.threads),
         "base_frame": drive.base_frame,
-        "planar_covariance": str(bool(options.with_filter)).lower(),
+        "planar_covariance": str(options.with_filter and options.fusion.two_d_mode).lower(),
         "autostart": "true",
     }
     command = [sys.executable, "-m", "rgsiam_ros.node.relocalize", "--ros-args"]
