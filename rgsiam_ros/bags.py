@@ -36,6 +36,8 @@ class BagTopics:
     camera_info: str | None = None
     truth: str | None = "/ground_truth/odometry"
     base_frame: str = "base_link"
+    depth: str | None = None
+    """Depth images; the colour images are not looked for among topics with ``depth`` in their name."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,10 @@ def _choose(
     bag: Path, types: dict[str, str], wanted: str | None, kinds: tuple[str, ...], what: str
 ) -> str:
     fitting = sorted(name for name, kind in types.items() if kind in kinds)
+    if kinds == IMAGE_TYPES and wanted is None:
+        fitting = [name for name in fitting if "depth" not in name]
+    if what == "depth" and wanted is None:
+        fitting = [name for name in fitting if "depth" in name]
     if wanted is not None:
         if wanted not in fitting:
             raise BagError(_missing(bag, types, wanted, kinds))

@@ -10,8 +10,12 @@ TYPES = get_typestore(Stores.ROS2_JAZZY)
 IMAGES = "/camera/image_raw/compressed"
 
 
-def copy_bag(source, target, keep, change=lambda connection, index, raw: raw):
-    """Copy messages for which ``keep(topic, index)`` holds; `change` may rewrite their bytes."""
+def copy_bag(
+    source, target, keep, change=lambda connection, index, raw: raw, at_end=lambda writer: None
+):
+    """Copy messages for which ``keep(topic, index)`` holds; `change` may rewrite their bytes, and
+    `at_end` write others.
+    """
     counts = {}
     with (
         AnyReader([Path(source)], default_typestore=TYPES) as reader,
@@ -28,6 +32,7 @@ def copy_bag(source, target, keep, change=lambda connection, index, raw: raw):
                     connection.topic, connection.msgtype, typestore=TYPES
                 )
             writer.write(made[connection.topic], at, change(connection, index, raw))
+        at_end(writer)
     return Path(target)
 
 

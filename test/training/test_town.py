@@ -104,6 +104,31 @@ def test_a_thing_appears_where_the_pinhole_model_puts_it():
 
 
 @pytest.mark.usefixtures("opengl")
+def test_depth_is_along_the_optical_axis_and_the_sky_has_none():
+    """A wall 12 m to the east, the camera turned by 30 degrees: its depths follow the plane."""
+    wall = Box((12.0, -30.0, -5.0), (13.0, 30.0, 4.0), (0.5, 0.5, 0.5), "plain", 0.5)
+    renderer = Renderer(mesh([wall]), CAMERA, LIGHT)
+    axes = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+    angle = np.radians(30.0)
+    turn = np.array(
+        [
+            [np.cos(angle), -np.sin(angle), 0.0],
+            [np.sin(angle), np.cos(angle), 0.0],
+            [0.0, 0.0, 1.0],
+        ]
+    )
+    T = np.eye(4)
+    T[:3, :3] = turn @ axes
+    depth = renderer.draw_depth(T)
+    renderer.close()
+    row, columns = 95, np.array([60, 150, 240])
+    rays = np.stack([(columns + 0.5 - 150.0) / 190.0, np.full(3, 0.5 / 200.0), np.ones(3)], axis=1)
+    expected = 12.0 / (rays @ T[:3, :3].T)[:, 0]
+    np.testing.assert_allclose(depth[row, columns], expected, rtol=2e-3)
+    assert depth[2, 150] == 0.0
+
+
+@pytest.mark.usefixtures("opengl")
 def test_sessions_are_written_and_reproducible(tmp_path):
     whole = demo_sessions(seed=7)[1]
     quick = Session("quick", whole.rides, whole.light, whole.parked_cars_seed, whole.start_s)

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from rgsiam_ros.bags import BagTopics, RecordedImage, read_drive, require_truth
+from rgsiam_ros.bags import (
+    BagTopics,
+    RecordedImage,
+    read_drive,
+    read_messages,
+    require_truth,
+    stamp_of,
+)
 from rgsiam_ros.errors import DatasetError, ImageError
+from rgsiam_ros.geometry import Array
 from rgsiam_ros.preprocessing import ImageBGR
-from rgsiam_training.datasets.base import Frame
+from rgsiam_training.datasets.base import Dropped, Frame
+from rgsiam_training.datasets.depth import points_of_depth
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,7 @@ class RosbagDataset:
 
     def __init__(self, path: Path, topics: BagTopics) -> None:
         self.path = path
+        self._depth_topic = topics.depth
         self._drive = drive = read_drive(path, topics)
         require_truth(drive, topics)
         assert drive.camera is not None
@@ -62,8 +73,41 @@ class RosbagDataset:
             for i in np.flatnonzero(self._known)
         ]
 
+        missing = int(np.count_nonzero(~self._known))
+        why = f"{missing} images outside the time span of {topics.truth}"
+        self.dropped = [Dropped(str(path), why, missing)] if missing else []
+
     def read_images(self) -> Iterator[BagImage]:
         """The images of `frames`, in their order."""
         for known, image in zip(self._known, self._drive.read_images(), strict=True):
             if known:
                 yield BagImage(self.path, image)
+
+    def read_points(self) -> Iterator[Array]:
+        """Scene points ``(M, 3)`` in the map of each of `frames`, from the bag's depth topic.
+
+        Depth images (32FC1 in metres, 16UC1 in millimetres; REP 118) belong to the image of the same
+        stamp and show the same view. Raises BagError without such a topic, DatasetError for one of
+        another encoding.
+        """
+        depth_type = ("sensor_msgs/msg/Image",)
+        topic, messages = read_messages(self.path, self._depth_topic, depth_type, "depth")
+        by_stamp = {stamp_of(message): message for message in messages}
+        for frame in self.frames:
+            message = by_stamp.get(frame.stamp_ns)
+            if message is None:
+                yield np.empty((0, 3))
+            else:
+                depth = _depth_m(message, f"{self.path}: {topic}")
+                yield points_of_depth(depth, self.camera, frame.T_map_camera)
+
+
+def _depth_m(message: Any, where: str) -> Array:
+    kinds = {"32FC1": ("f4", 1.0), "16UC1": ("u2", 1e-3)}
+    if message.encoding not in kinds:
+        raise DatasetError(f"{where} has encoding {message.encoding}, not 32FC1 or 16UC1")
+    kind, metres = kinds[message.encoding]
+    order = ">" if message.is_bigendian else "<"
+    rows = message.data.reshape(message.height, message.step)
+    values = np.ascontiguousarray(rows[:, : message.width * int(kind[1])]).view(order + kind)
+    return values.astype(np.float64) * metres

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rgsiam_ros.camera import Camera
 from rgsiam_ros.errors import RgsiamError
@@ -72,6 +73,8 @@ class Renderer:
             [gl.renderbuffer(size, samples=SAMPLES)], gl.depth_renderbuffer(size, samples=SAMPLES)
         )
         self._resolved = gl.framebuffer([gl.renderbuffer(size)])
+        self._depth = gl.depth_texture(size)
+        self._depth_only = gl.framebuffer(depth_attachment=self._depth)
         self._set_light(light)
         self._draw_shadows()
 
@@ -96,6 +99,22 @@ class Renderer:
         data = self._resolved.read(components=3, alignment=1)
         rows = np.frombuffer(data, np.uint8).reshape(self._camera.height, self._camera.width, 3)
         return np.ascontiguousarray(rows[::-1, :, ::-1])
+
+    def draw_depth(self, T_map_camera: Array) -> NDArray[np.float32]:
+        """Depth along the optical axis ``(H, W)``, metres; 0 where there is only sky."""
+        view = OPENGL_FROM_OPENCV @ invert(T_map_camera)
+        self._program["view_projection"].write(
+            _column_major(projection_matrix(self._camera) @ view)
+        )
+        self._program["eye"] = tuple(T_map_camera[:3, 3])
+        self._depth_only.use()
+        self._gl.enable(self._gl.DEPTH_TEST)
+        self._depth_only.clear(depth=1.0)
+        self._town.render()
+        stored = np.frombuffer(self._depth.read(), np.float32).astype(np.float64)
+        stored = stored.reshape(self._camera.height, self._camera.width)[::-1]
+        metres = NEAR_M * FAR_M / (FAR_M - stored * (FAR_M - NEAR_M))
+        return np.where(stored >= 1.0, 0.0, metres).astype(np.float32)
 
     def close(self) -> None:
         """Release the context."""

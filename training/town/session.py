@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from scipy.spatial.transform import Rotation
@@ -30,6 +31,7 @@ from rgsiam_training.town.sensors import (
 
 RATE_HZ = 8.0
 JPEG_QUALITY = 76
+DEPTH_STEP = 5
 CAMERA = Camera(width=320, height=180, fx=190.0, fy=190.0, cx=160.0, cy=90.0)
 MAP_FRAME, BASE_FRAME, MOUNT_FRAME = "map", "base_link", "camera_mount"
 CAMERA_FRAME = "camera_optical_frame"
@@ -68,11 +70,15 @@ def demo_sessions(seed: int) -> tuple[Session, Session]:
 
 
 def write_session(
-    session: Session, folder: Path, seed: int, progress: Callable[[float], None] = lambda _: None
+    session: Session,
+    folder: Path,
+    seed: int,
+    progress: Callable[[float], None] = lambda _: None,
+    depth: bool = False,
 ) -> Path:
     """Render and write one session to ``folder/session.name``; the same seed gives the same drive.
 
-    Raises ResultsError when that folder exists, RgsiamError without OpenGL.
+    depth: write depth images too, a fifth as wide and high. Raises ResultsError when that folder exists, RgsiamError without OpenGL.
     """
     target = folder / session.name
     if target.exists():
@@ -97,6 +103,10 @@ def write_session(
                 image = renderer.draw(T_map_base @ T_base_camera)
                 out.write("/camera/camera_info", stamp_ns, camera_info(stamp_ns))
                 out.write("/camera/image_raw/compressed", stamp_ns, jpeg(stamp_ns, image))
+                if depth:
+                    small = renderer.draw_depth(T_map_base @ T_base_camera)
+                    small = small[DEPTH_STEP // 2 :: DEPTH_STEP, DEPTH_STEP // 2 :: DEPTH_STEP]
+                    out.write("/camera/depth/image_raw", stamp_ns, depth_image(stamp_ns, small))
                 out.write("/ground_truth/odometry", stamp_ns, odometry(stamp_ns, T_map_base))
                 progress((i + 1) / len(T_map_base_N44))
     except BaseException:
@@ -175,6 +185,21 @@ def jpeg(stamp_ns: int, image_HW3: ImageBGR) -> Any:
         header=header(stamp_ns, CAMERA_FRAME),
         format="bgr8; jpeg compressed bgr8",
         data=data.ravel(),
+    )
+
+
+def depth_image(stamp_ns: int, depth_HW: NDArray[np.float32]) -> Any:
+    """A ``sensor_msgs/Image`` of depths, 32FC1, metres (REP 118)."""
+    height, width = depth_HW.shape
+    return _new(
+        "sensor_msgs/msg/Image",
+        header=header(stamp_ns, CAMERA_FRAME),
+        height=height,
+        width=width,
+        encoding="32FC1",
+        is_bigendian=0,
+        step=4 * width,
+        data=np.ascontiguousarray(depth_HW, "<f4").view(np.uint8).ravel(),
     )
 
 
