@@ -14,12 +14,14 @@ WHEEL_BACKBONE = "tf_efficientnet_lite0"
 STAGE_NAMES = ("blocks", "layer", "stages")
 
 
-def create_backbone(name: str, pretrained: bool, local_stride: int = 8) -> nn.Module:
-    """Two feature maps of a timm model: ``(B, 3, H, W)`` to ``[(B, C, h, w), (B, C', h', w')]``.
+def create_backbone(
+    name: str, pretrained: bool, local_stride: int = 8, between: bool = False
+) -> nn.Module:
+    """Feature maps of a timm model: ``(B, 3, H, W)`` to ``[(B, C, h, w), .., (B, C', h', w')]``.
 
-    The first has stride `local_stride`, the second is the last; `feature_info.channels()` of the
-    result are their channels. Raises DatasetError for an unknown name, a stride the model does not
-    have, or weights that cannot be had.
+    The first has stride `local_stride`, then, if asked for, come those between, and the last one;
+    `feature_info.channels()` of the result are their channels. Raises DatasetError for an unknown
+    name, a stride the model does not have, or weights that cannot be had.
     """
     if name not in timm.list_models():
         raise DatasetError(f"timm has no model {name!r}: see timm.list_models()")
@@ -27,11 +29,12 @@ def create_backbone(name: str, pretrained: bool, local_stride: int = 8) -> nn.Mo
     if local_stride not in strides[:-1]:
         raise DatasetError(f"{name} has strides {strides}, not network.relative.stride")
     from_wheel = pretrained and name == WHEEL_BACKBONE
+    first, last = strides.index(local_stride), len(strides) - 1
     try:
         backbone = timm.create_model(
             name,
             features_only=True,
-            out_indices=(strides.index(local_stride), len(strides) - 1),
+            out_indices=tuple(range(first, last + 1)) if between else (first, last),
             pretrained=pretrained and not from_wheel,
         )
     except (OSError, RuntimeError) as error:

@@ -50,6 +50,8 @@ class NetworkConfig(_Part):
     """Places of the map that the global pose unit chooses between before it regresses the rest."""
     frozen_stages: int = Field(2, ge=0)
     """First stages of the backbone, with its stem, that keep their ImageNet weights."""
+    body: Literal["flatten", "lstm", "hourglass"] = "flatten"
+    """What makes the feature vector of the backbone's maps, see `rgsiam_training.bodies`."""
     rotation: RotationOutput = "quaternion"
     """What the global unit regresses; the bundle holds unit quaternions whichever it is."""
     metric_size: int = Field(128, ge=8)
@@ -64,8 +66,18 @@ class TermConfig(_Part):
     weight: float = Field(1.0, gt=0.0)
 
 
+class ReprojectionConfig(TermConfig):
+    """The geometric reprojection term, which needs scene points."""
+
+    enabled: bool = False
+    start: float = Field(0.5, ge=0.0, lt=1.0)
+    """Share of the training after which it takes the place of the pose errors."""
+    points: int = Field(64, ge=1)
+    """Scene points kept of each image."""
+
+
 class LossConfig(_Part):
-    """The terms of `rgsiam_training.losses`."""
+    """The terms of `rgsiam_training.losses`. The last four belong to methods that we compare with."""
 
     global_pose: TermConfig = TermConfig()
     relative_pose: TermConfig = TermConfig(weight=0.3)
@@ -73,20 +85,32 @@ class LossConfig(_Part):
     consistency: TermConfig = TermConfig(weight=0.3)
     metric_distance: TermConfig = TermConfig()
     uncertainty: TermConfig = TermConfig(weight=0.05)
+    reprojection: ReprojectionConfig = ReprojectionConfig()
+    mapnet_relative: TermConfig = TermConfig(enabled=False)
+    relative_regression: TermConfig = TermConfig(enabled=False)
+    fixed_beta_m: float | None = Field(None, gt=0.0)
+    """Metres that a unit of quaternion error costs in `global_pose`; None: a learned weight."""
 
     def without(self, names: Iterable[str]) -> LossConfig:
         """The same with these terms switched off. Raises DatasetError for an unknown name."""
-        unknown = sorted(set(names) - set(LossConfig.model_fields))
+        terms = [name for name in LossConfig.model_fields if name != "fixed_beta_m"]
+        unknown = sorted(set(names) - set(terms))
         if unknown:
             raise DatasetError(
-                f"there is no loss term {', '.join(unknown)}: choose from "
-                f"{', '.join(LossConfig.model_fields)}"
+                f"there is no loss term {', '.join(unknown)}: choose from {', '.join(terms)}"
             )
         off = {name: getattr(self, name).model_copy(update={"enabled": False}) for name in names}
         return self.model_copy(update=off)
 
 
-PAIR_TERMS = ("relative_pose", "matching", "consistency", "metric_distance")
+PAIR_TERMS = (
+    "relative_pose",
+    "matching",
+    "consistency",
+    "metric_distance",
+    "mapnet_relative",
+    "relative_regression",
+)
 """Terms that a network of single images cannot have."""
 
 

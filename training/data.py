@@ -36,6 +36,9 @@ class PreparedImages:
     session_N: NDArray[np.int64]
     """A number for each recording."""
     stamp_ns_N: NDArray[np.int64]
+    point_NP3: NDArray[np.float32] | None = None
+    """Scene points that each image sees, metres in the map; NaN where it sees fewer. Only with the
+    reprojection term."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,14 @@ def prepare(config: TrainingConfig) -> PreparedData:
     poses = poses_of(frames)
     _, sessions = np.unique([frame.session for frame in frames], return_inverse=True)
     stamps_ns = np.array([frame.stamp_ns for frame in frames], np.int64)
+    wanted = config.losses.reprojection
+    points = _scene_points(datasets, wanted.points, config.seed) if wanted.enabled else None
 
     def part(chosen: NDArray[np.int64]) -> PreparedImages:
-        return PreparedImages(fitted[chosen], poses[chosen], sessions[chosen], stamps_ns[chosen])
+        seen = None if points is None else points[chosen]
+        return PreparedImages(
+            fitted[chosen], poses[chosen], sessions[chosen], stamps_ns[chosen], seen
+        )
 
     positions = poses[training, :3, 3]
     origin_m = positions.mean(axis=0)
@@ -110,18 +118,25 @@ class PairImages(TorchDataset):
         self.translation_N3 = torch.from_numpy(translation.astype(np.float32))
         quaternions = quaternion_wxyz(images.T_map_camera_N44).astype(np.float32)
         self.quaternion_wxyz_N4 = torch.from_numpy(quaternions)
+        points = images.point_NP3
+        if points is None:
+            points = np.empty((len(quaternions), 0, 3), np.float32)
+        self.point_NP3 = torch.from_numpy(((points - origin_m) / scale_m).astype(np.float32))
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.image_NHW3)
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """A batch: indices, BGR images ``(B, H, W, 3)``, translations ``(B, 3)``, quaternions wxyz."""
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """A batch: indices, BGR images ``(B, H, W, 3)``, translations ``(B, 3)``, quaternions wxyz,
+        scene points ``(B, P, 3)``.
+        """
         return (
             torch.tensor(indices),
             self.image_NHW3[indices],
             self.translation_N3[indices],
             self.quaternion_wxyz_N4[indices],
+            self.point_NP3[indices],
         )
 
 
@@ -132,6 +147,25 @@ def spread_anchors(positions_N3: Array, count: int, seed: int) -> NDArray[np.flo
         return distinct.astype(np.float32)
     centres, _ = kmeans2(distinct, count, minit="++", seed=seed, missing="raise")
     return centres.astype(np.float32)
+
+
+def _scene_points(datasets: Sequence[Dataset], count: int, seed: int) -> NDArray[np.float32]:
+    """At most `count` of the points that each frame sees, ``(N, count, 3)``, filled up with NaN."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for dataset in datasets:
+        read_points = getattr(dataset, "read_points", None)
+        if read_points is None:
+            raise DatasetError(
+                f"{dataset.path} has no depth or scene points, which losses.reprojection needs: use "
+                "COLMAP, TUM RGB-D, or a bag with a depth topic, or switch it off"
+            )
+        for points in read_points():
+            row = np.full((count, 3), np.nan, np.float32)
+            chosen = random.permutation(len(points))[:count]
+            row[: len(chosen)] = points[chosen]
+            rows.append(row)
+    return np.stack(rows)
 
 
 def _common_camera(datasets: Sequence[Dataset]) -> Camera:

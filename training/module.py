@@ -18,12 +18,14 @@ from rgsiam_training.alignment import multiply_wxyz, rotation_matrix
 from rgsiam_training.augmentation import CameraRotation, change_look, random_rotations
 from rgsiam_training.backbones import cell_middles
 from rgsiam_training.config import TrainingConfig
+from rgsiam_training.distributed import gathered, processes
 from rgsiam_training.losses.poses import Poses
 from rgsiam_training.network import SiameseNetwork
 from rgsiam_training.objective import Objective, Scene
 from rgsiam_training.rays import pixel_rays, view_bounds
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""See `rgsiam_training.data.PairImages`."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,14 @@ class RelocalizationModule(lightning.LightningModule):
         ray_HW2 = torch.from_numpy(rays.reshape(middle_HW2.shape).astype(np.float32))
         reach = config.pairs.reach_m / scale.scale_m
         self.network = SiameseNetwork(
-            config.network, config.input_height, config.input_width, anchors, ray_HW2, reach
+            config.network,
+            config.input_height,
+            config.input_width,
+            anchors,
+            ray_HW2,
+            reach,
+            with_relative_unit=config.has_relative_unit,
+            with_regressor=config.losses.relative_regression.enabled,
         )
         self.network = self.network.to(memory_format=torch.channels_last)
         self.average = AveragedModel(
@@ -79,6 +88,7 @@ class RelocalizationModule(lightning.LightningModule):
             reach=reach,
             distance_per_radian=config.pairs.metres_per_radian / scale.scale_m,
             widest_angle=float(field_of_view * (1.0 - config.pairs.smallest_overlap)),
+            scale_m=scale.scale_m,
         )
         self.objective = Objective(config.losses, self.network, scene)
         self.steps = steps
@@ -91,14 +101,17 @@ class RelocalizationModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Both twins on a batch of pairs."""
-        index, image, translation, quaternion_wxyz = batch
+        index, image, translation, quaternion_wxyz, point_BP3 = batch
         rgb, quaternion_wxyz = self.augmented(image, quaternion_wxyz)
         twins = self.network(self._normalised(rgb))
-        self.last_feature_ND[index] = twins.metric_feature_BD.detach()
+        self.last_feature_ND[gathered(index)] = gathered(twins.metric_feature_BD.detach())
         with torch.autocast(self.device.type, enabled=False):  # poses need all of float32's digits
-            loss, errors = self.objective(self.network, twins, Poses(translation, quaternion_wxyz))
-        self.log("train/loss", loss, prog_bar=True)
-        self.log_dict({f"train/{name}": error for name, error in errors.items()})
+            true, progress = Poses(translation, quaternion_wxyz), self.global_step / self.steps
+            loss, errors = self.objective(self.network, twins, true, point_BP3, progress)
+        of_all = processes() > 1
+        self.log("train/loss", loss, prog_bar=True, sync_dist=of_all)
+        named = {f"train/{name}": error for name, error in errors.items()}
+        self.log_dict(named, sync_dist=of_all)
         learned = self.objective.weighting.s
         self.log_dict({f"train/s_{name}": s.detach() for name, s in learned.items()})
         return loss
@@ -113,7 +126,7 @@ class RelocalizationModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Poses of one batch of held-out images."""
-        _, image, translation, quaternion_wxyz = batch
+        _, image, translation, quaternion_wxyz, _ = batch
         output = self.average.module(self._normalised(_rgb(image)))
         estimated = self._poses(output.translation_B3, output.quaternion_wxyz_B4)
         self._validation.append((estimated, self._poses(translation, quaternion_wxyz)))
@@ -159,7 +172,8 @@ class RelocalizationModule(lightning.LightningModule):
         }
 
     def _step_seed(self) -> int:
-        return self.config.seed * 1_000_003 + self.global_step
+        """Other numbers in each process: their images are others."""
+        return self.config.seed * 1_000_003 + self.global_step + 500_009 * self.global_rank
 
     def augmented(self, image_BHW3: Tensor, quaternion_wxyz_B4: Tensor) -> tuple[Tensor, Tensor]:
         """RGB images in 0..1 with other looks, some turned, and the rotations of their cameras."""

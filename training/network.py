@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from rgsiam_ros import networks
 from rgsiam_training.backbones import create_backbone, leading_stages
+from rgsiam_training.bodies import create_body
 from rgsiam_training.config import NetworkConfig
 from rgsiam_training.losses.poses import Poses
 from rgsiam_training.losses.uncertainty import ENTRIES, SIZE
@@ -39,8 +40,10 @@ class TwinOutput:
     """See `rgsiam_training.losses.uncertainty.whitening_matrix`."""
     metric_feature_BD: Tensor
     """Unit length."""
-    local_BCHW: Tensor
-    """See `rgsiam_training.relative.LocalHead`."""
+    feature_BF: Tensor
+    """What the heads see."""
+    local_BCHW: Tensor | None
+    """See `rgsiam_training.relative.LocalHead`; None without a relative unit."""
 
     @property
     def poses(self) -> Poses:
@@ -49,15 +52,19 @@ class TwinOutput:
 
 
 class FeatureExtractor(nn.Module):
-    """Backbone and neck: ``(B, 3, H, W)`` normalised images to ``(B, F)`` features.
+    """Backbone and body: ``(B, 3, H, W)`` normalised images to ``(B, F)`` features.
 
-    The last feature map is reduced in channels and flattened, not pooled: where in the picture a
-    thing appears is what tells neighbouring poses apart. An earlier feature map goes out as it is.
+    The backbone's finest map goes out as it is, beside the features.
     """
 
     def __init__(self, config: NetworkConfig, input_height: int, input_width: int) -> None:
         super().__init__()
-        self.backbone = create_backbone(config.backbone, config.pretrained, config.relative.stride)
+        self.backbone = create_backbone(
+            config.backbone,
+            config.pretrained,
+            config.relative.stride,
+            between=config.body == "hourglass",
+        )
         with torch.no_grad():
             probe = self.backbone.eval()(torch.zeros(1, 3, input_height, input_width))
         frozen = config.frozen_stages if config.pretrained else 0  # random ones have to learn
@@ -65,16 +72,7 @@ class FeatureExtractor(nn.Module):
         for stage in self._frozen:
             stage.requires_grad_(False)
         self.local_shape = tuple(probe[0].shape[1:])
-        _, channels, height, width = probe[-1].shape
-        self.neck = nn.Sequential(
-            nn.Conv2d(channels, config.neck_channels, kernel_size=1, bias=False),
-            nn.BatchNorm2d(config.neck_channels),
-            nn.ReLU(inplace=True),
-            nn.Flatten(),
-            nn.Linear(config.neck_channels * height * width, config.feature_size),
-            nn.ReLU(inplace=True),
-        )
-
+        self.neck = create_body(config, [part.shape[1:] for part in probe])
         self.train()
 
     def train(self, mode: bool = True) -> FeatureExtractor:
@@ -86,8 +84,8 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, image_B3HW: Tensor) -> tuple[Tensor, Tensor]:
         """Features ``(B, F)`` and local feature maps ``(B, C, h, w)`` of a batch of images."""
-        local, last = self.backbone(image_B3HW)
-        return self.neck(last), local
+        maps = self.backbone(image_B3HW)
+        return self.neck(maps), maps[0]
 
 
 class GlobalPoseUnit(nn.Module):
@@ -122,6 +120,22 @@ class GlobalPoseUnit(nn.Module):
         return translation, quaternion_wxyz, logits, offset
 
 
+class RelativeRegressor(nn.Module):
+    """Two features, side by side, to a relative pose: what our relative unit is compared with."""
+
+    def __init__(self, feature_size: int) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(nn.Linear(2 * feature_size, feature_size), nn.ReLU())
+        self.pose = nn.Linear(feature_size, 7)
+        with torch.no_grad():
+            self.pose.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]))
+
+    def forward(self, first_BF: Tensor, second_BF: Tensor) -> Poses:
+        """``T_first_second``, normalised units."""
+        raw = self.pose(self.hidden(torch.cat([first_BF, second_BF], dim=1)))
+        return Poses(raw[:, :3], F.normalize(raw[:, 3:], dim=1))
+
+
 class SiameseNetwork(nn.Module):
     """Both twins and their heads. Twins share every weight: they are one network called on pairs."""
 
@@ -133,6 +147,9 @@ class SiameseNetwork(nn.Module):
         anchors_K3: Tensor,
         ray_HW2: Tensor,
         reach: float,
+        *,
+        with_relative_unit: bool = True,
+        with_regressor: bool = False,
     ) -> None:
         """anchors_K3, reach: normalised units; ray_HW2: of the local maps' cells."""
         super().__init__()
@@ -143,8 +160,12 @@ class SiameseNetwork(nn.Module):
         channels, height, width = self.extractor.local_shape
         if ray_HW2.shape != (height, width, 2):
             raise ValueError(f"rays of shape {tuple(ray_HW2.shape)} for {width}x{height} cells")
-        self.local_head = LocalHead(channels, config.relative)
-        self.relative_unit = RelativeUnit(config.relative, ray_HW2, reach)
+        self.local_head: LocalHead | None = None
+        self.relative_unit: RelativeUnit | None = None
+        if with_relative_unit:
+            self.local_head = LocalHead(channels, config.relative)
+            self.relative_unit = RelativeUnit(config.relative, ray_HW2, reach)
+        self.regressor = RelativeRegressor(config.feature_size) if with_regressor else None
         nn.init.zeros_(self.uncertainty_head.weight)
         with torch.no_grad():
             self.uncertainty_head.bias.zero_()[:SIZE] = INITIAL_LOG_PRECISION
@@ -166,7 +187,8 @@ class SiameseNetwork(nn.Module):
             offset_BK3=offset,
             precision_factor_B21=self.uncertainty_head(feature.detach()),
             metric_feature_BD=F.normalize(self.metric_head(feature), dim=1),
-            local_BCHW=self.local_head(local),
+            feature_BF=feature,
+            local_BCHW=None if self.local_head is None else self.local_head(local),
         )
 
 

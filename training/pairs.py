@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch.utils.data import Sampler
 
+from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.geometry import Array, angles_between
 
 HARD_CANDIDATES = 8
@@ -59,11 +60,14 @@ class PairSampler(Sampler[list[int]]):
         batch_pairs: int,
         seed: int,
         hard_partners: Callable[[], NDArray[np.int64] | None] = lambda: None,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         """partners: of each image those that overlap with it; session_N, stamp_ns_N: of each image.
 
         hard_partners: asked at the start of an epoch for distant images ``(N, k)`` that look like
-        each image, -1 where there are fewer; None while nothing is known.
+        each image, -1 where there are fewer; None while nothing is known. part: index and number of
+        the equal parts that each batch is cut into, for one process each. Raises DatasetError where
+        it cannot be.
         """
         if len(partners) < 2:
             raise ValueError("at least two images are needed to make a pair")
@@ -78,6 +82,14 @@ class PairSampler(Sampler[list[int]]):
         ]
         self._config = config
         self._batch_pairs = min(batch_pairs, len(partners))
+        index, parts = part
+        if self._batch_pairs % parts:
+            raise DatasetError(
+                f"a batch of {self._batch_pairs} pairs cannot be shared by {parts} processes: set "
+                "optimisation.batch_pairs to a multiple"
+            )
+        share = self._batch_pairs // parts
+        self._part = slice(index * share, (index + 1) * share)
         self._seed = seed
         self._hard_partners = hard_partners
         self.epoch = 0
@@ -104,7 +116,7 @@ class PairSampler(Sampler[list[int]]):
         second = [self._draw(int(own), hard, random) for own in first]
         for batch in range(len(self)):
             chosen = slice(batch * self._batch_pairs, (batch + 1) * self._batch_pairs)
-            yield [*first[chosen].tolist(), *second[chosen]]
+            yield [*first[chosen][self._part].tolist(), *second[chosen][self._part]]
 
     def _draw(
         self, own: int, hard_NK: NDArray[np.int64] | None, random: np.random.Generator

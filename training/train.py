@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning
 import numpy as np
@@ -12,11 +14,13 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from rgsiam_ros.errors import DatasetError
 from rgsiam_training.config import TrainingConfig, load_config
 from rgsiam_training.data import PairImages, PreparedData, prepare
+from rgsiam_training.distributed import planned, synchronise_batch_norm
 from rgsiam_training.map_images import thin
 from rgsiam_training.module import MapScale, RelocalizationModule
 from rgsiam_training.pairs import PairSampler, look_alikes
@@ -51,10 +55,46 @@ def train(
     checkpoint = run / CHECKPOINT_NAME
     if resume and not checkpoint.is_file():
         raise DatasetError(f"{checkpoint} does not exist: there is nothing to resume in {run}")
-    if not resume and run.exists() and any(run.iterdir()):
+    rank, processes = planned()
+    if not resume and rank == 0 and run.exists() and any(run.iterdir()):
         raise DatasetError(f"{run} is not empty: give another --out, or --resume")
     if resume:
         _check_same(config, load_config(run / CONFIG_NAME, {}), run)
+    module, loader, data = build(config, (rank, processes))
+    if processes > 1:
+        synchronise_batch_norm(module.network)
+    if not resume and rank == 0:
+        run.mkdir(parents=True, exist_ok=True)
+        config.save(run / CONFIG_NAME)
+        save_data(config, data, run)
+    trainer = lightning.Trainer(
+        accelerator="auto",
+        **_machines(),
+        max_epochs=config.optimisation.epochs,
+        logger=TensorBoardLogger(run, name="", version="log"),
+        precision=config.optimisation.precision,
+        callbacks=[*_callbacks(config, run, progress), *callbacks],
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        log_every_n_steps=max(1, min(10, len(loader) // 4)),
+        gradient_clip_val=5.0,
+        num_sanity_val_steps=0,
+        check_val_every_n_epoch=max(1, config.optimisation.epochs // 15),
+    )
+    trainer.fit(
+        module,
+        loader,
+        _validation_loader(data),
+        ckpt_path=checkpoint if resume else None,
+        weights_only=False if resume else None,
+    )
+    trainer.save_checkpoint(checkpoint)
+
+
+def build(
+    config: TrainingConfig, part: tuple[int, int] = (0, 1)
+) -> tuple[RelocalizationModule, DataLoader, PreparedData]:
+    """The untrained module, its training batches (or this part of each) and its data."""
     lightning.seed_everything(config.seed, verbose=False)
     torch.set_flush_denormal(True)  # on a CPU a tenth of the time goes into numbers of no weight
     data = prepare(config)
@@ -66,33 +106,23 @@ def train(
         steps=config.optimisation.epochs * batches_per_epoch(config, data),
         images=len(data.training.image_NHW3),
     )
-    sampler = _pair_sampler(config, data, module)
-    if not resume:
-        run.mkdir(parents=True, exist_ok=True)
-        config.save(run / CONFIG_NAME)
-        save_data(config, data, run)
-    trainer = lightning.Trainer(
-        accelerator="auto",
-        devices=1,
-        max_epochs=config.optimisation.epochs,
-        logger=TensorBoardLogger(run, name="", version="log"),
-        precision=config.optimisation.precision,
-        callbacks=[*_callbacks(config, run, progress), *callbacks],
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        log_every_n_steps=10,
-        gradient_clip_val=5.0,
-        num_sanity_val_steps=0,
-        check_val_every_n_epoch=max(1, config.optimisation.epochs // 15),
-    )
-    trainer.fit(
-        module,
-        _training_loader(data, sampler),
-        _validation_loader(data),
-        ckpt_path=checkpoint if resume else None,
-        weights_only=False if resume else None,
-    )
-    trainer.save_checkpoint(checkpoint)
+    return module, _training_loader(data, _pair_sampler(config, data, module, part)), data
+
+
+def _machines() -> dict[str, Any]:
+    """One process on one device, or what torchrun started: that many on that many machines."""
+    _, processes = planned()
+    if processes == 1:
+        return {"devices": 1}
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    # a relative unit without a pair in one process, a head without a term: some weights rest
+    strategy = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+    return {
+        "devices": here,
+        "num_nodes": processes // here,
+        "strategy": strategy,
+        "use_distributed_sampler": False,
+    }
 
 
 def batches_per_epoch(config: TrainingConfig, data: PreparedData) -> int:
@@ -141,7 +171,10 @@ def _check_same(config: TrainingConfig, started_with: TrainingConfig, run: Path)
 
 
 def _pair_sampler(
-    config: TrainingConfig, data: PreparedData, module: RelocalizationModule
+    config: TrainingConfig,
+    data: PreparedData,
+    module: RelocalizationModule,
+    part: tuple[int, int],
 ) -> PairSampler:
     poses = data.training.T_map_camera_N44
     partners = overlapping_images(
@@ -166,6 +199,7 @@ def _pair_sampler(
         config.optimisation.batch_pairs,
         config.seed,
         hard_partners=lambda: hard(module.last_feature_ND.cpu().numpy()),
+        part=part,
     )
 
 

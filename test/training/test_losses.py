@@ -59,6 +59,7 @@ def twin(true, spread=0.5):
         offset_BK3=true.translation_B3[:, None] - ANCHORS,
         precision_factor_B21=torch.zeros(len(logits), 21),
         metric_feature_BD=nothing,
+        feature_BF=nothing,
         local_BCHW=nothing,
     )
 

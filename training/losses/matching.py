@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rgsiam_training.alignment import rotation_matrix
+from rgsiam_training.distributed import mean_count
 from rgsiam_training.losses.poses import Poses
 from rgsiam_training.relative import RelativeOutput
 
@@ -41,5 +42,5 @@ class MatchingTerm(nn.Module):
         inside_BN = (kernel_BNN.detach().sum(dim=2) > 0.5) & (moved[..., 2].detach() > 0.0)
         found_BN = (output.match_BNN * kernel_BNN).sum(dim=2)
         error_BN = -torch.log((1.0 - OUTLIER_SHARE) * found_BN + OUTLIER_SHARE)
-        share_BN = inside_BN.float() / inside_BN.sum().clamp(min=1)
+        share_BN = inside_BN.float() / mean_count(inside_BN.sum())
         return {"matching": (share_BN * error_BN).sum()}

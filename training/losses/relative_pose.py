@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rgsiam_training.distributed import mean_count
 from rgsiam_training.losses.poses import (
     PairTruth,
     Poses,
@@ -41,7 +42,7 @@ class _OverOverlappingPairs(nn.Module):
     def errors(self, predicted: Poses, truth: PairTruth) -> tuple[Tensor, Tensor]:
         """Mean translation and rotation error of relative poses."""
         overlap_B = self.overlaps(truth)
-        share_B = overlap_B.float() / overlap_B.sum().clamp(min=1)
+        share_B = overlap_B.float() / mean_count(overlap_B.sum())
         true = relative_poses(truth.first, truth.second)
         t_B = translation_errors(predicted.translation_B3, true.translation_B3)
         r_B = rotation_errors(predicted.quaternion_wxyz_B4, true.quaternion_wxyz_B4)
@@ -65,6 +66,17 @@ class RelativePoseTerm(_OverOverlappingPairs):
         """The two errors, by name."""
         t, r = self.errors(predicted, truth)
         return {"relative_translation": t, "relative_rotation": r}
+
+
+class RelativeRegressionTerm(RelativePoseTerm):
+    """The same errors for a relative pose that is regressed from two features, as Laskar et al. 2017
+    (arXiv 1707.09733) and others do; named ``regressed_translation`` and ``regressed_rotation``.
+    """
+
+    def forward(self, predicted: Poses, truth: PairTruth) -> dict[str, Tensor]:
+        """The two errors, by name."""
+        t, r = self.errors(predicted, truth)
+        return {"regressed_translation": t, "regressed_rotation": r}
 
 
 class ConsistencyTerm(_OverOverlappingPairs):

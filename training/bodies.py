@@ -1,0 +1,108 @@
+"""What makes an image's feature vector of the backbone's maps: one module for each way.
+
+All take the backbone's maps, ``[(B, C, h, w), .., (B, C', h', w')]``, fine to coarse, and give
+``(B, F)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from rgsiam_training.config import NetworkConfig
+
+LSTM_ROWS = 16
+HOURGLASS_CHANNELS = 64
+HOURGLASS_CHANNELS_OUT = 16
+
+
+def create_body(config: NetworkConfig, shapes: Sequence[torch.Size]) -> nn.Module:
+    """The module that `NetworkConfig.body` names. shapes: of the maps, without the batch."""
+    kinds = {"flatten": FlattenBody, "lstm": LstmBody, "hourglass": HourglassBody}
+    return kinds[config.body](config, shapes)
+
+
+class FlattenBody(nn.Sequential):
+    """The coarsest map, reduced in channels and flattened, not pooled: where in the picture a thing
+    appears is what tells neighbouring poses apart.
+    """
+
+    def __init__(self, config: NetworkConfig, shapes: Sequence[torch.Size]) -> None:
+        channels, height, width = shapes[-1]
+        super().__init__(
+            nn.Conv2d(channels, config.neck_channels, kernel_size=1, bias=False),
+            nn.BatchNorm2d(config.neck_channels),
+            nn.ReLU(inplace=True),
+            nn.Flatten(),
+            nn.Linear(config.neck_channels * height * width, config.feature_size),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Features."""
+        return super().forward(maps[-1])
+
+
+class LstmBody(nn.Module):
+    """Our reading of Walch et al. 2017 (arXiv 1611.07890): the feature vector is laid out as a
+    rectangle, and four LSTMs read it up, down, left and right; their last states are the feature.
+    """
+
+    def __init__(self, config: NetworkConfig, shapes: Sequence[torch.Size]) -> None:
+        super().__init__()
+        if config.feature_size % (4 * LSTM_ROWS):
+            raise ValueError(f"with body lstm feature_size must be a multiple of {4 * LSTM_ROWS}")
+        self.flatten = FlattenBody(config, shapes)
+        columns, hidden = config.feature_size // LSTM_ROWS, config.feature_size // 4
+        self.down_and_up = nn.LSTM(columns, hidden, batch_first=True, bidirectional=True)
+        self.right_and_left = nn.LSTM(LSTM_ROWS, hidden, batch_first=True, bidirectional=True)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Features."""
+        feature = self.flatten(maps)
+        grid = feature.reshape(len(feature), LSTM_ROWS, -1)
+        _, (vertical, _) = self.down_and_up(grid)
+        _, (horizontal, _) = self.right_and_left(grid.transpose(1, 2))
+        return torch.cat([*vertical, *horizontal], dim=1)
+
+
+class HourglassBody(nn.Module):
+    """Our reading of Melekhov et al. 2017 (arXiv 1703.07971): the coarsest map is brought back to the
+    size of the finest, step by step, the backbone's maps of each size added, before it is flattened.
+    """
+
+    def __init__(self, config: NetworkConfig, shapes: Sequence[torch.Size]) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(
+            nn.Conv2d(shape[0], HOURGLASS_CHANNELS, kernel_size=1) for shape in shapes
+        )
+        self.smooth = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(HOURGLASS_CHANNELS, HOURGLASS_CHANNELS, 3, padding=1, bias=False),
+                nn.BatchNorm2d(HOURGLASS_CHANNELS),
+                nn.ReLU(inplace=True),
+            )
+            for _ in shapes[:-1]
+        )
+        _, height, width = shapes[0]
+        self.reduce = nn.Sequential(
+            nn.Conv2d(HOURGLASS_CHANNELS, HOURGLASS_CHANNELS_OUT, kernel_size=1, bias=False),
+            nn.BatchNorm2d(HOURGLASS_CHANNELS_OUT),
+            nn.ReLU(inplace=True),
+            nn.Flatten(),
+            nn.Linear(HOURGLASS_CHANNELS_OUT * height * width, config.feature_size),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Features."""
+        found = self.lateral[-1](maps[-1])
+        for lateral, smooth, finer in zip(
+            self.lateral[-2::-1], self.smooth, maps[-2::-1], strict=True
+        ):
+            found = F.interpolate(found, size=finer.shape[2:], mode="nearest")
+            found = smooth(found + lateral(finer))
+        return self.reduce(found)
