@@ -17,7 +17,7 @@ from rgsiam_ros.geometry import Array, pose_errors
 from rgsiam_ros.map_features import MapFeatures
 from rgsiam_ros.networks import restore_poses
 from rgsiam_ros.preprocessing import normalise
-from rgsiam_ros.refinement import look, make_agreement
+from rgsiam_ros.refinement import Agreement, look, make_agreement
 from rgsiam_ros.self_test import Infer, infer_all
 from rgsiam_training.map_images import thin
 from rgsiam_training.network import AbsoluteBranch, RelativeBranch
@@ -92,16 +92,7 @@ class HeldOut:
         if relate is None or features is None:
             return Answers(outputs, T_absolute)
         queries = (like.outputs if like else outputs)[networks.METRIC_FEATURE]
-        pairs = self.run.config.pairs
-        metres, radians = pose_errors(
-            like.T_absolute_N44 if like else T_absolute, self.validation.T_map_camera_N44
-        )
-        agreement = make_agreement(
-            pairs.reach_m,
-            pairs.metres_per_radian,
-            float(np.median(metres)),
-            float(np.degrees(np.median(radians))),
-        )
+        agreement = self.agreement((like or Answers(outputs, T_absolute)).outputs)
         poses = []
         for i, T in enumerate(T_absolute):
 
@@ -113,6 +104,18 @@ class HeldOut:
             found = look(relate_to, features, queries[i], T, target, self.neighbours, agreement)
             poses.append(T if found is None else found.combined.T_map_camera)
         return Answers(outputs, T_absolute, np.stack(poses))
+
+    def agreement(self, outputs: Outputs) -> Agreement:
+        """The lengths by which hypotheses are judged. outputs: of the validation images."""
+        target, pairs = self.run.target, self.run.config.pairs
+        T = restore_poses(outputs[networks.TRANSLATION], outputs[networks.ROTATION], target)
+        metres, radians = pose_errors(T, self.validation.T_map_camera_N44)
+        return make_agreement(
+            pairs.reach_m,
+            pairs.metres_per_radian,
+            float(np.median(metres)),
+            float(np.degrees(np.median(radians))),
+        )
 
     def determined(self, T_N44: Array) -> NDArray[np.bool_]:
         """Which poses the image determines: those within the reach of the truth; all, if none is.

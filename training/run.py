@@ -73,14 +73,15 @@ class Run:
             names.append(networks.PRECISION_FACTOR)
         if self.config.has_relative_unit:
             names += [networks.METRIC_FEATURE, networks.LOCAL_MAP]
-        return AbsoluteBranch(self._network, tuple(names)).eval()
+        return AbsoluteBranch(self.network, tuple(names)).eval()
 
     def relative_branch(self) -> RelativeBranch:
         """The relative unit of the same network, in evaluation mode."""
-        return RelativeBranch(self._network.relative_unit).eval()
+        return RelativeBranch(self.network.relative_unit).eval()
 
     @cached_property
-    def _network(self) -> SiameseNetwork:
+    def network(self) -> SiameseNetwork:
+        """The averaged network, in evaluation mode: of the best validation, where one was kept."""
         best = self.folder / BEST_NAME
         path = best if best.is_file() else self.folder / CHECKPOINT_NAME
         if not path.is_file():

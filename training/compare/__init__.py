@@ -1,0 +1,1 @@
+"""Presets of other methods beside ours, trained and measured alike."""
