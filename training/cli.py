@@ -10,6 +10,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from rgsiam_training.compare_cli import compare
+from rgsiam_training.dataset_cli import download, inspect
+
 console = Console()
 
 ImageTopic = Annotated[str | None, typer.Option(help="Image topic of the bags.")]
@@ -21,7 +24,9 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 def register(app: typer.Typer) -> None:
     """Add the training commands to the program."""
-    for command in (train, export, calibrate, evaluate, look_alikes, town):
+    for command in (
+        inspect, download, train, compare, export, calibrate, evaluate, look_alikes, town,
+    ):  # fmt: skip
         app.command()(command)
 
 
@@ -37,6 +42,9 @@ def train(
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
     truth_topic: TruthTopic = None,
+    depth_topic: Annotated[
+        str | None, typer.Option(help="Depth image topic of the bags, for losses.reprojection.")
+    ] = None,
     reach: Annotated[
         float | None, typer.Option(help="Metres between images that see the same: 8; indoors 1.")
     ] = None,
@@ -83,6 +91,7 @@ def train(
         "topics.image": image_topic,
         "topics.camera_info": camera_info_topic,
         "topics.truth": truth_topic,
+        "topics.depth": depth_topic,
         "pairs.reach_m": reach,
         "augmentation.rotation_deg": rotation,
         "optimisation.precision": precision,
@@ -271,6 +280,7 @@ def look_alikes(
 def town(
     out: Annotated[Path, typer.Option(help="Folder to write the two sessions to.")],
     seed: Seed = 7,
+    depth: Annotated[bool, typer.Option(help="Write depth images too, for `posenet2`.")] = False,
 ) -> None:
     """Render the demo town's mapping session and drive as bags (needs OpenGL through EGL)."""
     from rgsiam_training.town.session import demo_sessions, write_session
@@ -280,6 +290,8 @@ def town(
         with Progress(*columns, console=console) as progress:
             task = progress.add_task(session.name, total=1.0)
             show = partial(progress.update, task)
-            path = write_session(session, out, seed, lambda share, show=show: show(completed=share))
+            path = write_session(
+                session, out, seed, lambda share, show=show: show(completed=share), depth
+            )
         size = sum(file.stat().st_size for file in path.iterdir())
         console.print(f"written: {path} ({size / 1e6:.1f} MB)")
