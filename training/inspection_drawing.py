@@ -71,7 +71,7 @@ def _draw_tracks(found: Inspection, axes: Axes) -> None:
     counts = f"{found.train.frames} frames"
     if found.test is not None:
         counts += f" to train, {found.test.frames} to test"
-    axes.set_title(f"{Path(found.train.path).name}: {counts}; dots: single frames", fontsize=10)
+    axes.set_title(f"{Path(found.train.path).name}: {counts}", fontsize=10)
     axes.legend(loc="best", fontsize=8)
 
 
