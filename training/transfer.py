@@ -52,15 +52,13 @@ def fetch(url: str, target: Path, needed_bytes: Callable[[int], int], progress: 
             elif error.code < SERVER_ERROR:
                 raise DatasetError(f"{url}: {problem}: it may have moved") from error
         except (OSError, HTTPException) as error:
-            problem = str(error)
+            problem = str(getattr(error, "reason", error))
         failures = 0 if _size(part) > before else failures + 1
         if failures >= TRIES_WITHOUT_PROGRESS:
             break
         time.sleep(failures * PAUSE_S)
-    raise DatasetError(
-        f"{url}: {problem}; {_size(part)} bytes are kept in {part}: run the same command again to "
-        "continue"
-    )
+    kept = f"; {_size(part)} bytes are kept in {part}" if _size(part) else ""
+    raise DatasetError(f"{url}: {problem}{kept}: run the same command again to continue")
 
 
 def _continue(url: str, part: Path, needed_bytes: Callable[[int], int], progress: Progress) -> bool:
