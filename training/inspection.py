@@ -199,7 +199,7 @@ def _read_side(
         if i in shown:
             scale = min(1.0, SAMPLE_WIDTH_PX / width)
             small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            samples.append((frame.name, small))
+            samples.append((frame.name, small.astype(np.uint8)))
     names = [frame.name for frame in dataset.frames]
     side.image_sizes = dict(sizes)
     side.same_image = _groups(names, hashes)

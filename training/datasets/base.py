@@ -57,9 +57,16 @@ class Dataset(Protocol):
     path: Path
     camera: Camera
     map_frame: str
-    frames: Sequence[Frame]
-    """Sessions one after another, each in time order."""
-    dropped: Sequence[Dropped]
+
+    @property
+    def frames(self) -> Sequence[Frame]:
+        """Sessions one after another, each in time order."""
+        ...
+
+    @property
+    def dropped(self) -> Sequence[Dropped]:
+        """What was left out, with reasons."""
+        ...
 
     def read_images(self) -> Iterator[SourceImage]:
         """The images of `frames`, in their order."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from rgsiam_ros.camera import Camera
@@ -61,7 +62,7 @@ class ColmapDataset(FileDataset):
             else:
                 self.dropped.append(Dropped(*entry))
         entries.sort(key=lambda image: by_number(image.name))
-        self._points_of: dict[str, Array] = {}
+        self._points_of: dict[str, NDArray[np.int64]] = {}
         used: dict[int, str] = {}
         for order, image in enumerate(entries):
             with self._dropping(image.where):

@@ -151,7 +151,7 @@ def read_depth(path: Path, units_per_metre: float) -> Array:
         raise DatasetError(f"{path} cannot be read: {error}") from error
     if depth is None or depth.dtype != np.uint16 or depth.ndim != 2:
         raise DatasetError(f"{path} is not a 16-bit depth image")
-    metres = depth / units_per_metre
+    metres = depth.astype(np.float64) / units_per_metre
     metres[(depth == 0) | (depth == 65535)] = np.nan
     return metres
 

@@ -118,17 +118,16 @@ def _camera(fields: dict[str, Any], where: str) -> Camera:
         raise DatasetError(f"{where} has no {', '.join(absent)}, neither of its own nor at the top")
     model = fields.get("camera_model", "OPENCV")
     try:
+        lens, distortion = "none", tuple[float, ...]()
         k1, k2, k3, k4, p1, p2 = (float(fields.get(key, 0.0)) for key in COEFFICIENTS)
         if model == "OPENCV_FISHEYE":
             lens, distortion = "equidistant", (k1, k2, k3, k4)
-        elif model in PERSPECTIVE and k4 == 0.0:
-            lens, distortion = "plumb_bob", (k1, k2, p1, p2, k3)
-        else:
+        elif model not in PERSPECTIVE or k4 != 0.0:
             raise DatasetError(
                 f"{where}: camera_model {model} (k4 {k4}) is not supported: undistort the images"
             )
-        if not any(distortion) and lens == "plumb_bob":
-            lens, distortion = "none", ()
+        elif any((k1, k2, p1, p2, k3)):
+            lens, distortion = "plumb_bob", (k1, k2, p1, p2, k3)
         return Camera.model_validate(
             {"width": fields["w"], "height": fields["h"]}
             | {"fx": fields["fl_x"], "fy": fields["fl_y"]}

@@ -96,10 +96,9 @@ class TumRgbdDataset(FileDataset):
                 f"640x480: write the camera to {stated}"
             )
         fx, fy, cx, cy, distortion = known
-        model = "plumb_bob" if distortion else "none"
         return Camera(
             width=640, height=480, fx=fx, fy=fy, cx=cx, cy=cy,
-            distortion_model=model, distortion=distortion,
+            distortion_model="plumb_bob" if distortion else "none", distortion=distortion,
         )  # fmt: skip
 
 
