@@ -64,8 +64,9 @@ class LstmBody(nn.Module):
         """Features."""
         feature = self.flatten(maps)
         grid = feature.reshape(len(feature), LSTM_ROWS, -1)
-        _, (vertical, _) = self.down_and_up(grid)
-        _, (horizontal, _) = self.right_and_left(grid.transpose(1, 2))
+        start = feature.new_zeros(2, len(feature), self.down_and_up.hidden_size)
+        _, (vertical, _) = self.down_and_up(grid, (start, start))
+        _, (horizontal, _) = self.right_and_left(grid.transpose(1, 2), (start, start))
         return torch.cat([*vertical, *horizontal], dim=1)
 
 

@@ -31,7 +31,9 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    datasets: Annotated[list[str], typer.Argument(help="Bags or 7-Scenes folders of one map.")],
+    datasets: Annotated[
+        list[str], typer.Argument(help="Sessions of one map: bags, or see docs/datasets.md.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of this run, new.")],
     config: Annotated[Path | None, typer.Option(help="YAML of a training configuration.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
@@ -74,9 +76,13 @@ def train(
     single_image: Annotated[
         bool, typer.Option(help="No pairs: the global pose loss alone, for comparison.")
     ] = False,
+    preset: Annotated[
+        str | None, typer.Option(help="Another method, as `rgsiam compare` trains it.")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Continue from the last checkpoint.")] = False,
 ) -> None:
     """Train on recorded sessions with true poses."""
+    from rgsiam_training.compare.presets import trainable
     from rgsiam_training.config import load_config
     from rgsiam_training.splits import circles
     from rgsiam_training.train import train as run_training
@@ -101,9 +107,12 @@ def train(
         "split.leave_out": circles(leave_out or ()) or None,
     }
     chosen = load_config(config, overrides)
+    if preset:
+        chosen = trainable(preset).apply(chosen)
     if single_image:
         chosen = chosen.of_single_images()
-    run_training(chosen.without(without or ()), out, resume=resume)
+    say = partial(console.print, soft_wrap=True)
+    run_training(chosen.without(without or ()), out, resume=resume, report=say)
     console.print(f"trained: {out}; next: [bold]rgsiam export {out} --out models/NAME[/bold]")
 
 
@@ -181,7 +190,9 @@ def calibrate(
         float, typer.Option(min=1e-4, max=0.5, help="Share of wrong poses that may be believed.")
     ] = 0.01,
     seed: Seed = 0,
-    split: Annotated[str, typer.Option(help="train or test, for 7-Scenes.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="train or test, where the dataset has splits.")
+    ] = "test",
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
     truth_topic: TruthTopic = None,
@@ -214,10 +225,12 @@ def calibrate(
 
 
 def evaluate(
-    dataset: Annotated[Path, typer.Argument(help="A bag or a 7-Scenes folder.")],
+    dataset: Annotated[Path, typer.Argument(help="A bag, or see docs/datasets.md.")],
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")],
     out: Annotated[Path, typer.Option(help="Results folder, new.")],
-    split: Annotated[str, typer.Option(help="train or test, for 7-Scenes.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="train or test, where the dataset has splits.")
+    ] = "test",
     branch: BranchName = "auto",
     engine: Annotated[str, typer.Option(help="Inference engine.")] = "auto",
     precision: Annotated[str, typer.Option(help="One of the bundle's, or auto.")] = "auto",
@@ -246,11 +259,13 @@ def evaluate(
 
 
 def look_alikes(
-    dataset: Annotated[Path, typer.Argument(help="A bag or a 7-Scenes folder.")],
+    dataset: Annotated[Path, typer.Argument(help="A bag, or see docs/datasets.md.")],
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")],
     place: Annotated[list[str], typer.Option(help="x,y in the map frame; twice or more.")],
     radius: Annotated[float, typer.Option(help="Metres around a place that belong to it.")] = 20.0,
-    split: Annotated[str, typer.Option(help="train or test, for 7-Scenes.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="train or test, where the dataset has splits.")
+    ] = "test",
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
     truth_topic: TruthTopic = None,

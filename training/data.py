@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from rgsiam_ros.preprocessing import Preprocessing, fit_image
 from rgsiam_training.backbones import normalisation_of
 from rgsiam_training.config import TrainingConfig
 from rgsiam_training.datasets import Dataset, fingerprint, open_dataset
-from rgsiam_training.datasets.base import poses_of
+from rgsiam_training.datasets.base import describe_dropped, poses_of
 from rgsiam_training.splits import split_contiguous
 
 SMALLEST_SCALE_M = 0.1
@@ -58,12 +58,15 @@ class PreparedData:
     source: str
 
 
-def prepare(config: TrainingConfig) -> PreparedData:
+def prepare(config: TrainingConfig, report: Callable[[str], None] = lambda _: None) -> PreparedData:
     """Open the datasets of a run, decode them once and cut validation out of them.
 
-    Raises DatasetError, also where the datasets disagree on camera or map frame.
+    report: told what was left out. Raises DatasetError, also where the datasets disagree on camera or map frame.
     """
     datasets = [open_dataset(path, split="train", topics=config.topics) for path in config.datasets]
+    for dataset in datasets:
+        if left_out := describe_dropped(dataset):
+            report(left_out)
     camera = _common_camera(datasets)
     mean, std = normalisation_of(config.network.backbone)
     preprocessing = Preprocessing(

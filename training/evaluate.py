@@ -18,7 +18,7 @@ from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 from rgsiam_ros.replay.results import claim_folder, print_table, write_results
 from rgsiam_ros.truth_frame import truth_turn
 from rgsiam_training.datasets import open_dataset
-from rgsiam_training.datasets.base import Frame
+from rgsiam_training.datasets.base import Frame, describe_dropped
 
 
 def evaluate_dataset(
@@ -43,6 +43,8 @@ def evaluate_dataset(
         bundle, engine, precision=precision, branch=branch, batch=batch, fallback="none"
     )
     dataset = open_dataset(path, split, topics)
+    if left_out := describe_dropped(dataset):
+        console.print(left_out, soft_wrap=True)
     claim_folder(out)
     relocalizer.use_camera(dataset.camera)
     say = partial(console.print, soft_wrap=True)

@@ -66,6 +66,7 @@ def export_bundle(
     """
     refuse_existing(out)
     run = open_run(folder)
+    _check_exportable(run)
     held_out = HeldOut(run, map_spacing)
     branch = run.absolute_branch()
     round_large_weights(branch)
@@ -128,6 +129,18 @@ def export_bundle(
             contents[map_features_name(precision)] = _npz(tried.features.to_arrays())
     bundle = write_bundle(out, description, contents)
     return _calibrated(bundle, run, report) if calibrate else bundle
+
+
+def _check_exportable(run: Run) -> None:
+    if run.config.network.body == "lstm":
+        raise DatasetError(
+            f"{run.folder}: LSTMs do not export for any number of images: this body is there to be "
+            "compared with; train with network.body flatten or hourglass"
+        )
+    if not run.config.losses.global_pose.enabled:
+        raise DatasetError(
+            f"{run.folder} was trained without global_pose and has no absolute branch to export"
+        )
 
 
 def _calibrated(bundle: Bundle, run: Run, report: Callable[[str], None]) -> Bundle:

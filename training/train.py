@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,12 @@ def train(
     resume: bool = False,
     progress: bool = True,
     callbacks: Sequence[lightning.Callback] = (),
+    report: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Train and leave in `run`: config, description of the data, validation images, checkpoint, log.
 
-    resume continues from the run's last checkpoint; callbacks: further Lightning callbacks. Raises
+    resume continues from the run's last checkpoint; callbacks: further Lightning callbacks; report:
+    told which frames are left out. In each of the processes that torchrun started; all leave one run. Raises
     DatasetError when the run exists and `resume` is off, or there is nothing to resume, or it was
     started with another configuration; then the folder stays as it was.
     """
@@ -60,7 +62,7 @@ def train(
         raise DatasetError(f"{run} is not empty: give another --out, or --resume")
     if resume:
         _check_same(config, load_config(run / CONFIG_NAME, {}), run)
-    module, loader, data = build(config, (rank, processes))
+    module, loader, data = build(config, (rank, processes), report if rank == 0 else lambda _: None)
     if processes > 1:
         synchronise_batch_norm(module.network)
     if not resume and rank == 0:
@@ -92,12 +94,14 @@ def train(
 
 
 def build(
-    config: TrainingConfig, part: tuple[int, int] = (0, 1)
+    config: TrainingConfig,
+    part: tuple[int, int] = (0, 1),
+    report: Callable[[str], None] = lambda _: None,
 ) -> tuple[RelocalizationModule, DataLoader, PreparedData]:
     """The untrained module, its training batches (or this part of each) and its data."""
     lightning.seed_everything(config.seed, verbose=False)
     torch.set_flush_denormal(True)  # on a CPU a tenth of the time goes into numbers of no weight
-    data = prepare(config)
+    data = prepare(config, report)
     scale = MapScale(data.origin_m, data.scale_m, data.anchors_K3, data.camera)
     module = RelocalizationModule(
         config,

@@ -13,6 +13,7 @@ from conftest import TOWN_DRIVE, TOWN_MAP, random_poses
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
 
+from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.errors import DatasetError
 from rgsiam_training.compare.answering import NearestAnswers, thumbnail
 from rgsiam_training.compare.presets import PRESETS, presets_named
@@ -181,6 +182,34 @@ def test_compare_trains_measures_and_goes_on(scene, tmp_path):
     other = rgsiam_compare(scene, out, "siamese", "--budget", "0.02")
     assert other.returncode == 1
     assert "was made with other settings, data paths or budget" in other.stderr
+
+
+def test_a_preset_is_trained_and_exported_like_any_network(scene, tmp_path):
+    program = [sys.executable, "-m", "rgsiam_ros.cli"]
+    config = tmp_path / "config.yaml"
+    settings = {**SETTINGS, "optimisation": {"batch_pairs": 8, "epochs": 1}}
+    config.write_text(yaml.safe_dump(settings))
+    map_ = str(scene.parent / "map")
+
+    def call(*command):
+        return subprocess.run(
+            [*program, *command], capture_output=True, text=True, check=False, timeout=300
+        )
+
+    def trained(preset):
+        run = tmp_path / preset
+        done = call("train", map_, "--out", str(run), "--config", str(config), "--preset", preset)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return call("export", str(run), "--out", str(tmp_path / f"{preset}_bundle"))
+
+    done = trained("hourglass")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert Bundle.load(tmp_path / "hourglass_bundle").manifest.refinement is None
+    assert "LSTMs do not export" in trained("lstm_posenet").stderr.replace("\n", " ")
+    assert "no absolute branch to export" in trained("relnet").stderr.replace("\n", " ")
+    nothing = call("train", map_, "--out", str(tmp_path / "x"), "--preset", "retrieval")
+    assert nothing.returncode == 1
+    assert "preset retrieval trains nothing" in nothing.stderr
 
 
 def test_a_training_that_was_cut_off_is_gone_on_with(scene, tmp_path):

@@ -159,3 +159,11 @@ def presets_named(names: list[str]) -> list[Preset]:
             f"there is no preset {', '.join(unknown)}: choose from {', '.join(known)}"
         )
     return [known[name] for name in names] or list(PRESETS)
+
+
+def trainable(name: str) -> Preset:
+    """The preset of this name. Raises DatasetError where there is nothing to train."""
+    (preset,) = presets_named([name])
+    if not preset.trained:
+        raise DatasetError(f"preset {name} trains nothing: it is there for `rgsiam compare`")
+    return preset

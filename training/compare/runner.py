@@ -31,7 +31,7 @@ from rgsiam_training.compare.presets import Answering, Preset
 from rgsiam_training.compare.scenes import Scene
 from rgsiam_training.config import TrainingConfig, load_config
 from rgsiam_training.data import prepare
-from rgsiam_training.datasets import open_dataset
+from rgsiam_training.datasets.opening import open_test_side
 from rgsiam_training.datasets.base import poses_of
 from rgsiam_training.run import open_run
 from rgsiam_training.train import CHECKPOINT_NAME, CONFIG_NAME, train
@@ -127,7 +127,7 @@ def _trained(
     before = json.loads(clock.read_text()) if clock.is_file() else 0.0
     began = time.process_time() / torch.get_num_threads()
     wall = time.perf_counter()
-    train(config, run, resume=resume, progress=False)
+    train(config, run, resume=resume, progress=False, report=report)
     spent = time.process_time() / torch.get_num_threads() - began
     if torch.cuda.is_available():
         spent = time.perf_counter() - wall
@@ -148,7 +148,7 @@ def _retrieval(
 def _test_images(
     scene: Scene, config: TrainingConfig, preprocessing: Preprocessing
 ) -> tuple[NDArray[np.uint8], Array]:
-    dataset = open_dataset(scene.test, split="test", topics=config.topics)
+    dataset = open_test_side(scene.test, config.topics)
     images = [
         fit_image(image.decode(), preprocessing, dataset.camera) for image in dataset.read_images()
     ]
