@@ -31,8 +31,8 @@ from rgsiam_training.compare.presets import Answering, Preset
 from rgsiam_training.compare.scenes import Scene
 from rgsiam_training.config import TrainingConfig, load_config
 from rgsiam_training.data import prepare
-from rgsiam_training.datasets.opening import open_test_side
 from rgsiam_training.datasets.base import poses_of
+from rgsiam_training.datasets.opening import open_test_side
 from rgsiam_training.run import open_run
 from rgsiam_training.train import CHECKPOINT_NAME, CONFIG_NAME, train
 
