@@ -136,13 +136,21 @@ class RefinedAnswers(_OfRun):
 
 
 class RegressedAnswers(_OfRun):
-    """A regressed relative pose to each of the nearest map images, and their robust mean."""
+    """A regressed relative pose to each of the nearest map images, and their robust mean.
+
+    They are found by the ImageNet feature of `NearestAnswers`: a network that only ever saw pairs of
+    one place tells places apart badly.
+    """
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
         assert self.network.regressor is not None
-        self.parameters = count(self.network.extractor, self.network.regressor)
+        self._retrieve, weights = pretrained_feature(
+            run.config.network.backbone, lambda image: normalise(image, run.preprocessing)
+        )
+        self.parameters = count(self.network.extractor, self.network.regressor) + weights
         mapping = run.mapping
+        self._retrieval_NF = np.stack([self._retrieve(image) for image in mapping.image_NHW3])
         chunks = range(0, len(mapping.image_NHW3), CHUNK)
         self._feature_NF = torch.cat(
             [self.twin(mapping.image_NHW3[i : i + CHUNK]).feature_BF for i in chunks]
@@ -155,14 +163,14 @@ class RegressedAnswers(_OfRun):
     def answer(self, image_HW3: ImageHW3) -> Array:
         """See `Answers`."""
         assert self.network.regressor is not None
+        likeness = self._retrieval_NF @ self._retrieve(image_HW3)
+        nearest = np.argsort(-likeness, kind="stable")[:RETRIEVED]
         live = self.twin([image_HW3]).feature_BF
-        likeness = torch.cosine_similarity(live, self._feature_NF)
-        nearest = likeness.topk(min(RETRIEVED, len(likeness))).indices
         found = self.network.regressor(self._feature_NF[nearest], live.expand(len(nearest), -1))
         T_neighbour_camera = restore_relative_poses(
             found.translation_B3.numpy(), found.quaternion_wxyz_B4.numpy(), self.run.target
         )
-        T_K44 = self._T_N44[nearest.numpy()] @ T_neighbour_camera
+        T_K44 = self._T_N44[nearest] @ T_neighbour_camera
         combined = combine(T_K44, np.ones(len(T_K44)), T_K44[0], self._agreement)
         return T_K44[0] if combined is None else combined.T_map_camera
 

@@ -115,8 +115,9 @@ PRESETS = (
     ),
     Preset(
         "relnet",
-        "the 5 nearest map images by the network's own feature, a regressed relative pose to each, "
-        "their robust mean. The authors regress a direction and triangulate",
+        "the 5 nearest map images by the feature of `retrieval`, a regressed relative pose to each, "
+        "their robust mean. The authors retrieve by the trained network's feature (over 100 m off on our "
+        "circuit), regress a direction and triangulate",
         "Laskar et al. 2017, arXiv 1707.09733",
         ("regressed",),
         {
