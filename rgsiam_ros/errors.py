@@ -12,6 +12,11 @@ class BundleError(RgsiamError):
 class ImageError(RgsiamError):
     """An image that cannot be decoded or relocalized."""
 
+    def __init__(self, message: str, cause: str = "unusable") -> None:
+        """cause: by which such images are counted, one word."""
+        super().__init__(message)
+        self.cause = cause
+
 
 class CameraError(RgsiamError):
     """A camera model that is invalid or contradicts the image or the bundle."""

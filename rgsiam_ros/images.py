@@ -1,68 +1,75 @@
-"""Decode the payload of ROS image messages to BGR, without ROS.
-
-Used where cv_bridge is not installed, and for what it gets wrong: padded rows and big-endian
-16-bit pixels.
-"""
+"""Decode the payload of ROS image messages to BGR, without ROS: one way for vehicle and recordings."""
 
 from __future__ import annotations
+
+import array
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from rgsiam_ros.errors import ImageError
+from rgsiam_ros.pixels import ENCODINGS, to_bgr
 from rgsiam_ros.preprocessing import LARGEST_SIDE_PX, ImageBGR
 
-TO_BGR = {
-    "bgr8": None,
-    "rgb8": cv2.COLOR_RGB2BGR,
-    "bgra8": cv2.COLOR_BGRA2BGR,
-    "rgba8": cv2.COLOR_RGBA2BGR,
-    "mono8": cv2.COLOR_GRAY2BGR,
-    "mono16": cv2.COLOR_GRAY2BGR,
-}
-CHANNELS = {"bgr8": 3, "rgb8": 3, "bgra8": 4, "rgba8": 4, "mono8": 1, "mono16": 1}
+LARGEST_PIXELS = 2**26
+"""8192 by 8192: more is refused before memory is taken for it."""
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
+JPEG_SCAN = 0xDA
+JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+JPEG_ALONE = {0x01, *range(0xD0, 0xD9)}
+
+Payload = bytes | bytearray | memoryview | array.array
 
 
 def decode_raw(
-    encoding: str, height: int, width: int, step: int, is_bigendian: bool, data: bytes
+    encoding: str, height: int, width: int, step: int, is_bigendian: bool, data: Payload
 ) -> ImageBGR:
     """The fields of a ``sensor_msgs/Image`` to ``(H, W, 3)`` uint8 BGR.
 
-    16-bit pixels are scaled to 8 bits. Raises ImageError naming what does not fit.
+    Every encoding of `rgsiam_ros.pixels.ENCODINGS`; 16-bit pixels are scaled to 8 bits. The picture may
+    share the data's memory. Raises ImageError naming what does not fit.
     """
     if height == 0 or width == 0:
-        raise ImageError(f"the image is empty ({width}x{height}): check the camera driver")
-    if encoding not in TO_BGR:
+        raise ImageError(f"the image is empty ({width}x{height}): check the camera driver", "empty")
+    known = ENCODINGS.get(encoding)
+    if known is None:
         raise ImageError(
-            f"encoding {encoding!r} is not supported: publish one of {', '.join(TO_BGR)}"
+            f"encoding {encoding!r} is not supported: publish one of {', '.join(ENCODINGS)}",
+            "encoding",
         )
-    if max(height, width) > LARGEST_SIDE_PX:
-        raise ImageError(f"an image of {width}x{height} pixels is larger than {LARGEST_SIDE_PX}")
-    depth = 2 if encoding == "mono16" else 1
-    row_bytes = width * CHANNELS[encoding] * depth
+    _check_size(width, height)
+    for name, length, even in (("width", width, known.even[0]), ("height", height, known.even[1])):
+        if even and length % 2:
+            raise ImageError(
+                f"an image of {width}x{height} cannot be {encoding}: its {name} must be even",
+                "encoding",
+            )
+    row_bytes, rows = known.row_bytes(width), known.rows(height)
     if step < row_bytes:
-        raise ImageError(f"step {step} is less than a row of {width} {encoding} pixels needs")
+        raise ImageError(
+            f"step {step} is less than a row of {width} {encoding} pixels needs: check the camera "
+            "driver",
+            "truncated",
+        )
     buffer = np.frombuffer(data, np.uint8)
-    if buffer.size < step * (height - 1) + row_bytes:
+    if buffer.size < step * (rows - 1) + row_bytes:
         raise ImageError(
             f"the image is truncated: {buffer.size} bytes for {width}x{height} {encoding} "
-            f"with step {step}"
+            f"with step {step}",
+            "truncated",
         )
-    rows = np.lib.stride_tricks.as_strided(buffer, (height, row_bytes), (step, 1), writeable=False)
-    if encoding == "mono16":
-        pixels = rows.copy().view(">u2" if is_bigendian else "<u2")
-        gray = cv2.convertScaleAbs(pixels.astype(np.uint16), alpha=255.0 / 65535.0)
-        return cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)  # type: ignore[return-value]
-    image = np.ascontiguousarray(rows).reshape(height, width, CHANNELS[encoding])
-    conversion = TO_BGR[encoding]
-    return image if conversion is None else cv2.cvtColor(image, conversion)  # type: ignore[return-value]
+    packed = np.lib.stride_tricks.as_strided(buffer, (rows, row_bytes), (step, 1), writeable=False)
+    try:
+        return to_bgr(encoding, packed, height, width, is_bigendian)
+    except cv2.error as error:
+        raise ImageError(f"the image cannot be converted ({error.err})", "damaged") from error
 
 
-def decode_compressed(data: bytes, format_text: str = "") -> ImageBGR:
+def decode_compressed(data: Payload, format_text: str = "") -> ImageBGR:
     """The payload of a ``sensor_msgs/CompressedImage`` to ``(H, W, 3)`` uint8 BGR.
 
     JPEG and PNG; truncation is found by the missing end marker, because JPEG decoders fill the
@@ -70,9 +77,11 @@ def decode_compressed(data: bytes, format_text: str = "") -> ImageBGR:
     """
     content = bytes(data)
     if not content:
-        raise ImageError("the compressed image is empty: check the camera driver")
+        raise ImageError("the compressed image is empty: check the camera driver", "empty")
     if "compressedDepth" in format_text:
-        raise ImageError("compressedDepth is a depth image: subscribe to the colour image")
+        raise ImageError(
+            "compressedDepth is a depth image: subscribe to the colour image", "encoding"
+        )
     if content.startswith(JPEG_START):
         complete = content.rstrip(b"\0").endswith(JPEG_END)
     elif content.startswith(PNG_START):
@@ -80,18 +89,54 @@ def decode_compressed(data: bytes, format_text: str = "") -> ImageBGR:
     else:
         raise ImageError(
             f"the compressed image is neither JPEG nor PNG (format {format_text!r}, first bytes "
-            f"{content[:4].hex()}): set the image_transport plugin to jpeg"
+            f"{content[:4].hex()}): set the image_transport plugin to jpeg",
+            "encoding",
         )
     if not complete:
         raise ImageError(
-            f"the compressed image is truncated ({len(content)} bytes): check the link"
+            f"the compressed image is truncated ({len(content)} bytes): check the link", "truncated"
         )
+    for width, height in _sizes(content):
+        _check_size(width, height)
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image: NDArray | None
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error as error:
-        raise ImageError(f"the compressed image is damaged ({error.err})") from error
+        raise ImageError(f"the compressed image is damaged ({error.err})", "damaged") from error
     if image is None:
-        raise ImageError(f"the compressed image is damaged ({len(content)} bytes do not decode)")
+        raise ImageError(
+            f"the compressed image is damaged ({len(content)} bytes do not decode)", "damaged"
+        )
     return image  # type: ignore[return-value]
+
+
+def _check_size(width: int, height: int) -> None:
+    if max(height, width) > LARGEST_SIDE_PX or width * height > LARGEST_PIXELS:
+        raise ImageError(
+            f"an image of {width}x{height} pixels is larger than {LARGEST_SIDE_PX} on a side or "
+            f"{LARGEST_PIXELS / 1e6:.0f} million in all: let the camera driver shrink it",
+            "too_large",
+        )
+
+
+def _sizes(content: bytes) -> Iterator[tuple[int, int]]:
+    """Width and height as the header of a JPEG or PNG claims them; nothing where there is none.
+
+    libjpeg skips bytes between segments that belong to none, so this does too.
+    """
+    if content.startswith(PNG_START):
+        yield int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+        return
+    at = len(JPEG_START)
+    while 0 <= (at := content.find(b"\xff", at)) <= len(content) - 9:
+        kind = content[at + 1]
+        if kind in (0x00, 0xFF) or kind in JPEG_ALONE:  # filling, or a marker without content
+            at += 1 if kind == 0xFF else 2
+            continue
+        if kind in JPEG_FRAMES:
+            height, width = content[at + 5 : at + 7], content[at + 7 : at + 9]
+            yield int.from_bytes(width, "big"), int.from_bytes(height, "big")
+        if kind == JPEG_SCAN:
+            return
+        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")

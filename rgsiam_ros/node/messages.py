@@ -9,41 +9,22 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from rgsiam_ros.camera import Camera
-from rgsiam_ros.errors import ImageError
 from rgsiam_ros.geometry import Array, quaternion_wxyz, quaternion_xyzw_from_wxyz
-from rgsiam_ros.images import CHANNELS, decode_compressed, decode_raw
+from rgsiam_ros.images import decode_compressed, decode_raw
 from rgsiam_ros.preprocessing import ImageBGR
-
-try:
-    from cv_bridge import CvBridge, CvBridgeError
-except ImportError:
-    CvBridge = None
 
 
 def image_from_message(message: Image | CompressedImage) -> ImageBGR:
-    """``(H, W, 3)`` uint8 BGR. Raises ImageError.
-
-    cv_bridge where it is installed; our own decoder where it is not, for compressed images (it
-    notices truncation), and for what cv_bridge gets wrong: padded rows, big-endian 16 bit.
-    """
+    """``(H, W, 3)`` uint8 BGR. Raises ImageError."""
     if isinstance(message, CompressedImage):
-        return decode_compressed(bytes(message.data), message.format)
-    depth = 2 if message.encoding == "mono16" else 1
-    row_bytes = message.width * CHANNELS.get(message.encoding, 1) * depth
-    ours = message.encoding in CHANNELS and (message.step != row_bytes or message.is_bigendian)
-    whole = len(message.data) == message.step * message.height > 0
-    if CvBridge is not None and whole and not ours:
-        try:
-            return CvBridge().imgmsg_to_cv2(message, desired_encoding="bgr8")
-        except (CvBridgeError, ValueError, TypeError) as error:
-            raise ImageError(f"cv_bridge cannot convert {message.encoding!r}: {error}") from error
+        return decode_compressed(message.data, message.format)
     return decode_raw(
         message.encoding,
         message.height,
         message.width,
         message.step,
         bool(message.is_bigendian),
-        bytes(message.data),
+        message.data,
     )
 
 
