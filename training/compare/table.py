@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
 from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.replay.metrics import RECALL_THRESHOLDS
@@ -66,8 +67,7 @@ def read_rows(out: Path) -> list[Row]:
     if not found:
         raise DatasetError(f"{out} holds no result yet")
     scenes = sorted({scene for scene, _ in found})
-    order = [preset.name for preset in PRESETS]
-    methods = sorted({m for _, m in found}, key=lambda m: (order.index(m.split(",")[0]), m))
+    methods = sorted({method for _, method in found}, key=_place)
     rows = [
         _row(scene, method, list(found[scene, method].values()))
         for scene in scenes
@@ -102,6 +102,11 @@ def write_tables(out: Path, notes: Sequence[str] = ()) -> list[Row]:
             )
     _draw(rows, out / "compare.png")
     return rows
+
+
+def _place(method: str) -> tuple[int, str]:
+    """In the order of the presets."""
+    return [preset.name for preset in PRESETS].index(method.partition(",")[0]), method
 
 
 def _row(scene: str, method: str, results: list[dict[str, float]]) -> Row:
@@ -145,7 +150,7 @@ def _cell(name: str, mean: float, spread: float) -> str:
 def _draw(rows: Sequence[Row], path: Path) -> None:
     """Medians, and p95 behind them, of each method on each scene."""
     scenes = list(dict.fromkeys(row.scene for row in rows))
-    methods = list(dict.fromkeys(row.method for row in rows))
+    methods = sorted({row.method for row in rows}, key=_place)
     height = 1.6 + 0.28 * len(methods)
     figure = Figure(figsize=(3.4 * len(scenes) + 1.6, 2.0 * height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -163,6 +168,9 @@ def _draw(rows: Sequence[Row], path: Path) -> None:
                 spread = np.nan_to_num(row.spread[f"median_{unit}"])
                 ax.errorbar(median, y, xerr=spread, fmt="o", color=colour, markersize=5, capsize=2)
             ax.set_xscale("log")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+            ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+            ax.xaxis.set_minor_locator(NullLocator())
             ax.set_xlabel(label)
             ax.grid(alpha=0.3, which="both", axis="x")
             ax.set_yticks(range(len(methods)), methods)

@@ -9,8 +9,9 @@ from rgsiam_training.alignment import rotation_matrix
 from rgsiam_training.distributed import mean_count
 from rgsiam_training.losses.poses import Poses
 
-LARGEST_ERROR = 2.0
-"""Of one point, in normalised image coordinates: 90 degrees of view are 2 wide."""
+LINEAR_UP_TO = 1.0
+"""About the error of one point, in normalised image coordinates (90 degrees of view are 2 wide), from
+which on it counts less and less."""
 NEAREST_SHARE = 0.05
 """Points are never taken to be nearer than this share of their true depth."""
 
@@ -20,9 +21,9 @@ class ReprojectionTerm(nn.Module):
 
     With ``pi(T, g)`` the normalised image coordinates ``(x / z, y / z)`` of a scene point g in a camera
     at T, ``reprojection`` is the mean over the scene points of the batch of
-    ``||pi(T, g) - pi(T*, g)||_1``, each point's error e taken as ``c (1 - exp(-e / c))`` with c = 2, so
-    that points which pass behind the predicted camera do not rule the batch; depths in the
-    predicted camera are never taken smaller than a twentieth of the true ones. Zero at the truth. The
+    ``||pi(T, g) - pi(T*, g)||_1``, each point's error e taken as ``c log(1 + e / c)`` with c = 1, so
+    that points which pass behind the predicted camera do not rule the batch and yet pull; depths in
+    the predicted camera are never taken smaller than a twentieth of the true ones. Zero at the truth. The
     authors start it from a network trained with learned weights; so do we
     (`rgsiam_training.config.ReprojectionConfig.start`).
     """
@@ -38,9 +39,9 @@ class ReprojectionTerm(nn.Module):
         nearest_BP = torch.maximum(predicted_BP3[..., 2], NEAREST_SHARE * depth_BP)
         seen_BP2 = predicted_BP3[..., :2] / nearest_BP[..., None]
         error_BP = (seen_BP2 - true_BP3[..., :2] / depth_BP[..., None]).abs().sum(dim=2)
-        bounded_BP = LARGEST_ERROR * (1.0 - torch.exp(-error_BP / LARGEST_ERROR))
+        tamed_BP = LINEAR_UP_TO * torch.log1p(error_BP / LINEAR_UP_TO)
         share_BP = known_BP.float() / mean_count(known_BP.sum())
-        return {"reprojection": (share_BP * bounded_BP).sum()}
+        return {"reprojection": (share_BP * tamed_BP).sum()}
 
 
 def _in_camera(poses: Poses, point_BP3: Tensor) -> Tensor:
