@@ -6,9 +6,11 @@ export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
 export ROS_DOMAIN_ID ?= 42
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 unexport LD_LIBRARY_PATH
+FUZZ_SECONDS ?= 60
+SOAK_MINUTES ?= 30
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test lint minimum runtime dev lock clean
+.PHONY: demo test fuzz soak audit lint minimum runtime dev lock clean
 
 demo: runtime  ## relocalize a drive through the real ROS 2 node
 	@rm -rf results/demo
@@ -17,6 +19,19 @@ demo: runtime  ## relocalize a drive through the real ROS 2 node
 test: dev lint minimum  ## lint, types, every test, and the core's tests on the oldest versions
 	$(BIN)/python -m pytest
 	$(VENV)-min/bin/python -m pytest $(CORE_TESTS)
+
+fuzz: dev  ## decoders, bundles and bags against damaged input; FUZZ_SECONDS for each target
+	FUZZ_EXAMPLES=$$((10 * $(FUZZ_SECONDS))) $(BIN)/python -m pytest test/fuzz
+	$(BIN)/python test/fuzz/run.py --seconds $(FUZZ_SECONDS)
+
+soak: runtime  ## the node at 30 Hz with faults for SOAK_MINUTES: memory and delay must stay flat
+	$(BIN)/python benchmarks/soak.py --minutes $(SOAK_MINUTES) --out results/soak
+
+audit:  ## known vulnerabilities of what is locked (asks osv.dev)
+	@test -x $(VENV)-audit/bin/pip-audit || { python3 -m venv $(VENV)-audit && \
+	    $(VENV)-audit/bin/pip install --quiet --no-deps --require-hashes -r requirements/audit.lock; }
+	@for lock in runtime dev; do echo "== $$lock.lock"; $(VENV)-audit/bin/pip-audit \
+	    --vulnerability-service osv --disable-pip --require-hashes -r requirements/$$lock.lock || exit 1; done
 
 lint: dev
 	$(BIN)/ruff check .
@@ -39,6 +54,8 @@ lock:  ## for maintainers: resolve the dependencies anew (needs uv)
 	    minimum.in -o minimum.lock
 	cd requirements && uv pip compile --universal --python-version 3.10 --generate-hashes -q \
 	    --no-emit-package torch --override overrides.txt -c runtime.lock dev.in -o dev.lock
+	cd requirements && uv pip compile --universal --python-version 3.11 --generate-hashes -q \
+	    audit.in -o audit.lock
 
 clean:
 	rm -rf $(VENV) .venv-* build dist results .mypy_cache .ruff_cache .pytest_cache

@@ -79,7 +79,7 @@ class Drive:
         """The images in recorded order, one at a time."""
         with open_bag(self.path) as reader:
             chosen = [c for c in reader.connections if c.topic == self.image_topic]
-            for connection, _, raw in reader.messages(chosen):
+            for connection, _, raw in recorded(reader, chosen, self.path):
                 message = _deserialize(reader, raw, connection, self.path)
                 yield RecordedImage(stamp_of(message), message.header.frame_id, message)
 
@@ -142,7 +142,7 @@ def read_drive(path: str | Path, topics: BagTopics | None = None) -> Drive:
         tree = _static_tree(reader, bag)
         truth_topic = wanted.truth if wanted.truth in types else None
         truth = _messages(reader, bag, truth_topic) if truth_topic else []
-        counts = {topic: detail.msgcount for topic, detail in reader.topics.items()}
+        images = _count(reader, bag, image_topic)
     camera_frame = first_image[0].header.frame_id
     base_frame = (getattr(truth[0], "child_frame_id", "") if truth else "") or wanted.base_frame
     stamps, poses = _truth_track(bag, truth_topic, truth)
@@ -158,7 +158,7 @@ def read_drive(path: str | Path, topics: BagTopics | None = None) -> Drive:
         T_base_camera=_mount(tree, base_frame, camera_frame),
         truth_stamps_ns=stamps,
         truth_T_map_base_N44=poses,
-        images=counts[image_topic],
+        images=images,
     )
 
 
@@ -205,6 +205,21 @@ def stamp_of(message: Any) -> int:
     return int(message.header.stamp.sec) * 1_000_000_000 + int(message.header.stamp.nanosec)
 
 
+def recorded(
+    reader: AnyReader, connections: list[Any], bag: Path
+) -> Iterator[tuple[Any, int, bytes]]:
+    """Connection, time and bytes of the messages. Raises BagError where the file is damaged."""
+    messages = reader.messages(connections)
+    while True:
+        try:
+            item = next(messages)
+        except StopIteration:
+            return
+        except Exception as error:  # rosbags raises many kinds for damaged files
+            raise BagError(f"{bag} is damaged ({error}): try `ros2 bag reindex`") from error
+        yield item
+
+
 def _deserialize(reader: AnyReader, raw: bytes, connection: Any, bag: Path) -> Any:
     try:
         return reader.deserialize(raw, connection.msgtype)
@@ -218,11 +233,20 @@ def _deserialize(reader: AnyReader, raw: bytes, connection: Any, bag: Path) -> A
 def _messages(reader: AnyReader, bag: Path, topic: str | None, *, first_only: bool = False) -> list:
     found = []
     connections = [c for c in reader.connections if c.topic == topic]
-    for connection, _, raw in reader.messages(connections) if connections else ():
+    for connection, _, raw in recorded(reader, connections, bag) if connections else ():
         found.append(_deserialize(reader, raw, connection, bag))
         if first_only:
             break
     return found
+
+
+def _count(reader: AnyReader, bag: Path, topic: str) -> int:
+    try:
+        return int(reader.topics[topic].msgcount)
+    except Exception as error:  # the metadata contradict the recording
+        raise BagError(
+            f"{bag}: its metadata are damaged ({error}): try `ros2 bag reindex`"
+        ) from error
 
 
 def _missing(bag: Path, types: dict[str, str], topic: str, kinds: tuple[str, ...]) -> str:

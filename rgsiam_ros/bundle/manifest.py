@@ -22,6 +22,7 @@ MAP_FEATURES_NAME = "map_features.npz"
 GOLDEN_NAME = "golden_images.npz"
 
 MEBIBYTE = 1024 * 1024
+MOST_FILES = 32
 
 PLACES: dict[str, tuple[str, int]] = {
     "absolute": (r"absolute(\.[a-z0-9_]+)?\.onnx", 512 * MEBIBYTE),
@@ -229,7 +230,7 @@ class Manifest(_Part):
     calibrations: dict[Precision, Calibrated] = Field(default_factory=dict)
     """By `rgsiam calibrate`; without them the residual covariances are published, and nothing is held
     back."""
-    files: dict[str, FileEntry]
+    files: dict[str, FileEntry] = Field(max_length=MOST_FILES)
 
     @property
     def precisions(self) -> tuple[Precision, ...]:

@@ -13,6 +13,14 @@ from onnx import numpy_helper
 from rgsiam_ros.errors import BundleError
 
 STANDARD_DOMAINS = {"", "ai.onnx"}
+FORBIDDEN = {
+    *("If", "Loop", "Scan", "SequenceMap"),
+    *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+    *("Bernoulli", "Multinomial", "StringNormalizer", "TfIdfVectorizer", "RegexFullMatch"),
+    *("StringConcat", "StringSplit", "ImageDecoder"),
+}
+"""What a network does not need: it could run without end, answer at random, or read other data."""
+MOST_NODES = 20_000
 
 
 Shape = tuple[int, ...]
@@ -39,15 +47,7 @@ def check_onnx(
         ) from error
     if not model.graph.node:
         raise BundleError(f"{path} is an ONNX file without a graph: export the bundle anew")
-    for graph in _graphs(model.graph):
-        for tensor in _tensors(graph):
-            _check_tensor(tensor, path)
-        for node in graph.node:
-            if node.domain not in STANDARD_DOMAINS:
-                raise BundleError(
-                    f"{path} uses the operator {node.domain}::{node.op_type}; only standard ONNX "
-                    "operators are allowed: export the bundle anew"
-                )
+    _check_content(model, path)
     weights = {tensor.name for tensor in model.graph.initializer}
     if inputs is not None:
         found = [value for value in model.graph.input if value.name not in weights]
@@ -63,6 +63,29 @@ def check_onnx(
     return {value.name for value in model.graph.output}
 
 
+def _check_content(model: onnx.ModelProto, path: Path) -> None:
+    """Operators and weights, in subgraphs too."""
+    if model.functions or model.training_info:
+        raise BundleError(f"{path} brings functions or training of its own: export the bundle anew")
+    graphs = _graphs(model.graph)
+    if sum(len(graph.node) for graph in graphs) > MOST_NODES:
+        raise BundleError(f"{path} has more than {MOST_NODES} operators: export the bundle anew")
+    for graph in graphs:
+        for tensor in _tensors(graph):
+            _check_tensor(tensor, path)
+        for node in graph.node:
+            if node.domain not in STANDARD_DOMAINS:
+                raise BundleError(
+                    f"{path} uses the operator {node.domain}::{node.op_type}; only standard ONNX "
+                    "operators are allowed: export the bundle anew"
+                )
+            if node.op_type in FORBIDDEN:
+                raise BundleError(
+                    f"{path} uses the operator {node.op_type}, which a bundle's network may not: "
+                    "export the bundle anew"
+                )
+
+
 def _graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
     graphs = [graph]
     for node in graph.node:
@@ -75,10 +98,15 @@ def _graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
 
 def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
     tensors = list(graph.initializer)
+    sparse = list(graph.sparse_initializer)
     for node in graph.node:
         for attribute in node.attribute:
             tensors += [attribute.t] if attribute.HasField("t") else []
             tensors += list(attribute.tensors)
+            sparse += [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+            sparse += list(attribute.sparse_tensors)
+    for pair in sparse:
+        tensors += [pair.values, pair.indices]
     return tensors
 
 
@@ -90,7 +118,7 @@ def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
         )
     try:
         values = numpy_helper.to_array(tensor)
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # onnx raises many kinds for damaged tensors
         raise BundleError(f"{path}: weight {tensor.name!r} is damaged ({error})") from error
     if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
         raise BundleError(f"{path}: weight {tensor.name!r} holds a non-finite number: train anew")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import io
-import zipfile
+import os
+import stat
+import struct
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -26,13 +28,16 @@ from rgsiam_ros.bundle.manifest import (
     SCHEMA_VERSION,
     Manifest,
 )
+from rgsiam_ros.bundle.npz import read_plain_npz
 from rgsiam_ros.bundle.onnx_check import check_onnx
 from rgsiam_ros.calibration import Calibration
+from rgsiam_ros.camera import Camera
 from rgsiam_ros.errors import BundleError
 from rgsiam_ros.map_features import MapFeatures
 from rgsiam_ros.precision import Precision, absolute_name, calibration_name, map_features_name
 
 LARGEST_MANIFEST = MEBIBYTE
+PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 Shapes = dict[str, tuple[int, ...]]
 REFETCH = "copy or download the bundle again, or export it anew with `rgsiam export`"
 
@@ -64,7 +69,7 @@ class Bundle:
         bundle = cls(directory, manifest, contents)
         for name, content in contents.items():
             if name.endswith(".png"):
-                read_mask(content, directory / name)
+                read_mask(content, directory / name, manifest.camera)
             elif name.endswith(".npz"):
                 bundle._arrays(name)
         bundle._check_networks()
@@ -201,21 +206,26 @@ class Bundle:
     def mask_HW(self) -> NDArray[np.uint8] | None:
         """The mask that the preprocessing names, ``(H, W)`` uint8, or None."""
         name = self.manifest.preprocessing.mask
-        return None if name is None else read_mask(self.content(name), self.path / name)
+        if name is None:
+            return None
+        return read_mask(self.content(name), self.path / name, self.manifest.camera)
 
 
 def read_manifest(path: Path) -> Manifest:
     """Parse and validate a manifest file. Raises BundleError."""
-    if not path.is_file():
+    if not path.exists():
         raise BundleError(f"{path} is missing: {path.parent} is not a bundle")
-    if path.stat().st_size > LARGEST_MANIFEST:
+    content = _read_regular(path, LARGEST_MANIFEST)
+    if len(content) > LARGEST_MANIFEST:
         raise BundleError(f"{path} is larger than {LARGEST_MANIFEST} bytes: not a manifest")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = content.decode("utf-8")
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
             raise BundleError(f"{path} uses YAML aliases, which a manifest never needs: {REFETCH}")
         data = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except BundleError:
+        raise
+    except Exception as error:  # PyYAML raises many kinds beside its own
         raise BundleError(f"{path} is not valid YAML ({error}): {REFETCH}") from error
     if not isinstance(data, dict):
         raise BundleError(f"{path} holds no mapping: {REFETCH}")
@@ -238,23 +248,22 @@ def read_manifest(path: Path) -> Manifest:
 def read_npz(content: bytes, path: Path, largest: int) -> dict[str, NDArray]:
     """Arrays of an npz file; BundleError for pickles, non-finite numbers or a size bomb."""
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            total = sum(entry.file_size for entry in archive.infolist())
-        if total > largest:
-            raise BundleError(f"{path} unpacks to {total} bytes, more than {largest}: {REFETCH}")
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, zipfile.BadZipFile, OSError, EOFError, KeyError) as error:
-        raise BundleError(f"{path} is not a plain npz file ({error}): {REFETCH}") from error
-    for name, array in arrays.items():
-        if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
-            raise BundleError(f"{path}: array {name!r} holds a non-finite number: {REFETCH}")
-    return arrays
+        return read_plain_npz(content, path, largest)
+    except BundleError as error:
+        raise BundleError(f"{error}: {REFETCH}") from error
 
 
-def read_mask(content: bytes, path: Path) -> NDArray[np.uint8]:
-    """An 8-bit single-channel PNG as ``(H, W)`` uint8. Raises BundleError."""
-    mask = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
+def read_mask(content: bytes, path: Path, camera: Camera) -> NDArray[np.uint8]:
+    """An 8-bit single-channel PNG of the camera's size as ``(H, W)`` uint8. Raises BundleError."""
+    size = struct.pack(">II", camera.width, camera.height)
+    if content[:16] != PNG_START or content[16:24] != size:
+        raise BundleError(
+            f"{path} is not a PNG of {camera.width}x{camera.height} pixels, the camera's: {REFETCH}"
+        )
+    try:
+        mask = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
+    except cv2.error as error:
+        raise BundleError(f"{path} is not a readable PNG ({error.err}): {REFETCH}") from error
     if mask is None:
         raise BundleError(f"{path} is not a readable PNG: {REFETCH}")
     return mask  # type: ignore[return-value]
@@ -286,13 +295,10 @@ def _check_listing(directory: Path, manifest: Manifest) -> None:
 
 def _read_verified(path: Path, manifest: Manifest) -> bytes:
     entry = manifest.files[path.name]
-    if path.is_symlink() or not path.is_file():
-        raise BundleError(f"{path} is not a regular file: {REFETCH}")
-    if path.stat().st_size != entry.size:
-        raise BundleError(
-            f"{path} has {path.stat().st_size} bytes, the manifest says {entry.size}: {REFETCH}"
-        )
-    content = path.read_bytes()
+    content = _read_regular(path, entry.size)
+    if len(content) != entry.size:
+        found = "more" if len(content) > entry.size else len(content)
+        raise BundleError(f"{path} has {found} bytes, the manifest says {entry.size}: {REFETCH}")
     digest = hashlib.sha256(content).hexdigest()
     if digest != entry.sha256:
         raise BundleError(
@@ -300,3 +306,16 @@ def _read_verified(path: Path, manifest: Manifest) -> bytes:
             f"{REFETCH}"
         )
     return content
+
+
+def _read_regular(path: Path, largest: int) -> bytes:
+    """At most `largest` + 1 bytes of a file that is no link, device or pipe. Raises BundleError."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise BundleError(f"{path} is not a regular file: {REFETCH}")
+            return file.read(largest + 1)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise BundleError(f"{path} is not a regular file, but a link: {REFETCH}") from error
+        raise BundleError(f"{path} cannot be read ({error}): {REFETCH}") from error

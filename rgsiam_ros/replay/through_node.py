@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 
-from rgsiam_ros.bags import Drive, open_bag
+from rgsiam_ros.bags import Drive, open_bag, recorded
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.errors import RgsiamError
 from rgsiam_ros.fusion import FusionSetup
@@ -164,7 +164,7 @@ class _Player(Node):
             task = bar.add_task("through the node", total=self._drive.images)
             chosen = [c for c in reader.connections if c.topic in topics]
             first_ns = started = None
-            for connection, at_ns, raw in reader.messages(chosen):
+            for connection, at_ns, raw in recorded(reader, chosen, self._drive.path):
                 first_ns = at_ns if first_ns is None else first_ns
                 started = time.monotonic() if started is None else started
                 _spin_until(executor, started + (at_ns - first_ns) * 1e-9 / rate)

@@ -66,7 +66,7 @@ def test_half_described_variants_are_refused(tested_bundle, change, message):
         ("map_index_NK", np.full((3, 2), 99), "the indices are not of this map"),
         ("map_index_NK", np.zeros((3, 3), int), "the indices are not of this map"),
         ("map_index_NK", np.zeros((3, 0), int), "the indices are not of this map"),
-        ("map_index_NK", np.full((3, 2), "a"), "no table of indices|no answers"),
+        ("map_index_NK", np.full((3, 2), "a"), "'map_index_NK' does not hold numbers"),
         ("map_index_NK", None, "the relative unit's answers are missing"),
         ("local_map", None, "answers are of .* not .*local_map"),
         ("metric_feature", np.zeros((3, 4), np.float32), "'metric_feature' has shape"),

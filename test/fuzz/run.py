@@ -1,0 +1,85 @@
+"""`make fuzz`: each target for a bounded time with atheris; what fails is kept as a file.
+
+A file that fails is run again by `python test/fuzz/run.py --target NAME FILE`. When it is fixed, the
+file goes to `test/fuzz/found/NAME/`, which the tests run.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LARGEST_BYTES = 1 << 16
+MEMORY_MB = 3000
+LONGEST_S = 25
+INSTRUMENTED = ["rgsiam_ros", "rosbags", "zipfile", "edits", "targets"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "fuzz")
+    parser.add_argument("--target", help="only this one")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("files", nargs="*", type=Path, help="run the target on these")
+    options = parser.parse_args()
+    if options.child:
+        return fuzz(options)
+    from targets import TARGETS
+
+    if options.files:
+        for file in options.files:
+            TARGETS[options.target].run(file.read_bytes())
+        return 0
+    failed = {}
+    for name in [options.target] if options.target else TARGETS:
+        folder = options.out / name
+        seeds = folder / "corpus"
+        seeds.mkdir(parents=True, exist_ok=True)
+        for index, seed in enumerate(TARGETS[name].seeds()):
+            (seeds / f"seed_{index}").write_bytes(seed)
+        for found in (Path(__file__).parent / "found" / name).glob("*"):
+            (seeds / found.name).write_bytes(found.read_bytes())
+        before = set(folder.glob("*-*"))
+        command = [sys.executable, __file__, "--child", "--target", name, "--out", options.out]
+        command += ["--seconds", options.seconds]
+        log = folder / "log.txt"
+        with log.open("w") as file:
+            done = subprocess.run([*map(str, command)], stdout=file, stderr=file, check=False)
+        executed = [
+            line for line in log.read_text(errors="replace").splitlines() if " cov: " in line
+        ]
+        kept = sorted(set(folder.glob("*-*")) - before)
+        print(f"{name}: {executed[-1].split(' exec/s')[0] if executed else 'no run'}")
+        if done.returncode or kept:
+            failed[name] = kept
+            print(f"  FAILED (status {done.returncode}): see {log}; {[str(k) for k in kept]}")
+    return 1 if failed else 0
+
+
+def fuzz(options: argparse.Namespace) -> int:
+    import atheris
+
+    with atheris.instrument_imports(include=INSTRUMENTED, enable_loader_override=False):
+        from targets import TARGETS
+
+    folder = options.out / options.target
+    arguments = [
+        sys.argv[0],
+        str(folder / "corpus"),
+        f"-max_total_time={options.seconds}",
+        f"-artifact_prefix={folder}/",
+        f"-max_len={LARGEST_BYTES}",
+        f"-rss_limit_mb={MEMORY_MB}",
+        f"-timeout={LONGEST_S}",
+        "-print_final_stats=0",
+        "-verbosity=1",
+    ]
+    atheris.Setup(arguments, TARGETS[options.target].run)
+    atheris.Fuzz()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
