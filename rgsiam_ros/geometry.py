@@ -41,9 +41,22 @@ def pose_matrix(translation_m: ArrayLike, quaternion_wxyz: ArrayLike) -> Array:
         worst = float(norm.flat[np.argmax(np.abs(norm - 1.0))])
         raise ValueError(f"a quaternion has norm {worst:.4f}, not 1")
     T = np.zeros((*q_wxyz.shape[:-1], 4, 4))
-    flat_xyzw = quaternion_xyzw_from_wxyz(q_wxyz).reshape(-1, 4)
-    matrices = Rotation.from_quat(flat_xyzw).as_matrix()
-    T[..., :3, :3] = matrices.reshape(*q_wxyz.shape[:-1], 3, 3)
+    w, x, y, z = np.moveaxis(q_wxyz / norm[..., None], -1, 0)
+    T[..., 0, 0], T[..., 0, 1], T[..., 0, 2] = (
+        1.0 - 2.0 * (y * y + z * z),
+        2.0 * (x * y - w * z),
+        2.0 * (x * z + w * y),
+    )
+    T[..., 1, 0], T[..., 1, 1], T[..., 1, 2] = (
+        2.0 * (x * y + w * z),
+        1.0 - 2.0 * (x * x + z * z),
+        2.0 * (y * z - w * x),
+    )
+    T[..., 2, 0], T[..., 2, 1], T[..., 2, 2] = (
+        2.0 * (x * z - w * y),
+        2.0 * (y * z + w * x),
+        1.0 - 2.0 * (x * x + y * y),
+    )
     T[..., :3, 3] = translation
     T[..., 3, 3] = 1.0
     return T
@@ -79,7 +92,17 @@ def pose_errors(T_estimated: ArrayLike, T_true: ArrayLike) -> tuple[Array, Array
     estimated, true = np.asarray(T_estimated, np.float64), np.asarray(T_true, np.float64)
     metres = np.linalg.norm(estimated[..., :3, 3] - true[..., :3, 3], axis=-1)
     R_between = estimated[..., :3, :3] @ np.swapaxes(true[..., :3, :3], -1, -2)
-    return metres, np.linalg.norm(rotation_vector(R_between), axis=-1)
+    return metres, rotation_angle(R_between)
+
+
+def rotation_angle(R: ArrayLike) -> Array:
+    """Angle, radians, of ``(..., 3, 3)`` rotations: exact for small and for large ones, and quick."""
+    R = np.asarray(R, np.float64)
+    x = R[..., 2, 1] - R[..., 1, 2]
+    y = R[..., 0, 2] - R[..., 2, 0]
+    z = R[..., 1, 0] - R[..., 0, 1]
+    trace = R[..., 0, 0] + R[..., 1, 1] + R[..., 2, 2]
+    return np.arctan2(np.sqrt(x * x + y * y + z * z), trace - 1.0)
 
 
 def angles_between(R_a: ArrayLike, R_b: ArrayLike) -> Array:

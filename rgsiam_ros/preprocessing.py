@@ -91,10 +91,15 @@ def fit_image(
 
 def normalise(image_HW3: ImageBGR, preprocessing: Preprocessing) -> NDArray[np.float32]:
     """Colour order, 0..1, mean and standard deviation: ``(H, W, 3)`` BGR to ``(3, H, W)`` float32."""
-    ordered = image_HW3[..., ::-1] if preprocessing.colour_order == "rgb" else image_HW3
     scale = (1.0 / (255.0 * np.asarray(preprocessing.std))).astype(np.float32)
     shift = (-np.asarray(preprocessing.mean) / np.asarray(preprocessing.std)).astype(np.float32)
-    return np.ascontiguousarray((ordered * scale + shift).transpose(2, 0, 1))
+    image_HW3 = np.ascontiguousarray(image_HW3)
+    result = np.empty((3, *image_HW3.shape[:2]), np.float32)
+    planes = (2, 1, 0) if preprocessing.colour_order == "rgb" else (0, 1, 2)
+    for i, plane in enumerate(planes):
+        np.multiply(cv2.extractChannel(image_HW3, plane), scale[i], out=result[i])
+        result[i] += shift[i]
+    return result
 
 
 def preprocess(

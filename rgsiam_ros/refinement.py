@@ -101,10 +101,10 @@ def combine(
     weight = weight / weight.sum()
 
     def distance(T: Array) -> Array:
-        metres, radians = pose_errors(T_map_camera_K44, np.broadcast_to(T, T_map_camera_K44.shape))
+        metres, radians = pose_errors(T_map_camera_K44, T)
         return metres + agreement.metres_per_radian * radians
 
-    apart = np.stack([distance(T) for T in T_map_camera_K44])
+    apart = distance(T_map_camera_K44[:, None])
     support = np.exp(-0.5 * (apart / agreement.agree_m) ** 2) @ weight
     from_absolute = distance(T_map_camera_absolute)
     vote = np.exp(-0.5 * (from_absolute / agreement.absolute_m) ** 2)

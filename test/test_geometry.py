@@ -12,6 +12,7 @@ from rgsiam_ros.geometry import (
     quaternion_wxyz,
     quaternion_wxyz_from_xyzw,
     quaternion_xyzw_from_wxyz,
+    rotation_angle,
     skew,
 )
 
@@ -90,3 +91,14 @@ def test_what_is_no_pose_is_refused(break_it):
 def test_skew_is_the_cross_product():
     a, b = np.array([1.0, 2.0, 3.0]), np.array([-4.0, 5.0, 0.5])
     np.testing.assert_allclose(skew(a) @ b, np.cross(a, b))
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-12, 1e-6, 0.3, 3.0, np.pi - 1e-9, np.pi])
+def test_angles_are_exact_at_both_ends(angle):
+    axes = np.random.default_rng(0).normal(size=(20, 3))
+    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
+    R = Rotation.from_rotvec(angle * axes).as_matrix()
+    np.testing.assert_allclose(rotation_angle(R), angle, atol=1e-14, rtol=1e-9)
+    T = np.tile(np.eye(4), (20, 1, 1))
+    T[:, :3, :3] = R
+    np.testing.assert_allclose(pose_errors(T, np.eye(4))[1], angle, atol=1e-14, rtol=1e-9)

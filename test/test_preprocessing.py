@@ -5,7 +5,7 @@ from conftest import flat_image
 
 from rgsiam_ros.camera import Camera, match_view
 from rgsiam_ros.errors import ImageError
-from rgsiam_ros.preprocessing import Preprocessing, fit_image, preprocess
+from rgsiam_ros.preprocessing import Preprocessing, fit_image, normalise, preprocess
 
 CAMERA = Camera(width=320, height=240, fx=300.0, fy=300.0, cx=160.0, cy=120.0)
 PLAIN = Preprocessing(input_width=64, input_height=48)
@@ -109,3 +109,16 @@ def test_undistortion_straightens_a_line(model, coefficients):
 def test_what_is_no_image_is_refused(image, message):
     with pytest.raises(ImageError, match=message):
         preprocess(image, PLAIN, CAMERA)
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_normalised_numbers_are_those_that_older_bundles_were_made_with(order):
+    """Bit by bit: golden images, map features and thresholds were measured with them."""
+    config = Preprocessing(input_width=64, input_height=48, colour_order=order)
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    ordered = image[..., ::-1] if order == "rgb" else image
+    scale = (1.0 / (255.0 * np.asarray(config.std))).astype(np.float32)
+    shift = (-np.asarray(config.mean) / np.asarray(config.std)).astype(np.float32)
+    before = (ordered * scale + shift).transpose(2, 0, 1)
+    np.testing.assert_array_equal(normalise(image, config), before)
+    np.testing.assert_array_equal(normalise(image[:, ::-1], config), before[..., ::-1])

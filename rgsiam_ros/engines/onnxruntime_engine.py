@@ -37,6 +37,9 @@ QUANTISES_WHAT_WAS_KEPT = "WeightBiasQuantization"
 """An optimisation of ONNX Runtime (seen in 1.32) that quantises a float32 convolution between quantised
 tensors after all, with one scale for all its channels."""
 CUDA_OPTIONS = {"use_tf32": "0"}
+SPINNING = "session.intra_op.allow_spinning"
+"""Whether idle threads wait in a busy loop. It takes the CPU from everything else on the machine, the other
+network's threads among them: docs/latency.md has the figures."""
 
 
 class OnnxRuntimeEngine:
@@ -53,6 +56,7 @@ class OnnxRuntimeEngine:
         options = ort.SessionOptions()
         options.intra_op_num_threads = request.threads or _fewer_cpus()
         options.log_severity_level = ERRORS_ONLY
+        options.add_session_config_entry(SPINNING, "0")
         options.add_free_dimension_override_by_name(BATCH_DIMENSION, request.batch)
         providers, built = _with_options(provider, request, build=build)
         try:
