@@ -1,0 +1,169 @@
+"""What `node_latency.py` measures beside the real node, each in a process of its own.
+
+`echo`: answers each image with an empty pose at once, for the delay of DDS alone. `naive_engine` and
+`naive_torch`: nodes as they are often written, with a reliable queue of ten images and everything in the
+callback. `bare`: no ROS at all; reads cases from stdin and writes milliseconds of decoding,
+preprocessing and inference to stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+from functools import partial
+
+import cv2
+import numpy as np
+from latency_images import CameraOfSize, encoded_images, image_size
+
+from rgsiam_ros.camera import Camera
+from rgsiam_ros.images import decode_compressed, decode_raw
+from rgsiam_ros.relocalizer import Relocalizer
+
+QUEUE = 10
+LOOKS = 2
+
+
+def torch_pipeline(bundle, seed):
+    """The bundle's method in torch eager with random weights: image in, position out."""
+    import torch
+
+    from rgsiam_ros import networks
+    from rgsiam_ros.bundle import Bundle
+    from rgsiam_ros.bundle.golden import ABSOLUTE_OUTPUTS
+    from rgsiam_training.backbones import cell_middles
+    from rgsiam_training.config import NetworkConfig
+    from rgsiam_training.network import AbsoluteBranch, RelativeBranch, SiameseNetwork
+
+    manifest = Bundle.load(bundle).manifest
+    size = manifest.preprocessing
+    width, height = size.input_width, size.input_height
+    config = NetworkConfig(backbone=manifest.network.backbone, pretrained=False)
+    torch.manual_seed(seed)
+    cells = cell_middles(config.backbone, config.relative.stride, height, width)
+    rays = torch.from_numpy((cells - cells.reshape(-1, 2).mean(axis=0)) / width).float()
+    network = SiameseNetwork(
+        config, height, width, torch.rand(config.anchors, 3), rays, reach=0.1
+    ).eval()
+    absolute = AbsoluteBranch(network, ABSOLUTE_OUTPUTS).eval()
+    unit = RelativeBranch(network.relative_unit).eval()
+    local_place = absolute.output_names.index(networks.LOCAL_MAP)
+    mean, std = torch.tensor(size.mean).view(3, 1, 1), torch.tensor(size.std).view(3, 1, 1)
+
+    @torch.no_grad()
+    def answer(image_HW3):
+        small = cv2.resize(image_HW3, (width, height), interpolation=cv2.INTER_AREA)
+        rgb = torch.from_numpy(cv2.cvtColor(small, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)
+        outputs = absolute(((rgb.float() / 255.0 - mean) / std)[None])
+        if manifest.refinement is not None:
+            local = outputs[local_place]
+            near = local.expand(manifest.refinement.neighbours, -1, -1, -1).contiguous()
+            for _ in range(LOOKS):
+                unit(near, local)
+        return outputs[0][0].double().numpy()
+
+    return answer
+
+
+def engine_pipeline(bundle, _seed):
+    """Our own engine, as a library."""
+    relocalizer = Relocalizer.from_bundle(bundle)
+    cameras = {}
+
+    def answer(image_HW3):
+        height, width = image_HW3.shape[:2]
+        if (width, height) not in cameras:
+            cameras[width, height] = CameraOfSize(relocalizer.manifest.camera, width, height)
+            relocalizer.use_camera(Camera(**cameras[width, height].fields()))
+        return relocalizer.estimate(image_HW3).T_map_camera[:3, 3]
+
+    return answer
+
+
+def decode(message, transport):
+    """A message to BGR as it is usually written; bgr8 and JPEG only."""
+    if transport == "raw":
+        pixels = np.frombuffer(message.data, np.uint8)
+        return pixels.reshape(message.height, message.width, 3)
+    return cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+
+
+def serve(name, transport, answer, qos_name):
+    """A node that answers each image in its callback, until SIGINT."""
+    import rclpy
+    from geometry_msgs.msg import PoseWithCovarianceStamped
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.qos import QoSProfile, ReliabilityPolicy
+    from rclpy.signals import SignalHandlerOptions
+    from sensor_msgs.msg import CompressedImage, Image
+
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    node = rclpy.create_node("relocalize", namespace=f"/{name}")
+    reliable = QoSProfile(depth=QUEUE, reliability=ReliabilityPolicy.RELIABLE)
+    newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    publisher = node.create_publisher(
+        PoseWithCovarianceStamped, "relocalize/pose_with_covariance", reliable
+    )
+
+    def callback(message):
+        out = PoseWithCovarianceStamped(header=message.header)
+        if answer is not None:
+            place = out.pose.pose.position
+            place.x, place.y, place.z = (float(v) for v in answer(decode(message, transport)))
+        publisher.publish(out)
+
+    kind, topic = (Image, "image") if transport == "raw" else (CompressedImage, "image/compressed")
+    node.create_subscription(kind, topic, callback, reliable if qos_name == "queue" else newest)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while not stop.is_set():
+        executor.spin_once(timeout_sec=0.2)
+    rclpy.try_shutdown()
+
+
+def bare(bundle, drive, seed):
+    """Times of the parts alone, at the pace of the camera, for each case that stdin names."""
+    relocalizer = Relocalizer.from_bundle(bundle)
+    for line in sys.stdin:
+        case = json.loads(line)
+        width, height = image_size(case["size"])
+        camera = CameraOfSize(relocalizer.manifest.camera, width, height)
+        relocalizer.use_camera(Camera(**camera.fields()))
+        images = encoded_images(drive, case["size"], case["transport"], seed)
+        decoder = (
+            partial(decode_raw, "bgr8", height, width, 3 * width, False)
+            if case["transport"] == "raw"
+            else decode_compressed
+        )
+        rows, began = [], time.monotonic()
+        for i in range(round(case["seconds"] * case["rate"])):
+            time.sleep(max(0.0, began + i / case["rate"] - time.monotonic()))
+            start = time.perf_counter()
+            image = decoder(images[i % len(images)])
+            decoded = time.perf_counter()
+            timings = relocalizer.estimate(image).timings_ms
+            done = time.perf_counter()
+            whole = {"decode": decoded - start, "estimate": done - decoded}
+            rows.append(timings | {name: 1e3 * value for name, value in whole.items()})
+        print(json.dumps(rows[min(5, len(rows) - 1) :]), flush=True)
+
+
+def main():
+    """`SYSTEM TRANSPORT BUNDLE DRIVE SEED`."""
+    name, transport, bundle, drive, seed = sys.argv[1:]
+    if name == "bare":
+        bare(bundle, drive, int(seed))
+    elif name == "echo":
+        serve(name, transport, None, "newest")
+    else:
+        pipeline = torch_pipeline if name == "naive_torch" else engine_pipeline
+        serve(name, transport, pipeline(bundle, int(seed)), "queue")
+
+
+if __name__ == "__main__":
+    main()
