@@ -22,6 +22,10 @@ class FrozenCamera:
         self._last: tuple[tuple[int, ...], int] | None = None
         self._repeated = 0
 
+    def forget(self) -> None:
+        """As if no image had come yet."""
+        self._last, self._repeated = None, 0
+
     def seen(self, image_HW3: ImageBGR) -> bool:
         """Take note of the next image; True where the camera is frozen."""
         part = image_HW3[::EVERY, ::EVERY].tobytes()

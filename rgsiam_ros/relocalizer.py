@@ -177,6 +177,10 @@ class Relocalizer:
         """
         return self._live_view.use_camera(camera)
 
+    def forget(self) -> None:
+        """Forget the images before: the camera is not frozen."""
+        self._frozen_camera.forget()
+
     def estimate(self, image_HW3: ImageBGR) -> PoseEstimate:
         """Pose of the camera that took a BGR uint8 ``(H, W, 3)`` image.
 

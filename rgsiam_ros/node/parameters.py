@@ -41,7 +41,13 @@ class Spec:
 
 
 SPECS = (
-    Spec("bundle", Kind.STRING, "", "Folder of the bundle to load"),
+    Spec(
+        "bundle",
+        Kind.STRING,
+        "",
+        "Folder of the bundle; another one serves as soon as it is loaded and tested",
+        live=True,
+    ),
     Spec("image_transport", Kind.STRING, "raw", "How images come in", choices=TRANSPORTS),
     Spec(
         "engine",
@@ -159,6 +165,30 @@ SPECS = (
         None,
         "Camera optical frame in the base frame, unit quaternion x y z w",
         length=4,
+    ),
+    Spec(
+        "diagnostics_min_rate",
+        Kind.DOUBLE,
+        1.0,
+        "Hz of poses; fewer are a WARN",
+        bounds=(0.0, 1000.0),
+        live=True,
+    ),
+    Spec(
+        "diagnostics_max_delay",
+        Kind.DOUBLE,
+        0.5,
+        "Seconds from image to pose; more is a WARN",
+        bounds=(0.001, 60.0),
+        live=True,
+    ),
+    Spec(
+        "diagnostics_max_age",
+        Kind.DOUBLE,
+        2.0,
+        "Seconds without an image, or without a pose, that are an ERROR",
+        bounds=(0.1, 3600.0),
+        live=True,
     ),
     Spec("autostart", Kind.BOOL, False, "Configure and activate without being told to"),
 )

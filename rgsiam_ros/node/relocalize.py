@@ -5,11 +5,10 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 import traceback
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import InvalidParameterException, InvalidParameterValueException
@@ -22,26 +21,39 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from rgsiam_ros.bundle import Manifest
-from rgsiam_ros.camera import Camera
 from rgsiam_ros.covariance import check_covariance, decouple_plane, move_to_body_point
-from rgsiam_ros.errors import BundleError, CameraError, RgsiamError, TransformUnavailableError
+from rgsiam_ros.errors import (
+    BundleError,
+    CameraError,
+    EngineError,
+    ImageError,
+    RgsiamError,
+    TransformUnavailableError,
+)
 from rgsiam_ros.geometry import Array, invert
-from rgsiam_ros.node.engine_log import log_serving
+from rgsiam_ros.node.bundle_change import BundleChange
+from rgsiam_ros.node.camera_watch import CameraWatch
+from rgsiam_ros.node.health import WARN, Health
+from rgsiam_ros.node.input_watch import InputWatch
+from rgsiam_ros.node.loading import Loaded, announce, load, refuse_without_datum
 from rgsiam_ros.node.log_throttle import LogThrottle
-from rgsiam_ros.node.messages import camera_from_message, image_from_message, stamp_ns
+from rgsiam_ros.node.messages import image_from_message, stamp_ns
+from rgsiam_ros.node.mount import Mount
 from rgsiam_ros.node.node_gate import NodeGate
-from rgsiam_ros.node.parameters import declare_all, mount_from_parameters, why_refused
+from rgsiam_ros.node.parameters import declare_all, why_refused
 from rgsiam_ros.node.pose_output import PoseOutput
-from rgsiam_ros.node.status import StatusOutput
-from rgsiam_ros.node.stream_monitor import StreamMonitor
-from rgsiam_ros.node.tf_output import TfFrames, TfOutput
+from rgsiam_ros.node.services import Services
+from rgsiam_ros.node.stamp_watch import delay_s
+from rgsiam_ros.node.status import ACTIVE, INACTIVE, UNCONFIGURED, StatusOutput
+from rgsiam_ros.node.tf_output import TfFrames, TfOutput, refuse_equal_frames
 from rgsiam_ros.node.transforms import create_transforms
 from rgsiam_ros.node.worker import NewestWorker
-from rgsiam_ros.relocalizer import PoseEstimate, Relocalizer
+from rgsiam_ros.relocalizer import PoseEstimate
 
 NAME = "relocalize"
 WAIT_FOR_FRAME_S = 10.0
 LONGEST_WAIT_S = 0.2
+CAUSES = ((CameraError, "camera"), (TransformUnavailableError, "mount"), (EngineError, "engine"))
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -55,22 +67,30 @@ class RelocalizeNode(LifecycleNode):
 
     def __init__(self, **node_options: Any) -> None:
         super().__init__(NAME, **node_options)
-        self._relocalizer: Relocalizer | None = None
-        self._active = False
-        self._camera_news: Camera | CameraError | None = None
-        self._last_camera: Camera | None = None
-        self._camera_problem: str | None = None
+        self._loaded: Loaded | None = None
+        self._active, self._enabled = False, True
+        self._forget = threading.Event()
+        self._in_work = threading.Lock()  # held while an image is answered
         self._tf: TfOutput | None = None
         self._gate: NodeGate | None = None
-        self._monitor = StreamMonitor()
         self._inputs: list[Any] = []
         self._throttle = LogThrottle()
+        self._health = Health()
+        self._watch = InputWatch(self, self._health, self._throttle)
+        self._camera = CameraWatch(self, self._health)
+        self._change = BundleChange(self, self._adopt)
         self.add_on_set_parameters_callback(self._check_parameters)
         declare_all(self)
+        self.add_post_set_parameters_callback(self._take_parameters)
         self._poses = PoseOutput(self)
-        self._status = StatusOutput(self)
+        self._status = StatusOutput(
+            self, self._health, lambda: self._watch.topic, self._other_findings
+        )
         self._transforms = create_transforms(self)
-        self._worker = NewestWorker(self._process, "relocalizer")
+        self._worker = NewestWorker(
+            self._process, "relocalizer", lambda: self._health.count("skipped")
+        )
+        self._asked = Services(self, self._reset, self._enable)
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Load the bundle and start listening."""
@@ -80,43 +100,24 @@ class RelocalizeNode(LifecycleNode):
             log.error("parameter bundle is empty: set it to the folder of a bundle")
             return FAILED
         try:
-            self._relocalizer = Relocalizer.from_bundle(
-                path,
-                self._value("engine"),
-                precision=self._value("precision"),
-                threads=self._value("threads"),
-                branch=self._value("branch"),
-                cache=Path(self._value("engine_cache")) if self._value("engine_cache") else None,
-                fallback=self._value("engine_fallback"),
-                frozen_images=self._value("frozen_images"),
-            )
-            self._open_outputs(self._relocalizer.manifest)
-        except RgsiamError as error:
+            self._loaded = load(self, path)
+            self._open_outputs(self._loaded.relocalizer.manifest)
+        except (RgsiamError, OSError) as error:
             log.error(f"cannot configure: {error}")
             self._close()
             return FAILED
-        manifest = self._relocalizer.manifest
-        self._mount_parameter = mount_from_parameters(self)
+        self._mount = Mount(self, self._transforms, self._base_frame, self._health)
         self._open_inputs()
-        log_serving(log, self._relocalizer.serving)
-        info = self._relocalizer.describe_engine()
-        log.info(
-            f"bundle {manifest.name} ({path}), engine {info.name} {info.version} {info.precision} "
-            f"on {info.device}, {self._relocalizer.branch} branch; publishing {self._base_frame} in "
-            f"{self._map_frame}"
-        )
-        if not self._relocalizer.calibrated:
-            log.warning(
-                f"bundle {manifest.name} is not calibrated: its covariance is constant, and the node "
-                "publishes even when it is lost; run `rgsiam calibrate`"
-            )
-        self._status.configured(manifest.name)
+        announce(self, self._loaded, f"publishing {self._base_frame} in {self._map_frame}")
+        self._status.serving(self._loaded.identity())
+        self._status.state(INACTIVE)
         return OK
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Start publishing."""
         result = super().on_activate(state)
         self._active = True
+        self._status.state(ACTIVE)
         return result
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
@@ -127,6 +128,7 @@ class RelocalizeNode(LifecycleNode):
             self._tf.pause()
         if self._gate is not None:
             self._gate.reset()
+        self._status.state(INACTIVE)
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
@@ -160,18 +162,63 @@ class RelocalizeNode(LifecycleNode):
         return self.get_parameter(name).value
 
     def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        configured = self._loaded is not None
         for parameter in parameters:
-            reason = why_refused(parameter, configured=self._relocalizer is not None)
+            reason = why_refused(parameter, configured)
+            if not reason and configured and parameter.name == "bundle":
+                reason = self._change.why_refused(parameter.value, self._map_frame)
             if reason:
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
+
+    def _take_parameters(self, parameters: list[Parameter]) -> None:
+        for parameter in parameters:
+            if parameter.name == "bundle" and self._loaded is not None:
+                self._change.begin(parameter.value, self._loaded.path)
+
+    def _adopt(self, loaded: Loaded) -> None:
+        """Another bundle serves from the next image on. Raises BundleError where it does not fit."""
+        manifest, old = loaded.relocalizer.manifest, self._loaded
+        if (self._value("map_frame") or manifest.map_frame) != self._map_frame:
+            loaded.relocalizer.close()
+            raise BundleError(f"{loaded.path} is of the map frame {manifest.map_frame}")
+        with self._in_work:
+            self._configure_poses(manifest)
+            self._loaded = loaded
+            self._camera.renew()
+            self._forget.set()
+        self._status.serving(loaded.identity())
+        announce(self, loaded, f"it serves from now on, in {self._map_frame}")
+        if old is not None:
+            old.relocalizer.close()
+
+    def _reset(self) -> str:
+        """Forget what was seen before; what is in work is finished first."""
+        self._watch.forget()
+        self._forget.set()
+        self.get_logger().info("reset: gate, frozen camera and stamps are forgotten")
+        return "gate, frozen camera and stamps are forgotten"
+
+    def _enable(self, enabled: bool) -> str:
+        self._enabled = enabled
+        if not enabled:
+            self._worker.drain(WAIT_FOR_FRAME_S)
+        self._status.enable(enabled)
+        self.get_logger().info("enabled" if enabled else "disabled: images are ignored")
+        return "enabled" if enabled else "disabled"
+
+    def _other_findings(self) -> list[tuple[int, str]]:
+        found = self._watch.findings() if self._active and self._enabled else []
+        if self._change.outcome.startswith("refused"):
+            found.append((WARN, f"another bundle was {self._change.outcome}"))
+        return found
 
     def _open_inputs(self) -> None:
         transport = self._value("image_transport")
         kind, topic = (
             (Image, "image") if transport == "raw" else (CompressedImage, "image/compressed")
         )
-        self._image_topic = self.resolve_topic_name(topic)
+        self._watch.topic = self.resolve_topic_name(topic)
         self._inputs = [
             self.create_subscription(
                 kind,
@@ -181,7 +228,7 @@ class RelocalizeNode(LifecycleNode):
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             ),
             self.create_subscription(
-                CameraInfo, "camera_info", self._on_camera_info, qos_profile_sensor_data
+                CameraInfo, "camera_info", self._camera.take, qos_profile_sensor_data
             ),
         ]
 
@@ -193,18 +240,18 @@ class RelocalizeNode(LifecycleNode):
             base=self._value("base_frame"),
         )
         refuse_equal_frames(frames, self._value("tf_mode"))
-        if self._value("publish_fix") and manifest.datum is None:
-            raise BundleError(
-                f"{self._value('bundle')} has no datum, so no fix can be published: set publish_fix to "
-                "false, or give the bundle one with `rgsiam georeference`"
-            )
+        refuse_without_datum(self, self._value("bundle"), manifest)
         self._map_frame, self._base_frame = frames.map, frames.base
-        datum = manifest.datum if self._value("publish_fix") else None
-        self._poses.configure(frames.map, frames.base, datum)
+        self._configure_poses(manifest)
         self._tf = TfOutput(self, self._transforms, self._value("tf_mode"), frames)
         self._gate = NodeGate(self, self._value("gate"))
 
+    def _configure_poses(self, manifest: Manifest) -> None:
+        datum = manifest.datum if self._value("publish_fix") else None
+        self._poses.configure(self._map_frame, self._base_frame, datum)
+
     def _close(self) -> None:
+        self._change.cancel()
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
@@ -212,90 +259,64 @@ class RelocalizeNode(LifecycleNode):
             if part is not None:
                 part.close()
         idle = self._worker.drain(WAIT_FOR_FRAME_S)
-        if self._relocalizer is not None and idle:  # else it still uses the engine's memory
-            self._relocalizer.close()
-        self._relocalizer = self._tf = self._gate = None
-        self._status.unconfigured()
-        self._last_camera = self._camera_news = self._camera_problem = None
+        if self._loaded is not None and idle:  # else it still uses the engine's memory
+            self._loaded.relocalizer.close()
+        self._loaded = self._tf = self._gate = None
+        self._camera.forget()
+        self._watch.forget()
+        self._watch.topic = ""
+        self._status.state(UNCONFIGURED)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        self._monitor.add(stamp_ns(message.header.stamp))
-        complaint = self._monitor.complaint()
-        if complaint:
-            self.get_logger().warning(complaint, throttle_duration_sec=30.0)
-        if self._active:
-            self._worker.submit(message)
-
-    def _on_camera_info(self, message: CameraInfo) -> None:
-        try:
-            camera = camera_from_message(message)
-        except CameraError as error:
-            self.get_logger().warning(f"camera_info: {error}", throttle_duration_sec=30.0)
+        if not (self._active and self._enabled):
             return
-        if camera != self._last_camera:
-            self._last_camera = camera
-            self._camera_news = camera
+        at_ns = stamp_ns(message.header.stamp)
+        reason = self._watch.why_useless(at_ns)
+        if reason:
+            self._reject(at_ns, reason, "stamp")
+        else:
+            self._worker.submit((message, time.monotonic()))
 
-    def _process(self, message: Image | CompressedImage) -> None:
+    def _process(self, item: tuple[Image | CompressedImage, float]) -> None:
         """One image, in the worker's thread. Whatever is wrong with it, the node lives on."""
-        log, at_ns = self.get_logger(), stamp_ns(message.header.stamp)
+        message, received_at = item
+        at_ns = stamp_ns(message.header.stamp)
         try:
-            relocalizer = self._relocalizer
-            if relocalizer is None:
-                return
-            self._take_camera_news(relocalizer)
-            if self._camera_problem is not None:
-                raise CameraError(self._camera_problem)
-            T_base_camera = self._mount(message.header.frame_id)
-            estimate = relocalizer.estimate(image_from_message(message))
-            if self._active:
-                self._publish(at_ns, estimate, T_base_camera)
+            with self._in_work:
+                loaded = self._loaded
+                if loaded is None:
+                    return
+                self._forget_if_told(loaded)
+                self._camera.apply(loaded.relocalizer)
+                T_base_camera = self._mount.lookup(message.header.frame_id)
+                estimate = loaded.relocalizer.estimate(image_from_message(message))
+                if self._active and self._enabled:
+                    self._publish(at_ns, received_at, estimate, T_base_camera)
         except RgsiamError as error:
-            self._status.rejected(at_ns, str(error))
-            if self._throttle.may_log(str(error)):
-                log.warning(
-                    f"no pose for an image on {self._image_topic} "
-                    f"({self._status.counters.rejected} rejected): {error}"
-                )
+            self._reject(at_ns, str(error), cause_of(error))
         except Exception:
-            self._status.rejected(at_ns, "unexpected failure, see the log")
+            self._status.rejected(at_ns, "unexpected failure, see the log", "unexpected")
             if self._throttle.may_log("unexpected"):
-                log.error(f"no pose, unexpected failure:\n{traceback.format_exc()}")
+                self.get_logger().error(f"no pose, unexpected failure:\n{traceback.format_exc()}")
 
-    def _take_camera_news(self, relocalizer: Relocalizer) -> None:
-        camera, self._camera_news = self._camera_news, None
-        if camera is None:
-            return
-        try:
-            view = relocalizer.use_camera(camera)
-        except CameraError as error:
-            self._camera_problem = f"the camera cannot be reconciled with the bundle: {error}"
-            self.get_logger().error(self._camera_problem)
-            return
-        self._camera_problem = None
-        if not view.identical:
-            x, y, w, h = view.crop_xywh
+    def _reject(self, at_ns: int, reason: str, cause: str) -> None:
+        self._status.rejected(at_ns, reason, cause)
+        if self._throttle.may_log(reason):
+            count = self._health.values()["rejected"]
             self.get_logger().warning(
-                f"the camera differs from the bundle's ({view.explanation}): its images are "
-                f"cropped to {w}x{h}+{x}+{y} and resized"
+                f"no pose for an image on {self._watch.topic} ({count} rejected): {reason}"
             )
 
-    def _mount(self, image_frame: str) -> Array:
-        camera_frame = self._value("camera_frame") or image_frame
-        if camera_frame.lstrip("/") == self._base_frame.lstrip("/"):
-            return np.eye(4)
-        try:
-            return self._transforms.lookup(self._base_frame, camera_frame, None)
-        except TransformUnavailableError as error:
-            if self._mount_parameter is not None:
-                return self._mount_parameter
-            raise TransformUnavailableError(
-                f"the camera's mount is unknown ({error}): publish {self._base_frame} -> "
-                f"{camera_frame or '(the image has no frame_id: set camera_frame)'} on /tf_static, "
-                "or set mount_translation and mount_quaternion_xyzw"
-            ) from error
+    def _forget_if_told(self, loaded: Loaded) -> None:
+        if self._forget.is_set():
+            self._forget.clear()
+            loaded.relocalizer.forget()
+            if self._gate is not None:
+                self._gate.reset()
 
-    def _publish(self, at_ns: int, estimate: PoseEstimate, T_base_camera: Array) -> None:
+    def _publish(
+        self, at_ns: int, received_at: float, estimate: PoseEstimate, T_base_camera: Array
+    ) -> None:
         """The pose, unless the vehicle is lost or cannot be there: then only the status."""
         if estimate.lost:
             self._status.lost(at_ns, estimate, estimate.why_lost)
@@ -320,20 +341,16 @@ class RelocalizeNode(LifecycleNode):
         self._poses.publish(at_ns, T_map_base, covariance)
         if tf is not None:
             tf.send(T_map_base, at_ns)
-        self._status.published(at_ns, estimate, covariance, answer)
+        now_ns = self.get_clock().now().nanoseconds
+        delay = delay_s(at_ns, now_ns, time.monotonic() - received_at)
+        self._status.published(at_ns, estimate, covariance, answer, delay)
 
 
-def refuse_equal_frames(frames: TfFrames, tf_mode: str) -> None:
-    """Raises RgsiamError where one name stands for two frames."""
-    if frames.map.lstrip("/") == frames.base.lstrip("/"):
-        raise RgsiamError(f"map_frame and base_frame are both {frames.map}: name two frames")
-    if tf_mode == "map_to_odom" and frames.odom.lstrip("/") in (
-        frames.map.lstrip("/"),
-        frames.base.lstrip("/"),
-    ):
-        raise RgsiamError(
-            f"odom_frame is {frames.odom}, which is also the map or the base: name three frames"
-        )
+def cause_of(error: RgsiamError) -> str:
+    """By which rejected images are counted."""
+    if isinstance(error, ImageError):
+        return f"image_{error.cause}"
+    return next((name for kind, name in CAUSES if isinstance(error, kind)), "other")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -3,83 +3,97 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from rgsiam_ros.gating import GateAnswer
 from rgsiam_ros.geometry import Array
+from rgsiam_ros.node.health import ERROR, OK, STALE, WARN, Health, Limits
 from rgsiam_ros.node.messages import stamp_message
 from rgsiam_ros.relocalizer import PoseEstimate
 
 PERIOD_S = 1.0
-OK, WARN, ERROR, STALE = (
-    DiagnosticStatus.OK,
-    DiagnosticStatus.WARN,
-    DiagnosticStatus.ERROR,
-    DiagnosticStatus.STALE,
-)
+UNCONFIGURED, INACTIVE, ACTIVE = "not configured", "inactive", "active"
+Findings = Callable[[], list[tuple[int, str]]]
 
 
-@dataclass
-class Counters:
-    """What became of the images that were worked on."""
-
-    published: int = 0
-    lost: int = 0
-    gated: int = 0
-    rejected: int = 0
+def latched() -> QoSProfile:
+    """Whoever comes late gets the last one."""
+    return QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class StatusOutput:
-    """``~/status`` for each image that was worked on; ``/diagnostics`` once a second."""
+    """``~/status`` for each image and each change; ``/diagnostics`` once a second.
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self.counters = Counters()
+    The second's beat is of a steady clock: simulated time may stand still.
+    """
+
+    def __init__(
+        self, node: Node, health: Health, topic: Callable[[], str], findings: Findings
+    ) -> None:
+        """topic: that images come from; findings: what else is wrong, asked once a second."""
+        self._node, self._health = node, health
+        self._topic, self._findings = topic, findings
         self._lock = threading.Lock()
-        self._hardware = ""
-        self._last: tuple[bytes, str] = (STALE, "not configured")
-        self._fresh = False
+        self._identity: dict[str, str] = {}
+        self._state, self._enabled = UNCONFIGURED, True
+        self._last: tuple[int, str] = (OK, "")
         self._values: dict[str, Any] = {}
-        self._status = node.create_publisher(DiagnosticStatus, "~/status", QoSProfile(depth=10))
+        self._status = node.create_publisher(DiagnosticStatus, "~/status", latched())
         self._diagnostics = node.create_publisher(
             DiagnosticArray, "/diagnostics", QoSProfile(depth=10)
         )
-        node.create_timer(PERIOD_S, self._summarise)
+        node.create_timer(PERIOD_S, self._summarise, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._say_state()
 
-    def configured(self, bundle_name: str) -> None:
-        """A bundle is loaded."""
+    def serving(self, identity: dict[str, str]) -> None:
+        """What serves now."""
         with self._lock:
-            self._hardware = f"bundle {bundle_name}"
-            self._last = (STALE, "no image yet")
+            self._identity = identity
 
-    def unconfigured(self) -> None:
-        """No bundle is loaded."""
+    def state(self, state: str) -> None:
+        """``not configured``, ``inactive`` or ``active``."""
         with self._lock:
-            self._hardware, self._last = "", (STALE, "not configured")
+            self._state = state
+            if state == UNCONFIGURED:
+                self._identity = {}
+        self._begin()
+
+    def enable(self, enabled: bool) -> None:
+        """Whether images are answered."""
+        with self._lock:
+            self._enabled = enabled
+        self._begin()
 
     def published(
-        self, at_ns: int, estimate: PoseEstimate, covariance_66: Array, gate: GateAnswer | None
+        self,
+        at_ns: int,
+        estimate: PoseEstimate,
+        covariance_66: Array,
+        gate: GateAnswer | None,
+        delay: float,
     ) -> None:
-        """A pose went out."""
-        self.counters.published += 1
+        """A pose went out, so many seconds after its image was taken."""
+        self._health.pose(delay)
         self._say(OK, "pose published", at_ns, values_of(estimate, covariance_66, gate))
 
     def lost(self, at_ns: int, estimate: PoseEstimate, reason: str) -> None:
         """No pose: it would not have been believed."""
-        self.counters.lost += 1
+        cause = "frozen" if estimate.frozen else "trust" if "trust" in reason else "answer"
+        self._health.count("lost", f"lost_{cause}")
         self._say(WARN, reason, at_ns, values_of(estimate, estimate.covariance_66, None))
 
     def gated(
         self, at_ns: int, estimate: PoseEstimate, covariance_66: Array, gate: GateAnswer
     ) -> None:
         """No pose: the vehicle cannot have come there."""
-        self.counters.gated += 1
+        self._health.count("gated")
         self._say(
             WARN,
             f"gated: squared Mahalanobis distance {gate.square:.0f} to what was expected",
@@ -87,35 +101,63 @@ class StatusOutput:
             values_of(estimate, covariance_66, gate),
         )
 
-    def rejected(self, at_ns: int, reason: str) -> None:
-        """No pose: something is wrong with the image or its surroundings."""
-        self.counters.rejected += 1
+    def rejected(self, at_ns: int, reason: str, cause: str) -> None:
+        """No pose: something is wrong with the image or its surroundings. cause: one word."""
+        self._health.count("rejected", f"rejected_{cause}")
         self._say(ERROR, reason, at_ns, {})
 
-    def _say(self, level: bytes, message: str, at_ns: int, values: dict[str, Any]) -> None:
+    def _why_idle(self) -> str:
+        if self._state != ACTIVE:
+            return self._state
+        return "" if self._enabled else "disabled by ~/enable"
+
+    def _begin(self) -> None:
+        self._health.start()
+        with self._lock:
+            self._last, self._values = (OK, ""), {}
+        self._say_state()
+
+    def _say_state(self) -> None:
+        with self._lock:
+            message = self._why_idle() or "no image yet"
+        self._status.publish(self._message(STALE, message, {}))
+
+    def _say(self, level: int, message: str, at_ns: int, values: dict[str, Any]) -> None:
         values = {"stamp": f"{at_ns // 10**9}.{at_ns % 10**9:09d}", **values}
         with self._lock:
-            self._last, self._values, self._fresh = (level, message), values, True
+            if self._why_idle():
+                return  # the last image came to its end after that
+            self._last, self._values = (level, message), values
         self._status.publish(self._message(level, message, values))
 
+    def _limits(self) -> Limits:
+        names = ("diagnostics_min_rate", "diagnostics_max_delay", "diagnostics_max_age")
+        return Limits(*(self._node.get_parameter(name).value for name in names))
+
     def _summarise(self) -> None:
+        limits, others = self._limits(), self._findings()
         with self._lock:
-            (level, message), values = self._last, dict(self._values)
-            if not self._fresh and level != STALE:
-                level, message = STALE, f"no image in the last second; before that: {message}"
-            self._fresh = False
+            idle, last, values = self._why_idle(), self._last, dict(self._values)
+            values |= self._identity
+        found = [] if idle else self._health.judge(limits, last, self._topic())
+        if not idle and self._health.since_image() > limits.max_age:
+            self._status.publish(self._message(*found[0], {}))
+        found = [(STALE, idle)] if idle else [*found, *others]
+        level = max((level for level, _ in found), default=OK)
+        said = "; ".join(m for _, m in sorted(found, key=lambda item: -item[0]))
         array = DiagnosticArray(
-            status=[self._message(level, message, values | asdict(self.counters))]
+            status=[self._message(level, said or "poses published", values | self._health.values())]
         )
         array.header.stamp = stamp_message(self._node.get_clock().now().nanoseconds)
         self._diagnostics.publish(array)
 
-    def _message(self, level: bytes, message: str, values: dict[str, Any]) -> DiagnosticStatus:
+    def _message(self, level: int, message: str, values: dict[str, Any]) -> DiagnosticStatus:
+        bundle = self._identity.get("bundle")
         return DiagnosticStatus(
-            level=level,
+            level=bytes([level]),
             name=f"{self._node.get_fully_qualified_name().lstrip('/')}: relocalization",
             message=message,
-            hardware_id=self._hardware,
+            hardware_id=f"bundle {bundle}" if bundle else "",
             values=[KeyValue(key=name, value=str(value)) for name, value in values.items()],
         )
 

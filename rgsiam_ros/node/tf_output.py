@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rclpy.node import Node
 
-from rgsiam_ros.errors import TransformUnavailableError
+from rgsiam_ros.errors import RgsiamError, TransformUnavailableError
 from rgsiam_ros.geometry import Array, invert
 from rgsiam_ros.node.log_throttle import THROTTLE_S
 from rgsiam_ros.node.transforms import OwnedTransform, Transforms
@@ -93,3 +93,16 @@ class TfOutput:
             return
         self._T_map_odom = T_map_base @ invert(T_odom_base)
         self._unpaired = None
+
+
+def refuse_equal_frames(frames: TfFrames, tf_mode: str) -> None:
+    """Raises RgsiamError where one name stands for two frames."""
+    if frames.map.lstrip("/") == frames.base.lstrip("/"):
+        raise RgsiamError(f"map_frame and base_frame are both {frames.map}: name two frames")
+    if tf_mode == "map_to_odom" and frames.odom.lstrip("/") in (
+        frames.map.lstrip("/"),
+        frames.base.lstrip("/"),
+    ):
+        raise RgsiamError(
+            f"odom_frame is {frames.odom}, which is also the map or the base: name three frames"
+        )

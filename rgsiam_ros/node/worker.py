@@ -12,8 +12,14 @@ Item = TypeVar("Item")
 class NewestWorker(Generic[Item]):
     """One slot, one thread. An item that is still waiting when the next comes is dropped."""
 
-    def __init__(self, work: Callable[[Item], None], name: str) -> None:
-        """work must not raise; it runs in the worker's thread."""
+    def __init__(
+        self,
+        work: Callable[[Item], None],
+        name: str,
+        on_drop: Callable[[], None] = lambda: None,
+    ) -> None:
+        """work must not raise; it runs in the worker's thread. on_drop: for each dropped item."""
+        self._on_drop = on_drop
         self._work = work
         self._condition = threading.Condition()
         self._waiting: Item | None = None
@@ -28,6 +34,7 @@ class NewestWorker(Generic[Item]):
         with self._condition:
             if self._waiting is not None:
                 self.dropped += 1
+                self._on_drop()
             self._waiting = item
             self._condition.notify_all()
 

@@ -155,9 +155,7 @@ def test_wrong_raw_encoding_is_named_and_survived(peer, start):
     peer.send_and_wait(peer.image, raw_image(image, 0))
     odd = raw_image(image, 1, encoding="32FC1")
     assert peer.never_answers(peer.image, odd, 0.3)
-    node.wait_for_log(
-        "no pose for an image on /image .*encoding '32FC1' is not supported: publish"
-    )
+    node.wait_for_log("no pose for an image on /image .*encoding '32FC1' is not supported: publish")
     peer.send_and_wait(peer.image, raw_image(image, 2))
     rgb = raw_image(np.ascontiguousarray(image[..., ::-1]), 3, encoding="rgb8")
     pose, _ = peer.send_and_wait(peer.image, rgb)

@@ -1,0 +1,234 @@
+"""What goes wrong on a vehicle. Each time the node names the cause, counts it, and is right again."""
+
+import itertools
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TOWN_BUNDLE, flat_image
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
+sys.path.insert(0, str(Path(__file__).parent))
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
+from harness import RELIABLE, camera_info, raw_image, transform
+from lifecycle_msgs.msg import Transition
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage
+from tf2_msgs.msg import TFMessage
+from watching import CAMERA, COLOUR, starters, watchers
+
+DOMAINS = itertools.cycle(range(161, 200))
+CYCLES = int(os.environ.get("RGSIAM_LIFECYCLE_CYCLES", "40"))
+WARM_CYCLES = 10
+LARGEST_GROWTH_KIB = 8 * 1024
+
+
+@pytest.fixture
+def peer(monkeypatch):
+    yield from watchers(DOMAINS, monkeypatch)
+
+
+@pytest.fixture
+def start(peer, tmp_path, small_bundle):
+    yield from starters(peer, tmp_path, small_bundle)
+
+
+def test_huge_images_are_answered_or_refused_by_size(peer, start):
+    node = start()
+    peer.answer(1)
+    np.testing.assert_allclose(peer.answer(2, width=7680, height=4320), CAMERA, atol=0.1)
+    bomb = peer.picture(3)
+    frame = bytes(bomb.data).find(b"\xff\xc0")
+    bomb.data[frame + 5 : frame + 9] = type(bomb.data)("B", (60_000).to_bytes(2, "big") * 2)
+    peer.compressed.publish(bomb)
+    node.wait_for_log("no pose .*60000x60000 pixels is larger than", peer.spin)
+    peer.wait_for_count("rejected_image_too_large")
+    np.testing.assert_allclose(peer.answer(4), CAMERA, atol=0.1)
+
+
+def test_encodings_and_sizes_change_in_the_stream(peer, start):
+    node = start(image_transport="raw")
+    tile = np.array([[COLOUR[2], COLOUR[1]], [COLOUR[1], COLOUR[0]]], np.uint8)  # rggb
+    for index, (width, height) in enumerate([(128, 96), (640, 480), (64, 48), (128, 96)]):
+        pose, _ = peer.send_and_wait(
+            peer.image, raw_image(flat_image(*COLOUR, width=width, height=height), 10 + index)
+        )
+        mosaic = raw_image(np.tile(tile, (height // 2, width // 2)), 20 + index, "bayer_rggb8")
+        from_mosaic, _ = peer.send_and_wait(peer.image, mosaic)
+        for message in (pose, from_mosaic):
+            assert message.pose.position.x == pytest.approx(CAMERA[0], abs=0.1)
+    empty = raw_image(np.zeros((0, 0, 3), np.uint8), 30)
+    short = raw_image(flat_image(*COLOUR), 31)
+    short.data = short.data[:-500]
+    odd = raw_image(flat_image(*COLOUR), 32, "64FC3")
+    for message, cause in ((empty, "empty"), (short, "truncated"), (odd, "encoding")):
+        assert peer.never_answers(peer.image, message, 0.4)
+        peer.wait_for_count(f"rejected_image_{cause}")
+    peer.send_and_wait(peer.image, raw_image(flat_image(*COLOUR), 33))
+    assert "Traceback" not in node.log
+
+
+def test_a_camera_that_falls_silent_and_comes_back(peer, start):
+    start(diagnostics_max_age=1.0)
+    peer.answer(1)
+    silent = peer.wait_for_status("no image on /image/compressed for")
+    assert silent.level == DiagnosticStatus.ERROR
+    peer.statuses.clear()
+    peer.answer(2)
+    assert peer.wait_for_status("pose published").level == DiagnosticStatus.OK
+
+
+def test_stamps_at_zero_backwards_and_in_the_future(peer, start):
+    node = start(gate="speed")
+    peer.answer(50)
+    unstamped = peer.picture(0)
+    unstamped.header.stamp = Time()
+    assert peer.never_answers(peer.compressed, unstamped, 0.5)
+    node.wait_for_log("no pose .*the image's stamp is zero: let the camera driver stamp", peer.spin)
+    peer.wait_for_count("rejected_stamp")
+    np.testing.assert_allclose(peer.answer(10), CAMERA, atol=0.1)  # as in a looped bag
+    node.wait_for_log("stamps went back by 4.000 s .*a looped bag", peer.spin)
+    peer.wait_for_count("stamp_backwards")
+    ahead = peer.picture(0)
+    ahead.header.stamp = Time(sec=int(time.time()) + 3600)
+    peer.send_and_wait(peer.compressed, ahead)
+    node.wait_for_log("stamps are .* s in the future: synchronise", peer.spin)
+    peer.wait_for_count("stamp_future")
+    np.testing.assert_allclose(peer.answer(51), CAMERA, atol=0.1)
+
+
+def test_a_simulation_that_is_reset(peer, start):
+    """/clock jumps back: poses, map -> odom and diagnostics go on."""
+    clock = peer.create_publisher(Clock, "/clock", RELIABLE)
+    node = start(use_sim_time=True, gate="speed", tf_mode="map_to_odom")
+    ticks = itertools.count()
+    for began in (1000, 10):
+        clock.publish(Clock(clock=Time(sec=began + 2)))
+        image = peer.picture(0)
+        image.header.stamp = Time(sec=began + 2)
+        peer.send_and_wait(peer.compressed, image)
+        early = transform("odom", "base_link", at=Time(sec=began + 1))
+        peer.moving.publish(TFMessage(transforms=[early]))
+        peer.transforms.clear()
+
+        def sent(began=began):
+            seconds, twentieths = divmod(next(ticks), 20)
+            now = Time(sec=began + 3 + seconds, nanosec=twentieths * 50_000_000)
+            clock.publish(Clock(clock=now))
+            peer.moving.publish(TFMessage(transforms=[transform("odom", "base_link", at=now)]))
+            stamps = [t.header.stamp.sec for t in peer.transforms if t.header.frame_id == "map"]
+            return any(began <= at < began + 60 for at in stamps)
+
+        peer.wait(sent, "map -> odom")
+    node.wait_for_log("stamps went back by 990", peer.spin)
+    peer.wait_for_diagnosis("")  # it still comes, whatever the clock does
+
+
+def test_a_mount_that_changes_is_followed(peer, start):
+    node = start(mount=False)
+    for index, x in ((1, 1.0), (2, 3.0)):
+        mount = transform("base_link", "camera_optical", xyz=(x, 0.0, 0.0))
+        peer.static.publish(TFMessage(transforms=[mount]))
+        peer.spin(0.5)
+        assert peer.answer(index)[0] == pytest.approx(CAMERA[0] - x, abs=0.1)
+    node.wait_for_log(r"the mount base_link -> camera_optical has changed, now at \[3.0", peer.spin)
+    peer.wait_for_count("mount_changed")
+
+
+def test_two_publishers_on_the_image_topic(peer, start):
+    node = start()
+    peer.answer(1)
+    second = peer.create_publisher(CompressedImage, "image/compressed", RELIABLE)
+    found = peer.wait_for_diagnosis("2 publishers on /image/compressed .*stop all but one")
+    assert found.level == DiagnosticStatus.WARN or "no image" in found.message
+    peer.wait_for_count("seconds_with_two_publishers")
+    node.wait_for_log("2 publishers on /image/compressed", peer.spin)
+    peer.destroy_publisher(second)
+    peer.answer(2)
+    peer.wait_for_diagnosis("^(?!.*publishers)")
+
+
+def test_a_camera_info_that_contradicts_the_image(peer, start):
+    node = start()
+    peer.answer(1)
+    peer.info.publish(camera_info(256, 96, 100.0))  # wider than the images that come
+    peer.spin(0.5)
+    assert peer.never_answers(peer.compressed, peer.picture(2), 0.5)
+    node.wait_for_log(
+        "128x96 pixels, but camera_info says 256x96: publish the camera_info of this", peer.spin
+    )
+    peer.wait_for_count("rejected_camera")
+    peer.info.publish(camera_info(128, 96, 0.0))
+    peer.wait_for_count("camera_info_refused")
+    peer.info.publish(camera_info(128, 96, 100.0))
+    peer.spin(0.5)
+    peer.answer(3)
+
+
+def test_parameters_change_during_traffic(peer, start):
+    start()
+    for index in range(1, 7):
+        peer.compressed.publish(peer.picture(100 + index))
+        assert peer.set_parameter("diagnostics_max_delay", 0.1 * index).successful
+        assert not peer.set_parameter("diagnostics_max_age", -1.0).successful
+        assert not peer.set_parameter("base_frame", "chassis").successful
+        np.testing.assert_allclose(peer.answer(index), CAMERA, atol=0.1)
+
+
+def memory_kib_and_threads(pid):
+    text = Path(f"/proc/{pid}/status").read_text()
+    lines = dict(line.split(":", 1) for line in text.splitlines())
+    return int(lines["VmRSS"].split()[0]), int(lines["Threads"])
+
+
+def test_lifecycle_cycles_leak_nothing(peer, start):
+    """RGSIAM_LIFECYCLE_CYCLES=200 for the whole of it."""
+    node = start(autostart=False)
+    forth = (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+    back = (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
+    for cycle in range(CYCLES):
+        assert all(peer.change_state(transition) for transition in forth)
+        if cycle % 10 == 0:
+            peer.answer(cycle)
+        assert all(peer.change_state(transition) for transition in back)
+        if cycle == WARM_CYCLES:
+            memory, threads = memory_kib_and_threads(node.process.pid)
+    memory_then, threads_then = memory_kib_and_threads(node.process.pid)
+    print(f"{CYCLES} cycles: {memory} to {memory_then} KiB, {threads} to {threads_then} threads")
+    assert memory_then - memory < LARGEST_GROWTH_KIB
+    assert threads_then <= threads
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_signals_during_inference_end_the_node(peer, start, how):
+    """A real network, and images faster than it answers, so that one is in work."""
+    node = start(bundle=TOWN_BUNDLE)
+    peer.wait_for_listener(peer.compressed)
+    node.wait_for_log("engine ", peer.spin)
+
+    def busy():
+        for index in range(10):
+            peer.compressed.publish(peer.picture(len(peer.statuses) * 10 + index, width=320))
+        peer.spin(0.05)
+        return int(peer.figures().get("skipped", 0)) > 0
+
+    peer.wait(busy, "an image that waited in vain")
+    for index in range(5):
+        peer.compressed.publish(peer.picture(5000 + index, width=320))
+    assert node.stop(how) == 0, node.log
+    assert "Traceback" not in node.log
+
+
+def test_killed_and_started_again(peer, start):
+    node = start()
+    peer.answer(1)
+    node.process.kill()
+    node.process.wait(10.0)
+    start()
+    np.testing.assert_allclose(peer.answer(2), CAMERA, atol=0.1)
