@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import gammaincinv
 
 from rgsiam_ros.covariance import move_to_body_point, pose_error_vectors
 from rgsiam_ros.geometry import Array, invert, rotation_vector, skew
@@ -55,7 +55,7 @@ class GateLimits:
     @property
     def largest_square(self) -> float:
         """Largest squared Mahalanobis distance that passes."""
-        return float(chi2.ppf(self.confidence, DEGREES_OF_FREEDOM))
+        return float(2.0 * gammaincinv(DEGREES_OF_FREEDOM / 2.0, self.confidence))
 
 
 @dataclass(frozen=True)
