@@ -46,8 +46,9 @@ def shared_files():
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (share, ["package.xml"]),
         (f"{share}/launch", sorted(glob("launch/*.launch.py"))),
-        (f"{share}/config", sorted(glob("config/*"))),
-        (f"{share}/rviz", sorted(glob("rviz/*.rviz"))),
+        (f"{share}/config", sorted(p for p in glob("config/*") if Path(p).is_file())),
+        (f"{share}/config/sros2", sorted(glob("config/sros2/*"))),
+        (f"{share}/rviz", sorted(glob("rviz/*"))),
     ] + [
         (f"{share}/models/{Path(folder).name}", sorted(glob(f"{folder}/*")))
         for folder in sorted(glob("models/*"))
@@ -71,6 +72,7 @@ setup(
         "town": ["moderngl"],
         "openvino": ["openvino>=2025.0"],
         "tensorrt": ["cuda-python>=12.6"],
+        "rerun": ["rerun-sdk>=0.24"],
     },
     entry_points={
         "console_scripts": [

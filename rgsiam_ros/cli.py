@@ -62,6 +62,7 @@ def replay(
         Path | None,
         typer.Option(help="--with-filter: topics and frames, a folder `fusion-config` wrote."),
     ] = None,
+    rerun: Annotated[Path | None, typer.Option(help="Write a Rerun recording (.rrd) too.")] = None,
     rate: Annotated[float, typer.Option(min=0.05, max=20.0, help="--ros: speed of playing.")] = 1.0,
     engine: EngineName = "auto",
     precision: PrecisionName = "auto",
@@ -96,6 +97,7 @@ def replay(
         fusion=None if fusion_config is None else read_setup(fusion_config),
         rate=rate,
         topics=topics,
+        rerun=rerun,
     )
     run_replay(bag, bundle, out, options, console)
 

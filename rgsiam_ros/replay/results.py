@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +43,35 @@ def write_results(
     extra: further entries for `metrics.json`. Raises ResultsError when the disk does not take it.
     """
     metrics = summarise(record) | (extra or {})
+    with all_or_nothing(out) as folder:
+        write_tum(folder / "estimated.tum", _poses(record, "T_map_frame"))
+        write_tum(folder / "ground_truth.tum", _poses(record, "T_true"))
+        _write_frames(record, folder / "frames.csv")
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        draw_replay(record, folder / "replay.png", title=str(config.get("title", "")))
+    return metrics
+
+
+@contextmanager
+def all_or_nothing(out: Path) -> Iterator[Path]:
+    """A folder inside `out`; what was written there appears in `out` when all of it was written.
+
+    Raises ResultsError when the disk does not take it; nothing of it is then left.
+    """
+    staging = None
     try:
-        write_tum(out / "estimated.tum", _poses(record, "T_map_frame"))
-        write_tum(out / "ground_truth.tum", _poses(record, "T_true"))
-        _write_frames(record, out / "frames.csv")
-        (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-        (out / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-        draw_replay(record, out / "replay.png", title=str(config.get("title", "")))
+        staging = Path(tempfile.mkdtemp(prefix=".unfinished.", dir=out))
+        yield staging
+        for file in sorted(staging.iterdir()):
+            file.rename(out / file.name)
     except OSError as error:
         raise ResultsError(
             f"{out} cannot be written ({error}): free space or change --out"
         ) from error
-    return metrics
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def write_tum(path: Path, poses: Iterable[tuple[int, Array]]) -> None:

@@ -21,9 +21,11 @@ from rgsiam_ros.georeference_run import FIX_TYPES
 from rgsiam_ros.precision import absolute_name
 from rgsiam_ros.relocalizer import Relocalizer
 from rgsiam_ros.replay.fusion_report import LABELS, Tracks, gps_state, in_words, report_tracks
+from rgsiam_ros.replay.metrics import summarise
 from rgsiam_ros.replay.offline import replay_offline, with_truth
+from rgsiam_ros.replay.recording import check_recording, write_recording
 from rgsiam_ros.replay.records import ReplayRecord
-from rgsiam_ros.replay.results import claim_folder, print_table, write_results
+from rgsiam_ros.replay.results import all_or_nothing, claim_folder, print_table, write_results
 from rgsiam_ros.truth_frame import drive_in_map
 
 
@@ -45,6 +47,8 @@ class ReplayOptions:
     frames, and GPS where the bundle has a datum."""
     rate: float = 1.0
     topics: BagTopics = field(default_factory=BagTopics)
+    rerun: Path | None = None
+    """Where to write a Rerun recording too."""
 
 
 def run_replay(
@@ -55,6 +59,8 @@ def run_replay(
     With options.ros the drive is also replayed offline, and both are compared pose by pose.
     Raises RgsiamError for anything wrong with bag, bundle or folder.
     """
+    if options.rerun is not None:
+        check_recording(options.rerun)
     relocalizer = Relocalizer.from_bundle(
         bundle,
         options.engine,
@@ -80,12 +86,12 @@ def run_replay(
         record = with_truth(played, drive)
         extra = {"ros": compare(offline, record)}
         if tracks:
-            extra["fusion"] = _report_tracks(tracks, drive, options, out, config["title"])
+            with all_or_nothing(out) as folder:
+                extra["fusion"] = _report_tracks(tracks, drive, options, folder, config["title"])
     else:
         record, extra = offline, {}
     relocalizer.close()
-    metrics = write_results(record, config, out, extra=extra)
-    print_table(metrics, console, config["title"])
+    print_table(summarise(record), console, config["title"])  # before the disk may be full
     if options.ros:
         ros = extra["ros"]
         console.print(
@@ -97,6 +103,10 @@ def run_replay(
     for name, figures in extra.get("fusion", {}).items():
         if isinstance(figures, dict):
             console.print(f"fused, {LABELS[name]}: {in_words(figures)}", soft_wrap=True)
+    metrics = write_results(record, config, out, extra=extra)
+    if options.rerun is not None:
+        write_recording(record, drive, options.rerun, config["title"])
+        console.print(f"recording: {options.rerun}", soft_wrap=True)
     console.print(f"picture: {out / 'replay.png'}\nresults: {out}")
     return metrics
 
@@ -178,5 +188,5 @@ def _effective_config(
         "absolute_sha256": manifest.files[absolute_name(relocalizer.serving.precision)].sha256,
         "branch_in_use": relocalizer.branch,
         "engine_in_use": asdict(relocalizer.describe_engine()),
-        "options": asdict(options),
+        "options": asdict(options) | {"rerun": options.rerun and str(options.rerun)},
     }
