@@ -48,6 +48,23 @@ def test_reprojection_is_zero_at_the_truth_and_pulls_from_afar():
     assert away.translation_B3.grad.abs().sum() > 0.0
 
 
+def test_reprojection_alone_finds_the_pose_from_nearby():
+    true = poses(4)
+    points = points_before(true, count=40)
+    random = torch.Generator().manual_seed(1)
+    t = (true.translation_B3 + 0.3 * torch.randn(4, 3, generator=random)).requires_grad_(True)
+    q = (true.quaternion_wxyz_B4 + 0.1 * torch.randn(4, 4, generator=random)).requires_grad_(True)
+    optimiser = torch.optim.Adam([t, q], lr=0.02)
+    for step in range(400):
+        optimiser.param_groups[0]["lr"] = 0.02 * (1.0 - step / 400)
+        optimiser.zero_grad()
+        predicted = Poses(t, torch.nn.functional.normalize(q, dim=1))
+        ReprojectionTerm()(predicted, true, points)["reprojection"].backward()
+        optimiser.step()
+    apart = (t.detach() - true.translation_B3).norm(dim=1)
+    assert apart.max().item() < 0.02
+
+
 def test_reprojection_by_hand():
     """A step of 0.1 sideways moves a point at depth 2 by 0.05; a point that is none does not count."""
     true = Poses(torch.zeros(1, 3), IDENTITY)
