@@ -74,6 +74,17 @@ def test_reset_forgets_a_frozen_camera(peer, start):
     peer.answer(7)
 
 
+def test_reset_forgets_where_the_vehicle_was(peer, start):
+    """From red 204 to 104 is 4 m in 0.1 s: gated, until the gate forgets."""
+    start(gate="speed", gate_max_speed=0.5, gate_recover_after=1000)
+    peer.answer(1)
+    jumped = peer.picture(2, colour=(51, 102, 104))
+    assert peer.never_answers(peer.compressed, jumped, 0.6)
+    peer.wait_for_count("gated")
+    assert peer.reset().success
+    peer.answer(3, colour=(51, 102, 104))
+
+
 def test_diagnostics_name_engine_bundle_and_reasons(peer, start, small_bundle):
     start(diagnostics_max_age=1.0)
     peer.answer(1)
