@@ -73,7 +73,7 @@ def npz(data: bytes) -> None:
 def manifest_values(data: bytes) -> None:
     """Values of a sound manifest replaced by others."""
     text = edited_text(_texts()[data[0] % 2] if data else _texts()[0], data[1:])
-    manifest(text.encode("utf-8", "surrogateescape"))
+    manifest(text.encode("utf-8", "surrogatepass"))
 
 
 def bundle(data: bytes) -> None:
@@ -119,7 +119,7 @@ def bag_metadata(data: bytes) -> None:
     """A sound mcap, with these bytes as metadata.yaml."""
     folder, metadata, _ = _bag()
     text = edited_text(metadata, data)
-    (folder / "metadata.yaml").write_text(text, errors="surrogateescape")
+    (folder / "metadata.yaml").write_text(text, errors="surrogatepass")
     with contextlib.suppress(BagError):
         list(read_drive(folder).read_images())
 
