@@ -58,14 +58,14 @@ def _draw_map(record: ReplayRecord, axes: Axes) -> None:
     estimated = [f.T_map_frame[:2, 3] for f in record.frames if f.T_map_frame is not None]
     if len(true):
         axes.plot(*true.T, color=TRUE_COLOUR, linewidth=3, label="true")
-    withheld = [f.T_withheld[:2, 3] for f in record.frames if f.T_withheld is not None]
+    withheld = _in_view(
+        [f.T_withheld[:2, 3] for f in record.frames if f.T_withheld is not None],
+        [*true, *estimated],
+    )
     if estimated:
         axes.plot(
             *np.array(estimated).T, ".", color=ESTIMATED_COLOUR, markersize=4, label="estimated"
         )
-    if len(true) or estimated:  # what was not published must not widen the view
-        axes.autoscale_view()
-        axes.set_autoscale_on(False)
     if withheld:
         axes.plot(
             *np.array(withheld).T,
@@ -85,6 +85,15 @@ def _draw_map(record: ReplayRecord, axes: Axes) -> None:
     axes.grid(alpha=0.3)
     if len(true) or estimated or withheld:
         axes.legend(loc="best")
+
+
+def _in_view(places: list[Array], shown: list[Array]) -> list[Array]:
+    """Those that do not widen the view by more than a tenth: what was not published may be anywhere."""
+    if not shown:
+        return places
+    low, high = np.nanmin(shown, axis=0), np.nanmax(shown, axis=0)
+    margin = 0.1 * (high - low).max()
+    return [p for p in places if (p >= low - margin).all() and (p <= high + margin).all()]
 
 
 def _track(record: ReplayRecord) -> Array:
