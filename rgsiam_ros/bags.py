@@ -262,10 +262,8 @@ def _choose(
     bag: Path, types: dict[str, str], wanted: str | None, kinds: tuple[str, ...], what: str
 ) -> str:
     fitting = sorted(name for name, kind in types.items() if kind in kinds)
-    if kinds == IMAGE_TYPES and wanted is None:
-        fitting = [name for name in fitting if "depth" not in name]
-    if what == "depth" and wanted is None:
-        fitting = [name for name in fitting if "depth" in name]
+    if wanted is None and "sensor_msgs/msg/Image" in kinds:
+        fitting = [name for name in fitting if ("depth" in name) == (what == "depth")]
     if wanted is not None:
         if wanted not in fitting:
             raise BagError(_missing(bag, types, wanted, kinds))

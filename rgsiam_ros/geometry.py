@@ -41,22 +41,9 @@ def pose_matrix(translation_m: ArrayLike, quaternion_wxyz: ArrayLike) -> Array:
         worst = float(norm.flat[np.argmax(np.abs(norm - 1.0))])
         raise ValueError(f"a quaternion has norm {worst:.4f}, not 1")
     T = np.zeros((*q_wxyz.shape[:-1], 4, 4))
-    w, x, y, z = np.moveaxis(q_wxyz / norm[..., None], -1, 0)
-    T[..., 0, 0], T[..., 0, 1], T[..., 0, 2] = (
-        1.0 - 2.0 * (y * y + z * z),
-        2.0 * (x * y - w * z),
-        2.0 * (x * z + w * y),
-    )
-    T[..., 1, 0], T[..., 1, 1], T[..., 1, 2] = (
-        2.0 * (x * y + w * z),
-        1.0 - 2.0 * (x * x + z * z),
-        2.0 * (y * z - w * x),
-    )
-    T[..., 2, 0], T[..., 2, 1], T[..., 2, 2] = (
-        2.0 * (x * z - w * y),
-        2.0 * (y * z + w * x),
-        1.0 - 2.0 * (x * x + y * y),
-    )
+    flat_xyzw = quaternion_xyzw_from_wxyz(q_wxyz).reshape(-1, 4)
+    matrices = Rotation.from_quat(flat_xyzw).as_matrix()
+    T[..., :3, :3] = matrices.reshape(*q_wxyz.shape[:-1], 3, 3)
     T[..., :3, 3] = translation
     T[..., 3, 3] = 1.0
     return T

@@ -102,19 +102,6 @@ def normalise(image_HW3: ImageBGR, preprocessing: Preprocessing) -> NDArray[np.f
     return result
 
 
-def preprocess(
-    image_HW3: ImageBGR,
-    preprocessing: Preprocessing,
-    camera: Camera,
-    *,
-    mask_HW: NDArray[np.uint8] | None = None,
-    crop_xywh: tuple[int, int, int, int] | None = None,
-) -> NDArray[np.float32]:
-    """`fit_image`, then `normalise`: a BGR image to the network's ``(1, 3, H, W)`` float32 input."""
-    fitted = fit_image(image_HW3, preprocessing, camera, mask_HW=mask_HW, crop_xywh=crop_xywh)
-    return normalise(fitted, preprocessing)[None]
-
-
 def centred_crop(width: int, height: int, aspect: float) -> tuple[int, int, int, int]:
     """Largest centred rectangle ``(x, y, w, h)`` with the aspect ratio w / h, whole pixels."""
     if width > height * aspect:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -62,7 +63,7 @@ class PoseEstimate:
         """Whether the pose must not be believed."""
         return bool(self.why_lost)
 
-    @property
+    @cached_property
     def why_lost(self) -> str:
         """In a few words; empty where the pose may be believed."""
         if self.frozen:

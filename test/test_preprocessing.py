@@ -5,7 +5,7 @@ from conftest import flat_image
 
 from rgsiam_ros.camera import Camera, match_view
 from rgsiam_ros.errors import ImageError
-from rgsiam_ros.preprocessing import Preprocessing, fit_image, normalise, preprocess
+from rgsiam_ros.preprocessing import Preprocessing, fit_image, normalise
 
 CAMERA = Camera(width=320, height=240, fx=300.0, fy=300.0, cx=160.0, cy=120.0)
 PLAIN = Preprocessing(input_width=64, input_height=48)
@@ -17,6 +17,11 @@ def scene(camera):
     x, y = (u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy
     channels = [127 + 100 * np.sin(9 * x), 127 + 100 * np.cos(8 * y), 127 + 60 * np.sin(7 * x * y)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def preprocess(image, preprocessing, camera):
+    """All of it, as a batch of one."""
+    return normalise(fit_image(image, preprocessing, camera), preprocessing)[None]
 
 
 def test_normalisation_and_colour_order_to_the_number():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,6 +180,16 @@ class TrainingConfig(_Part):
         path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
 
 
+def set_dotted(data: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Set fields of nested mappings in place; their names are dotted."""
+    for dotted, value in values.items():
+        *parents, last = dotted.split(".")
+        place = data
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+
+
 def load_config(path: Path | None, overrides: dict[str, Any]) -> TrainingConfig:
     """A configuration from a YAML file (None: the defaults) with overrides on top.
 
@@ -188,14 +198,7 @@ def load_config(path: Path | None, overrides: dict[str, Any]) -> TrainingConfig:
     """
     try:
         data = {} if path is None else yaml.safe_load(path.read_text()) or {}
-        for dotted, value in overrides.items():
-            if value is None:
-                continue
-            *parents, last = dotted.split(".")
-            place = data
-            for parent in parents:
-                place = place.setdefault(parent, {})
-            place[last] = value
+        set_dotted(data, {name: value for name, value in overrides.items() if value is not None})
         return TrainingConfig.model_validate(data)
     except (OSError, yaml.YAMLError, ValidationError) as error:
         raise DatasetError(f"training configuration {path or ''}: {error}") from error

@@ -20,7 +20,7 @@ from rgsiam_ros.preprocessing import Preprocessing, fit_image
 from rgsiam_training.backbones import normalisation_of
 from rgsiam_training.config import TrainingConfig
 from rgsiam_training.datasets import Dataset, fingerprint, open_dataset
-from rgsiam_training.datasets.base import describe_dropped, poses_of
+from rgsiam_training.datasets.base import PointDataset, describe_dropped, poses_of
 from rgsiam_training.splits import split_contiguous
 
 SMALLEST_SCALE_M = 0.1
@@ -157,13 +157,12 @@ def _scene_points(datasets: Sequence[Dataset], count: int, seed: int) -> NDArray
     random = np.random.default_rng(seed)
     rows = []
     for dataset in datasets:
-        read_points = getattr(dataset, "read_points", None)
-        if read_points is None:
+        if not isinstance(dataset, PointDataset):
             raise DatasetError(
                 f"{dataset.path} has no depth or scene points, which losses.reprojection needs: use "
                 "COLMAP, TUM RGB-D, or a bag with a depth topic, or switch it off"
             )
-        for points in read_points():
+        for points in dataset.read_points():
             row = np.full((count, 3), np.nan, np.float32)
             chosen = random.permutation(len(points))[:count]
             row[: len(chosen)] = points[chosen]

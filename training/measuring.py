@@ -93,17 +93,33 @@ class HeldOut:
             return Answers(outputs, T_absolute)
         queries = (like.outputs if like else outputs)[networks.METRIC_FEATURE]
         agreement = self.agreement((like or Answers(outputs, T_absolute)).outputs)
-        poses = []
-        for i, T in enumerate(T_absolute):
-
-            def relate_to(nearest_K: np.ndarray, i: int = i) -> Mapping[str, np.ndarray]:
-                map_local = features.local_NCHW[nearest_K].astype(np.float32)
-                local = outputs[networks.LOCAL_MAP][i : i + 1]
-                return relate({networks.MAP_LOCAL: map_local, networks.LOCAL_MAP: local})
-
-            found = look(relate_to, features, queries[i], T, target, self.neighbours, agreement)
-            poses.append(T if found is None else found.combined.T_map_camera)
+        local_NCHW = outputs[networks.LOCAL_MAP]
+        poses = [
+            self.refined(relate, features, queries[i], local_NCHW[i : i + 1], T, agreement)
+            for i, T in enumerate(T_absolute)
+        ]
         return Answers(outputs, T_absolute, np.stack(poses))
+
+    def refined(
+        self,
+        relate: Infer,
+        features: MapFeatures,
+        metric_feature_D: Array,
+        local_1CHW: NDArray[np.float32],
+        T_absolute: Array,
+        agreement: Agreement,
+    ) -> Array:
+        """The relative branch's ``(4, 4)`` pose of one image; the absolute one where it has none."""
+
+        def relate_to(nearest_K: NDArray[np.int64]) -> Mapping[str, np.ndarray]:
+            map_local = features.local_NCHW[nearest_K].astype(np.float32)
+            return relate({networks.MAP_LOCAL: map_local, networks.LOCAL_MAP: local_1CHW})
+
+        target = self.run.target
+        found = look(
+            relate_to, features, metric_feature_D, T_absolute, target, self.neighbours, agreement
+        )
+        return T_absolute if found is None else found.combined.T_map_camera
 
     def agreement(self, outputs: Outputs) -> Agreement:
         """The lengths by which hypotheses are judged. outputs: of the validation images."""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import math
 import zipfile
 import zlib
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from rgsiam_ros.errors import BundleError
 
 MOST_MEMBERS = 64
 LARGEST_HEADER = 4096
-MAGIC = b"\x93NUMPY"
+MOST_AXES = 8
+HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -31,7 +33,7 @@ def read_plain_npz(content: bytes, path: Path, largest: int) -> dict[str, NDArra
             return _arrays(archive, path, largest)
     except (ValueError, RuntimeError, NotImplementedError, OSError, EOFError) as error:
         raise BundleError(f"{path} is not a plain npz file ({error})") from error
-    except (zipfile.BadZipFile, zlib.error, SyntaxError, TypeError, MemoryError) as error:
+    except (zipfile.BadZipFile, zlib.error, TokenError, TypeError, MemoryError) as error:
         raise BundleError(f"{path} is not a plain npz file ({error})") from error
 
 
@@ -58,24 +60,21 @@ def _arrays(archive: zipfile.ZipFile, path: Path, largest: int) -> dict[str, NDA
 
 
 def _array(content: bytes, name: str) -> NDArray:
-    if content[: len(MAGIC)] != MAGIC or len(content) < 12:
-        raise ValueError(f"array {name!r} has no npy header")
-    width = 2 if content[6] == 1 else 4
-    start = 8 + width
-    length = int.from_bytes(content[8:start], "little")
-    if content[6] not in (1, 2, 3) or length > LARGEST_HEADER:
-        raise ValueError(f"array {name!r} has an npy header that is unknown or too long")
-    header = ast.literal_eval(content[start : start + length].decode("latin-1").strip())
-    if not isinstance(header, dict) or set(header) != {"descr", "fortran_order", "shape"}:
-        raise ValueError(f"array {name!r} has a damaged npy header")
-    descr, shape = header["descr"], header["shape"]
-    if not isinstance(descr, str) or np.dtype(descr).kind not in "biuf":
-        raise ValueError(f"array {name!r} does not hold numbers, but {descr!r}")
-    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
-        raise ValueError(f"array {name!r} has the shape {shape!r}")
-    dtype, data = np.dtype(descr), content[start + length :]
-    if len(shape) > 8 or math.prod(shape) * dtype.itemsize != len(data):
-        raise ValueError(f"array {name!r} of shape {shape} and type {descr} has {len(data)} bytes")
-    order = "F" if header["fortran_order"] else "C"
-    array = np.frombuffer(bytearray(data), dtype).reshape(shape, order=order)  # type: ignore[call-overload]
+    stream = io.BytesIO(content)
+    version = npy.read_magic(stream)
+    if version not in HEADERS:
+        raise ValueError(f"array {name!r} is of an unknown npy version")
+    shape, fortran_order, dtype = HEADERS[version](stream, max_header_size=LARGEST_HEADER)
+    if dtype.kind not in "biuf":
+        raise ValueError(f"array {name!r} does not hold numbers, but {dtype}")
+    data = content[stream.tell() :]
+    if (
+        len(shape) > MOST_AXES
+        or min(shape, default=0) < 0
+        or math.prod(shape) * dtype.itemsize != len(data)
+    ):
+        raise ValueError(f"array {name!r} of shape {shape} and type {dtype} has {len(data)} bytes")
+    array = np.frombuffer(bytearray(data), dtype).reshape(
+        shape, order="F" if fortran_order else "C"
+    )
     return array.astype(dtype.newbyteorder("="), copy=False)

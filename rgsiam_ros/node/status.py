@@ -85,7 +85,8 @@ class StatusOutput:
 
     def lost(self, at_ns: int, estimate: PoseEstimate, reason: str) -> None:
         """No pose: it would not have been believed."""
-        cause = "frozen" if estimate.frozen else "trust" if "trust" in reason else "answer"
+        trusted = estimate.trust is None or estimate.trust >= 0.0
+        cause = "frozen" if estimate.frozen else "answer" if trusted else "trust"
         self._health.count("lost", f"lost_{cause}")
         self._say(WARN, reason, at_ns, values_of(estimate, estimate.covariance_66, None))
 

@@ -17,7 +17,7 @@ from rgsiam_ros import networks
 from rgsiam_ros.covariance import rotate_axes
 from rgsiam_ros.errors import BundleError, DatasetError
 from rgsiam_ros.geometry import pose_errors
-from rgsiam_ros.preprocessing import preprocess
+from rgsiam_ros.preprocessing import fit_image, normalise
 from rgsiam_ros.refinement import agreement_of, look
 from rgsiam_ros.relocalizer import Relocalizer
 from rgsiam_training.config import TrainingConfig, load_config
@@ -108,7 +108,8 @@ def test_the_vehicle_answers_as_torch_does(bundle, run):
     round_large_weights(branch)
     dataset = open_dataset(opened.config.datasets[0])
     image = next(iter(dataset.read_images())).decode()
-    input_13HW = preprocess(image, bundle.manifest.preprocessing, dataset.camera)
+    preprocessing = bundle.manifest.preprocessing
+    input_13HW = normalise(fit_image(image, preprocessing, dataset.camera), preprocessing)[None]
     with torch.no_grad():
         outputs = dict(zip(branch.output_names, branch(torch.from_numpy(input_13HW)), strict=True))
     outputs = {name: value.numpy() for name, value in outputs.items()}

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rgsiam_ros import networks
-from rgsiam_ros.geometry import Array, pose_errors
+from rgsiam_ros.geometry import Array
 from rgsiam_ros.networks import restore_poses, restore_relative_poses
 from rgsiam_ros.preprocessing import normalise
-from rgsiam_ros.refinement import combine, look, make_agreement
+from rgsiam_ros.refinement import combine, make_agreement
 from rgsiam_training.backbones import create_backbone
 from rgsiam_training.compare.presets import Answering
 from rgsiam_training.data import PreparedImages
@@ -105,13 +105,12 @@ class RefinedAnswers(_OfRun):
             network.local_head,
             network.relative_unit,
         )
-        held_out = HeldOut(run)
-        self._branch = run.absolute_branch()
-        self._infer = of_torch(self._branch)
+        self._held_out = held_out = HeldOut(run)
+        self._infer = of_torch(run.absolute_branch())
         self._relate = of_torch_relative(run.relative_branch())
         features = held_out.map_features(self._infer)
         assert features is not None
-        self._features, self._neighbours = features, held_out.neighbours
+        self._features = features
         self._agreement = held_out.agreement(held_out.infer(self._infer, held_out.validation))
 
     def answer(self, image_HW3: ImageHW3) -> Array:
@@ -120,19 +119,14 @@ class RefinedAnswers(_OfRun):
         T = restore_poses(
             outputs[networks.TRANSLATION][0], outputs[networks.ROTATION][0], self.run.target
         )
-
-        def relate(nearest_K: NDArray[np.int64]) -> dict[str, np.ndarray]:
-            map_local = self._features.local_NCHW[nearest_K].astype(np.float32)
-            return dict(
-                self._relate(
-                    {networks.MAP_LOCAL: map_local, networks.LOCAL_MAP: outputs[networks.LOCAL_MAP]}
-                )
-            )
-
-        feature = outputs[networks.METRIC_FEATURE][0]
-        target, neighbours, agreement = self.run.target, self._neighbours, self._agreement
-        found = look(relate, self._features, feature, T, target, neighbours, agreement)
-        return T if found is None else found.combined.T_map_camera
+        return self._held_out.refined(
+            self._relate,
+            self._features,
+            outputs[networks.METRIC_FEATURE][0],
+            outputs[networks.LOCAL_MAP],
+            T,
+            self._agreement,
+        )
 
 
 class RegressedAnswers(_OfRun):
@@ -225,9 +219,3 @@ OF_RUN: dict[Answering, Callable[[Run], Answers]] = {
     "sampled": SampledAnswers,
     "regressed": RegressedAnswers,
 }
-
-
-def errors(T_estimated_N44: Array, T_true_N44: Array) -> tuple[Array, Array]:
-    """Metres and degrees."""
-    metres, radians = pose_errors(T_estimated_N44, T_true_N44)
-    return metres, np.degrees(radians)

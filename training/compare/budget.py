@@ -9,7 +9,7 @@ import lightning
 import torch
 
 from rgsiam_training.config import TrainingConfig
-from rgsiam_training.train import batches_per_epoch, build
+from rgsiam_training.train import build
 
 WARM_UP, MEASURED = 3, 12
 
@@ -41,7 +41,7 @@ def epochs_within(config: TrainingConfig, minutes: float) -> int:
     Other programs hardly count: on a CPU it is this process's own time on the processor, and of some
     steps the lower quartile. Validation and reading the data come on top.
     """
-    module, loader, data = build(config)
+    module, loader, _ = build(config)
     timer = _StepTimer()
     with tempfile.TemporaryDirectory() as folder:
         trainer = lightning.Trainer(
@@ -60,4 +60,4 @@ def epochs_within(config: TrainingConfig, minutes: float) -> int:
         trainer.fit(module, loader)
     measured = sorted(timer.seconds[WARM_UP:])
     step_s = measured[len(measured) // 4]
-    return max(1, round(60.0 * minutes / (step_s * batches_per_epoch(config, data))))
+    return max(1, round(60.0 * minutes / (step_s * len(loader))))

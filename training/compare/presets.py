@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rgsiam_ros.errors import DatasetError
-from rgsiam_training.config import PAIR_TERMS, TrainingConfig
+from rgsiam_training.config import PAIR_TERMS, TrainingConfig, set_dotted
 
 Answering = Literal[
     "absolute", "refined", "sampled", "regressed", "nearest_feature", "nearest_thumbnail"
@@ -45,12 +45,7 @@ class Preset:
     def apply(self, config: TrainingConfig) -> TrainingConfig:
         """A configuration with this preset's settings."""
         values = config.model_dump(mode="json")
-        for dotted, value in self.settings.items():
-            *parents, last = dotted.split(".")
-            place = values
-            for parent in parents:
-                place = place[parent]
-            place[last] = value
+        set_dotted(values, self.settings)
         return TrainingConfig.model_validate(values)
 
 

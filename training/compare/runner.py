@@ -15,14 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from rgsiam_ros.errors import DatasetError, RgsiamError
-from rgsiam_ros.geometry import Array
+from rgsiam_ros.geometry import Array, pose_errors
 from rgsiam_ros.preprocessing import Preprocessing, fit_image, normalise
 from rgsiam_ros.replay.metrics import RECALL_THRESHOLDS
 from rgsiam_training.compare.answering import (
     OF_RUN,
     Answers,
     NearestAnswers,
-    errors,
     pretrained_feature,
     thumbnail,
 )
@@ -33,6 +32,7 @@ from rgsiam_training.config import TrainingConfig, load_config
 from rgsiam_training.data import prepare
 from rgsiam_training.datasets.base import poses_of
 from rgsiam_training.datasets.opening import open_test_side
+from rgsiam_training.measuring import errors_of
 from rgsiam_training.run import open_run
 from rgsiam_training.train import CHECKPOINT_NAME, CONFIG_NAME, train
 
@@ -162,13 +162,11 @@ def _measure(method: Answers, image_NHW3: NDArray[np.uint8], T_true_N44: Array) 
         began = time.perf_counter()
         poses.append(method.answer(image))
         seconds.append(time.perf_counter() - began)
-    metres, degrees = errors(np.stack(poses), T_true_N44)
-    figures: dict[str, Any] = {"frames": len(metres)}
-    for unit, values in (("m", metres), ("deg", degrees)):
-        figures[f"median_{unit}"] = float(np.median(values))
-        figures[f"p95_{unit}"] = float(np.percentile(values, 95))
+    figures = errors_of(np.stack(poses), T_true_N44)
+    metres, radians = pose_errors(np.stack(poses), T_true_N44)
     for m, deg in RECALL_THRESHOLDS:
-        figures[f"recall_{m:g}m_{deg:g}deg"] = float(((metres <= m) & (degrees <= deg)).mean())
+        within = (metres <= m) & (np.degrees(radians) <= deg)
+        figures[f"recall_{m:g}m_{deg:g}deg"] = float(within.mean())
     figures["parameters"] = method.parameters
     figures["inference_ms"] = float(np.median(seconds) * 1e3)
     return figures
