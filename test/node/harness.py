@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import rclpy
 from builtin_interfaces.msg import Time
@@ -173,6 +174,19 @@ class Peer(Node):
             publisher.publish(message)
             self.spin(0.2)
         return key(message.header.stamp) not in self.poses
+
+
+@contextmanager
+def in_domain(domain, monkeypatch, kind=Peer):
+    """A peer in a domain, in which the nodes started meanwhile are too."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    context = new_context(domain)
+    node = kind(context)
+    yield node
+    node.executor_.shutdown()
+    node.destroy_node()
+    context.try_shutdown()
 
 
 def transform(parent, child, xyz=(0.0, 0.0, 0.0), xyzw=(0.0, 0.0, 0.0, 1.0), at=None):

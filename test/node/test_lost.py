@@ -16,10 +16,9 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from harness import (
     RELIABLE,
     NodeProcess,
-    Peer,
     compressed_image,
+    in_domain,
     key,
-    new_context,
     stamp,
     transform,
 )
@@ -40,25 +39,21 @@ UNLIKE = (0, 255, 0)
 
 @pytest.fixture
 def peer(monkeypatch):
-    domain = next(DOMAINS)
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    context = new_context(domain)
-    node = Peer(context)
-    node.warm = False
-    node.statuses, node.diagnostics, node.fixes = {}, [], {}
-    node.create_subscription(
-        DiagnosticStatus, "relocalize/status", lambda m: take(node, m), RELIABLE
-    )
-    node.create_subscription(DiagnosticArray, "/diagnostics", node.diagnostics.append, RELIABLE)
-    node.create_subscription(
-        NavSatFix, "relocalize/fix", lambda m: node.fixes.update({key(m.header.stamp): m}), RELIABLE
-    )
-    node.odometry = node.create_publisher(Odometry, "odometry", RELIABLE)
-    yield node
-    node.executor_.shutdown()
-    node.destroy_node()
-    context.try_shutdown()
+    with in_domain(next(DOMAINS), monkeypatch) as node:
+        node.warm = False
+        node.statuses, node.diagnostics, node.fixes = {}, [], {}
+        node.create_subscription(
+            DiagnosticStatus, "relocalize/status", lambda m: take(node, m), RELIABLE
+        )
+        node.create_subscription(DiagnosticArray, "/diagnostics", node.diagnostics.append, RELIABLE)
+        node.create_subscription(
+            NavSatFix,
+            "relocalize/fix",
+            lambda m: node.fixes.update({key(m.header.stamp): m}),
+            RELIABLE,
+        )
+        node.odometry = node.create_publisher(Odometry, "odometry", RELIABLE)
+        yield node
 
 
 @pytest.fixture
@@ -130,6 +125,7 @@ def test_silence_when_lost_and_a_status_for_each_image(peer, start, tmp_path):
     assert float(values(status)["feature_distance"]) > 0.5
     status, pose = ask(peer, 3, NEAR)
     assert pose is not None  # it comes back by itself
+    peer.diagnostics.clear()  # those of before know nothing of the lost one
     peer.wait(
         lambda: any(int(values(a.status[0]).get("published", 0)) >= 2 for a in peer.diagnostics),
         "diagnostics",

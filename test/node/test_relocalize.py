@@ -13,11 +13,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import (
     NodeProcess,
-    Peer,
     camera_info,
     compressed_image,
+    in_domain,
     key,
-    new_context,
     raw_image,
     stamp,
     transform,
@@ -36,15 +35,8 @@ T_MAP_CAMERA = [1000.0 + 8.0, 2000.0 + 4.0, 3.0 + 2.0]  # what the small bundle 
 
 @pytest.fixture
 def peer(monkeypatch):
-    domain = next(DOMAINS)
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    context = new_context(domain)
-    node = Peer(context)
-    yield node
-    node.executor_.shutdown()
-    node.destroy_node()
-    context.try_shutdown()
+    with in_domain(next(DOMAINS), monkeypatch) as node:
+        yield node
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import Peer, new_context, transform
+from harness import in_domain, transform
 from tf2_msgs.msg import TFMessage
 
 COMMAND = [sys.executable, "-m", "rgsiam_ros.node.wait_for_transforms"]
@@ -19,14 +19,8 @@ PAIRS = ["base_link", "gps_link", "map", "base_link"]
 
 @pytest.fixture
 def peer(monkeypatch):
-    monkeypatch.setenv("ROS_DOMAIN_ID", "131")
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    context = new_context(131)
-    node = Peer(context)
-    yield node
-    node.executor_.shutdown()
-    node.destroy_node()
-    context.try_shutdown()
+    with in_domain(131, monkeypatch) as node:
+        yield node
 
 
 def test_it_names_what_is_missing_and_ends_when_all_is_there(peer, tmp_path):

@@ -5,7 +5,7 @@ import re
 import numpy as np
 from conftest import flat_image, jpeg_bytes
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from harness import RELIABLE, NodeProcess, Peer, compressed_image, key, new_context, transform
+from harness import RELIABLE, NodeProcess, Peer, compressed_image, in_domain, key, transform
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_srvs.srv import SetBool, Trigger
 from tf2_msgs.msg import TFMessage
@@ -75,15 +75,8 @@ def values(status):
 
 def watchers(domains, monkeypatch):
     """For a fixture: one watcher in a domain of its own."""
-    domain = next(domains)
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    context = new_context(domain)
-    node = Watcher(context)
-    yield node
-    node.executor_.shutdown()
-    node.destroy_node()
-    context.try_shutdown()
+    with in_domain(next(domains), monkeypatch, Watcher) as node:
+        yield node
 
 
 def starters(peer, folder, bundle):

@@ -186,3 +186,18 @@ def write_nerfstudio(folder, T, **fields):
 def edit(path: Path, change):
     """Rewrite the lines of a text file."""
     path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+
+
+def sessions_in_order(dataset):
+    """Names of the sessions as they come; a session that comes twice is an error."""
+    names = [f.session for f in dataset.frames]
+    order = list(dict.fromkeys(names))
+    assert names == sorted(names, key=order.index)
+    for name in order:
+        stamps = [f.stamp_ns for f in dataset.frames if f.session == name]
+        assert stamps == sorted(set(stamps))
+    return order
+
+
+def where_and_why(dataset):
+    return [(dropped.where.rsplit("/", 1)[-1], dropped.why) for dropped in dataset.dropped]
