@@ -7,6 +7,7 @@ export ROS_DOMAIN_ID ?= 42
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 unexport LD_LIBRARY_PATH
 FUZZ_SECONDS ?= 60
+FUZZ_SEED := $(or $(FUZZ_SEED),$(shell date +%s))
 SOAK_MINUTES ?= 30
 
 .DEFAULT_GOAL := demo
@@ -20,9 +21,10 @@ test: dev lint minimum  ## lint, types, every test, and the core's tests on the 
 	$(BIN)/python -m pytest
 	$(VENV)-min/bin/python -m pytest $(CORE_TESTS)
 
-fuzz: dev  ## decoders, bundles and bags against damaged input; FUZZ_SECONDS for each target
-	FUZZ_EXAMPLES=$$((10 * $(FUZZ_SECONDS))) $(BIN)/python -m pytest test/fuzz
-	$(BIN)/python test/fuzz/run.py --seconds $(FUZZ_SECONDS)
+fuzz: dev  ## decoders, bundles and bags against damaged input; FUZZ_SECONDS for each target, FUZZ_SEED
+	FUZZ_EXAMPLES=$$((10 * $(FUZZ_SECONDS))) $(BIN)/python -m pytest test/fuzz \
+	    --hypothesis-seed=$(FUZZ_SEED)
+	$(BIN)/python test/fuzz/run.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
 soak: runtime  ## the node at 30 Hz with faults for SOAK_MINUTES: memory and delay must stay flat
 	$(BIN)/python benchmarks/soak.py --minutes $(SOAK_MINUTES) --out results/soak

@@ -117,6 +117,12 @@ def open_bag(path: str | Path) -> Iterator[AnyReader]:
             f"{bag} cannot be read as a bag ({error}): try `ros2 bag info` and `ros2 bag reindex`"
         ) from error
     try:
+        for connection in reader.connections:
+            if not isinstance(connection.topic, str) or not isinstance(connection.msgtype, str):
+                raise BagError(
+                    f"{bag}: its metadata are damaged (a topic {connection.topic!r} of type "
+                    f"{connection.msgtype!r}): try `ros2 bag reindex`"
+                )
         yield reader
     except AnyReaderError as error:
         raise BagError(f"{bag} is damaged ({error}): try `ros2 bag reindex`") from error

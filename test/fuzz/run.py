@@ -19,6 +19,7 @@ INSTRUMENTED = ["rgsiam_ros", "rosbags", "zipfile", "edits", "targets"]
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser.add_argument("--seed", type=int, default=1, help="of libFuzzer; 0: its own")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "fuzz")
     parser.add_argument("--target", help="only this one")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -43,7 +44,7 @@ def main() -> int:
             (seeds / found.name).write_bytes(found.read_bytes())
         before = set(folder.glob("*-*"))
         command = [sys.executable, __file__, "--child", "--target", name, "--out", options.out]
-        command += ["--seconds", options.seconds]
+        command += ["--seconds", options.seconds, "--seed", options.seed]
         log = folder / "log.txt"
         with log.open("w") as file:
             done = subprocess.run([*map(str, command)], stdout=file, stderr=file, check=False)
@@ -55,7 +56,13 @@ def main() -> int:
         if done.returncode or kept:
             failed[name] = kept
             print(f"  FAILED (status {done.returncode}): see {log}; {[str(k) for k in kept]}")
+            print("".join(f"    {line[:200]}\n" for line in last_lines(log)))
     return 1 if failed else 0
+
+
+def last_lines(log: Path, count: int = 40) -> list[str]:
+    """The end of a log: the traceback of what failed, for whoever sees only this output."""
+    return log.read_text(errors="replace").splitlines()[-count:]
 
 
 def fuzz(options: argparse.Namespace) -> int:
@@ -69,6 +76,7 @@ def fuzz(options: argparse.Namespace) -> int:
         sys.argv[0],
         str(folder / "corpus"),
         f"-max_total_time={options.seconds}",
+        f"-seed={options.seed}",
         f"-artifact_prefix={folder}/",
         f"-max_len={LARGEST_BYTES}",
         f"-rss_limit_mb={MEMORY_MB}",
