@@ -1,4 +1,4 @@
-"""What the node says of itself: a status for each image, and a summary on /diagnostics."""
+"""What the node says of itself: a status for each image, and a summary for /diagnostics."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.clock import Clock, ClockType
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from rgsiam_ros.gating import GateAnswer
 from rgsiam_ros.geometry import Array
+from rgsiam_ros.node.diagnostics import TASK, node_name, publish_regularly
 from rgsiam_ros.node.health import ERROR, OK, STALE, WARN, Health, Limits
-from rgsiam_ros.node.messages import stamp_message
 from rgsiam_ros.relocalizer import PoseEstimate
 
-PERIOD_S = 1.0
 UNCONFIGURED, INACTIVE, ACTIVE = "not configured", "inactive", "active"
 Findings = Callable[[], list[tuple[int, str]]]
 
@@ -29,10 +27,7 @@ def latched() -> QoSProfile:
 
 
 class StatusOutput:
-    """``~/status`` for each image and each change; ``/diagnostics`` once a second.
-
-    The second's beat is of a steady clock: simulated time may stand still.
-    """
+    """``~/status`` for each image and each change; ``/diagnostics`` once a second."""
 
     def __init__(
         self, node: Node, health: Health, topic: Callable[[], str], findings: Findings
@@ -46,10 +41,7 @@ class StatusOutput:
         self._last: tuple[int, str] = (OK, "")
         self._values: dict[str, Any] = {}
         self._status = node.create_publisher(DiagnosticStatus, "~/status", latched())
-        self._diagnostics = node.create_publisher(
-            DiagnosticArray, "/diagnostics", QoSProfile(depth=10)
-        )
-        node.create_timer(PERIOD_S, self._summarise, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        publish_regularly(node, self._summary)
         self._say_state()
 
     def serving(self, identity: dict[str, str]) -> None:
@@ -135,7 +127,7 @@ class StatusOutput:
         names = ("diagnostics_min_rate", "diagnostics_max_delay", "diagnostics_max_age")
         return Limits(*(self._node.get_parameter(name).value for name in names))
 
-    def _summarise(self) -> None:
+    def _summary(self) -> DiagnosticStatus:
         limits, others = self._limits(), self._findings()
         with self._lock:
             idle, last, values = self._why_idle(), self._last, dict(self._values)
@@ -146,17 +138,13 @@ class StatusOutput:
         found = [(STALE, idle)] if idle else [*found, *others]
         level = max((level for level, _ in found), default=OK)
         said = "; ".join(m for _, m in sorted(found, key=lambda item: -item[0]))
-        array = DiagnosticArray(
-            status=[self._message(level, said or "poses published", values | self._health.values())]
-        )
-        array.header.stamp = stamp_message(self._node.get_clock().now().nanoseconds)
-        self._diagnostics.publish(array)
+        return self._message(level, said or "poses published", values | self._health.values())
 
     def _message(self, level: int, message: str, values: dict[str, Any]) -> DiagnosticStatus:
         bundle = self._identity.get("bundle")
         return DiagnosticStatus(
             level=bytes([level]),
-            name=f"{self._node.get_fully_qualified_name().lstrip('/')}: relocalization",
+            name=f"{node_name(self._node)}: {TASK}",
             message=message,
             hardware_id=f"bundle {bundle}" if bundle else "",
             values=[KeyValue(key=name, value=str(value)) for name, value in values.items()],

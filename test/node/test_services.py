@@ -1,6 +1,7 @@
 """~/reset, ~/enable, the latched ~/status, /diagnostics, and another bundle while the node runs."""
 
 import hashlib
+import importlib.util
 import itertools
 import shutil
 import sys
@@ -83,6 +84,47 @@ def test_reset_forgets_where_the_vehicle_was(peer, start):
     peer.wait_for_count("gated")
     assert peer.reset().success
     peer.answer(3, colour=(51, 102, 104))
+
+
+UPDATER = """
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+
+
+class Updater:
+    def __init__(self, node, period=1.0):
+        self.node, self.node_name, self.tasks = node, node.get_name(), []
+        self.publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 1)
+        self.period = node.declare_parameter("diagnostic_updater.period", period).value
+        self.timer = node.create_timer(self.period, self.force_update)
+
+    def add(self, name, fill):
+        self.tasks.append((name, fill))
+
+    def force_update(self):
+        array = DiagnosticArray()
+        for name, fill in self.tasks:
+            status = fill(DiagnosticStatus())
+            status.name = f"{self.node_name}: {name}"
+            array.status.append(status)
+        self.publisher.publish(array)
+"""
+"""What the node uses of diagnostic_updater, which CI cannot install; the real one goes first."""
+
+
+def test_diagnostic_updater_is_used_where_it_is_installed(peer, start, tmp_path, monkeypatch):
+    if importlib.util.find_spec("diagnostic_updater") is None:
+        (tmp_path / "diagnostic_updater.py").write_text(UPDATER)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    start(**{"diagnostic_updater.period": 0.2})
+    peer.answer(1)
+    peer.wait_for_count("published")
+    said = len(peer.diagnostics)
+    peer.wait(lambda: len(peer.diagnostics) >= said + 10, "ten diagnoses")
+    found = peer.diagnostics[-1]
+    assert found.name == "relocalize: relocalization"
+    assert found.hardware_id == "bundle small"
+    assert values(found)["precision"] == "float32"
+    assert {s.name for s in peer.diagnostics} == {found.name}
 
 
 def test_diagnostics_name_engine_bundle_and_reasons(peer, start, small_bundle):
