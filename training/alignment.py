@@ -43,28 +43,29 @@ def align(
     weight_BN: 0..1; cell: distance of neighbouring cells in normalised image coordinates.
     """
     batch = len(point_BN3)
+    point_B3N, ray_B2N = point_BN3.transpose(1, 2), ray_BN2.transpose(1, 2)
+    weight_B1N = weight_BN[:, None]
     q_B4 = point_BN3.new_tensor([1.0, 0.0, 0.0, 0.0]).expand(batch, 4)
-    t_B13 = point_BN3.new_zeros(1, 1, 3).expand(batch, 1, 3)
+    t_B31 = point_BN3.new_zeros(1, 3, 1).expand(batch, 3, 1)
     information = point_BN3.new_zeros(1, 6, 6).expand(batch, 6, 6)
     eye = torch.eye(6, dtype=point_BN3.dtype, device=point_BN3.device)
     for iteration in range(iterations):
         width = SCHEDULE[iteration] if iteration < len(SCHEDULE) else 1.0
-        moved = point_BN3 @ rotation_matrix(q_B4).transpose(1, 2) + t_B13
-        J_BN27 = _linearise(moved, ray_BN2)
-        in_cells = J_BN27[..., 6].square().sum(dim=2) / cell**2
-        in_front = (moved[..., 2] > NEAREST).to(moved.dtype)
-        w_BN = weight_BN * in_front / (cell**2 + in_cells * (cell / width) ** 2)
-        weighted = (J_BN27 * w_BN[..., None, None]).flatten(1, 2)
-        normal = weighted[..., :6].transpose(1, 2) @ J_BN27.flatten(1, 2)
+        moved = rotation_matrix(q_B4) @ point_B3N + t_B31
+        J_x, J_y = _linearise(moved, ray_B2N)
+        in_cells = (J_x[:, 6:].square() + J_y[:, 6:].square()) / cell**2
+        in_front = (moved[:, 2:] > NEAREST).to(moved.dtype)
+        w_B1N = weight_B1N * in_front / (cell**2 + in_cells * (cell / width) ** 2)
+        normal = sum((J[:, :6] * w_B1N) @ J.transpose(1, 2) for J in (J_x, J_y))
         information = normal[..., :6]
         mean = (information * eye).sum(dim=(1, 2), keepdim=True) / 6.0
         step = -solve_spd(information + eye * (DAMPING * mean + 1e-6), normal[..., 6])
         length = (step.square().sum(dim=1, keepdim=True) + 1e-12).sqrt()
         step = step * (LARGEST_STEP / length).clamp(max=1.0)
         turn_B4 = _small_turn(step[:, 3:])
-        t_B13 = t_B13 @ rotation_matrix(turn_B4).transpose(1, 2) + step[:, None, :3]
+        t_B31 = rotation_matrix(turn_B4) @ t_B31 + step[:, :3, None]
         q_B4 = multiply_wxyz(turn_B4, q_B4)
-    return Alignment(t_B13[:, 0], q_B4, information)
+    return Alignment(t_B31[..., 0], q_B4, information)
 
 
 def solve_spd(A_BNN: Tensor, b_BN: Tensor) -> Tensor:
@@ -90,21 +91,24 @@ def multiply_wxyz(first_B4: Tensor, second_B4: Tensor) -> Tensor:
     return products @ _HAMILTON.to(products)
 
 
-def _linearise(point_BN3: Tensor, ray_BN2: Tensor) -> Tensor:
-    """``(B, N, 2, 7)``: the derivative of the seen place by a motion (v, omega) of the points,
-    ``x + omega x x + v``, and as last column the residual.
+def _linearise(point_B3N: Tensor, ray_B2N: Tensor) -> tuple[Tensor, Tensor]:
+    """``(B, 7, N)`` for x and for y: the derivative of the seen place by a motion (v, omega) of the
+    points, ``x + omega x x + v``, and as last row the residual.
 
     With ``(x, y)`` the seen place and ``d = 1/z`` the derivative is ::
 
         [d  0  -x d  -x y    1+x^2  -y]
         [0  d  -y d  -1-y^2  x y     x]
+
+    Points stand in the last dimension: engines run over long rows much faster than over short ones.
     """
-    inverse_z = 1.0 / point_BN3[..., 2:].clamp(min=NEAREST)
-    seen = point_BN3[..., :2] * inverse_z
-    terms = torch.cat([torch.ones_like(inverse_z), seen, inverse_z], dim=2)
-    products = _products(terms, terms)
-    J = (products @ _DERIVATIVE.to(products)).unflatten(2, (2, 6))
-    return torch.cat([J, (seen - ray_BN2)[..., None]], dim=3)
+    inverse_z = 1.0 / point_B3N[:, 2:].clamp(min=NEAREST)
+    seen = point_B3N[:, :2] * inverse_z
+    terms = torch.cat([torch.ones_like(inverse_z), seen, inverse_z], dim=1)
+    products = (terms[:, :, None] * terms[:, None]).flatten(1, 2)
+    J_x, J_y = (_DERIVATIVE.to(products).T @ products).chunk(2, dim=1)
+    residual = seen - ray_B2N
+    return torch.cat([J_x, residual[:, :1]], dim=1), torch.cat([J_y, residual[:, 1:]], dim=1)
 
 
 def _small_turn(omega_B3: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ FARTHEST, NEAREST = 50.0, 0.25
 INITIAL_DEPTH = 1.5
 INITIAL_SHARPNESS = 15.0
 GEOMETRY_CHANNELS = 2
+SMALLEST_SUM = 1e-30
+"""Of a column whose cells are all far less alike than the best ones: its softmax does not matter."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,11 @@ class RelativeUnit(nn.Module):
         size = self.config.descriptor_size
         first_BCN, second_BCN = first_BCHW.flatten(2), second_BCHW[:, :size].flatten(2)
         likeness = first_BCN[:, :size].transpose(1, 2) @ second_BCN * self.log_sharpness.exp()
-        match_BNN = likeness.softmax(dim=2)
-        certainty_BN = (match_BNN * likeness.softmax(dim=1)).amax(dim=2)
-        ray_BN2 = self._seen_at(match_BNN)
+        best_BN1 = likeness.amax(dim=2, keepdim=True)
+        share_BNN = (likeness - best_BN1).exp()
+        match_BNN = share_BNN / share_BNN.sum(dim=2, keepdim=True)
+        certainty_BN = _certainty(share_BNN, best_BN1)
+        ray_BN2 = self._seen_at(share_BNN)
         depth = 1.0 / first_BCN[:, size]
         homogeneous = torch.cat([self.ray_N2, torch.ones_like(self.ray_N2[:, :1])], dim=1)
         point_BN3 = homogeneous * depth[..., None]
@@ -115,10 +119,23 @@ class RelativeUnit(nn.Module):
         information = found.information_B66 * unit[:, None] * unit
         return RelativeOutput(Poses(t_12, conjugate), information, match_BNN, point_BN3)
 
-    def _seen_at(self, match_BNN: Tensor) -> Tensor:
+    def _seen_at(self, share_BNN: Tensor) -> Tensor:
         """Ray ``(B, N, 2)`` in the second image at which each cell of the first is seen.
 
         The mean over the window of the likeliest cell, so that it can lie between cells.
         """
-        near_BNN = match_BNN * self.window_NN[match_BNN.argmax(dim=2)]
-        return near_BNN @ self.ray_N2 / near_BNN.sum(dim=2, keepdim=True)
+        near_BNN = share_BNN * self.window_NN[share_BNN.argmax(dim=2)]
+        homogeneous = torch.cat([self.ray_N2, torch.ones_like(self.ray_N2[:, :1])], dim=1)
+        sums_BN3 = near_BNN @ homogeneous
+        return sums_BN3[..., :2] / sums_BN3[..., 2:]
+
+
+def _certainty(share_BNN: Tensor, best_BN1: Tensor) -> Tensor:
+    """``(B, N)``: largest product of the softmax of the likeness over rows and over columns.
+
+    share: ``exp(likeness - best)``, best: the largest likeness of each row. One exponential serves both
+    softmaxes, which are most of what the unit computes.
+    """
+    scaled = share_BNN * (best_BN1 - best_BN1.amax(dim=1, keepdim=True)).exp()
+    both = share_BNN * (scaled / scaled.sum(dim=1, keepdim=True).clamp(min=SMALLEST_SUM))
+    return both.amax(dim=2) / share_BNN.sum(dim=2)
