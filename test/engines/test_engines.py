@@ -6,6 +6,7 @@ from conftest import TOWN_BUNDLE, colour_absolute
 
 from rgsiam_ros import networks
 from rgsiam_ros.bundle import Bundle
+from rgsiam_ros.engine_choice import INT8_FEATURES, cpu_features
 from rgsiam_ros.engines import ENGINES, EngineRequest, create_engine
 from rgsiam_ros.engines.availability import why_not
 from rgsiam_ros.errors import EngineError
@@ -47,6 +48,8 @@ def test_float32_is_what_torch_gave(town, images, name):
 @pytest.mark.parametrize("name", CPU_ENGINES)
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_both_networks_pass_the_self_test(town, name, precision):
+    if precision == "int8" and not set(INT8_FEATURES) & set(cpu_features()):
+        pytest.skip("int8 sums saturate on this CPU, and `auto` does not take it")
     absolute = create_engine(name, EngineRequest(town.absolute_onnx(precision), precision))
     relative = create_engine(name, EngineRequest(town.content("relative.onnx")))
     found = measure(absolute, relative, town, precision)
