@@ -14,6 +14,9 @@ from scipy.spatial.transform import Rotation, Slerp
 Array = NDArray[np.float64]
 
 UNIT_QUATERNION_TOLERANCE = 1e-3
+SMALLEST_SINE = 1e-9
+NEARLY_HALF_TURN = 3.0
+"""Radians."""
 
 
 def quaternion_xyzw_from_wxyz(quaternion_wxyz: ArrayLike) -> Array:
@@ -69,9 +72,17 @@ def invert(T: ArrayLike) -> Array:
 
 
 def rotation_vector(R: ArrayLike) -> Array:
-    """Logarithm of ``(..., 3, 3)`` rotations: ``(..., 3)`` radians."""
+    """Logarithm of ``(..., 3, 3)`` rotations: ``(..., 3)`` radians. Quick, but for half turns."""
     matrices = np.asarray(R, np.float64)
-    return Rotation.from_matrix(matrices.reshape(-1, 3, 3)).as_rotvec().reshape(matrices.shape[:-1])
+    twice_sine = _twice_sine(matrices)
+    length = np.linalg.norm(twice_sine, axis=-1)
+    angle = np.arctan2(length, np.trace(matrices, axis1=-2, axis2=-1) - 1.0)
+    tiny = length < SMALLEST_SINE
+    vectors = twice_sine * np.where(tiny, 0.5, angle / np.where(tiny, 1.0, length))[..., None]
+    half_turn = angle > NEARLY_HALF_TURN
+    if half_turn.any():  # the sine no longer knows the axis
+        vectors[half_turn] = Rotation.from_matrix(matrices[half_turn]).as_rotvec()
+    return vectors
 
 
 def pose_errors(T_estimated: ArrayLike, T_true: ArrayLike) -> tuple[Array, Array]:
@@ -85,11 +96,8 @@ def pose_errors(T_estimated: ArrayLike, T_true: ArrayLike) -> tuple[Array, Array
 def rotation_angle(R: ArrayLike) -> Array:
     """Angle, radians, of ``(..., 3, 3)`` rotations: exact for small and for large ones, and quick."""
     R = np.asarray(R, np.float64)
-    x = R[..., 2, 1] - R[..., 1, 2]
-    y = R[..., 0, 2] - R[..., 2, 0]
-    z = R[..., 1, 0] - R[..., 0, 1]
-    trace = R[..., 0, 0] + R[..., 1, 1] + R[..., 2, 2]
-    return np.arctan2(np.sqrt(x * x + y * y + z * z), trace - 1.0)
+    length = np.linalg.norm(_twice_sine(R), axis=-1)
+    return np.arctan2(length, np.trace(R, axis1=-2, axis2=-1) - 1.0)
 
 
 def angles_between(R_a: ArrayLike, R_b: ArrayLike) -> Array:
@@ -144,3 +152,9 @@ def skew(vector: ArrayLike) -> Array:
     """``(3, 3)`` matrix with ``skew(a) @ b == cross(a, b)``."""
     x, y, z = np.asarray(vector, np.float64)
     return np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+
+
+def _twice_sine(R: Array) -> Array:
+    """``(..., 3)``: twice the sine of the angle, along the axis of rotation."""
+    turned = R - np.swapaxes(R, -1, -2)
+    return turned[..., [2, 0, 1], [1, 2, 0]]

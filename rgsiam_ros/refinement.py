@@ -100,24 +100,26 @@ def combine(
         return None
     weight = weight / weight.sum()
 
-    def distance(T: Array) -> Array:
-        metres, radians = pose_errors(T_map_camera_K44, T)
-        return metres + agreement.metres_per_radian * radians
+    def distance(T: Array) -> tuple[Array, Array]:
+        """Of each hypothesis to poses ``(..., 4, 4)``, and the turn from there, radians."""
+        metres = np.linalg.norm(T_map_camera_K44[:, :3, 3] - T[..., :3, 3], axis=-1)
+        turn = rotation_vector(T_map_camera_K44[:, :3, :3] @ np.swapaxes(T[..., :3, :3], -1, -2))
+        return metres + agreement.metres_per_radian * np.linalg.norm(turn, axis=-1), turn
 
-    apart = distance(T_map_camera_K44[:, None])
+    apart, _ = distance(T_map_camera_K44[:, None])
     support = np.exp(-0.5 * (apart / agreement.agree_m) ** 2) @ weight
-    from_absolute = distance(T_map_camera_absolute)
+    from_absolute, _ = distance(T_map_camera_absolute)
     vote = np.exp(-0.5 * (from_absolute / agreement.absolute_m) ** 2)
     mean = T_map_camera_K44[np.argmax(np.where(weight > 0.0, support + ABSOLUTE_VOTE * vote, -1.0))]
+    away, turn = distance(mean)
     for _ in range(ITERATIONS):
-        robust = weight / (1.0 + (distance(mean) / agreement.agree_m) ** 2)
+        robust = weight / (1.0 + (away / agreement.agree_m) ** 2)
         robust = robust / robust.sum()
-        turn = robust @ rotation_vector(T_map_camera_K44[:, :3, :3] @ mean[:3, :3].T)
         updated = mean.copy()
-        updated[:3, :3] = Rotation.from_rotvec(turn).as_matrix() @ mean[:3, :3]
+        updated[:3, :3] = Rotation.from_rotvec(robust @ turn).as_matrix() @ mean[:3, :3]
         updated[:3, 3] = robust @ T_map_camera_K44[:, :3, 3]
         mean = updated
-    away = distance(mean)
+        away, turn = distance(mean)
     agreeing = np.exp(-0.5 * (away / agreement.agree_m) ** 2)
     robust = weight / (1.0 + (away / agreement.agree_m) ** 2)
     square = np.sum((T_map_camera_K44[:, :3, 3] - mean[:3, 3]) ** 2, axis=1)

@@ -13,6 +13,7 @@ from rgsiam_ros.geometry import (
     quaternion_wxyz_from_xyzw,
     quaternion_xyzw_from_wxyz,
     rotation_angle,
+    rotation_vector,
     skew,
 )
 
@@ -33,6 +34,15 @@ def test_poses_survive_the_round_trip():
     again = pose_matrix(T[:, :3, 3], quaternion_wxyz(T))
     np.testing.assert_allclose(again, T, atol=1e-12)
     assert (quaternion_wxyz(T)[:, 0] >= 0.0).all()
+
+
+@pytest.mark.parametrize("radians", [0.0, 1e-12, 1e-7, 1e-3, 1.5, 2.999, 3.001, np.pi - 1e-9])
+def test_rotation_vectors_of_tiny_turns_and_of_half_turns(radians):
+    axis = np.random.default_rng(0).standard_normal((2, 30, 3))
+    vector = radians * axis / np.linalg.norm(axis, axis=-1, keepdims=True)
+    R = Rotation.from_rotvec(vector.reshape(-1, 3)).as_matrix().reshape(2, 30, 3, 3)
+    np.testing.assert_allclose(rotation_vector(R), vector, rtol=1e-8, atol=1e-15)
+    np.testing.assert_allclose(rotation_vector(R[1, 3]), vector[1, 3], rtol=1e-8, atol=1e-15)
 
 
 def test_inverse():
