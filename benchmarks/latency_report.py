@@ -102,7 +102,10 @@ def draw(rows, path, machine):
     labels = [f"{size}\n{transport}\n{rate:g} Hz" for transport, size, rate in cases]
     axes.set_xticks(range(len(cases)), labels, fontsize=8)
     axes.set_ylabel("ms from image to pose: p50, whisker p95")
-    axes.legend()
+    axes.set_yticks((25, 50, 100, 200, 400), minor=False)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
+    axes.legend(ncols=len(names) + 1, loc="lower center", bbox_to_anchor=(0.5, 1.06))
     axes.grid(axis="y", alpha=0.3)
     axes.set_title(machine, fontsize=8)
     figure.savefig(path, dpi=110)

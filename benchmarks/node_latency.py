@@ -33,6 +33,7 @@ from latency_camera import Camera, node_process, system_process  # noqa: E402
 from latency_report import draw, draw_age, table  # noqa: E402
 
 from rgsiam_ros.bundle import Bundle  # noqa: E402
+from rgsiam_ros.engine_choice import INT8_FEATURES, cpu_features  # noqa: E402
 from rgsiam_ros.engine_report import cpu_name  # noqa: E402
 
 SYSTEMS = ("echo", "node", "naive_engine", "naive_torch")
@@ -216,7 +217,9 @@ def main():
     os.environ["ROS_DOMAIN_ID"] = str(options.domain)
     options.out.mkdir(parents=True, exist_ok=True)
     load = ", ".join(f"{v:.1f}" for v in os.getloadavg())
-    machine = f"{cpu_name()}, {os.cpu_count()} cores, load before {load}, {date.today()}"
+    int8 = ", ".join(sorted(cpu_features() & set(INT8_FEATURES))) or "none"
+    machine = f"{cpu_name()}, {os.cpu_count()} cores, int8 instructions: {int8}, load before {load}"
+    machine += f", {date.today()}"
     print(machine, flush=True)
     if options.age:
         found = measure_age(options)
