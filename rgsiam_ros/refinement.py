@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.transform import Rotation
 
 from rgsiam_ros import networks
 from rgsiam_ros.bundle import Bundle, Manifest
@@ -116,7 +116,7 @@ def combine(
         robust = weight / (1.0 + (away / agreement.agree_m) ** 2)
         robust = robust / robust.sum()
         updated = mean.copy()
-        updated[:3, :3] = Rotation.from_rotvec(robust @ turn).as_matrix() @ mean[:3, :3]
+        updated[:3, :3] = cv2.Rodrigues(robust @ turn)[0] @ mean[:3, :3]
         updated[:3, 3] = robust @ T_map_camera_K44[:, :3, 3]
         mean = updated
         away, turn = distance(mean)

@@ -37,11 +37,12 @@ from rgsiam_ros.node.health import WARN, Health
 from rgsiam_ros.node.input_watch import InputWatch
 from rgsiam_ros.node.loading import Loaded, announce, load, refuse_without_datum
 from rgsiam_ros.node.log_throttle import LogThrottle
-from rgsiam_ros.node.messages import image_from_message, stamp_ns
+from rgsiam_ros.node.messages import stamp_ns
 from rgsiam_ros.node.mount import Mount
 from rgsiam_ros.node.node_gate import NodeGate
 from rgsiam_ros.node.parameters import declare_all, why_refused
 from rgsiam_ros.node.pose_output import PoseOutput
+from rgsiam_ros.node.received import Received
 from rgsiam_ros.node.services import Services
 from rgsiam_ros.node.stamp_watch import delay_s
 from rgsiam_ros.node.status import ACTIVE, INACTIVE, UNCONFIGURED, StatusOutput
@@ -88,7 +89,7 @@ class RelocalizeNode(LifecycleNode):
         )
         self._transforms = create_transforms(self)
         self._worker = NewestWorker(
-            self._process, "relocalizer", lambda: self._health.count("skipped")
+            self._process, "relocalizer", lambda: self._health.count("skipped"), Received.decode
         )
         self._asked = Services(self, self._reset, self._enable)
 
@@ -275,12 +276,12 @@ class RelocalizeNode(LifecycleNode):
         if reason:
             self._reject(at_ns, reason, "stamp")
         else:
-            self._worker.submit((message, time.monotonic()))
+            self._worker.submit(Received(message, time.monotonic()))
 
-    def _process(self, item: tuple[Image | CompressedImage, float]) -> None:
+    def _process(self, received: Received) -> None:
         """One image, in the worker's thread. Whatever is wrong with it, the node lives on."""
-        message, received_at = item
-        at_ns = stamp_ns(message.header.stamp)
+        header = received.message.header
+        at_ns = stamp_ns(header.stamp)
         try:
             with self._in_work:
                 loaded = self._loaded
@@ -288,10 +289,10 @@ class RelocalizeNode(LifecycleNode):
                     return
                 self._forget_if_told(loaded)
                 self._camera.apply(loaded.relocalizer)
-                T_base_camera = self._mount.lookup(message.header.frame_id)
-                estimate = loaded.relocalizer.estimate(image_from_message(message))
+                T_base_camera = self._mount.lookup(header.frame_id)
+                estimate = loaded.relocalizer.estimate(received.image())
                 if self._active and self._enabled:
-                    self._publish(at_ns, received_at, estimate, T_base_camera)
+                    self._publish(at_ns, received.at, estimate, T_base_camera)
         except RgsiamError as error:
             self._reject(at_ns, str(error), cause_of(error))
         except Exception:

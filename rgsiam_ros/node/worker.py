@@ -10,58 +10,105 @@ Item = TypeVar("Item")
 
 
 class NewestWorker(Generic[Item]):
-    """One slot, one thread. An item that is still waiting when the next comes is dropped."""
+    """One slot, one thread. An item that is still waiting when the next comes is dropped.
+
+    With `prepare` a second thread makes an item ready while another one is in work, so that what has
+    to wait loses no time. What comes while nothing is in work goes to work as it is.
+    """
 
     def __init__(
         self,
         work: Callable[[Item], None],
         name: str,
         on_drop: Callable[[], None] = lambda: None,
+        prepare: Callable[[Item], Item] | None = None,
     ) -> None:
-        """work must not raise; it runs in the worker's thread. on_drop: for each dropped item."""
+        """work: in the worker's thread; prepare: in another. Neither may raise. on_drop: for each
+        dropped item.
+        """
         self._on_drop = on_drop
         self._work = work
         self._condition = threading.Condition()
         self._waiting: Item | None = None
+        self._preparing: Item | None = None
+        self._prepared: Item | None = None
         self._busy = False
         self._running = True
         self.dropped = 0
-        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._loop, name=name, daemon=True)]
+        if prepare is not None:
+            self._threads.append(
+                threading.Thread(
+                    target=self._prepare_loop, args=(prepare,), name=f"{name}_ahead", daemon=True
+                )
+            )
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, item: Item) -> None:
         """Hand over an item; returns at once."""
         with self._condition:
             if self._waiting is not None:
-                self.dropped += 1
-                self._on_drop()
+                self._drop()
             self._waiting = item
             self._condition.notify_all()
 
     def drain(self, timeout_s: float) -> bool:
-        """Forget a waiting item and wait until the current one is done; False on timeout."""
+        """Forget what waits and wait until the current item is done; False on timeout."""
         with self._condition:
-            self._waiting = None
+            self._waiting = self._preparing = self._prepared = None
             return self._condition.wait_for(lambda: not self._busy, timeout_s)
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """End the thread after the item in work."""
+        """End the threads after the item in work."""
         with self._condition:
             self._running = False
-            self._waiting = None
+            self._waiting = self._preparing = self._prepared = None
             self._condition.notify_all()
-        self._thread.join(timeout_s)
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+    def _drop(self) -> None:
+        self.dropped += 1
+        self._on_drop()
 
     def _loop(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._waiting is not None or not self._running)
+                self._condition.wait_for(lambda: self._ready() or not self._running)
                 if not self._running:
                     return
-                item, self._waiting, self._busy = self._waiting, None, True
+                if self._prepared is not None:
+                    item, self._prepared = self._prepared, None
+                else:
+                    item, self._waiting = self._waiting, None
+                self._busy = True
+                self._condition.notify_all()
             try:
                 self._work(item)  # type: ignore[arg-type]
             finally:
                 with self._condition:
                     self._busy = False
                     self._condition.notify_all()
+
+    def _ready(self) -> bool:
+        """What is being prepared is older than what waits, so it goes first."""
+        return self._prepared is not None or (self._waiting is not None and self._preparing is None)
+
+    def _prepare_loop(self, prepare: Callable[[Item], Item]) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(
+                    lambda: (self._waiting is not None and self._busy) or not self._running
+                )
+                if not self._running:
+                    return
+                item = self._preparing = self._waiting
+                self._waiting = None
+            ready = prepare(item)  # type: ignore[arg-type]
+            with self._condition:
+                if self._preparing is item:  # else it was forgotten meanwhile
+                    if self._prepared is not None:
+                        self._drop()
+                    self._prepared, self._preparing = ready, None
+                self._condition.notify_all()

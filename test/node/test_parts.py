@@ -42,6 +42,79 @@ def test_after_draining_nothing_is_in_work():
     worker.stop()
 
 
+def until(condition):
+    deadline = time.monotonic() + 5.0
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert condition()
+
+
+def test_what_waits_is_made_ready_meanwhile_and_what_does_not_wait_is_not():
+    gate, seen, ready = threading.Event(), [], []
+
+    def work(item):
+        seen.append(item)
+        gate.wait(5.0)
+
+    def prepare(item):
+        ready.append(item)
+        return -item
+
+    worker = NewestWorker(work, "test", prepare=prepare)
+    worker.submit(1)
+    until(lambda: seen == [1])
+    worker.submit(2)
+    until(lambda: ready == [2])
+    worker.submit(3)
+    until(lambda: ready == [2, 3] and worker.dropped == 1)
+    gate.set()
+    until(lambda: seen == [1, -3])
+    worker.submit(4)
+    until(lambda: seen == [1, -3, 4])
+    worker.stop()
+
+
+def test_draining_forgets_what_is_being_made_ready():
+    go, begun, seen = threading.Event(), threading.Event(), []
+
+    def prepare(item):
+        begun.set()
+        go.wait(5.0)
+        return item
+
+    worker = NewestWorker(
+        lambda item: (time.sleep(0.1), seen.append(item)), "test", prepare=prepare
+    )
+    worker.submit("a")
+    time.sleep(0.03)
+    worker.submit("b")
+    assert begun.wait(5.0)
+    assert worker.drain(5.0)
+    go.set()
+    time.sleep(0.1)
+    worker.submit("c")
+    until(lambda: seen == ["a", "c"])
+    worker.stop()
+
+
+def test_every_item_is_worked_on_in_order_or_counted_as_dropped():
+    random = np.random.default_rng(0)
+    seen, pauses = [], random.uniform(0.0, 2e-3, 2000)
+    worker = NewestWorker(
+        lambda item: (time.sleep(pauses[item]), seen.append(item)),
+        "test",
+        prepare=lambda item: (time.sleep(pauses[-item]), item)[1],
+    )
+    for item in range(len(pauses)):
+        worker.submit(item)
+        time.sleep(pauses[item] / 2.0)
+    until(lambda: seen[-1] == len(pauses) - 1)
+    assert seen == sorted(seen)
+    assert len(seen) + worker.dropped == len(pauses)
+    assert worker.dropped > 0
+    worker.stop()
+
+
 def share(stamps):
     monitor = StreamMonitor()
     for value in stamps:
