@@ -13,7 +13,8 @@ class NewestWorker(Generic[Item]):
     """One slot, one thread. An item that is still waiting when the next comes is dropped.
 
     With `prepare` a second thread makes an item ready while another one is in work, so that what has
-    to wait loses no time. What comes while nothing is in work goes to work as it is.
+    to wait loses no time. What comes while nothing is in work goes to work as it is; and while items
+    are being dropped none is prepared, for the next one would come before its turn.
     """
 
     def __init__(
@@ -33,6 +34,8 @@ class NewestWorker(Generic[Item]):
         self._preparing: Item | None = None
         self._prepared: Item | None = None
         self._busy = False
+        self._dropping = False
+        self._dropped_since = False
         self._running = True
         self.dropped = 0
         self._threads = [threading.Thread(target=self._loop, name=name, daemon=True)]
@@ -70,6 +73,7 @@ class NewestWorker(Generic[Item]):
 
     def _drop(self) -> None:
         self.dropped += 1
+        self._dropping = self._dropped_since = True
         self._on_drop()
 
     def _loop(self) -> None:
@@ -83,6 +87,7 @@ class NewestWorker(Generic[Item]):
                 else:
                     item, self._waiting = self._waiting, None
                 self._busy = True
+                self._dropping, self._dropped_since = self._dropped_since, False
                 self._condition.notify_all()
             try:
                 self._work(item)  # type: ignore[arg-type]
@@ -95,12 +100,13 @@ class NewestWorker(Generic[Item]):
         """What is being prepared is older than what waits, so it goes first."""
         return self._prepared is not None or (self._waiting is not None and self._preparing is None)
 
+    def _worth_preparing(self) -> bool:
+        return self._waiting is not None and self._busy and not self._dropping
+
     def _prepare_loop(self, prepare: Callable[[Item], Item]) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(
-                    lambda: (self._waiting is not None and self._busy) or not self._running
-                )
+                self._condition.wait_for(lambda: self._worth_preparing() or not self._running)
                 if not self._running:
                     return
                 item = self._preparing = self._waiting

@@ -50,11 +50,11 @@ def until(condition):
 
 
 def test_what_waits_is_made_ready_meanwhile_and_what_does_not_wait_is_not():
-    gate, seen, ready = threading.Event(), [], []
+    gate, seen, ready = threading.Semaphore(0), [], []
 
     def work(item):
         seen.append(item)
-        gate.wait(5.0)
+        gate.acquire(timeout=5.0)
 
     def prepare(item):
         ready.append(item)
@@ -65,12 +65,46 @@ def test_what_waits_is_made_ready_meanwhile_and_what_does_not_wait_is_not():
     until(lambda: seen == [1])
     worker.submit(2)
     until(lambda: ready == [2])
+    gate.release()
+    until(lambda: seen == [1, -2])
+    gate.release()
+    time.sleep(0.05)
+    worker.submit(3)  # nothing is in work
+    until(lambda: seen == [1, -2, 3])
+    assert ready == [2]
+    worker.stop()
+
+
+def test_while_items_are_dropped_none_is_made_ready():
+    gate, seen, ready = threading.Semaphore(0), [], []
+
+    def work(item):
+        seen.append(item)
+        gate.acquire(timeout=5.0)
+
+    worker = NewestWorker(work, "test", prepare=lambda item: (ready.append(item), item)[1])
+    worker.submit(1)
+    until(lambda: seen == [1])
+    worker.submit(2)
+    until(lambda: ready == [2])
     worker.submit(3)
-    until(lambda: ready == [2, 3] and worker.dropped == 1)
-    gate.set()
-    until(lambda: seen == [1, -3])
+    until(lambda: ready == [2, 3] and worker.dropped == 1)  # 2 was made ready in vain
+    gate.release()
+    until(lambda: seen == [1, 3])
     worker.submit(4)
-    until(lambda: seen == [1, -3, 4])
+    worker.submit(5)
+    time.sleep(0.05)
+    assert ready == [2, 3]
+    gate.release()
+    until(lambda: seen == [1, 3, 5])
+    worker.submit(6)
+    time.sleep(0.05)
+    gate.release()
+    until(lambda: seen == [1, 3, 5, 6])
+    worker.submit(7)
+    until(lambda: ready == [2, 3, 7])  # nothing was dropped since
+    gate.release()
+    until(lambda: seen == [1, 3, 5, 6, 7])
     worker.stop()
 
 
