@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy.spatial.transform import Rotation
 
 from rgsiam_ros.bundle import write_bundle
+from rgsiam_ros.engine_choice import INT8_FEATURES, cpu_features
 
 ROOT = Path(__file__).resolve().parent.parent
 TOWN_DRIVE = ROOT / "test" / "data" / "town_drive"
@@ -26,6 +27,11 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there: shared test data is not part of the repository")
     return folder
+
+
+def int8_is_fast():
+    """Whether this CPU has the instructions without which ``auto`` does not try int8."""
+    return bool(cpu_features() & set(INT8_FEATURES))
 
 
 def random_poses(count, seed=0, scale_m=5.0):

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from conftest import TOWN_BUNDLE, colour_absolute
+from conftest import TOWN_BUNDLE, colour_absolute, int8_is_fast
 
 from rgsiam_ros import networks
 from rgsiam_ros.bundle import Bundle
-from rgsiam_ros.engine_choice import INT8_FEATURES, cpu_features
 from rgsiam_ros.engines import ENGINES, EngineRequest, create_engine
 from rgsiam_ros.engines.availability import why_not
 from rgsiam_ros.errors import EngineError
@@ -48,7 +47,7 @@ def test_float32_is_what_torch_gave(town, images, name):
 @pytest.mark.parametrize("name", CPU_ENGINES)
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_both_networks_pass_the_self_test(town, name, precision):
-    if precision == "int8" and not set(INT8_FEATURES) & set(cpu_features()):
+    if precision == "int8" and not int8_is_fast():
         pytest.skip("int8 sums saturate on this CPU, and `auto` does not take it")
     absolute = create_engine(name, EngineRequest(town.absolute_onnx(precision), precision))
     relative = create_engine(name, EngineRequest(town.content("relative.onnx")))
