@@ -218,11 +218,11 @@ def test_a_bundle_without_golden_images_is_served_in_float32_untested(refinable_
 def test_verify_reports_each_engine_and_each_reason(tested_bundle):
     rows = verify(Bundle.load(tested_bundle), "auto", "auto")
     served = {(row.engine, row.precision): row for row in rows if not row.problem}
-    assert {("onnxruntime", "float32"), ("onnxruntime", "int8")} <= set(served)
-    row = served["onnxruntime", "int8"]
+    assert ("onnxruntime", "float32") in served
+    assert all(len(row.problem) > 20 for row in rows if row.problem)
+    named = verify(Bundle.load(tested_bundle), "onnxruntime", "auto")  # int8 whatever the CPU
+    assert [row.precision for row in named] == ["int8", "float32"]
+    row = named[0]
     assert row.differences.position_m == pytest.approx(0.1, abs=1e-3)
     assert 0.0 < row.absolute_ms[0] <= row.absolute_ms[1]
     assert row.relative_ms[0] > 0.0
-    assert all(len(row.problem) > 20 for row in rows if row.problem)
-    named = verify(Bundle.load(tested_bundle), "onnxruntime", "auto")
-    assert [row.precision for row in named] == ["int8", "float32"]
