@@ -74,9 +74,7 @@ def invert(T: ArrayLike) -> Array:
 def rotation_vector(R: ArrayLike) -> Array:
     """Logarithm of ``(..., 3, 3)`` rotations: ``(..., 3)`` radians. Quick, but for half turns."""
     matrices = np.asarray(R, np.float64)
-    twice_sine = _twice_sine(matrices)
-    length = np.linalg.norm(twice_sine, axis=-1)
-    angle = np.arctan2(length, np.trace(matrices, axis1=-2, axis2=-1) - 1.0)
+    twice_sine, length, angle = _sine_and_angle(matrices)
     tiny = length < SMALLEST_SINE
     vectors = twice_sine * np.where(tiny, 0.5, angle / np.where(tiny, 1.0, length))[..., None]
     half_turn = angle > NEARLY_HALF_TURN
@@ -95,9 +93,7 @@ def pose_errors(T_estimated: ArrayLike, T_true: ArrayLike) -> tuple[Array, Array
 
 def rotation_angle(R: ArrayLike) -> Array:
     """Angle, radians, of ``(..., 3, 3)`` rotations: exact for small and for large ones, and quick."""
-    R = np.asarray(R, np.float64)
-    length = np.linalg.norm(_twice_sine(R), axis=-1)
-    return np.arctan2(length, np.trace(R, axis1=-2, axis2=-1) - 1.0)
+    return _sine_and_angle(np.asarray(R, np.float64))[2]
 
 
 def angles_between(R_a: ArrayLike, R_b: ArrayLike) -> Array:
@@ -154,7 +150,9 @@ def skew(vector: ArrayLike) -> Array:
     return np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
 
 
-def _twice_sine(R: Array) -> Array:
-    """``(..., 3)``: twice the sine of the angle, along the axis of rotation."""
+def _sine_and_angle(R: Array) -> tuple[Array, Array, Array]:
+    """Twice the sine of the angle along the axis ``(..., 3)``, its length, and the angle, radians."""
     turned = R - np.swapaxes(R, -1, -2)
-    return turned[..., [2, 0, 1], [1, 2, 0]]
+    twice_sine = turned[..., [2, 0, 1], [1, 2, 0]]
+    length = np.linalg.norm(twice_sine, axis=-1)
+    return twice_sine, length, np.arctan2(length, np.trace(R, axis1=-2, axis2=-1) - 1.0)

@@ -121,8 +121,9 @@ def _small_turn(omega_B3: Tensor) -> Tensor:
 def _products(first: Tensor, second: Tensor) -> Tensor:
     """All products of four numbers with four others, ``(..., 16)``.
 
-    Quaternion products, rotation matrices and the derivative are linear in them: one matrix product
-    instead of dozens of small nodes, which an engine would start one by one.
+    Quaternion products and rotation matrices are linear in them, as is the derivative in those of its
+    terms (`_linearise`, whose points stand last): one matrix product instead of dozens of small nodes,
+    which an engine would start one by one.
     """
     return (first[..., :, None] * second[..., None, :]).flatten(-2)
 

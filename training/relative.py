@@ -106,10 +106,10 @@ class RelativeUnit(nn.Module):
         share_BNN = (likeness - best_BN1).exp()
         match_BNN = share_BNN / share_BNN.sum(dim=2, keepdim=True)
         certainty_BN = _certainty(share_BNN, best_BN1)
-        ray_BN2 = self._seen_at(share_BNN)
+        homogeneous_N3 = torch.cat([self.ray_N2, torch.ones_like(self.ray_N2[:, :1])], dim=1)
+        ray_BN2 = self._seen_at(share_BNN, homogeneous_N3)
         depth = 1.0 / first_BCN[:, size]
-        homogeneous = torch.cat([self.ray_N2, torch.ones_like(self.ray_N2[:, :1])], dim=1)
-        point_BN3 = homogeneous * depth[..., None]
+        point_BN3 = homogeneous_N3 * depth[..., None]
         weight_BN = first_BCN[:, size + 1] * certainty_BN
         found = align(point_BN3, ray_BN2, weight_BN, self.cell, self.config.iterations)
         R_21 = rotation_matrix(found.quaternion_wxyz_B4)
@@ -119,14 +119,13 @@ class RelativeUnit(nn.Module):
         information = found.information_B66 * unit[:, None] * unit
         return RelativeOutput(Poses(t_12, conjugate), information, match_BNN, point_BN3)
 
-    def _seen_at(self, share_BNN: Tensor) -> Tensor:
+    def _seen_at(self, share_BNN: Tensor, homogeneous_N3: Tensor) -> Tensor:
         """Ray ``(B, N, 2)`` in the second image at which each cell of the first is seen.
 
         The mean over the window of the likeliest cell, so that it can lie between cells.
         """
         near_BNN = share_BNN * self.window_NN[share_BNN.argmax(dim=2)]
-        homogeneous = torch.cat([self.ray_N2, torch.ones_like(self.ray_N2[:, :1])], dim=1)
-        sums_BN3 = near_BNN @ homogeneous
+        sums_BN3 = near_BNN @ homogeneous_N3
         return sums_BN3[..., :2] / sums_BN3[..., 2:]
 
 
