@@ -76,10 +76,12 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "rgsiam = rgsiam_ros.cli:main",
+            "rgsiam = rgsiam_ros.cli.main:main",
             "relocalize = rgsiam_ros.node.relocalize:main",
             "wait_for_transforms = rgsiam_ros.node.wait_for_transforms:main",
-        ]
+        ],
+        # `rgsiam` asks for this group, so that the vehicle side never names the training side
+        "rgsiam_ros.commands": ["training = rgsiam_training.cli.main:register"],
     },
     maintainer="rgsiam_ros maintainers",
     maintainer_email="maintainers@users.noreply.r-seed-a6552184.example",

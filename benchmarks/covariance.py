@@ -21,14 +21,14 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import chi2
 
-from rgsiam_ros import consistency
-from rgsiam_ros.bags import read_drive
-from rgsiam_ros.covariance import pose_error_vectors, rotate_axes
-from rgsiam_ros.geometry import Array
-from rgsiam_ros.relocalizer import PoseEstimate, Relocalizer
+from rgsiam_ros.geometry.poses import Array
+from rgsiam_ros.localization.relocalizer import PoseEstimate, Relocalizer
+from rgsiam_ros.recordings.ground_truth import drive_in_map
+from rgsiam_ros.recordings.rosbag import read_drive
+from rgsiam_ros.replay import covariance_consistency
 from rgsiam_ros.replay.offline import decoded
 from rgsiam_ros.replay.results import claim_folder
-from rgsiam_ros.truth_frame import drive_in_map
+from rgsiam_ros.uncertainty.covariance import pose_error_vectors, rotate_axes
 
 COLOURS = {"calibrated": "tab:blue", "constant": "tab:orange", "network's own": "tab:green"}
 
@@ -72,13 +72,17 @@ def main(
         covariances["network's own"] = np.stack(raw)  # type: ignore[arg-type]
     console.print(
         f"{drive_path.name}, {bundle.name}: {len(kept)} of {len(images)} frames are not lost; "
-        f"{precision}; blocks of {consistency.BLOCK_FRAMES}, {consistency.RESAMPLES} resamples, seed {seed}"
+        f"{precision}; blocks of {covariance_consistency.BLOCK_FRAMES}, {covariance_consistency.RESAMPLES} resamples, seed {seed}"
     )
-    table = Table("", "covariance", "NEES / dof", *(f"{p:.0%}" for p in consistency.LEVELS))
+    table = Table(
+        "", "covariance", "NEES / dof", *(f"{p:.0%}" for p in covariance_consistency.LEVELS)
+    )
     table.add_column("predicted")
     table.add_column("actual RMS")
-    reports = {name: consistency.report(error, C, seed) for name, C in covariances.items()}
-    for part in consistency.PARTS:
+    reports = {
+        name: covariance_consistency.report(error, C, seed) for name, C in covariances.items()
+    }
+    for part in covariance_consistency.PARTS:
         for name, whole in reports.items():
             assert whole is not None
             row = whole[part]
@@ -106,7 +110,7 @@ def _draw(error: Array, covariances: dict[str, Array], path: Path, title: str) -
     for place, part in zip(axes[:2], ("position", "rotation"), strict=True):
         place.plot([0, 100], [0, 100], color="0.6", linewidth=1)
         for name, C in covariances.items():
-            square = consistency.normalised_squares(error, C, part)
+            square = covariance_consistency.normalised_squares(error, C, part)
             share = [100 * np.mean(square <= chi2.ppf(level, 3)) for level in levels]
             place.plot(100 * levels, share, color=COLOURS[name], label=name)
         place.set(xlabel="ellipsoid of ... %", ylabel="holds ... % of the errors", title=part)

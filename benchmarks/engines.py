@@ -23,24 +23,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rgsiam_ros import networks
+from rgsiam_ros.bundle import network_io
 from rgsiam_ros.bundle.golden import ABSOLUTE_OUTPUTS
-from rgsiam_ros.engine_choice import cpu_features
-from rgsiam_ros.engine_report import cpu_name
+from rgsiam_ros.camera.preprocessing import Preprocessing
 from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.engines.availability import why_not
-from rgsiam_ros.preprocessing import Preprocessing
-from rgsiam_training.backbones import cell_middles
+from rgsiam_ros.engines.benchmark import cpu_name
+from rgsiam_ros.engines.selection import cpu_features
 from rgsiam_training.config import NetworkConfig
-from rgsiam_training.measuring import of_torch, of_torch_relative
-from rgsiam_training.network import AbsoluteBranch, RelativeBranch, SiameseNetwork
-from rgsiam_training.onnx_export import (
+from rgsiam_training.evaluation.held_out import of_torch, of_torch_relative
+from rgsiam_training.export.onnx_export import (
     absolute_to_onnx,
     relative_to_onnx,
     round_large_weights,
     to_bytes,
 )
-from rgsiam_training.reduced import Quantiser, to_float16
+from rgsiam_training.export.quantization import Quantiser, to_float16
+from rgsiam_training.model.backbones import cell_middles
+from rgsiam_training.model.network import AbsoluteBranch, RelativeBranch, SiameseNetwork
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "tf_efficientnet_lite0")
 CANDIDATES = (
@@ -169,14 +169,14 @@ def main():
         preprocessing = Preprocessing(input_width=width, input_height=height)
         contents = reduced_contents(absolute_to_onnx(absolute, preprocessing), width, height)
         eager = partial(of_torch(absolute), image)
-        inputs = {networks.IMAGE: image}
+        inputs = {network_io.IMAGE: image}
         for row in table(contents, eager, inputs, CANDIDATES, arguments):
             print(f"| {backbone} | {row} |", flush=True)
-    local = eager()[networks.LOCAL_MAP]
+    local = eager()[network_io.LOCAL_MAP]
     model = relative_to_onnx(unit, local.shape[1:], NEIGHBOURS)
     random = np.random.default_rng(2)
     near = local + 0.05 * random.normal(size=(NEIGHBOURS, *local.shape[1:])).astype(np.float32)
-    inputs = {networks.MAP_LOCAL: near.astype(np.float32), networks.LOCAL_MAP: local}
+    inputs = {network_io.MAP_LOCAL: near.astype(np.float32), network_io.LOCAL_MAP: local}
     float32 = [c for c in CANDIDATES if c[1] == "float32"]
     for row in table(
         {"float32": to_bytes(model)},

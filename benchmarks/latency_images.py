@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from rgsiam_ros.bags import read_drive
-from rgsiam_ros.camera import Camera
+from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.recordings.rosbag import read_drive
 
 DISTINCT = 24
 JPEG_QUALITY = 90
@@ -33,7 +33,7 @@ class CameraOfSize:
     height: int
 
     def fields(self):
-        """As arguments of `rgsiam_ros.camera.Camera`."""
+        """As arguments of `rgsiam_ros.camera.model.Camera`."""
         scale = self.width / self.trained.width
         above = (self.height - self.view_height) / 2
         t = self.trained

@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 from latency_images import CameraOfSize, encoded_images, image_size
 
-from rgsiam_ros.camera import Camera
-from rgsiam_ros.images import decode_compressed, decode_raw
-from rgsiam_ros.relocalizer import Relocalizer
+from rgsiam_ros.camera.decoding import decode_compressed, decode_raw
+from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.localization.relocalizer import Relocalizer
 
 QUEUE = 10
 LOOKS = 2
@@ -34,9 +34,9 @@ def torch_pipeline(bundle, seed):
     from rgsiam_ros import networks
     from rgsiam_ros.bundle import Bundle
     from rgsiam_ros.bundle.golden import ABSOLUTE_OUTPUTS
-    from rgsiam_training.backbones import cell_middles
     from rgsiam_training.config import NetworkConfig
-    from rgsiam_training.network import AbsoluteBranch, RelativeBranch, SiameseNetwork
+    from rgsiam_training.model.backbones import cell_middles
+    from rgsiam_training.model.network import AbsoluteBranch, RelativeBranch, SiameseNetwork
 
     manifest = Bundle.load(bundle).manifest
     size = manifest.preprocessing

@@ -24,16 +24,16 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import rankdata
 
-from rgsiam_ros.bags import Drive, read_drive
+from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import RgsiamError
-from rgsiam_ros.preprocessing import ImageBGR
-from rgsiam_ros.relocalizer import PoseEstimate, Relocalizer
+from rgsiam_ros.localization.relocalizer import PoseEstimate, Relocalizer
+from rgsiam_ros.recordings import open_dataset
+from rgsiam_ros.recordings.ground_truth import drive_in_map
+from rgsiam_ros.recordings.rosbag import Drive, read_drive
 from rgsiam_ros.replay.metrics import WRONG_M
 from rgsiam_ros.replay.offline import decoded
 from rgsiam_ros.replay.results import claim_folder
-from rgsiam_ros.truth_frame import drive_in_map
-from rgsiam_training.datasets import open_dataset
-from rgsiam_training.splits import circles
+from rgsiam_training.data.splits import circles
 
 ASTRAY = -1e3
 """Trust of an image that gets no answer at all."""

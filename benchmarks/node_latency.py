@@ -33,8 +33,8 @@ from latency_camera import Camera, node_process, system_process  # noqa: E402
 from latency_report import draw, draw_age, table  # noqa: E402
 
 from rgsiam_ros.bundle import Bundle  # noqa: E402
-from rgsiam_ros.engine_choice import INT8_FEATURES, cpu_features  # noqa: E402
-from rgsiam_ros.engine_report import cpu_name  # noqa: E402
+from rgsiam_ros.engines.benchmark import cpu_name  # noqa: E402
+from rgsiam_ros.engines.selection import INT8_FEATURES, cpu_features  # noqa: E402
 
 SYSTEMS = ("echo", "node", "naive_engine", "naive_torch")
 WARM_UP = 5

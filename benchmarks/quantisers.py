@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from engines import interleaved
 
-from rgsiam_ros import networks
+from rgsiam_ros.bundle import network_io
 from rgsiam_ros.engines import EngineRequest, create_engine
-from rgsiam_training.acceptance import PERCENTILES, calibration_images
-from rgsiam_training.measuring import HeldOut, errors_of, of_engine, of_torch
-from rgsiam_training.onnx_export import absolute_to_onnx, round_large_weights, to_bytes
-from rgsiam_training.reduced import Quantiser
-from rgsiam_training.run import open_run
+from rgsiam_training.evaluation.held_out import HeldOut, errors_of, of_engine, of_torch
+from rgsiam_training.export.acceptance import PERCENTILES, calibration_images
+from rgsiam_training.export.onnx_export import absolute_to_onnx, round_large_weights, to_bytes
+from rgsiam_training.export.quantization import Quantiser
+from rgsiam_training.fitting.run_folder import open_run
 
 
 def by_nncf(content, images, threads):
@@ -31,7 +31,7 @@ def by_nncf(content, images, threads):
     import openvino as ov
 
     core = ov.Core()
-    dataset = nncf.Dataset(images, lambda image: {networks.IMAGE: image[None]})
+    dataset = nncf.Dataset(images, lambda image: {network_io.IMAGE: image[None]})
     heads = nncf.IgnoredScope(types=["MatMul"])
     model = core.read_model(content)
     model.reshape([1, *images.shape[1:]])
@@ -47,7 +47,7 @@ def by_nncf(content, images, threads):
     def infer(image_N3HW):
         answers = []
         for image in image_N3HW:
-            answer = request.infer({networks.IMAGE: image[None]})
+            answer = request.infer({network_io.IMAGE: image[None]})
             answers.append([value.copy() for value in answer.values()])
         return dict(zip(names, map(np.concatenate, zip(*answers, strict=True)), strict=True))
 
@@ -89,7 +89,7 @@ def main():
         apart = [
             np.linalg.norm(answers.outputs[n] - reference.outputs[n])
             / np.linalg.norm(reference.outputs[n])
-            for n in (networks.METRIC_FEATURE, networks.LOCAL_MAP)
+            for n in (network_io.METRIC_FEATURE, network_io.LOCAL_MAP)
         ]
         took = f"{times[name][0]:.2f}" if name in times else ""
         print(

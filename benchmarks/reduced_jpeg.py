@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from latency_images import encoded_images
 
-from rgsiam_ros.geometry import pose_errors
-from rgsiam_ros.relocalizer import Relocalizer
+from rgsiam_ros.geometry.poses import pose_errors
+from rgsiam_ros.localization.relocalizer import Relocalizer
 
 SIZE = "1280x720"
 WAYS = {"full": cv2.IMREAD_COLOR, "reduced by 2": cv2.IMREAD_REDUCED_COLOR_2}

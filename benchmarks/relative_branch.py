@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rgsiam_ros.bags import read_drive
-from rgsiam_ros.refinement import LOOKS
-from rgsiam_ros.relocalizer import Relocalizer
+from rgsiam_ros.localization.refinement import LOOKS
+from rgsiam_ros.localization.relocalizer import Relocalizer
+from rgsiam_ros.recordings.rosbag import read_drive
 
 WARM_UP = 10
 

@@ -30,8 +30,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from scipy.stats import theilslopes
 from sensor_msgs.msg import CompressedImage
 
-from rgsiam_ros.bags import read_drive
-from rgsiam_ros.geometry import quaternion_wxyz, quaternion_xyzw_from_wxyz
+from rgsiam_ros.geometry.poses import quaternion_wxyz, quaternion_xyzw_from_wxyz
+from rgsiam_ros.recordings.rosbag import read_drive
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMESPACE = "/rgsiam_soak"

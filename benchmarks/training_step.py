@@ -17,11 +17,11 @@ from itertools import product
 import numpy as np
 import torch
 
-from rgsiam_ros.camera import Camera
-from rgsiam_ros.preprocessing import Preprocessing
+from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.camera.preprocessing import Preprocessing
 from rgsiam_training.config import TrainingConfig
-from rgsiam_training.losses.poses import Poses
-from rgsiam_training.module import MapScale, RelocalizationModule
+from rgsiam_training.fitting.lightning_module import MapScale, RelocalizationModule
+from rgsiam_training.model.poses import Poses
 
 OVERLAPPING = 0.6
 FORMATS = {"channels last": torch.channels_last, "contiguous": torch.contiguous_format}

@@ -4,25 +4,101 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rgsiam_ros.bags import BagTopics
 from rgsiam_ros.errors import DatasetError
-from rgsiam_training.augmentation import AugmentationConfig
-from rgsiam_training.pairs import PairConfig
-from rgsiam_training.rotations import RotationOutput
-from rgsiam_training.splits import SplitConfig
+from rgsiam_ros.recordings.rosbag import BagTopics
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+RotationOutput = Literal["quaternion", "log_quaternion", "6d"]
+
+
+class SplitConfig(_Part):
+    """How the validation stretches are cut."""
+
+    fraction: float = Field(0.12, gt=0.0, lt=0.5)
+    """Share of each session's frames held out."""
+    stretch_frames: int = Field(40, ge=2)
+    """Length of one stretch."""
+    guard_frames: int = Field(8, ge=0)
+    """Frames dropped on either side of a stretch."""
+    leave_out: tuple[tuple[float, float, Annotated[float, Field(gt=0.0)]], ...] = ()
+    """Circles (x, y, radius; metres in the map) whose frames are used for nothing at all: to test what
+    a vehicle says where it has no map."""
+
+    def inside(self, position_N3: ArrayLike) -> NDArray[np.bool_]:
+        """Which positions lie in one of the circles that are left out: ``(N,)``."""
+        xy = np.asarray(position_N3, np.float64)[:, :2]
+        left_out = np.zeros(len(xy), bool)
+        for x, y, radius in self.leave_out:
+            left_out |= np.hypot(xy[:, 0] - x, xy[:, 1] - y) <= radius
+        return left_out
+
+
+class PairConfig(_Part):
+    """How the second image of a pair is drawn."""
+
+    near_share: float = Field(0.6, ge=0.0, le=1.0)
+    """Share of pairs whose images overlap in view."""
+    hard_share: float = Field(0.2, ge=0.0, le=1.0)
+    """Share of pairs of distant images whose features were alike when they were last seen. The rest
+    is drawn from anywhere."""
+    reach_m: float = Field(8.0, gt=0.0)
+    """Largest distance of overlapping images' cameras: about how far one looks for a map image. A
+    metre or less indoors."""
+    smallest_overlap: float = Field(0.4, gt=0.0, le=1.0)
+    """Of what one image sees, the share that the other must see too."""
+    other_pass_share: float = Field(0.5, ge=0.0, le=1.0)
+    """Of the overlapping pairs, how many are from another session or lap, where there is one."""
+    pass_gap_s: float = Field(10.0, ge=0.0)
+    """Images of one session that are farther apart in time belong to different passes."""
+    metres_per_radian: float = Field(4.0, gt=0.0)
+    """Exchange rate between rotation and translation in the distance of two poses."""
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> PairConfig:
+        if self.near_share + self.hard_share > 1.0:
+            raise ValueError("near_share and hard_share add up to more than 1")
+        return self
+
+
+class AugmentationConfig(_Part):
+    """Strengths; zero switches a part off."""
+
+    brightness: float = Field(0.5, ge=0.0, lt=1.0)
+    """Largest relative change of exposure."""
+    contrast: float = Field(0.5, ge=0.0, lt=1.0)
+    saturation: float = Field(0.6, ge=0.0, le=1.0)
+    colour_cast: float = Field(0.25, ge=0.0, lt=1.0)
+    """Largest relative change of one channel: warm and cold light."""
+    gamma: float = Field(0.5, ge=0.0, lt=1.0)
+    shading: float = Field(0.6, ge=0.0, lt=1.0)
+    """Depth of a smooth random light field: shadows that fall elsewhere."""
+    noise: float = Field(0.02, ge=0.0, lt=0.5)
+    """Largest standard deviation of pixel noise, of a range of 0..1."""
+    haze: float = Field(0.3, ge=0.0, lt=1.0)
+    """Largest share of gray light between camera and scene: mist, rain, a wet or dusty lens."""
+    blur_share: float = Field(0.2, ge=0.0, le=1.0)
+    """Share of images out of focus, and as many with the sideways blur of motion."""
+    occlusion_share: float = Field(0.3, ge=0.0, le=1.0)
+    """Share of images with something in the way: a rectangle of one colour."""
+    occlusion_size: float = Field(0.4, gt=0.0, le=1.0)
+    """Largest width and height of it, of the image's."""
+    rotation_deg: float = Field(4.0, ge=0.0, lt=45.0)
+    """Largest rotation of the camera about its centre; the pose label turns with the image."""
+
+
 class RelativeConfig(_Part):
-    """The relative pose unit, see `rgsiam_training.relative`."""
+    """The relative pose unit, see `rgsiam_training.model.relative_unit`."""
 
     stride: int = Field(8, ge=2)
     """Pixels of the input between neighbouring cells of a local map."""
@@ -51,7 +127,7 @@ class NetworkConfig(_Part):
     frozen_stages: int = Field(2, ge=0)
     """First stages of the backbone, with its stem, that keep their ImageNet weights."""
     body: Literal["flatten", "lstm", "hourglass"] = "flatten"
-    """What makes the feature vector of the backbone's maps, see `rgsiam_training.bodies`."""
+    """What makes the feature vector of the backbone's maps, see `rgsiam_training.model.necks`."""
     rotation: RotationOutput = "quaternion"
     """What the global unit regresses; the bundle holds unit quaternions whichever it is."""
     metric_size: int = Field(128, ge=8)

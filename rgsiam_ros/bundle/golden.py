@@ -11,20 +11,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rgsiam_ros import networks
-from rgsiam_ros.preprocessing import Preprocessing
+from rgsiam_ros.bundle import network_io
+from rgsiam_ros.camera.preprocessing import Preprocessing
 
 IMAGES = "image_NHW3"
 MAP_INDEX = "map_index_NK"
 RELATIVE_PREFIX = "relative_"
 ABSOLUTE_OUTPUTS = (
-    networks.TRANSLATION,
-    networks.ROTATION,
-    networks.PRECISION_FACTOR,
-    networks.METRIC_FEATURE,
-    networks.LOCAL_MAP,
+    network_io.TRANSLATION,
+    network_io.ROTATION,
+    network_io.PRECISION_FACTOR,
+    network_io.METRIC_FEATURE,
+    network_io.LOCAL_MAP,
 )
-RELATIVE_OUTPUTS = (networks.TRANSLATION, networks.ROTATION, networks.INFORMATION)
+RELATIVE_OUTPUTS = (network_io.TRANSLATION, network_io.ROTATION, network_io.INFORMATION)
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class GoldenImages:
     image_NHW3: NDArray[np.uint8]
     """BGR."""
     absolute: dict[str, NDArray[np.float32]]
-    """Outputs of ``absolute.onnx`` by name, see `rgsiam_ros.networks`; ``(N, ...)`` each."""
+    """Outputs of ``absolute.onnx`` by name, see `rgsiam_ros.bundle.network_io`; ``(N, ...)`` each."""
     map_index_NK: NDArray[np.int64] | None = None
     """Map images for ``relative.onnx``: those that stand nearest to each image."""
     relative: dict[str, NDArray[np.float32]] | None = None
@@ -45,7 +45,9 @@ class GoldenImages:
         cls, arrays: Mapping[str, NDArray], preprocessing: Preprocessing
     ) -> GoldenImages:
         """From the arrays of ``golden_images.npz``. Raises ValueError, saying what is wrong."""
-        missing = [n for n in (IMAGES, networks.TRANSLATION, networks.ROTATION) if n not in arrays]
+        missing = [
+            n for n in (IMAGES, network_io.TRANSLATION, network_io.ROTATION) if n not in arrays
+        ]
         if missing:
             raise ValueError(f"array {missing[0]!r} is missing")
         image = arrays[IMAGES]
@@ -84,9 +86,9 @@ class GoldenImages:
             if self.map_index_NK.shape != (N, neighbours) or self.map_index_NK.max() >= images:
                 raise ValueError("the indices are not of this map")
             tails = {
-                networks.TRANSLATION: (3,),
-                networks.ROTATION: (4,),
-                networks.INFORMATION: (6, 6),
+                network_io.TRANSLATION: (3,),
+                network_io.ROTATION: (4,),
+                network_io.INFORMATION: (6, 6),
             }
             wanted |= {RELATIVE_PREFIX + n: (N, neighbours, *tails[n]) for n in RELATIVE_OUTPUTS}
             found |= {RELATIVE_PREFIX + n: value.shape for n, value in self.relative.items()}

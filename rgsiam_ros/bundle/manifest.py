@@ -8,11 +8,17 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from rgsiam_ros.camera import Camera
-from rgsiam_ros.covariance import check_covariance
-from rgsiam_ros.geometry import pose_matrix
-from rgsiam_ros.precision import Precision, absolute_name, calibration_name, map_features_name
-from rgsiam_ros.preprocessing import Preprocessing
+from rgsiam_ros.bundle.precision import (
+    Precision,
+    absolute_name,
+    calibration_name,
+    map_features_name,
+)
+from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.camera.preprocessing import Preprocessing
+from rgsiam_ros.geometry.geodesy import Datum
+from rgsiam_ros.geometry.poses import pose_matrix
+from rgsiam_ros.uncertainty.covariance import check_covariance
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.yaml"
@@ -46,14 +52,6 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Datum(_Part):
-    """Where the map frame lies on the Earth: its axes are east, north, up at this point (WGS 84)."""
-
-    latitude_deg: float = Field(ge=-90.0, le=90.0)
-    longitude_deg: float = Field(ge=-180.0, le=180.0)
-    ellipsoidal_height_m: float = Field(ge=-1000.0, le=20000.0)
-
-
 class Target(_Part):
     """The network's translation ``x`` means ``origin_m + turn * (scale_m * x)`` metres in the map
     frame, and its rotation ``R`` means ``turn * R``.
@@ -84,7 +82,7 @@ class TrainingData(_Part):
     """What the network was trained on."""
 
     fingerprint: Sha256
-    """SHA-256 over the images and poses used, see ``rgsiam_training.datasets``."""
+    """SHA-256 over the images and poses used, see ``rgsiam_ros.recordings``."""
     source: str
     frames: int = Field(ge=1)
 

@@ -17,7 +17,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from rgsiam_ros import networks
+from rgsiam_ros.bundle import network_io
 from rgsiam_ros.bundle.golden import GoldenImages
 from rgsiam_ros.bundle.manifest import (
     GOLDEN_NAME,
@@ -28,13 +28,18 @@ from rgsiam_ros.bundle.manifest import (
     SCHEMA_VERSION,
     Manifest,
 )
+from rgsiam_ros.bundle.map_features import MapFeatures
 from rgsiam_ros.bundle.npz import read_plain_npz
 from rgsiam_ros.bundle.onnx_check import check_onnx
-from rgsiam_ros.calibration import Calibration
-from rgsiam_ros.camera import Camera
+from rgsiam_ros.bundle.precision import (
+    Precision,
+    absolute_name,
+    calibration_name,
+    map_features_name,
+)
+from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.errors import BundleError
-from rgsiam_ros.map_features import MapFeatures
-from rgsiam_ros.precision import Precision, absolute_name, calibration_name, map_features_name
+from rgsiam_ros.uncertainty.calibration import Calibration
 
 LARGEST_MANIFEST = MEBIBYTE
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
@@ -153,16 +158,16 @@ class Bundle:
     def _check_networks(self) -> None:
         """Each network alone, and that they fit each other, the map's features and the goldens."""
         size, refinement = self.manifest.preprocessing, self.manifest.refinement
-        inputs: Shapes = {networks.IMAGE: (1, 3, size.input_height, size.input_width)}
-        outputs: Shapes = {networks.TRANSLATION: (1, 3), networks.ROTATION: (1, 4)}
+        inputs: Shapes = {network_io.IMAGE: (1, 3, size.input_height, size.input_width)}
+        outputs: Shapes = {network_io.TRANSLATION: (1, 3), network_io.ROTATION: (1, 4)}
         relative: tuple[Shapes, Shapes] | tuple[None, None] = (None, None)
         if refinement is not None:
             features = self._check_maps()
             local = features.local_NCHW.shape[1:]
-            outputs[networks.METRIC_FEATURE] = (1, features.metric_feature_ND.shape[1])
-            outputs[networks.LOCAL_MAP] = (1, *local)
+            outputs[network_io.METRIC_FEATURE] = (1, features.metric_feature_ND.shape[1])
+            outputs[network_io.LOCAL_MAP] = (1, *local)
             relative = _relative_shapes(refinement.neighbours, local)
-        optional: Shapes = {networks.PRECISION_FACTOR: (1, 21)}
+        optional: Shapes = {network_io.PRECISION_FACTOR: (1, 21)}
         given: set[str] = set()
         for precision in self.manifest.precisions:
             name = absolute_name(precision)
@@ -272,11 +277,11 @@ def read_mask(content: bytes, path: Path, camera: Camera) -> NDArray[np.uint8]:
 def _relative_shapes(neighbours: int, local: tuple[int, ...]) -> tuple[Shapes, Shapes]:
     """What ``relative.onnx`` takes and gives."""
     K = neighbours
-    inputs = {networks.MAP_LOCAL: (K, *local), networks.LOCAL_MAP: (1, *local)}
+    inputs = {network_io.MAP_LOCAL: (K, *local), network_io.LOCAL_MAP: (1, *local)}
     outputs = {
-        networks.TRANSLATION: (K, 3),
-        networks.ROTATION: (K, 4),
-        networks.INFORMATION: (K, 6, 6),
+        network_io.TRANSLATION: (K, 3),
+        network_io.ROTATION: (K, 4),
+        network_io.INFORMATION: (K, 6, 6),
     }
     return inputs, outputs
 

@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rgsiam_ros.bundle.precision import Precision
 from rgsiam_ros.errors import EngineError
-from rgsiam_ros.precision import Precision
 
 Buffers = dict[str, NDArray[np.float32]]
 Tensors = Mapping[str, NDArray[np.float32]]

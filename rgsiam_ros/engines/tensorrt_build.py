@@ -10,11 +10,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from rgsiam_ros.bundle.precision import Precision
 from rgsiam_ros.engines import cuda
 from rgsiam_ros.engines.base import refuse_precision
 from rgsiam_ros.engines.cache import EngineKey, network_digest
 from rgsiam_ros.errors import EngineError
-from rgsiam_ros.precision import Precision
 
 OLDEST = {"tensorrt": 10, "tensorrt_rtx": 1}
 COMPUTES: dict[str, tuple[Precision, ...]] = {

@@ -1,1 +1,1 @@
-"""The ROS 2 side: a thin adapter over `rgsiam_ros.relocalizer`. The only place that imports ROS."""
+"""The ROS 2 node: a thin adapter around the core."""

@@ -1,6 +1,8 @@
-"""Between ROS messages and the core's types."""
+"""Convert between ROS messages and the core's types."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -8,10 +10,10 @@ from geometry_msgs.msg import Pose, PoseStamped, PoseWithCovarianceStamped, Tran
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from rgsiam_ros.camera import Camera
-from rgsiam_ros.geometry import Array, quaternion_wxyz, quaternion_xyzw_from_wxyz
-from rgsiam_ros.images import decode_compressed, decode_raw
-from rgsiam_ros.preprocessing import ImageBGR
+from rgsiam_ros.camera.decoding import decode_compressed, decode_raw
+from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.camera.preprocessing import ImageBGR
+from rgsiam_ros.geometry.poses import Array, quaternion_wxyz, quaternion_xyzw_from_wxyz
 
 
 def image_from_message(message: Image | CompressedImage) -> ImageBGR:
@@ -77,3 +79,31 @@ def _pose(T: Array) -> Pose:
     q = pose.orientation
     q.x, q.y, q.z, q.w = (float(value) for value in quaternion_xyzw)
     return pose
+
+
+@dataclass(frozen=True)
+class Received:
+    """An image message on its way."""
+
+    message: Image | CompressedImage
+    at: float
+    """When it came, seconds of the monotonic clock."""
+    decoded: ImageBGR | Exception | None = None
+    """The image, or why there is none; None: not tried yet."""
+
+    def decode(self) -> Received:
+        """With its image, or with the error that `image` raises then."""
+        if self.decoded is not None:
+            return self
+        try:
+            return replace(self, decoded=image_from_message(self.message))
+        except Exception as error:  # of any kind: it is told when the image's turn comes
+            return replace(self, decoded=error)
+
+    def image(self) -> ImageBGR:
+        """``(H, W, 3)`` uint8 BGR. Raises ImageError."""
+        found = self.decode().decoded
+        if isinstance(found, Exception):
+            raise found
+        assert found is not None
+        return found

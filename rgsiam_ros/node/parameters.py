@@ -10,14 +10,14 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from rgsiam_ros.engine_choice import FALLBACKS
+from rgsiam_ros.bundle.precision import PRECISIONS
+from rgsiam_ros.camera.frozen import DEFAULT_LIMIT
 from rgsiam_ros.engines import ENGINES
-from rgsiam_ros.frozen import DEFAULT_LIMIT
-from rgsiam_ros.gating import FEWEST_TO_RECOVER
-from rgsiam_ros.geometry import Array, pose_matrix, quaternion_wxyz_from_xyzw
-from rgsiam_ros.node.node_gate import MODES
-from rgsiam_ros.precision import PRECISIONS
-from rgsiam_ros.relocalizer import BRANCHES
+from rgsiam_ros.engines.selection import FALLBACKS
+from rgsiam_ros.geometry.poses import Array, pose_matrix, quaternion_wxyz_from_xyzw
+from rgsiam_ros.localization.relocalizer import BRANCHES
+from rgsiam_ros.node.odometry_gate import MODES
+from rgsiam_ros.uncertainty.gate import FEWEST_TO_RECOVER
 
 TF_MODES = ("none", "map_to_base", "map_to_odom")
 TRANSPORTS = ("raw", "compressed")

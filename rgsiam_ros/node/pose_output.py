@@ -5,20 +5,14 @@ from __future__ import annotations
 import numpy as np
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import NavSatFix, NavSatStatus
 from std_msgs.msg import Header
 
-from rgsiam_ros.bundle.manifest import Datum
-from rgsiam_ros.geodesy import LocalFrame
-from rgsiam_ros.geometry import Array
+from rgsiam_ros.geometry.geodesy import Datum, LocalFrame
+from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.node.messages import pose_message, pose_with_covariance_message, stamp_message
-
-
-def pose_qos() -> QoSProfile:
-    """A new profile each time: rclpy writes a topic's QoS overrides into the one it is given."""
-    return QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+from rgsiam_ros.node.qos import pose_qos
 
 
 class PoseOutput:

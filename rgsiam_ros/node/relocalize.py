@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import rclpy
@@ -14,14 +15,15 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import InvalidParameterException, InvalidParameterValueException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
+from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_srvs.srv import SetBool, Trigger
 
 from rgsiam_ros.bundle import Manifest
-from rgsiam_ros.covariance import check_covariance, decouple_plane, move_to_body_point
 from rgsiam_ros.errors import (
     BundleError,
     CameraError,
@@ -30,26 +32,23 @@ from rgsiam_ros.errors import (
     RgsiamError,
     TransformUnavailableError,
 )
-from rgsiam_ros.geometry import Array, invert
-from rgsiam_ros.node.bundle_change import BundleChange
-from rgsiam_ros.node.camera_watch import CameraWatch
+from rgsiam_ros.geometry.poses import Array, invert
+from rgsiam_ros.localization.relocalizer import PoseEstimate
+from rgsiam_ros.node.bundle_loading import Loaded, announce, load, refuse_without_datum
+from rgsiam_ros.node.bundle_reload import BundleChange
+from rgsiam_ros.node.camera import CameraWatch, Mount
 from rgsiam_ros.node.health import WARN, Health
-from rgsiam_ros.node.input_watch import InputWatch
-from rgsiam_ros.node.loading import Loaded, announce, load, refuse_without_datum
+from rgsiam_ros.node.image_stream import InputWatch, delay_s
 from rgsiam_ros.node.log_throttle import LogThrottle
-from rgsiam_ros.node.messages import stamp_ns
-from rgsiam_ros.node.mount import Mount
-from rgsiam_ros.node.node_gate import NodeGate
+from rgsiam_ros.node.messages import Received, stamp_ns
+from rgsiam_ros.node.odometry_gate import NodeGate
 from rgsiam_ros.node.parameters import declare_all, why_refused
 from rgsiam_ros.node.pose_output import PoseOutput
-from rgsiam_ros.node.received import Received
-from rgsiam_ros.node.services import Services
-from rgsiam_ros.node.stamp_watch import delay_s
+from rgsiam_ros.node.qos import image_qos
 from rgsiam_ros.node.status import ACTIVE, INACTIVE, UNCONFIGURED, StatusOutput
-from rgsiam_ros.node.tf_output import TfFrames, TfOutput, refuse_equal_frames
-from rgsiam_ros.node.transforms import create_transforms
+from rgsiam_ros.node.tf import TfFrames, TfOutput, create_transforms, refuse_equal_frames
 from rgsiam_ros.node.worker import NewestWorker
-from rgsiam_ros.relocalizer import PoseEstimate
+from rgsiam_ros.uncertainty.covariance import check_covariance, decouple_plane, move_to_body_point
 
 NAME = "relocalize"
 WAIT_FOR_FRAME_S = 10.0
@@ -58,9 +57,22 @@ CAUSES = ((CameraError, "camera"), (TransformUnavailableError, "mount"), (Engine
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
-def newest_image_qos() -> QoSProfile:
-    """Sensor data, and only the newest."""
-    return QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+class Services:
+    """Answers in the executor's thread."""
+
+    def __init__(self, node: Node, reset: Callable[[], str], enable: Callable[[bool], str]) -> None:
+        """reset, enable: do it and say what was done."""
+        self._reset, self._enable = reset, enable
+        node.create_service(Trigger, "~/reset", self._on_reset)
+        node.create_service(SetBool, "~/enable", self._on_enable)
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = True, self._reset()
+        return response
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        response.success, response.message = True, self._enable(bool(request.data))
+        return response
 
 
 class RelocalizeNode(LifecycleNode):
@@ -225,7 +237,7 @@ class RelocalizeNode(LifecycleNode):
                 kind,
                 topic,
                 self._on_image,
-                newest_image_qos(),
+                image_qos(),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             ),
             self.create_subscription(

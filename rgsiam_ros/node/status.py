@@ -1,4 +1,4 @@
-"""What the node says of itself: a status for each image, and a summary for /diagnostics."""
+"""``~/status`` for each image, and a summary once a second on ``/diagnostics``."""
 
 from __future__ import annotations
 
@@ -7,23 +7,64 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import QoSProfile
 
-from rgsiam_ros.gating import GateAnswer
-from rgsiam_ros.geometry import Array
-from rgsiam_ros.node.diagnostics import TASK, node_name, publish_regularly
+from rgsiam_ros.geometry.poses import Array
+from rgsiam_ros.localization.relocalizer import PoseEstimate
 from rgsiam_ros.node.health import ERROR, OK, STALE, WARN, Health, Limits
-from rgsiam_ros.relocalizer import PoseEstimate
+from rgsiam_ros.node.messages import stamp_message
+from rgsiam_ros.node.qos import latched_qos
+from rgsiam_ros.uncertainty.gate import GateAnswer
+
+try:
+    from diagnostic_updater import Updater
+except ImportError:  # not a dependency: it brings no more than its parameters
+    Updater = None
+
+PERIOD_S = 1.0
+TASK = "relocalization"
+
+
+def publish_regularly(node: Node, summarise: Callable[[], DiagnosticStatus]) -> None:
+    """Publish what `summarise` gives once a second, or in diagnostic_updater's period.
+
+    The beat is of a steady clock: simulated time may stand still.
+    """
+    clock = Clock(clock_type=ClockType.STEADY_TIME)
+    if Updater is None:
+        publisher = node.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+
+        def publish() -> None:
+            array = DiagnosticArray(status=[summarise()])
+            array.header.stamp = stamp_message(node.get_clock().now().nanoseconds)
+            publisher.publish(array)
+
+        node.create_timer(PERIOD_S, publish, clock=clock)
+        return
+
+    def fill(status: Any) -> Any:
+        found = summarise()
+        for field in ("level", "message", "hardware_id", "values"):
+            setattr(status, field, getattr(found, field))
+        return status
+
+    updater = Updater(node, PERIOD_S)
+    updater.node_name = node_name(node)
+    updater.timer.cancel()
+    updater.add(TASK, fill)
+    node.create_timer(updater.period, updater.force_update, clock=clock)
+
+
+def node_name(node: Node) -> str:
+    """With its namespace, without the first slash."""
+    return node.get_fully_qualified_name().lstrip("/")
+
 
 UNCONFIGURED, INACTIVE, ACTIVE = "not configured", "inactive", "active"
 Findings = Callable[[], list[tuple[int, str]]]
-
-
-def latched() -> QoSProfile:
-    """Whoever comes late gets the last one."""
-    return QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class StatusOutput:
@@ -40,7 +81,7 @@ class StatusOutput:
         self._state, self._enabled = UNCONFIGURED, True
         self._last: tuple[int, str] = (OK, "")
         self._values: dict[str, Any] = {}
-        self._status = node.create_publisher(DiagnosticStatus, "~/status", latched())
+        self._status = node.create_publisher(DiagnosticStatus, "~/status", latched_qos())
         publish_regularly(node, self._summary)
         self._say_state()
 

@@ -18,7 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from rgsiam_ros.errors import TransformUnavailableError
-from rgsiam_ros.node.transforms import create_transforms
+from rgsiam_ros.node.tf import create_transforms
 
 NAME = "wait_for_transforms"
 COMPLAIN_S = 5.0

@@ -1,1 +1,1 @@
-"""Replay a recorded drive, offline or through the real node, and report what came back."""
+"""Replay a recorded drive, offline or through the node, and report."""

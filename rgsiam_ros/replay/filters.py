@@ -19,15 +19,23 @@ from typing import Any
 import numpy as np
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Imu, NavSatFix
 from tf2_msgs.msg import TFMessage
 
 from rgsiam_ros.bundle import Manifest
 from rgsiam_ros.errors import RgsiamError
-from rgsiam_ros.fusion import EKF_MAP, EKF_ODOM, NAVSAT, FusionSetup, parameters, to_yaml
-from rgsiam_ros.geometry import Array, pose_matrix, quaternion_wxyz_from_xyzw
+from rgsiam_ros.fusion.robot_localization import (
+    EKF_MAP,
+    EKF_ODOM,
+    NAVSAT,
+    FusionSetup,
+    parameters,
+    to_yaml,
+)
+from rgsiam_ros.geometry.poses import Array, pose_matrix, quaternion_wxyz_from_xyzw
+from rgsiam_ros.node.qos import STATIC_TF_QOS
 
 SETS: dict[str, tuple[str, ...]] = {
     "gps": ("gps",),
@@ -37,11 +45,6 @@ SETS: dict[str, tuple[str, ...]] = {
 NOT_FINITE = np.full((4, 4), np.nan)
 """What stands in a track for an answer that is no pose: a diverged filter's."""
 SENSOR_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
-STATIC_QOS = QoSProfile(
-    depth=10,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
 LOCAL_CARTESIAN_SINCE = (3, 8, 1)
 STOP_S = 5.0
 
@@ -87,7 +90,7 @@ class Filters:
         self._clock = node.create_publisher(Clock, f"{namespace}/clock", SENSOR_QOS)
         self._publishers: dict[str, Any] = {}
         self._static = [
-            node.create_publisher(TFMessage, f"{namespace}/{name}/tf_static", STATIC_QOS)
+            node.create_publisher(TFMessage, f"{namespace}/{name}/tf_static", STATIC_TF_QOS)
             for name in names
         ]
         self.sets: list[FilterSet] = []

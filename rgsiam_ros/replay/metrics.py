@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from rgsiam_ros import consistency
-from rgsiam_ros.covariance import pose_error_vectors
+from rgsiam_ros.replay import covariance_consistency
 from rgsiam_ros.replay.records import ReplayRecord
+from rgsiam_ros.uncertainty.covariance import pose_error_vectors
 
 SCHEMA_VERSION = 1
 RECALL_THRESHOLDS = ((0.25, 2.0), (0.5, 5.0), (5.0, 10.0))
@@ -58,7 +58,7 @@ def _consistency(record: ReplayRecord) -> dict[str, Any] | None:
         np.stack([getattr(frame, name) for frame in frames])
         for name in ("T_map_frame", "T_true", "covariance_66")
     )
-    return consistency.report(pose_error_vectors(T, T_true), covariance)
+    return covariance_consistency.report(pose_error_vectors(T, T_true), covariance)
 
 
 def _lost_detection(record: ReplayRecord) -> dict[str, Any] | None:

@@ -8,13 +8,13 @@ from dataclasses import replace
 from itertools import islice
 from typing import Protocol
 
-from rgsiam_ros.bags import Drive
-from rgsiam_ros.covariance import move_to_body_point
+from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import RgsiamError
-from rgsiam_ros.geometry import Array, invert
-from rgsiam_ros.preprocessing import ImageBGR
-from rgsiam_ros.relocalizer import PoseEstimate, Relocalizer
+from rgsiam_ros.geometry.poses import Array, invert
+from rgsiam_ros.localization.relocalizer import PoseEstimate, Relocalizer
+from rgsiam_ros.recordings.rosbag import Drive
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
+from rgsiam_ros.uncertainty.covariance import move_to_body_point
 
 
 class EncodedImage(Protocol):

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from rgsiam_ros.geometry import Array
+from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.replay.records import ReplayRecord
 
 LONGEST_GAP_NS = 2_000_000_000

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rgsiam_ros.geometry import Array, pose_errors
-from rgsiam_ros.refinement import Disagreement
+from rgsiam_ros.geometry.poses import Array, pose_errors
+from rgsiam_ros.localization.refinement import Disagreement
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from rgsiam_ros.consistency import lines
 from rgsiam_ros.errors import ResultsError
-from rgsiam_ros.geometry import Array, pose_errors, quaternion_wxyz, quaternion_xyzw_from_wxyz
+from rgsiam_ros.geometry.poses import Array, pose_errors, quaternion_wxyz, quaternion_xyzw_from_wxyz
+from rgsiam_ros.recordings.tum import write_tum
+from rgsiam_ros.replay.covariance_consistency import lines
 from rgsiam_ros.replay.metrics import summarise
 from rgsiam_ros.replay.plot import draw_replay
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
@@ -72,16 +73,6 @@ def all_or_nothing(out: Path) -> Iterator[Path]:
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
-
-
-def write_tum(path: Path, poses: Iterable[tuple[int, Array]]) -> None:
-    """TUM trajectory: ``stamp_s x y z qx qy qz qw``, stamps with all nine decimals."""
-    lines = []
-    for stamp_ns, T in poses:
-        quaternion_xyzw = quaternion_xyzw_from_wxyz(quaternion_wxyz(T))
-        numbers = " ".join(f"{value:.9f}" for value in [*T[:3, 3], *quaternion_xyzw])
-        lines.append(f"{stamp_ns // 10**9}.{stamp_ns % 10**9:09d} {numbers}\n")
-    path.write_text("".join(lines))
 
 
 def print_table(metrics: dict[str, Any], console: Console, title: str) -> None:

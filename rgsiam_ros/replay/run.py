@@ -9,24 +9,30 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from rgsiam_ros import __version__
-from rgsiam_ros.bags import BagTopics, Drive, read_drive, read_messages, stamp_of
 from rgsiam_ros.bundle import Manifest
+from rgsiam_ros.bundle.precision import absolute_name
 from rgsiam_ros.errors import FusionError
-from rgsiam_ros.fusion import FusionSetup, check
-from rgsiam_ros.geometry import pose_errors
-from rgsiam_ros.georeference_run import FIX_TYPES
-from rgsiam_ros.precision import absolute_name
-from rgsiam_ros.relocalizer import Relocalizer
-from rgsiam_ros.replay.fusion_report import LABELS, Tracks, gps_state, in_words, report_tracks
+from rgsiam_ros.fusion.report import LABELS, Tracks, gps_state, in_words, report_tracks
+from rgsiam_ros.fusion.robot_localization import FusionSetup, check
+from rgsiam_ros.geometry.poses import pose_errors
+from rgsiam_ros.localization.relocalizer import Relocalizer
+from rgsiam_ros.recordings.ground_truth import drive_in_map
+from rgsiam_ros.recordings.rosbag import (
+    FIX_TYPES,
+    BagTopics,
+    Drive,
+    read_drive,
+    read_messages,
+    stamp_of,
+)
 from rgsiam_ros.replay.metrics import summarise
 from rgsiam_ros.replay.offline import replay_offline, with_truth
-from rgsiam_ros.replay.recording import check_recording, write_recording
+from rgsiam_ros.replay.progress import progress_bar
 from rgsiam_ros.replay.records import ReplayRecord
+from rgsiam_ros.replay.rerun_export import check_recording, write_recording
 from rgsiam_ros.replay.results import all_or_nothing, claim_folder, print_table, write_results
-from rgsiam_ros.truth_frame import drive_in_map
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ def run_replay(
     config = _effective_config(bag, bundle, relocalizer, options)
     offline = _offline_with_progress(drive, relocalizer, options.batch, console)
     if options.ros:
-        from rgsiam_ros.replay.through_node import replay_through_node
+        from rgsiam_ros.replay.ros import replay_through_node
 
         played, tracks = replay_through_node(drive, bundle, options, console)
         record = with_truth(played, drive)
@@ -157,12 +163,6 @@ def _report_tracks(
         _, fixes = read_messages(drive.path, options.fusion.gps_topic, FIX_TYPES, "gps")
     stamps = np.array([stamp_of(message) for message in fixes], np.int64)
     return report_tracks(tracks, drive, (stamps, gps_state(fixes)), out, title)
-
-
-def progress_bar(console: Console) -> Progress:
-    """The bar that every replay shows."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    return Progress(*columns, TimeElapsedColumn(), console=console)
 
 
 def _offline_with_progress(

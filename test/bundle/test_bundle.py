@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import (
+from onnx import helper, numpy_helper
+from support.bundles import (
     brightness_network,
     colour_absolute,
     colour_relative,
@@ -14,7 +15,6 @@ from conftest import (
     edit_manifest,
     refinable_parts,
 )
-from onnx import helper, numpy_helper
 
 from rgsiam_ros.bundle import Bundle, rewrite_bundle, write_bundle
 from rgsiam_ros.bundle.reader import read_npz

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from conftest import edit_manifest, golden_parts, npz_bytes
+from support.bundles import edit_manifest, golden_parts, npz_bytes
 
 from rgsiam_ros.bundle import Bundle, write_bundle
 from rgsiam_ros.errors import BundleError

@@ -2,15 +2,15 @@
 
 import numpy as np
 import pytest
-from conftest import TOWN_BUNDLE, colour_absolute, int8_is_fast
+from support.bundles import colour_absolute, int8_is_fast
+from support.paths import TOWN_BUNDLE
 
-from rgsiam_ros import networks
-from rgsiam_ros.bundle import Bundle
+from rgsiam_ros.bundle import Bundle, network_io
+from rgsiam_ros.camera.preprocessing import normalise
 from rgsiam_ros.engines import ENGINES, EngineRequest, create_engine
 from rgsiam_ros.engines.availability import why_not
+from rgsiam_ros.engines.self_test import exceeded, infer_all, measure
 from rgsiam_ros.errors import EngineError
-from rgsiam_ros.preprocessing import normalise
-from rgsiam_ros.self_test import exceeded, infer_all, measure
 
 CPU_ENGINES = [
     pytest.param(name, marks=pytest.mark.skipif(bool(why_not(name)), reason=f"no {name} here"))
@@ -76,7 +76,7 @@ def test_openvino_computes_in_the_precision_asked_for_and_says_so(town, images):
         pytest.skip("this CPU has no bfloat16")
     engine = create_engine("openvino", EngineRequest(town.absolute_onnx(), "bfloat16"))
     apart = relative_apart(
-        infer_all(engine, images)[networks.LOCAL_MAP], town.golden.absolute[networks.LOCAL_MAP]
+        infer_all(engine, images)[network_io.LOCAL_MAP], town.golden.absolute[network_io.LOCAL_MAP]
     )
     assert engine.describe().precision == "bfloat16"
     assert 1e-3 < apart < 0.2

@@ -14,12 +14,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import TOWN_BUNDLE, colour_absolute
+from support.bundles import colour_absolute
+from support.paths import TOWN_BUNDLE
 
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.engines.availability import why_not
-from rgsiam_ros.engines.building import build_for_bundle
+from rgsiam_ros.engines.build import build_for_bundle
 from rgsiam_ros.engines.cache import EngineCache
 from rgsiam_ros.engines.tensorrt_build import BATCHES, build_engine, engine_key, load_library
 from rgsiam_ros.errors import EngineError, EngineNotBuiltError

@@ -15,22 +15,23 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 
 import contextlib
 
-import conftest
 import cv2
 import numpy as np
 import yaml
-from bags import cut_bag
 from edits import edited, edited_npz, edited_text
 from rosbags.highlevel import AnyReader
+from support.bags import cut_bag
+from support.bundles import golden_parts
+from support.paths import TOWN_BUNDLE, TOWN_DRIVE
 
-from rgsiam_ros.bags import BagTopics, read_drive, static_tree
 from rgsiam_ros.bundle import Bundle, write_bundle
 from rgsiam_ros.bundle.manifest import PLACES
 from rgsiam_ros.bundle.reader import read_manifest, read_npz
-from rgsiam_ros.calibration import Calibration
+from rgsiam_ros.camera.decoding import decode_compressed, decode_raw
+from rgsiam_ros.camera.preprocessing import check_image
 from rgsiam_ros.errors import BagError, BundleError, CameraError, ImageError
-from rgsiam_ros.images import decode_compressed, decode_raw
-from rgsiam_ros.preprocessing import check_image
+from rgsiam_ros.recordings.rosbag import BagTopics, read_drive, static_tree
+from rgsiam_ros.uncertainty.calibration import Calibration
 
 RAW_ENCODINGS = (
     *("bgr8", "rgb8", "bgra8", "rgba8", "mono8", "mono16", "bgr16", "rgba16", "8UC3", "16UC1"),
@@ -135,7 +136,7 @@ def _once(name, make):
 
 def _bundle() -> Bundle:
     def make():
-        text, contents = conftest.golden_parts()
+        text, contents = golden_parts()
         mask = np.full((text["camera"]["height"], text["camera"]["width"]), 255, np.uint8)
         contents["mask.png"] = cv2.imencode(".png", mask)[1].tobytes()
         text["preprocessing"]["mask"] = "mask.png"
@@ -148,7 +149,7 @@ def _bundle() -> Bundle:
 def _texts() -> tuple[str, str]:
     def make():
         small = yaml.safe_dump(_bundle().manifest.model_dump(mode="json"), sort_keys=False)
-        return small, (conftest.TOWN_BUNDLE / "manifest.yaml").read_text()
+        return small, (TOWN_BUNDLE / "manifest.yaml").read_text()
 
     return _once("texts", make)
 
@@ -156,7 +157,7 @@ def _texts() -> tuple[str, str]:
 def _bag() -> tuple[Path, str, bytes]:
     def make():
         folder = Path(tempfile.mkdtemp(dir=MEMORY, prefix="rgsiam_fuzz_"))
-        made = cut_bag(conftest.TOWN_DRIVE, folder / "bag", images=2)
+        made = cut_bag(TOWN_DRIVE, folder / "bag", images=2)
         return made, (made / "metadata.yaml").read_text(), next(made.glob("*.mcap")).read_bytes()
 
     return _once("bag", make)
@@ -164,7 +165,7 @@ def _bag() -> tuple[Path, str, bytes]:
 
 def _pictures() -> list[bytes]:
     topic = "/camera/image_raw/compressed"
-    with AnyReader([conftest.TOWN_DRIVE]) as reader:
+    with AnyReader([TOWN_DRIVE]) as reader:
         chosen = [c for c in reader.connections if c.topic == topic]
         _, _, raw = next(reader.messages(chosen))
         whole = bytes(reader.deserialize(raw, chosen[0].msgtype).data)
@@ -201,7 +202,7 @@ TARGETS = {
     "manifest": Target(manifest, lambda: [text.encode() for text in _texts()]),
     "manifest_values": Target(manifest_values, lambda: [bytes([0, n, n, n]) for n in range(40)]),
     "npz": Target(
-        npz, lambda: [path.read_bytes() for path in conftest.TOWN_BUNDLE.glob("calibration.*.npz")]
+        npz, lambda: [path.read_bytes() for path in TOWN_BUNDLE.glob("calibration.*.npz")]
     ),
     "bundle": Target(bundle, _one_for_each_file),
     "bag": Target(bag, lambda: [_bag()[2]]),

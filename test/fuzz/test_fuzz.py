@@ -16,13 +16,13 @@ from onnx import helper, load_model_from_string, numpy_helper
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
-from conftest import brightness_network, description, golden_parts
+from support.bundles import brightness_network, description, golden_parts
 from targets import TARGETS
 
 from rgsiam_ros.bundle import Bundle, write_bundle
 from rgsiam_ros.bundle.reader import read_manifest, read_npz
-from rgsiam_ros.covariance import check_covariance
 from rgsiam_ros.errors import BundleError
+from rgsiam_ros.uncertainty.covariance import check_covariance
 
 FOUND = sorted((Path(__file__).parent / "found").glob("*/*"))
 some = settings(

@@ -3,25 +3,24 @@
 import itertools
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TOWN_BUNDLE, flat_image
+from support.images import flat_image
+from support.paths import TOWN_BUNDLE
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
-sys.path.insert(0, str(Path(__file__).parent))
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
-from harness import RELIABLE, camera_info, raw_image, transform
 from lifecycle_msgs.msg import Transition
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
+from support.ros_peer import RELIABLE, camera_info, raw_image, transform
+from support.ros_watcher import CAMERA, COLOUR, starters, watchers
 from tf2_msgs.msg import TFMessage
-from watching import CAMERA, COLOUR, starters, watchers
 
 DOMAINS = itertools.cycle(range(161, 200))
 CYCLES = int(os.environ.get("RGSIAM_LIFECYCLE_CYCLES", "40"))

@@ -6,11 +6,11 @@ import xml.etree.ElementTree as ET
 
 import pytest
 import yaml
-from conftest import ROOT, TOWN_BUNDLE
+from support.paths import ROOT, TOWN_BUNDLE
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 
-from harness import NodeProcess, Peer, new_context
+from support.ros_peer import NodeProcess, Peer, new_context
 
 NODE = "relocalize"
 OF_THE_FILTER = {"/odometry/filtered/map"}

@@ -3,7 +3,7 @@
 import pytest
 
 from rgsiam_ros.node.health import ERROR, OK, WARN, Health, Limits
-from rgsiam_ros.node.stamp_watch import StampWatch, delay_s
+from rgsiam_ros.node.image_stream import StampWatch, delay_s
 
 LIMITS = Limits(min_rate=2.0, max_delay=0.5, max_age=2.0)
 FINE = (OK, "pose published")

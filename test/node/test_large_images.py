@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
+from support.paths import ROOT
 
 rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 

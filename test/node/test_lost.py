@@ -1,19 +1,18 @@
 """Silence when lost, the gate over time, the fix, and what the node says of itself."""
 
 import itertools
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import flat_image, jpeg_bytes
+from support.images import flat_image, jpeg_bytes
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from harness import (
+from nav_msgs.msg import Odometry
+from sensor_msgs.msg import NavSatFix
+from support.calibrations import calibrated_bundle
+from support.ros_peer import (
     RELIABLE,
     NodeProcess,
     compressed_image,
@@ -22,14 +21,10 @@ from harness import (
     stamp,
     transform,
 )
-from nav_msgs.msg import Odometry
-from sensor_msgs.msg import NavSatFix
-from test_calibration import calibrated_bundle
 from tf2_msgs.msg import TFMessage
 
 from rgsiam_ros.bundle import Bundle, rewrite_bundle
-from rgsiam_ros.bundle.manifest import Datum
-from rgsiam_ros.geodesy import LocalFrame
+from rgsiam_ros.geometry.geodesy import Datum, LocalFrame
 
 DOMAINS = itertools.cycle(range(102, 130))
 DATUM = {"latitude_deg": 48.0, "longitude_deg": 11.5, "ellipsoidal_height_m": 520.0}

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from rgsiam_ros.node.stream_monitor import WINDOW, StreamMonitor
+from rgsiam_ros.node.image_stream import WINDOW, StreamMonitor
 from rgsiam_ros.node.worker import NewestWorker
 
 

@@ -1,17 +1,16 @@
 import itertools
 import signal
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ABSOLUTE_BIAS, flat_image, golden_parts, int8_is_fast, jpeg_bytes
+from support.bundles import ABSOLUTE_BIAS, golden_parts, int8_is_fast
+from support.images import flat_image, jpeg_bytes
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
-sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import (
+from lifecycle_msgs.msg import Transition
+from support.ros_peer import (
     NodeProcess,
     camera_info,
     compressed_image,
@@ -21,7 +20,6 @@ from harness import (
     stamp,
     transform,
 )
-from lifecycle_msgs.msg import Transition
 from tf2_msgs.msg import TFMessage
 
 from rgsiam_ros.bundle import write_bundle

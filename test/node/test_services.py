@@ -4,18 +4,15 @@ import hashlib
 import importlib.util
 import itertools
 import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import brightness_network, description, edit_manifest
+from support.bundles import brightness_network, description, edit_manifest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
-sys.path.insert(0, str(Path(__file__).parent))
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from watching import CAMERA, LATCHED_ONE, starters, values, watchers
+from support.ros_watcher import CAMERA, LATCHED_ONE, starters, values, watchers
 
 from rgsiam_ros.bundle import write_bundle
 

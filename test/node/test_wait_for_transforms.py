@@ -3,14 +3,12 @@
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
-sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import in_domain, transform
+from support.ros_peer import in_domain, transform
 from tf2_msgs.msg import TFMessage
 
 COMMAND = [sys.executable, "-m", "rgsiam_ros.node.wait_for_transforms"]

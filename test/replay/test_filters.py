@@ -5,13 +5,12 @@ import math
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from bags import copy_bag
-from conftest import TOWN_BUNDLE, TOWN_DRIVE
+from support.bags import copy_bag
+from support.paths import TOWN_BUNDLE, TOWN_DRIVE
 
 rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 
@@ -21,11 +20,12 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import NavSatFix
+from support.paths import ROOT
 from tf2_msgs.msg import TFMessage
 
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.errors import FusionError, RgsiamError
-from rgsiam_ros.fusion import FusionSetup, write_files
+from rgsiam_ros.fusion.robot_localization import FusionSetup, write_files
 from rgsiam_ros.replay.filters import Filters, find_robot_localization
 from rgsiam_ros.replay.run import ReplayOptions, run_replay
 
@@ -49,7 +49,7 @@ def prefix(tmp_path, monkeypatch):
     folder = tmp_path / "prefix"
     programs = folder / "lib" / "robot_localization"
     programs.mkdir(parents=True)
-    source = (Path(__file__).parent / "fake_filter.py").read_text()
+    source = (ROOT / "test" / "support" / "fake_filter.py").read_text()
     for name in ("ekf_node", "navsat_transform_node"):
         (programs / name).write_text(f"#!{sys.executable}\n{source}")
         (programs / name).chmod(0o755)
@@ -169,7 +169,15 @@ def test_a_replay_without_gps_and_with_another_map_frame(prefix, town_like_bundl
     )
     setup = FusionSetup(map_frame="yard", sources=("visual",))
     write_files(manifest, setup, tmp_path / "fusion")
-    command = [sys.executable, "-m", "rgsiam_ros.cli", "replay", str(bag), "--ros", "--with-filter"]
+    command = [
+        sys.executable,
+        "-m",
+        "rgsiam_ros.cli.main",
+        "replay",
+        str(bag),
+        "--ros",
+        "--with-filter",
+    ]
     command += ["--bundle", str(town_like_bundle), "--out", str(tmp_path / "r")]
     command += ["--fusion-config", str(tmp_path / "fusion"), "--rate", "0.5"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)

@@ -4,17 +4,19 @@ import json
 import numpy as np
 import pytest
 import yaml
-from bags import cut_bag, damage_image
-from conftest import ABSOLUTE_BIAS, TOWN_DRIVE, random_poses, refinable_parts
 from rich.console import Console
+from support.bags import cut_bag, damage_image
+from support.bundles import ABSOLUTE_BIAS, refinable_parts
+from support.paths import TOWN_DRIVE
+from support.poses import random_poses
 
-from rgsiam_ros.bags import BagTopics
 from rgsiam_ros.bundle import write_bundle
 from rgsiam_ros.errors import BagError, ResultsError
-from rgsiam_ros.geometry import pose_matrix, quaternion_wxyz_from_xyzw
+from rgsiam_ros.geometry.poses import pose_matrix, quaternion_wxyz_from_xyzw
+from rgsiam_ros.recordings.rosbag import BagTopics
+from rgsiam_ros.recordings.tum import write_tum
 from rgsiam_ros.replay.metrics import summarise
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
-from rgsiam_ros.replay.results import write_tum
 from rgsiam_ros.replay.run import ReplayOptions, run_replay
 
 QUIET = Console(quiet=True)

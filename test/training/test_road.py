@@ -7,27 +7,27 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from bags import cut_bag
-from conftest import TOWN_MAP
 from rich.console import Console
+from support.bags import cut_bag
+from support.paths import TOWN_MAP
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
 
-from rgsiam_ros import networks
-from rgsiam_ros.covariance import rotate_axes
+from rgsiam_ros.bundle import network_io
+from rgsiam_ros.camera.preprocessing import fit_image, normalise
 from rgsiam_ros.errors import BundleError, DatasetError
-from rgsiam_ros.geometry import pose_errors
-from rgsiam_ros.preprocessing import fit_image, normalise
-from rgsiam_ros.refinement import agreement_of, look
-from rgsiam_ros.relocalizer import Relocalizer
+from rgsiam_ros.geometry.poses import pose_errors
+from rgsiam_ros.localization.refinement import agreement_of, look
+from rgsiam_ros.localization.relocalizer import Relocalizer
+from rgsiam_ros.recordings import fingerprint, open_dataset
+from rgsiam_ros.uncertainty.covariance import rotate_axes
 from rgsiam_training.config import TrainingConfig, load_config
-from rgsiam_training.datasets import fingerprint, open_dataset
-from rgsiam_training.evaluate import evaluate_dataset
-from rgsiam_training.export import ExportError, check_parity, export_bundle
-from rgsiam_training.measuring import HeldOut, of_torch
-from rgsiam_training.onnx_export import round_large_weights
-from rgsiam_training.run import open_run
-from rgsiam_training.train import train
+from rgsiam_training.evaluation.evaluate import evaluate_dataset
+from rgsiam_training.evaluation.held_out import HeldOut, of_torch
+from rgsiam_training.export.bundle_export import ExportError, check_parity, export_bundle
+from rgsiam_training.export.onnx_export import round_large_weights
+from rgsiam_training.fitting.run_folder import open_run
+from rgsiam_training.fitting.train import train
 
 
 def tiny(bag, epochs=2, seed=0):  # most of the backbone frozen: quick
@@ -60,7 +60,7 @@ def weights_of(run):
 
 
 def test_topics_of_a_run_are_named_on_the_command_line(bag, tmp_path):
-    command = [sys.executable, "-m", "rgsiam_ros.cli", "train", str(bag)]
+    command = [sys.executable, "-m", "rgsiam_ros.cli.main", "train", str(bag)]
     command += ["--out", str(tmp_path / "x"), "--truth-topic", "/my/odometry"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 1
@@ -114,8 +114,8 @@ def test_the_vehicle_answers_as_torch_does(bundle, run):
         outputs = dict(zip(branch.output_names, branch(torch.from_numpy(input_13HW)), strict=True))
     outputs = {name: value.numpy() for name, value in outputs.items()}
     target = bundle.manifest.target
-    T_absolute = networks.restore_poses(
-        outputs[networks.TRANSLATION], outputs[networks.ROTATION], target
+    T_absolute = network_io.restore_poses(
+        outputs[network_io.TRANSLATION], outputs[network_io.ROTATION], target
     )[0]
     absolute = Relocalizer.from_bundle(
         bundle.path, "onnxruntime", precision="float32", branch="absolute"
@@ -123,7 +123,7 @@ def test_the_vehicle_answers_as_torch_does(bundle, run):
     metres, radians = pose_errors(absolute.T_map_camera, T_absolute)
     assert metres < 1e-3
     assert np.degrees(radians) < 1e-3
-    raw = rotate_axes(networks.raw_covariance(outputs, target), T_absolute[:3, :3])
+    raw = rotate_axes(network_io.raw_covariance(outputs, target), T_absolute[:3, :3])
     np.testing.assert_allclose(absolute.raw_covariance_66, raw, rtol=1e-2, atol=1e-6)
 
     unit = opened.relative_branch()
@@ -131,13 +131,13 @@ def test_the_vehicle_answers_as_torch_does(bundle, run):
     def relate(nearest_K):
         map_local = torch.from_numpy(bundle.map_features().local_NCHW[nearest_K].astype(np.float32))
         with torch.no_grad():
-            answers = unit(map_local, torch.from_numpy(outputs[networks.LOCAL_MAP]))
+            answers = unit(map_local, torch.from_numpy(outputs[network_io.LOCAL_MAP]))
         return {n: a.numpy() for n, a in zip(unit.output_names, answers, strict=True)}
 
     expected = look(
         relate,
         bundle.map_features(),
-        outputs[networks.METRIC_FEATURE][0],
+        outputs[network_io.METRIC_FEATURE][0],
         T_absolute,
         target,
         bundle.manifest.refinement.neighbours,

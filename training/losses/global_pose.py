@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from rgsiam_training.losses.poses import Poses, rotation_error
-from rgsiam_training.network import TwinOutput
+from rgsiam_training.model.network import TwinOutput
+from rgsiam_training.model.poses import Poses, rotation_error
 
 
 def anchor_weights(true_B3: Tensor, anchors_K3: Tensor, spread: float) -> Tensor:

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from rgsiam_training.alignment import rotation_matrix
 from rgsiam_training.distributed import mean_count
-from rgsiam_training.losses.poses import Poses
-from rgsiam_training.relative import RelativeOutput
+from rgsiam_training.model.gauss_newton import rotation_matrix
+from rgsiam_training.model.poses import Poses
+from rgsiam_training.model.relative_unit import RelativeOutput
 
 OUTLIER_SHARE = math.exp(-8.0)
 

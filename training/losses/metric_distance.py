@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from rgsiam_training.losses.poses import PairTruth
+from rgsiam_training.model.poses import PairTruth
 
 LARGEST_MARGIN = math.sqrt(2.0)
 _SOFTENING = 1e-8

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rgsiam_training.distributed import mean_count
-from rgsiam_training.losses.poses import (
+from rgsiam_training.model.poses import (
     PairTruth,
     Poses,
     relative_poses,

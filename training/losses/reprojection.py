@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rgsiam_training.alignment import rotation_matrix
 from rgsiam_training.distributed import mean_count
-from rgsiam_training.losses.poses import Poses
+from rgsiam_training.model.gauss_newton import rotation_matrix
+from rgsiam_training.model.poses import Poses
 
 LINEAR_UP_TO = 1.0
 """About the error of one point, in normalised image coordinates (90 degrees of view are 2 wide), from

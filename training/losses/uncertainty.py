@@ -6,10 +6,7 @@ import roma
 import torch
 from torch import Tensor, nn
 
-from rgsiam_training.losses.poses import Poses
-
-SIZE = 6
-ENTRIES = SIZE * (SIZE + 1) // 2
+from rgsiam_training.model.poses import POSE_SIZE, Poses
 
 
 def whitening_matrix(factor_B21: Tensor) -> Tensor:
@@ -19,9 +16,9 @@ def whitening_matrix(factor_B21: Tensor) -> Tensor:
     covariance is ``(W^T W)^-1``, order x y z rotX rotY rotZ in the camera's own axes, translation in
     normalised units.
     """
-    rows, columns = torch.tril_indices(SIZE, SIZE, offset=-1)
-    W = torch.diag_embed(factor_B21[:, :SIZE].exp())
-    W[:, rows, columns] = factor_B21[:, SIZE:]
+    rows, columns = torch.tril_indices(POSE_SIZE, POSE_SIZE, offset=-1)
+    W = torch.diag_embed(factor_B21[:, :POSE_SIZE].exp())
+    W[:, rows, columns] = factor_B21[:, POSE_SIZE:]
     return W
 
 
@@ -51,5 +48,5 @@ class UncertaintyTerm(nn.Module):
         """The error, by name."""
         e_B6 = camera_errors(predicted, true)
         whitened_B6 = (whitening_matrix(factor_B21) @ e_B6[..., None])[..., 0]
-        log_determinant_B = factor_B21[:, :SIZE].sum(dim=1)
+        log_determinant_B = factor_B21[:, :POSE_SIZE].sum(dim=1)
         return {"uncertainty": (0.5 * whitened_B6.square().sum(dim=1) - log_determinant_B).mean()}

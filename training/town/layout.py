@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from rgsiam_ros.geometry import Array
+from rgsiam_ros.geometry.poses import Array
 
 LOOP_EAST, LOOP_NORTH = 90.0, 70.0
 """The loop's streets lie at x = -LOOP_EAST and LOOP_EAST, y = 0 and LOOP_NORTH."""

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rgsiam_ros.camera import Camera
+from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import RgsiamError
-from rgsiam_ros.geometry import Array, invert
-from rgsiam_ros.preprocessing import ImageBGR
+from rgsiam_ros.geometry.poses import Array, invert
 from rgsiam_training.town import shaders
 from rgsiam_training.town.layout import LOOP_EAST, LOOP_NORTH
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from rgsiam_ros.geometry import Array
+from rgsiam_ros.geometry.poses import Array
 from rgsiam_training.town.layout import LOOP_EAST, LOOP_NORTH, ROAD_HALF_WIDTH
 
 LANE_OFFSET = ROAD_HALF_WIDTH / 2

@@ -14,9 +14,8 @@ import numpy as np
 from rosbags.typesys import Stores, get_typestore
 from scipy.spatial.transform import Rotation
 
-from rgsiam_ros.bundle.manifest import Datum
-from rgsiam_ros.geodesy import LocalFrame
-from rgsiam_ros.geometry import Array
+from rgsiam_ros.geometry.geodesy import Datum, LocalFrame
+from rgsiam_ros.geometry.poses import Array
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 DATUM = Datum(latitude_deg=48.137, longitude_deg=11.575, ellipsoidal_height_m=565.0)

@@ -15,10 +15,10 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from scipy.spatial.transform import Rotation
 
-from rgsiam_ros.camera import Camera
+from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import ResultsError
-from rgsiam_ros.geometry import Array, quaternion_wxyz, quaternion_xyzw_from_wxyz
-from rgsiam_ros.preprocessing import ImageBGR
+from rgsiam_ros.geometry.poses import Array, quaternion_wxyz, quaternion_xyzw_from_wxyz
 from rgsiam_training.town.layout import build_town, mesh
 from rgsiam_training.town.renderer import Light, Renderer
 from rgsiam_training.town.route import Ride, drive_lap

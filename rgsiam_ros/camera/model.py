@@ -1,0 +1,138 @@
+"""The camera model, and whether a live camera can stand in for the one the network learnt with."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rgsiam_ros.errors import CameraError
+from rgsiam_ros.geometry.poses import Array
+
+SAME_VIEW_TOLERANCE = 0.01
+"""Share of the image size by which the edges of two views may differ and still count as the same."""
+
+DISTORTION_TOLERANCE = 0.01
+"""Largest difference of distortion coefficients that still counts as the same lens."""
+
+DistortionModel = Literal["none", "plumb_bob", "rational_polynomial", "equidistant"]
+COEFFICIENTS: dict[DistortionModel, tuple[int, ...]] = {
+    "none": (0,),
+    "plumb_bob": (4, 5),
+    "rational_polynomial": (8,),
+    "equidistant": (4,),
+}
+
+
+class Camera(BaseModel):
+    """A pinhole camera with an optional lens distortion, in pixels, OpenCV axes (z forward)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    width: int = Field(ge=1, le=16384)
+    height: int = Field(ge=1, le=16384)
+    fx: float = Field(gt=0.0, le=1e6)
+    fy: float = Field(gt=0.0, le=1e6)
+    cx: float = Field(ge=-1e5, le=1e5)
+    cy: float = Field(ge=-1e5, le=1e5)
+    distortion_model: DistortionModel = "none"
+    distortion: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _coefficients_fit_the_model(self) -> Camera:
+        if len(self.distortion) not in COEFFICIENTS[self.distortion_model]:
+            raise ValueError(
+                f"distortion model {self.distortion_model} needs "
+                f"{COEFFICIENTS[self.distortion_model]} coefficients, not {len(self.distortion)}"
+            )
+        return self
+
+    @property
+    def K(self) -> Array:
+        """``(3, 3)`` intrinsic matrix, pixels."""
+        return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
+
+    def describe(self) -> str:
+        """One line for a log."""
+        return (
+            f"{self.width}x{self.height} fx {self.fx:.1f} fy {self.fy:.1f} "
+            f"cx {self.cx:.1f} cy {self.cy:.1f} {self.distortion_model}"
+        )
+
+    @classmethod
+    def from_camera_info(
+        cls, width: int, height: int, k_9: ArrayLike, distortion_model: str, d: ArrayLike
+    ) -> Camera:
+        """From the fields of a ``sensor_msgs/CameraInfo``.
+
+        Raises CameraError for an uncalibrated camera (zero K) or an unknown distortion model.
+        """
+        k = np.asarray(k_9, np.float64).ravel().tolist()
+        coefficients = tuple(np.asarray(d, np.float64).ravel().tolist())
+        if len(k) != 9 or k[0] == 0.0 or k[4] == 0.0:
+            raise CameraError("camera_info has no focal length (K is zero): calibrate the camera")
+        model = distortion_model or "none"
+        if not any(coefficients):
+            model, coefficients = "none", ()
+        try:
+            return cls.model_validate(
+                {"width": width, "height": height}
+                | {"fx": k[0], "fy": k[4], "cx": k[2], "cy": k[5]}
+                | {"distortion_model": model, "distortion": coefficients}
+            )
+        except ValueError as error:
+            raise CameraError(f"camera_info cannot be used: {error}") from error
+
+
+class ViewMatch(BaseModel):
+    """How a live image is brought to the view that the network learnt with."""
+
+    model_config = ConfigDict(frozen=True)
+
+    crop_xywh: tuple[int, int, int, int]
+    """Rectangle of the live image, pixels, that shows what the training camera saw."""
+    identical: bool
+    """The live camera is the training camera, up to a change of resolution."""
+    explanation: str
+    """The figures, for a log."""
+
+
+def match_view(live: Camera, trained: Camera) -> ViewMatch:
+    """Find the part of a live image that shows what the training camera saw.
+
+    The corners of the training image are carried through both (undistorted) pinhole models. Raises
+    CameraError when the live image does not contain that view, or the lens distortion differs.
+    """
+    figures = f"live camera {live.describe()}; bundle's camera {trained.describe()}"
+    same_lens = live.distortion_model == trained.distortion_model and np.allclose(
+        live.distortion, trained.distortion, atol=DISTORTION_TOLERANCE
+    )
+    if not same_lens:
+        raise CameraError(
+            f"the lens distortion differs ({figures}): undistort both with image_proc and map "
+            "again, or use the camera that the bundle was trained with"
+        )
+    left = live.cx - live.fx * trained.cx / trained.fx
+    top = live.cy - live.fy * trained.cy / trained.fy
+    right = live.cx + live.fx * (trained.width - trained.cx) / trained.fx
+    bottom = live.cy + live.fy * (trained.height - trained.cy) / trained.fy
+    slack_x = SAME_VIEW_TOLERANCE * live.width
+    slack_y = SAME_VIEW_TOLERANCE * live.height
+    outside = max(-left, right - live.width) > slack_x or max(-top, bottom - live.height) > slack_y
+    if outside:
+        raise CameraError(
+            f"the live image does not contain the view that the network was trained on: it would "
+            f"need pixels {left:.0f}..{right:.0f} x {top:.0f}..{bottom:.0f} ({figures}); use a "
+            "camera with at least that field of view, or train with this one"
+        )
+    x0, y0 = max(0, round(left)), max(0, round(top))
+    x1, y1 = min(live.width, round(right)), min(live.height, round(bottom))
+    identical = (
+        max(abs(left), abs(right - live.width)) <= slack_x
+        and max(abs(top), abs(bottom - live.height)) <= slack_y
+    )
+    if identical:
+        x0, y0, x1, y1 = 0, 0, live.width, live.height
+    return ViewMatch(crop_xywh=(x0, y0, x1 - x0, y1 - y0), identical=identical, explanation=figures)

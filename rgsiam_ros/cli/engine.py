@@ -1,0 +1,126 @@
+"""`rgsiam engine`: what is installed, build ahead of time, verify."""
+
+from __future__ import annotations
+
+import datetime
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from rgsiam_ros.errors import EngineError
+
+engine_app = typer.Typer(no_args_is_help=True, help="Inference engines: list, build, verify.")
+console = Console()
+
+BundlePath = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
+CacheFolder = Annotated[
+    Path | None, typer.Option(help="Folder of built engines, else your own cache.")
+]
+GPU_ENGINES = ("tensorrt", "tensorrt_rtx", "onnxruntime_tensorrt")
+
+
+@engine_app.command("list")
+def engine_list(cache: CacheFolder = None) -> None:
+    """Engines that can run here, and engines that were built."""
+    from rgsiam_ros.engines import ENGINES
+    from rgsiam_ros.engines.availability import why_not
+    from rgsiam_ros.engines.cache import EngineCache
+
+    for name in ENGINES:
+        reason = why_not(name)
+        console.print(f"{name}: {escape(reason) if reason else 'can run here'}", soft_wrap=True)
+    kept = EngineCache(cache)
+    entries = list(kept.entries())
+    console.print(f"built engines in {kept.folder}: {len(entries) or 'none'}")
+    for key, described in entries:
+        console.print(
+            f"  network {key.onnx_sha256[:12]}, {key.library} {key.library_version}, {key.precision}, "
+            f"batch {key.batches[0]} to {key.batches[2]}: only for {key.gpu_name} "
+            f"({key.compute_capability}); {described.get('made_by', '')}, "
+            f"{described.get('created', '')}",
+            soft_wrap=True,
+        )
+
+
+@engine_app.command("build")
+def engine_build(
+    bundle: BundlePath,
+    engine: Annotated[str, typer.Option(help=f"One of {', '.join(GPU_ENGINES)}.")] = "tensorrt",
+    precision: Annotated[
+        str, typer.Option(help="float32, float16 or int8_symmetric; auto: float16 if there.")
+    ] = "auto",
+    batch: Annotated[
+        bool, typer.Option("--batch", help="For batches of 1 to 32, for offline replay.")
+    ] = False,
+    cache: CacheFolder = None,
+) -> None:
+    """Build engines for this machine's GPU ahead of time; the node never does so by itself."""
+    from rgsiam_ros.bundle import Bundle
+    from rgsiam_ros.engines.build import build_for_bundle
+
+    if engine not in GPU_ENGINES:
+        raise EngineError(f"engine {engine!r} needs no building: only {', '.join(GPU_ENGINES)} do")
+    loaded = Bundle.load(bundle)
+    chosen = precision
+    if precision == "auto":
+        chosen = "float16" if "float16" in loaded.manifest.precisions else "float32"
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(network: str, phase: str, done: int, steps: int) -> None:
+            label = f"{network}: {phase}"
+            if label not in tasks:
+                tasks[label] = bars.add_task(label, total=steps)
+            bars.update(tasks[label], completed=done)
+
+        paths = build_for_bundle(
+            loaded,
+            engine,
+            chosen,  # type: ignore[arg-type]
+            batch=batch,
+            cache=cache,
+            progress=lambda network: partial(show, network),
+        )
+    for path in paths:
+        console.print(f"built: {path}", soft_wrap=True)
+    console.print(f"next: rgsiam engine verify {bundle} --engine {engine} --precision {chosen}")
+
+
+@engine_app.command("verify")
+def engine_verify(
+    bundle: BundlePath,
+    engine: Annotated[str, typer.Option(help="auto: all that could serve.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto: all that the bundle has.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads, 0: engine's choice.")] = 0,
+    cache: CacheFolder = None,
+) -> None:
+    """Test engines on the bundle's golden images, time them, print a row of docs/engines.md each."""
+    from rgsiam_ros.bundle import Bundle
+    from rgsiam_ros.engines.benchmark import verify
+
+    rows = verify(Bundle.load(bundle), engine, precision, threads=threads, cache=cache)
+    today = datetime.date.today().isoformat()
+    print(
+        "| device | date | engine | precision | absolute ms p50, p99 | relative ms | difference |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for row in (row for row in rows if not row.problem):
+        relative = "" if row.relative_ms is None else f"{row.relative_ms[0]:.2f}"
+        apart = "no golden images"
+        if row.differences is not None:
+            d = row.differences
+            apart = f"{d.position_m * 1e3:.3g} mm, {d.rotation_deg * 1e3:.3g} millidegrees"
+        print(
+            f"| {row.device} | {today} | {row.engine} {row.version} | {row.precision} | "
+            f"{row.absolute_ms[0]:.2f}, {row.absolute_ms[1]:.2f} | {relative} | {apart} |"
+        )
+    for row in (row for row in rows if row.problem):
+        console.print(f"{row.engine} {row.precision}: {escape(row.problem)}", soft_wrap=True)
+    if all(row.problem for row in rows):
+        raise EngineError(f"no engine serves {bundle}")

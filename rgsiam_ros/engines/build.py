@@ -1,0 +1,68 @@
+"""Build what a bundle needs on this machine's GPU, ahead of time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rgsiam_ros.bundle import Bundle
+from rgsiam_ros.bundle.manifest import RELATIVE_NAME
+from rgsiam_ros.bundle.precision import Precision, absolute_name
+from rgsiam_ros.engines import cuda
+from rgsiam_ros.engines.base import EngineRequest
+from rgsiam_ros.engines.cache import BuiltByProvider, EngineCache
+from rgsiam_ros.engines.tensorrt_build import (
+    BATCHES,
+    ONE,
+    Progress,
+    build_engine,
+    engine_key,
+    load_library,
+)
+
+
+def build_for_bundle(
+    bundle: Bundle,
+    engine: str,
+    precision: Precision,
+    *,
+    batch: bool = False,
+    cache: Path | None = None,
+    progress: Callable[[str], Progress] = lambda _: lambda *_: None,
+) -> list[Path]:
+    """Build the absolute branch in `precision` and the relative unit in float32, and keep both.
+
+    batch: the absolute branch for batches of 1 to 32 instead of single images (ONNX Runtime's provider:
+    of 8); progress: gives, for a network's file name, where its steps are told to. What was built before
+    is built anew. Raises EngineError: library or GPU missing, network not readable, folder not writable.
+    """
+    networks = [(absolute_name(precision), precision, BATCHES if batch else ONE)]
+    if bundle.manifest.refinement is not None:
+        networks.append((RELATIVE_NAME, "float32", ONE))
+    bundle.absolute_onnx(precision)  # says so where the bundle has none
+    if engine != "onnxruntime_tensorrt":
+        load_library(engine)
+    cuda.gpu()
+    EngineCache(cache).prepare()
+    paths = []
+    for name, computes, batches in networks:
+        onnx_bytes = bundle.content(name)
+        if engine == "onnxruntime_tensorrt":
+            paths.append(_build_by_provider(onnx_bytes, computes, batches[1], cache))
+            continue
+        key = engine_key(engine, onnx_bytes, computes, batches)
+        built = build_engine(engine, onnx_bytes, computes, batches, progress(name))
+        made_by = f"{engine} {key.library_version} from ONNX"
+        paths.append(EngineCache(cache).store(key, built, made_by))
+    return paths
+
+
+def _build_by_provider(
+    onnx_bytes: bytes, precision: Precision, batch: int, cache: Path | None
+) -> Path:
+    from rgsiam_ros.engines.onnxruntime_engine import OnnxRuntimeEngine, provider_folder
+
+    request = EngineRequest(onnx_bytes, precision, 0, batch, cache)
+    OnnxRuntimeEngine(request, "onnxruntime_tensorrt", build=True).close()
+    folder: BuiltByProvider = provider_folder(request)
+    return folder.folder

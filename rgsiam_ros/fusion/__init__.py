@@ -1,0 +1,1 @@
+"""Fusion with GPS and odometry: robot_localization's parameters, map alignment, a report."""

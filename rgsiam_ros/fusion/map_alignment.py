@@ -1,0 +1,223 @@
+"""Where on the Earth is the map, and which way does it point? From a bag's fixes and map poses.
+
+The antenna's track in the map is laid on the fixes: a rotation about the vertical, and a shift. Fixes are
+weighed by their own covariance, and robustly (Geman-McClure weights that tighten step by step), because
+GPS between houses is off for minutes. The datum is then put where the map's origin lies, and the map is
+turned so that its axes are east, north and up there.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rgsiam_ros.bundle import Bundle, rewrite_bundle
+from rgsiam_ros.bundle.map_features import MapFeatures
+from rgsiam_ros.bundle.precision import map_features_name
+from rgsiam_ros.errors import GeoreferenceError
+from rgsiam_ros.geometry.geodesy import Datum, LocalFrame
+from rgsiam_ros.geometry.poses import Array, pose_matrix, quaternion_wxyz
+
+FEWEST_FIXES = 20
+LARGEST_YAW_SIGMA_DEG = 1.0
+LARGEST_SCALE_ERROR = 0.05
+STEPS = 40
+TIGHTENING = 1.4
+LOOSEST_SIGMAS = 2.0
+"""Where the robust weights end: a fix off by so many sigmas counts for a quarter."""
+SMALLEST_SIGMA_M = 0.05
+ROUNDS = 3
+"""Of moving the datum to where the map's origin was found to lie."""
+BLOCKS = 20
+"""Of neighbouring fixes, whose errors are taken for one."""
+SIGNIFICANT_SIGMAS = 2.0
+"""A rotation smaller than this is taken for none: the map's own axes are the better estimate."""
+
+
+@dataclass(frozen=True)
+class Fixes:
+    """N fixes and where the map has the antenna at their stamps."""
+
+    stamps_ns: NDArray[np.int64]
+    latitude_longitude_height_N3: Array
+    """Degrees, degrees, ellipsoidal metres."""
+    sigma_N: Array
+    """Horizontal standard deviation, metres."""
+    antenna_map_N3: Array
+    """Metres, map frame."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The map on the Earth."""
+
+    datum: Datum
+    T_enu_map: Array
+    """``(4, 4)``: from the old map frame to east, north, up at the datum."""
+    yaw_deg: float
+    """Of the old map's x axis, counter-clockwise from east."""
+    yaw_sigma_deg: float
+    scale: float
+    """Length on the Earth over length in the map: 1 for a map in metres. Not applied."""
+    tilt_deg: float
+    """Of the map's z axis against the vertical, as far as the fixes' heights tell. Not applied."""
+    residual_N3: Array
+    """Fix less antenna, east north up, metres."""
+    weight_N: Array
+    """Robust weight of each fix, 0..1."""
+
+
+def align(fixes: Fixes) -> Alignment:
+    """Datum and alignment. Raises GeoreferenceError where the fixes do not determine them."""
+    count = len(fixes.stamps_ns)
+    if count < FEWEST_FIXES:
+        raise GeoreferenceError(
+            f"{count} fixes with a map pose are too few, at least {FEWEST_FIXES} are needed: drive "
+            "longer where GPS is good, or where the map knows the place"
+        )
+    latitude, longitude, height = np.median(fixes.latitude_longitude_height_N3, axis=0)
+    frame = LocalFrame(
+        Datum(latitude_deg=latitude, longitude_deg=longitude, ellipsoidal_height_m=height)
+    )
+    sigma = np.maximum(fixes.sigma_N, SMALLEST_SIGMA_M)
+    antenna = fixes.antenna_map_N3
+    for _ in range(ROUNDS):
+        fix_enu = frame.from_geodetic(fixes.latitude_longitude_height_N3)
+        yaw, shift, weight = _fit_robustly(antenna, fix_enu, sigma)
+        latitude, longitude, height = frame.to_geodetic(shift)
+        frame = LocalFrame(
+            Datum(latitude_deg=latitude, longitude_deg=longitude, ellipsoidal_height_m=height)
+        )
+    fix_enu = frame.from_geodetic(fixes.latitude_longitude_height_N3)
+    yaw_sigma = _yaw_sigma(antenna, fix_enu, yaw, weight / sigma**2)
+    if np.degrees(yaw_sigma) > LARGEST_YAW_SIGMA_DEG:
+        raise GeoreferenceError(
+            f"the fixes determine the map's heading only to {np.degrees(yaw_sigma):.1f} degrees: drive "
+            "farther, or where GPS is better"
+        )
+    if abs(yaw) < SIGNIFICANT_SIGMAS * yaw_sigma:
+        yaw = 0.0
+    T = np.eye(4)
+    T[:3, :3] = _about_z(yaw)
+    weight_N1 = (weight / sigma**2)[:, None]
+    centre = (weight_N1 * antenna).sum(axis=0) / weight_N1.sum()
+    fix_centre = (weight_N1 * fix_enu).sum(axis=0) / weight_N1.sum()
+    T[:3, 3] = fix_centre - T[:3, :3] @ centre
+    datum_geodetic = frame.to_geodetic(T[:3, 3])
+    datum = Datum(
+        latitude_deg=datum_geodetic[0],
+        longitude_deg=datum_geodetic[1],
+        ellipsoidal_height_m=datum_geodetic[2],
+    )
+    T[:3, 3] = 0.0  # by the choice of the datum
+    turned = antenna @ T[:3, :3].T
+    residual = LocalFrame(datum).from_geodetic(fixes.latitude_longitude_height_N3) - turned
+    scale = _scale(turned, turned + residual, weight_N1)
+    if abs(scale - 1.0) > LARGEST_SCALE_ERROR:
+        raise GeoreferenceError(
+            f"the map is not in metres: the Earth is {scale:.3f} times as large. Record its true poses "
+            "in metres, and train again"
+        )
+    return Alignment(
+        datum=datum,
+        T_enu_map=T,
+        yaw_deg=float(np.degrees(yaw)),
+        yaw_sigma_deg=float(np.degrees(yaw_sigma)),
+        scale=scale,
+        tilt_deg=_tilt_deg(turned, residual[:, 2], weight_N1),
+        residual_N3=residual,
+        weight_N=weight,
+    )
+
+
+def georeferenced(bundle: Bundle, alignment: Alignment, out: Path) -> Bundle:
+    """Write `bundle` to `out` with its map turned into the datum's frame. Raises BundleError."""
+    manifest = bundle.manifest
+    T = alignment.T_enu_map
+    target = manifest.target.model_dump(mode="json")
+    turn = T.copy()
+    turn[:3, :3] = T[:3, :3] @ pose_matrix(np.zeros(3), manifest.target.turn_wxyz)[:3, :3]
+    target["turn_wxyz"] = quaternion_wxyz(turn).tolist()
+    target["origin_m"] = (T[:3, :3] @ np.asarray(manifest.target.origin_m) + T[:3, 3]).tolist()
+    description: dict[str, Any] = {"datum": alignment.datum.model_dump(), "target": target}
+    contents: dict[str, bytes] = {}
+    if manifest.refinement is not None:
+        for precision in manifest.precisions:
+            features = bundle.map_features(precision)
+            turned = MapFeatures(
+                features.metric_feature_ND, features.local_NCHW, T @ features.T_map_camera_N44
+            )
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **turned.to_arrays())  # type: ignore[arg-type]
+            contents[map_features_name(precision)] = buffer.getvalue()
+    return rewrite_bundle(bundle, out, description, contents)
+
+
+def _fit_robustly(antenna: Array, fix: Array, sigma: Array) -> tuple[float, Array, Array]:
+    """Yaw, shift and robust weights: all fixes count at first, then those that agree."""
+    weight = np.ones(len(fix))
+    yaw, shift = _fit(antenna, fix, weight / sigma**2)
+    off = _off(antenna, fix, yaw, shift) / sigma
+    scale = max(1.0, float(off.max()))
+    for _ in range(STEPS):
+        weight = (scale**2 / (scale**2 + off**2)) ** 2
+        yaw, shift = _fit(antenna, fix, weight / sigma**2)
+        off = _off(antenna, fix, yaw, shift) / sigma
+        scale = max(LOOSEST_SIGMAS, scale / TIGHTENING)
+    return yaw, shift, weight
+
+
+def _fit(antenna: Array, fix: Array, weight: Array) -> tuple[float, Array]:
+    share = (weight / weight.sum())[:, None]
+    a, f = antenna - (share * antenna).sum(axis=0), fix - (share * fix).sum(axis=0)
+    cosine = (share[:, 0] * (a[:, 0] * f[:, 0] + a[:, 1] * f[:, 1])).sum()
+    sine = (share[:, 0] * (a[:, 0] * f[:, 1] - a[:, 1] * f[:, 0])).sum()
+    yaw = float(np.arctan2(sine, cosine))
+    shift = (share * fix).sum(axis=0) - _about_z(yaw) @ (share * antenna).sum(axis=0)
+    return yaw, shift
+
+
+def _off(antenna: Array, fix: Array, yaw: float, shift: Array) -> Array:
+    """Horizontal distances."""
+    return np.linalg.norm((antenna @ _about_z(yaw).T + shift - fix)[:, :2], axis=1)
+
+
+def _yaw_sigma(antenna: Array, fix: Array, yaw: float, weight: Array) -> float:
+    """From the residuals across the lever of each fix; errors of GPS last, so that blocks of neighbouring
+    fixes are summed before they are squared.
+    """
+    share = (weight / weight.sum())[:, None]
+    lever = (antenna - (share * antenna).sum(axis=0)) @ _about_z(yaw).T
+    residual = fix - (share * fix).sum(axis=0) - lever
+    information = float((weight * (lever[:, :2] ** 2).sum(axis=1)).sum())
+    if information <= 0.0:
+        return np.inf
+    across = lever[:, 0] * residual[:, 1] - lever[:, 1] * residual[:, 0]
+    blocks = np.array_split(weight * across, BLOCKS)
+    variance = sum(float(block.sum()) ** 2 for block in blocks) / information**2
+    return max(float(np.sqrt(variance)), 1.0 / np.sqrt(information))
+
+
+def _scale(antenna: Array, fix: Array, weight_N1: Array) -> float:
+    share = weight_N1 / weight_N1.sum()
+    a, f = ((v - (share * v).sum(axis=0))[:, :2] for v in (antenna, fix))
+    return float((share * a * f).sum() / max((share * a * a).sum(), 1e-12))
+
+
+def _tilt_deg(antenna: Array, height_residual: Array, weight_N1: Array) -> float:
+    share = weight_N1 / weight_N1.sum()
+    a = antenna[:, :2] - (share * antenna).sum(axis=0)[:2]
+    h = height_residual - (share[:, 0] * height_residual).sum()
+    normal = (share * a).T @ a + 1e-9 * np.eye(2)
+    slope = np.linalg.solve(normal, (share * a).T @ h)
+    return float(np.degrees(np.arctan(np.linalg.norm(slope))))
+
+
+def _about_z(yaw: float) -> Array:
+    c, s = np.cos(yaw), np.sin(yaw)
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])

@@ -1,0 +1,54 @@
+"""Between the map and the Earth: a map with a datum is the east-north-up frame there (WGS 84)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike
+from pydantic import BaseModel, ConfigDict, Field
+from pyproj import Transformer
+
+from rgsiam_ros.geometry.poses import Array
+
+
+class Datum(BaseModel):
+    """Where the map frame lies on the Earth: its axes are east, north, up at this point (WGS 84)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    latitude_deg: float = Field(ge=-90.0, le=90.0)
+    longitude_deg: float = Field(ge=-180.0, le=180.0)
+    ellipsoidal_height_m: float = Field(ge=-1000.0, le=20000.0)
+
+
+class LocalFrame:
+    """East, north, up at a datum."""
+
+    def __init__(self, datum: Datum) -> None:
+        self.datum = datum
+        self._pipeline = _pipeline(
+            datum.latitude_deg, datum.longitude_deg, datum.ellipsoidal_height_m
+        )
+
+    def from_geodetic(self, latitude_longitude_height_N3: ArrayLike) -> Array:
+        """Metres east, north, up ``(..., 3)`` of degrees, degrees and ellipsoidal metres ``(..., 3)``."""
+        values = np.asarray(latitude_longitude_height_N3, np.float64)
+        latitude, longitude, height = np.moveaxis(values, -1, 0)
+        return np.stack(self._pipeline.transform(longitude, latitude, height), axis=-1)
+
+    def to_geodetic(self, east_north_up_N3: ArrayLike) -> Array:
+        """The reverse of `from_geodetic`."""
+        east, north, up = np.moveaxis(np.asarray(east_north_up_N3, np.float64), -1, 0)
+        longitude, latitude, height = self._pipeline.transform(east, north, up, direction="INVERSE")
+        return np.stack([latitude, longitude, height], axis=-1)
+
+
+@lru_cache(maxsize=8)
+def _pipeline(latitude_deg: float, longitude_deg: float, height_m: float) -> Transformer:
+    return Transformer.from_pipeline(
+        "+proj=pipeline +step +proj=unitconvert +xy_in=deg +xy_out=rad "
+        "+step +proj=cart +ellps=WGS84 "
+        f"+step +proj=topocentric +ellps=WGS84 +lat_0={latitude_deg!r} +lon_0={longitude_deg!r} "
+        f"+h_0={height_m!r}"
+    )

@@ -1,0 +1,1 @@
+"""One image in, one pose out: the relocalizer and its two branches."""

@@ -1,0 +1,144 @@
+"""Another bundle while the node runs: the old one serves until the new one is ready and tested."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.timer import Timer
+
+from rgsiam_ros.errors import RgsiamError
+from rgsiam_ros.node.bundle_loading import Loaded, load, peek, refuse_without_datum
+
+POLL_S = 0.05
+
+
+class BundleChange:
+    """One change at a time. All but the loading happens in the executor's thread."""
+
+    def __init__(self, node: Node, adopt: Callable[[Loaded], None]) -> None:
+        """adopt: put it to work in place of the old one."""
+        self._node, self._adopt = node, adopt
+        self._clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer: Timer | None = None
+        self._attempt: _Attempt | None = None
+        self._old_path = ""
+        self._restoring = False
+        self.outcome = ""
+        """Of the last change, for the status."""
+
+    def why_refused(self, path: str, map_frame: str) -> str | None:
+        """What is wrong with a new bundle as far as its manifest tells; None where nothing is.
+
+        map_frame: that poses are published in.
+        """
+        if self._restoring:
+            return None
+        if self._attempt is not None:
+            return f"bundle {self._attempt.path} is being loaded: set it again when it serves"
+        value = self._node.get_parameter
+        try:
+            manifest = peek(path)
+            refuse_without_datum(self._node, path, manifest)
+        except RgsiamError as error:
+            return str(error)
+        if value("branch").value == "refined" and manifest.refinement is None:
+            return f"{path} has no relative branch: set branch to absolute"
+        frame = value("map_frame").value or manifest.map_frame
+        if frame != map_frame:
+            return (
+                f"{path} is of the map frame {frame}, and poses are published in {map_frame}: "
+                "deactivate and clean up first, or set map_frame there"
+            )
+        return None
+
+    def begin(self, path: str, old_path: str) -> None:
+        """Load it in a thread of its own."""
+        if self._restoring:
+            return
+        self._old_path, self.outcome = old_path, f"loading {path}"
+        self._node.get_logger().info(f"loading bundle {path}; {old_path} serves meanwhile")
+        self._attempt = _Attempt(self._node, path)
+        self._timer = self._node.create_timer(POLL_S, self._poll, clock=self._clock)
+
+    def cancel(self) -> None:
+        """The node is cleaned up: what is being loaded is thrown away."""
+        attempt, self._attempt = self._attempt, None
+        self.outcome = ""
+        self._stop_polling()
+        if attempt is not None:
+            attempt.abandon()
+
+    def _poll(self) -> None:
+        attempt = self._attempt
+        if attempt is None or not attempt.done:
+            return
+        self._attempt = None
+        self._stop_polling()
+        try:
+            self._adopt(attempt.result())
+            self.outcome = f"{attempt.path} serves"
+        except Exception as error:  # whatever it is, the old one serves on
+            kind = "" if isinstance(error, RgsiamError) else f"{type(error).__name__}: "
+            self.outcome = f"refused: {kind}{error}"
+            self._node.get_logger().error(
+                f"bundle {attempt.path} refused, {self._old_path} serves on: {kind}{error}"
+            )
+            self._restore()
+
+    def _restore(self) -> None:
+        """The parameter says what serves."""
+        self._restoring = True
+        try:
+            self._node.set_parameters([Parameter("bundle", value=self._old_path)])
+        finally:
+            self._restoring = False
+
+    def _stop_polling(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            self._node.destroy_timer(timer)
+
+
+class _Attempt:
+    """One loading, in its thread."""
+
+    def __init__(self, node: Node, path: str) -> None:
+        self.path = path
+        self._node = node
+        self._lock = threading.Lock()
+        self._loaded: Loaded | None = None
+        self._error: Exception | None = None
+        self._abandoned = False
+        threading.Thread(target=self._run, name="bundle", daemon=True).start()
+
+    @property
+    def done(self) -> bool:
+        with self._lock:
+            return self._loaded is not None or self._error is not None
+
+    def result(self) -> Loaded:
+        if self._loaded is None:
+            raise self._error or RuntimeError("not done")
+        return self._loaded
+
+    def abandon(self) -> None:
+        with self._lock:
+            self._abandoned = True
+            if self._loaded is not None:
+                self._loaded.relocalizer.close()
+
+    def _run(self) -> None:
+        loaded: Loaded | None = None
+        error: Exception | None = None
+        try:
+            loaded = load(self._node, self.path)
+        except Exception as caught:
+            error = caught
+        with self._lock:
+            self._loaded, self._error = loaded, error
+            if self._abandoned and loaded is not None:
+                loaded.relocalizer.close()

@@ -1,0 +1,108 @@
+"""The live camera: its model from camera_info, and its mount from TF or parameters."""
+
+from __future__ import annotations
+
+import numpy as np
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo
+
+from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.errors import CameraError, TransformUnavailableError
+from rgsiam_ros.geometry.poses import Array
+from rgsiam_ros.localization.relocalizer import Relocalizer
+from rgsiam_ros.node.health import Health
+from rgsiam_ros.node.messages import camera_from_message
+from rgsiam_ros.node.parameters import mount_from_parameters
+from rgsiam_ros.node.tf import Transforms
+
+
+class CameraWatch:
+    """`take` in the executor's thread, `apply` in the worker's."""
+
+    def __init__(self, node: Node, health: Health) -> None:
+        self._node, self._health = node, health
+        self._news: Camera | None = None
+        self._last: Camera | None = None
+        self._problem: str | None = None
+
+    def take(self, message: CameraInfo) -> None:
+        """A new camera info."""
+        try:
+            camera = camera_from_message(message)
+        except CameraError as error:
+            self._health.count("camera_info_refused")
+            self._node.get_logger().warning(f"camera_info: {error}", throttle_duration_sec=30.0)
+            return
+        if camera != self._last:
+            self._last = self._news = camera
+
+    def renew(self) -> None:
+        """Another bundle serves: what is known of the camera is new to it."""
+        self._news, self._problem = self._last, None
+
+    def forget(self) -> None:
+        """Wait for the next camera info."""
+        self._last = self._news = self._problem = None
+
+    def apply(self, relocalizer: Relocalizer) -> None:
+        """Adapt to the newest camera. Raises CameraError while that is impossible."""
+        camera, self._news = self._news, None
+        if camera is not None:
+            self._adapt(camera, relocalizer)
+        if self._problem is not None:
+            raise CameraError(self._problem)
+
+    def _adapt(self, camera: Camera, relocalizer: Relocalizer) -> None:
+        try:
+            view = relocalizer.use_camera(camera)
+        except CameraError as error:
+            self._problem = f"the camera cannot be reconciled with the bundle: {error}"
+            self._node.get_logger().error(self._problem)
+            return
+        self._problem = None
+        if not view.identical:
+            x, y, w, h = view.crop_xywh
+            self._node.get_logger().warning(
+                f"the camera differs from the bundle's ({view.explanation}): its images are "
+                f"cropped to {w}x{h}+{x}+{y} and resized"
+            )
+
+
+class Mount:
+    """Looks it up for each image, so that a late or changed one counts at once."""
+
+    def __init__(self, node: Node, transforms: Transforms, base_frame: str, health: Health) -> None:
+        self._node, self._transforms, self._health = node, transforms, health
+        self._base_frame = base_frame
+        self._parameter = mount_from_parameters(node)
+        self._last: tuple[str, Array] | None = None
+
+    def lookup(self, image_frame: str) -> Array:
+        """``T_base_camera``. Raises TransformUnavailableError that says what to publish."""
+        camera_frame = self._node.get_parameter("camera_frame").value or image_frame
+        if camera_frame.lstrip("/") == self._base_frame.lstrip("/"):
+            return np.eye(4)
+        try:
+            found = self._transforms.lookup(self._base_frame, camera_frame, None)
+        except TransformUnavailableError as error:
+            if self._parameter is not None:
+                return self._parameter
+            raise TransformUnavailableError(
+                f"the camera's mount is unknown ({error}): publish {self._base_frame} -> "
+                f"{camera_frame or '(the image has no frame_id: set camera_frame)'} on /tf_static, "
+                "or set mount_translation and mount_quaternion_xyzw"
+            ) from error
+        self._note(camera_frame, found)
+        return found
+
+    def _note(self, camera_frame: str, found: Array) -> None:
+        last, self._last = self._last, (camera_frame, found)
+        if last is None or last[0] != camera_frame or np.array_equal(last[1], found):
+            return
+        self._health.count("mount_changed")
+        self._node.get_logger().warning(
+            f"the mount {self._base_frame} -> {camera_frame} has changed, now at "
+            f"{np.round(found[:3, 3], 3).tolist()}: poses follow it; if nobody moved the camera, two "
+            "nodes publish this transform",
+            throttle_duration_sec=30.0,
+        )

@@ -1,0 +1,142 @@
+"""Check the stream of images: lost images, wrong stamps, a second publisher, silence."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+from rclpy.node import Node
+
+from rgsiam_ros.node.health import WARN, Health
+from rgsiam_ros.node.log_throttle import LogThrottle
+
+
+class InputWatch:
+    """Counts and logs it. Not thread-safe: for the executor's thread."""
+
+    def __init__(self, node: Node, health: Health, throttle: LogThrottle) -> None:
+        self._node, self._health, self._throttle = node, health, throttle
+        self._monitor, self._stamps = StreamMonitor(), StampWatch()
+        self.topic = ""
+
+    def forget(self) -> None:
+        """As if no image had come yet."""
+        self._monitor, self._stamps = StreamMonitor(), StampWatch()
+
+    def why_useless(self, stamp_ns: int) -> str:
+        """Take note of an image. Empty where it can be answered."""
+        self._health.image()
+        self._monitor.add(stamp_ns)
+        complaint = self._monitor.complaint()
+        if complaint:
+            self._node.get_logger().warning(complaint, throttle_duration_sec=30.0)
+        problem = self._stamps.problem(stamp_ns, self._node.get_clock().now().nanoseconds)
+        if problem is None:
+            return ""
+        cause, words = problem
+        if cause == "zero":
+            return words
+        self._health.count(f"stamp_{cause}")
+        self._warn(words)
+        return ""
+
+    def findings(self) -> list[tuple[int, str]]:
+        """What is wrong with the topic itself, by level; to be asked now and then."""
+        if not self.topic:
+            return []
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        if len(publishers) < 2:
+            return []
+        self._health.count("seconds_with_two_publishers")
+        names = (p.node_namespace.rstrip("/") + "/" + p.node_name for p in publishers)
+        words = (
+            f"{len(publishers)} publishers on {self.topic} ({', '.join(sorted(names))}): images of "
+            "several cameras give poses that jump; stop all but one, or remap image"
+        )
+        self._warn(words)
+        return [(WARN, words)]
+
+    def _warn(self, words: str) -> None:
+        if self._throttle.may_log(words):
+            self._node.get_logger().warning(f"{self.topic}: {words}")
+
+
+FUTURE_S = 1.0
+ANOTHER_CLOCK_S = 60.0
+
+
+class StampWatch:
+    """Compares each stamp with the one before and with the clock."""
+
+    def __init__(self) -> None:
+        self._last_ns: int | None = None
+
+    def problem(self, stamp_ns: int, now_ns: int) -> tuple[str, str] | None:
+        """Cause in one word (``zero``, ``backwards``, ``future``) and in words; None where all is well.
+
+        now_ns: of the node's clock; 0 where simulated time has not begun.
+        """
+        if stamp_ns <= 0:
+            return "zero", (
+                "the image's stamp is zero: let the camera driver stamp its images, since a pose "
+                "without a time is of no use"
+            )
+        last_ns, self._last_ns = self._last_ns, stamp_ns
+        if last_ns is not None and stamp_ns < last_ns:
+            return "backwards", (
+                f"stamps went back by {(last_ns - stamp_ns) * 1e-9:.3f} s (a looped bag, a simulation "
+                "that was reset, or two cameras on one topic): the gate starts anew"
+            )
+        ahead = (stamp_ns - now_ns) * 1e-9
+        if now_ns > 0 and ahead > FUTURE_S:
+            return "future", (
+                f"stamps are {ahead:.1f} s in the future: synchronise the camera's clock with this "
+                "machine's, or set use_sim_time as the camera does"
+            )
+        return None
+
+
+def delay_s(stamp_ns: int, now_ns: int, since_received_s: float) -> float:
+    """From the stamp to now; from the receipt where the stamp is of another clock, as in a replay."""
+    since_stamp = (now_ns - stamp_ns) * 1e-9
+    return since_stamp if 0.0 <= since_stamp < ANOTHER_CLOCK_S else since_received_s
+
+
+WINDOW = 40
+NOMINAL_PERCENTILE = 10
+LOW_SHARE = 0.6
+
+
+class StreamMonitor:
+    """Share of images that arrive, judged from their stamps."""
+
+    def __init__(self) -> None:
+        self._stamps_ns: deque[int] = deque(maxlen=WINDOW)
+
+    def add(self, stamp_ns: int) -> None:
+        """Take note of a received image. A stamp that goes backwards starts the window anew."""
+        if self._stamps_ns and stamp_ns <= self._stamps_ns[-1]:
+            self._stamps_ns.clear()
+        self._stamps_ns.append(stamp_ns)
+
+    def arriving_share(self) -> float | None:
+        """Received rate over the rate that the stamps imply, 0..1; None before the window is full."""
+        if len(self._stamps_ns) < WINDOW:
+            return None
+        gaps = np.diff(np.array(self._stamps_ns))
+        return float(min(1.0, np.percentile(gaps, NOMINAL_PERCENTILE) / gaps.mean()))
+
+    def complaint(self) -> str | None:
+        """What to tell the user when far too few images arrive, else None. Restarts the window."""
+        share = self.arriving_share()
+        if share is None or share >= LOW_SHARE:
+            return None
+        gaps = np.diff(np.array(self._stamps_ns)) * 1e-9
+        self._stamps_ns.clear()
+        return (
+            f"only about {share:.0%} of the images arrive: {1.0 / gaps.mean():.1f} Hz received, "
+            f"but their stamps imply {1.0 / np.percentile(gaps, NOMINAL_PERCENTILE):.1f} Hz. Large "
+            "raw images overflow Fast DDS's shared memory in the camera driver's process: start "
+            "the driver with FASTRTPS_DEFAULT_PROFILES_FILE set to config/fastdds_large_images.xml "
+            "of rgsiam_ros, or use the compressed transport"
+        )

@@ -1,0 +1,108 @@
+"""The gate over time with its inputs from ROS: parameters, and odometry where a topic is given."""
+
+from __future__ import annotations
+
+import threading
+
+from nav_msgs.msg import Odometry
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+
+from rgsiam_ros.errors import TransformUnavailableError
+from rgsiam_ros.geometry.frame_tree import TransformTree
+from rgsiam_ros.geometry.poses import Array, pose_matrix, quaternion_wxyz_from_xyzw
+from rgsiam_ros.node.log_throttle import LogThrottle
+from rgsiam_ros.node.messages import stamp_ns
+from rgsiam_ros.uncertainty.gate import GateAnswer, GateLimits, TemporalGate
+
+MODES = ("none", "speed", "odometry")
+PARENT, CHILD = "odom", "base"
+LARGEST_VARIANCE_M2 = 1e3
+"""Odometry that claims a larger one in x or y has no pose, only speeds."""
+
+
+class NodeGate:
+    """Passes everything with mode ``none``."""
+
+    def __init__(self, node: Node, mode: str) -> None:
+        self._node, self._mode = node, mode
+        self._lock = threading.Lock()
+        self._track = TransformTree()
+        self._gate = TemporalGate(
+            GateLimits(
+                max_speed=node.get_parameter("gate_max_speed").value,
+                max_turn_rate=node.get_parameter("gate_max_turn_rate").value,
+                confidence=node.get_parameter("gate_confidence").value,
+                recover_after=node.get_parameter("gate_recover_after").value,
+            )
+        )
+        self._base_frame = node.get_parameter("base_frame").value.lstrip("/")
+        self._odom_frame: str | None = None
+        self._throttle = LogThrottle()
+        self._topic = node.resolve_topic_name("odometry")
+        self._subscription = None
+        if mode == "odometry":
+            self._subscription = node.create_subscription(
+                Odometry, "odometry", self._take, qos_profile_sensor_data
+            )
+
+    def check(self, at_ns: int, T_map_base: Array, covariance_66: Array) -> GateAnswer | None:
+        """None with mode ``none``."""
+        if self._mode == "none":
+            return None
+        return self._gate.check(at_ns, T_map_base, covariance_66, self._odometry_at(at_ns))
+
+    def reset(self) -> None:
+        """Forget where the vehicle was."""
+        self._gate.reset()
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+
+    def _odometry_at(self, at_ns: int) -> Array | None:
+        try:
+            with self._lock:
+                return self._track.lookup(PARENT, CHILD, at_ns)
+        except TransformUnavailableError:
+            return None
+
+    def _take(self, message: Odometry) -> None:
+        p, q = message.pose.pose.position, message.pose.pose.orientation
+        reason = self._why_ignored(message)
+        try:
+            quaternion_wxyz = quaternion_wxyz_from_xyzw([q.x, q.y, q.z, q.w])
+            T_odom_base = pose_matrix([p.x, p.y, p.z], quaternion_wxyz)
+        except ValueError as error:
+            reason = f"{error}; correct what is published there"
+        if reason:
+            if self._throttle.may_log(reason):
+                self._node.get_logger().warning(f"odometry ignored: {self._topic}: {reason}")
+            return
+        self._odom_frame = message.header.frame_id
+        with self._lock:
+            at_ns = stamp_ns(message.header.stamp)
+            self._track.update(PARENT, CHILD, T_odom_base, at_ns, static=False)
+
+    def _why_ignored(self, message: Odometry) -> str:
+        """What makes a message useless for the gate; empty where nothing does."""
+        child, frame = message.child_frame_id.lstrip("/"), message.header.frame_id
+        if child and child != self._base_frame:
+            return (
+                f"it is of {child}, not of {self._base_frame}: remap odometry to one of "
+                f"{self._base_frame}, or set base_frame"
+            )
+        if self._odom_frame is not None and frame != self._odom_frame:
+            return (
+                f"it is in {frame!r}, and was in {self._odom_frame!r}: let one node publish there, or "
+                "configure this node anew"
+            )
+        variances = message.pose.covariance[0], message.pose.covariance[7]
+        if not all(variance <= LARGEST_VARIANCE_M2 for variance in variances):
+            return (
+                f"its variances in x and y are {variances[0]:g} and {variances[1]:g} m\u00b2, so that it "
+                "has no pose: remap odometry to a topic with one (a filter's odometry/filtered), or set "
+                "gate to speed"
+            )
+        return ""

@@ -1,0 +1,238 @@
+"""TF in and out: tf2_ros where it is installed, else plain messages with tf2's QoS."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from geometry_msgs.msg import TransformStamped
+from rclpy.node import Node
+from rclpy.time import Time
+from tf2_msgs.msg import TFMessage
+
+from rgsiam_ros.errors import RgsiamError, TransformUnavailableError
+from rgsiam_ros.geometry.frame_tree import TransformTree, matrix_from_transform
+from rgsiam_ros.geometry.poses import Array, invert
+from rgsiam_ros.node.log_throttle import THROTTLE_S
+from rgsiam_ros.node.messages import stamp_ns, transform_message
+from rgsiam_ros.node.qos import STATIC_TF_QOS, TF_QOS
+
+try:
+    import tf2_ros
+except ImportError:
+    tf2_ros = None
+
+
+class Transforms(Protocol):
+    """What the node needs of TF."""
+
+    def lookup(self, target: str, source: str, at_ns: int | None) -> Array:
+        """``T_target_source``; at_ns None: the newest. Raises TransformUnavailableError."""
+        ...
+
+    def send(self, transform: TransformStamped) -> None:
+        """Broadcast one moving transform."""
+        ...
+
+
+def create_transforms(node: Node) -> Transforms:
+    """The best TF there is."""
+    return PlainTransforms(node) if tf2_ros is None else Tf2RosTransforms(node)
+
+
+class Tf2RosTransforms:
+    """Over tf2_ros."""
+
+    def __init__(self, node: Node) -> None:
+        self._buffer = tf2_ros.Buffer()
+        self._listener = tf2_ros.TransformListener(self._buffer, node)
+        self._broadcaster = tf2_ros.TransformBroadcaster(node)
+
+    def lookup(self, target: str, source: str, at_ns: int | None) -> Array:
+        """See `Transforms`."""
+        time = Time() if at_ns is None else Time(nanoseconds=at_ns)
+        try:
+            found = self._buffer.lookup_transform(target, source, time)
+            return matrix_from_transform(found.transform)
+        except (tf2_ros.TransformException, ValueError) as error:
+            raise TransformUnavailableError(f"{target} -> {source}: {error}") from error
+
+    def send(self, transform: TransformStamped) -> None:
+        """See `Transforms`."""
+        self._broadcaster.sendTransform(transform)
+
+
+class PlainTransforms:
+    """Over tf2_msgs/TFMessage and `rgsiam_ros.geometry.frame_tree.TransformTree`."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._tree = TransformTree()
+        self._lock = threading.Lock()
+        self._publisher = node.create_publisher(TFMessage, "/tf", TF_QOS)
+        node.create_subscription(TFMessage, "/tf", self._take_moving, TF_QOS)
+        node.create_subscription(TFMessage, "/tf_static", self._take_static, STATIC_TF_QOS)
+
+    def lookup(self, target: str, source: str, at_ns: int | None) -> Array:
+        """See `Transforms`."""
+        with self._lock:
+            return self._tree.lookup(target, source, at_ns)
+
+    def send(self, transform: TransformStamped) -> None:
+        """See `Transforms`."""
+        self._publisher.publish(TFMessage(transforms=[transform]))
+
+    def _take_moving(self, message: TFMessage) -> None:
+        self._take(message, static=False)
+
+    def _take_static(self, message: TFMessage) -> None:
+        self._take(message, static=True)
+
+    def _take(self, message: TFMessage, *, static: bool) -> None:
+        for item in message.transforms:
+            parent, child = item.header.frame_id, item.child_frame_id
+            try:
+                T, at_ns = matrix_from_transform(item.transform), stamp_ns(item.header.stamp)
+                with self._lock:
+                    self._tree.update(parent, child, T, at_ns, static=static)
+            except ValueError as error:
+                self._node.get_logger().warning(
+                    f"TF {parent} -> {child} ignored: {error}", throttle_duration_sec=10.0
+                )
+
+
+class OwnedTransform:
+    """One parent -> child transform that only this node should broadcast; it watches for others."""
+
+    def __init__(self, node: Node, transforms: Transforms, parent: str, child: str) -> None:
+        self._node, self._transforms = node, transforms
+        self.parent, self.child = parent, child
+        self._sent: deque[tuple[int, float, float, float]] = deque(maxlen=400)
+        self._subscriptions = [
+            node.create_subscription(TFMessage, "/tf", self._watch, TF_QOS),
+            node.create_subscription(TFMessage, "/tf_static", self._watch, STATIC_TF_QOS),
+        ]
+
+    def send(self, T_parent_child: Array, at_ns: int) -> None:
+        """Broadcast it."""
+        message = transform_message(self.parent, self.child, at_ns, T_parent_child)
+        self._sent.append(_mark(message))
+        self._transforms.send(message)
+
+    def close(self) -> None:
+        """Stop watching."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+
+    def _watch(self, message: TFMessage) -> None:
+        for item in message.transforms:
+            if item.child_frame_id.lstrip("/") != self.child or _mark(item) in self._sent:
+                continue
+            self._node.get_logger().error(
+                f"another node broadcasts {item.header.frame_id} -> {self.child}, which this node "
+                f"owns with tf_mode ({self.parent} -> {self.child}); a frame has one parent: stop "
+                "the other one or set tf_mode to none",
+                throttle_duration_sec=10.0,
+            )
+
+
+def _mark(message: TransformStamped) -> tuple[int, float, float, float]:
+    t = message.transform.translation
+    return stamp_ns(message.header.stamp), t.x, t.y, t.z
+
+
+@dataclass(frozen=True)
+class TfFrames:
+    """Names of the frames."""
+
+    map: str
+    odom: str
+    base: str
+
+
+class TfOutput:
+    """Sends one transform while it is open."""
+
+    def __init__(self, node: Node, transforms: Transforms, mode: str, frames: TfFrames) -> None:
+        """mode: ``none``, ``map_to_base`` or ``map_to_odom``."""
+        self._node, self._transforms, self._mode, self._frames = node, transforms, mode, frames
+        self._lock = threading.Lock()
+        self._T_map_odom: Array | None = None
+        self._unpaired: tuple[Array, int] | None = None
+        self._unpaired_reason = ""
+        self._sending = True
+        self._timer = None
+        child = {"map_to_base": frames.base, "map_to_odom": frames.odom}.get(mode)
+        self._owned = child and OwnedTransform(node, transforms, frames.map, child)
+        if mode == "map_to_odom":
+            period = 1.0 / node.get_parameter("tf_rebroadcast_rate").value
+            self._timer = node.create_timer(period, self._rebroadcast)
+
+    def send(self, T_map_base: Array, at_ns: int) -> None:
+        """A new pose of the base."""
+        if not self._owned:
+            return
+        if self._mode == "map_to_base":
+            self._owned.send(T_map_base, at_ns)
+            return
+        with self._lock:
+            if self._unpaired is not None:
+                self._node.get_logger().warning(
+                    f"no {self._frames.map} -> {self._frames.odom}: {self._unpaired_reason}; is "
+                    f"odometry broadcasting {self._frames.odom} -> {self._frames.base}?",
+                    throttle_duration_sec=THROTTLE_S,
+                )
+            self._unpaired = (T_map_base, at_ns)
+        self._sending = True
+        self._rebroadcast()
+
+    def pause(self) -> None:
+        """Stop repeating map -> odom until the next pose."""
+        with self._lock:
+            self._sending = False
+            self._T_map_odom = self._unpaired = None
+
+    def close(self) -> None:
+        """Stop for good."""
+        self.pause()
+        if self._timer is not None:
+            self._node.destroy_timer(self._timer)
+        if self._owned:
+            self._owned.close()
+
+    def _rebroadcast(self) -> None:
+        """Send map -> odom; a new pose is paired with odometry of its stamp as soon as that is in."""
+        with self._lock:
+            self._pair_with_odometry()
+            T_map_odom = self._T_map_odom
+        if not self._owned or T_map_odom is None or not self._sending:
+            return
+        tolerance_ns = round(self._node.get_parameter("transform_tolerance").value * 1e9)
+        self._owned.send(T_map_odom, self._node.get_clock().now().nanoseconds + tolerance_ns)
+
+    def _pair_with_odometry(self) -> None:
+        if self._unpaired is None:
+            return
+        T_map_base, at_ns = self._unpaired
+        try:
+            T_odom_base = self._transforms.lookup(self._frames.odom, self._frames.base, at_ns)
+        except TransformUnavailableError as error:
+            self._unpaired_reason = str(error)
+            return
+        self._T_map_odom = T_map_base @ invert(T_odom_base)
+        self._unpaired = None
+
+
+def refuse_equal_frames(frames: TfFrames, tf_mode: str) -> None:
+    """Raises RgsiamError where one name stands for two frames."""
+    if frames.map.lstrip("/") == frames.base.lstrip("/"):
+        raise RgsiamError(f"map_frame and base_frame are both {frames.map}: name two frames")
+    if tf_mode == "map_to_odom" and frames.odom.lstrip("/") in (
+        frames.map.lstrip("/"),
+        frames.base.lstrip("/"),
+    ):
+        raise RgsiamError(
+            f"odom_frame is {frames.odom}, which is also the map or the base: name three frames"
+        )

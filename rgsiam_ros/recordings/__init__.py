@@ -1,0 +1,22 @@
+"""Datasets of posed images. Each loader is one small file that yields the same typed frames."""
+
+from rgsiam_ros.recordings.base import (
+    Dataset,
+    Dropped,
+    Frame,
+    PointDataset,
+    describe_dropped,
+    fingerprint,
+)
+from rgsiam_ros.recordings.formats import open_dataset, open_test_side
+
+__all__ = [
+    "Dataset",
+    "Dropped",
+    "Frame",
+    "PointDataset",
+    "describe_dropped",
+    "fingerprint",
+    "open_dataset",
+    "open_test_side",
+]

@@ -1,0 +1,154 @@
+"""COLMAP: a model (text or binary) in the folder, ``sparse`` or ``sparse/0``, images in ``images``.
+
+Poses are world to camera, quaternion wxyz, OpenCV axes. The centre of COLMAP's first pixel is
+(0.5, 0.5), OpenCV's (0, 0): half a pixel comes off the principal point. A model has no scale of its
+own: align it to metres first (``colmap model_aligner``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.errors import DatasetError
+from rgsiam_ros.geometry.poses import Array, invert
+from rgsiam_ros.recordings.base import Dropped, Frame
+from rgsiam_ros.recordings.colmap_model import (
+    ColmapCamera,
+    ColmapImage,
+    read_cameras,
+    read_images,
+    read_points,
+)
+from rgsiam_ros.recordings.image_files import (
+    FRAME_PERIOD_NS,
+    FileDataset,
+    NoSplitError,
+    by_number,
+    folder_of,
+    same_camera,
+)
+from rgsiam_ros.recordings.pose_labels import pose_from_quaternion
+
+MODEL_FOLDERS = ("", "sparse", "sparse/0", "0")
+
+
+class ColmapDataset(FileDataset):
+    """See `rgsiam_ros.recordings.base.PointDataset`. In the order of the names, a folder is a
+    session.
+    """
+
+    def __init__(self, path: Path, split: str) -> None:
+        super().__init__(path)
+        if split != "train":
+            raise NoSplitError(
+                f"{path}: a COLMAP model has no split {split}: give another model to test with, or "
+                "use the split train"
+            )
+        model = find_model(path)
+        if model is None:
+            raise DatasetError(f"{path} holds no cameras.txt or cameras.bin")
+        self._model = model
+        images = _image_folder(path)
+        entries: list[ColmapImage] = []
+        for entry in read_images(model):
+            if isinstance(entry, ColmapImage):
+                entries.append(entry)
+            else:
+                self.dropped.append(Dropped(*entry))
+        entries.sort(key=lambda image: by_number(image.name))
+        self._points_of: dict[str, NDArray[np.int64]] = {}
+        used: dict[int, str] = {}
+        for order, image in enumerate(entries):
+            with self._dropping(image.where):
+                T_map_camera = invert(
+                    pose_from_quaternion(image.translation, image.quaternion_wxyz)
+                )
+                session = folder_of(image.name, path.resolve().name)
+                frame = Frame(image.name, session, order * FRAME_PERIOD_NS, T_map_camera)
+                self._add(frame, images / image.name)
+                self._points_of[image.name] = image.point_ids
+                used.setdefault(image.camera, image.name)
+        self._finish()
+        self.camera = _common_camera(model, used)
+
+    def read_points(self) -> Iterator[Array]:
+        """See `PointDataset`: the reconstructed points that each image observes."""
+        points = read_points(self._model)
+        for frame in self.frames:
+            seen = sorted(set(self._points_of[frame.name].tolist()))
+            if missing := [number for number in seen if number not in points]:
+                raise DatasetError(
+                    f"{self._model}: {frame.name} sees point {missing[0]}, which points3D has not"
+                )
+            yield np.array([points[number] for number in seen]).reshape(-1, 3)
+
+
+def find_model(path: Path) -> Path | None:
+    """The folder of the model in a dataset's folder."""
+    for name in MODEL_FOLDERS:
+        folder = path / name
+        if any((folder / f"cameras.{ending}").is_file() for ending in ("bin", "txt")):
+            return folder
+    return None
+
+
+def _image_folder(path: Path) -> Path:
+    places = [path, path.resolve().parent, path.resolve().parent.parent]
+    for place in places:
+        if (place / "images").is_dir():
+            return place / "images"
+    raise DatasetError(f"{path / 'images'} is missing: put the images, or a link to them, there")
+
+
+def _common_camera(model: Path, used: dict[int, str]) -> Camera:
+    """The camera of all images. Raises DatasetError where they differ."""
+    stored = read_cameras(model)
+    if unknown := [number for number in used if number not in stored]:
+        raise DatasetError(f"{model}: {used[unknown[0]]} has camera {unknown[0]}, which is missing")
+    cameras = {number: _camera(model, number, stored[number]) for number in used}
+    first, camera = next(iter(cameras.items()))
+    for number, other in cameras.items():
+        if not same_camera(other, camera):
+            raise DatasetError(
+                f"{model}: camera {first} ({used[first]}: {camera.describe()}) and camera {number} "
+                f"({used[number]}: {other.describe()}) differ: train on the images of one"
+            )
+    return camera
+
+
+def _camera(model: Path, number: int, stored: ColmapCamera) -> Camera:
+    p, name = stored.parameters, stored.model
+    none = ("none", ())
+    layouts = {  # parameters: focal lengths, principal point, lens
+        "SIMPLE_PINHOLE": (3, (0, 0, 1, 2), lambda: none),
+        "PINHOLE": (4, (0, 1, 2, 3), lambda: none),
+        "SIMPLE_RADIAL": (4, (0, 0, 1, 2), lambda: ("plumb_bob", (p[3], 0.0, 0.0, 0.0))),
+        "RADIAL": (5, (0, 0, 1, 2), lambda: ("plumb_bob", (p[3], p[4], 0.0, 0.0))),
+        "OPENCV": (8, (0, 1, 2, 3), lambda: ("plumb_bob", p[4:])),
+        "OPENCV_FISHEYE": (8, (0, 1, 2, 3), lambda: ("equidistant", p[4:])),
+        "FULL_OPENCV": (12, (0, 1, 2, 3), lambda: ("rational_polynomial", p[4:])),
+    }
+    if name not in layouts:
+        raise DatasetError(
+            f"{model}: camera {number} is {name}, which is not supported (but {', '.join(layouts)}): "
+            "undistort the images (colmap image_undistorter)"
+        )
+    count, places, lens = layouts[name]
+    if len(p) != count:
+        raise DatasetError(f"{model}: camera {number}: {name} has {count} numbers, not {len(p)}")
+    fx, fy, cx, cy = (p[place] for place in places)
+    distortion_model, distortion = lens()
+    try:
+        return Camera.model_validate(
+            {"width": stored.width, "height": stored.height, "fx": fx, "fy": fy}
+            | {"cx": cx - 0.5, "cy": cy - 0.5}
+            | {"distortion_model": distortion_model, "distortion": distortion}
+        )
+    except ValidationError as error:
+        raise DatasetError(f"{model}: camera {number} cannot be used: {error}") from error

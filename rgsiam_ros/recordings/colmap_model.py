@@ -1,0 +1,200 @@
+"""Read COLMAP's models, text and binary: cameras, images, points.
+
+Our own reader, because the wheels of pycolmap hold parts of SuiteSparse under the GPL. The format:
+https://colmap.github.io/format.html
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rgsiam_ros.errors import DatasetError
+from rgsiam_ros.geometry.poses import Array
+from rgsiam_ros.recordings.pose_labels import BadLabelError, numbers
+
+MODELS = {
+    0: ("SIMPLE_PINHOLE", 3),
+    1: ("PINHOLE", 4),
+    2: ("SIMPLE_RADIAL", 4),
+    3: ("RADIAL", 5),
+    4: ("OPENCV", 8),
+    5: ("OPENCV_FISHEYE", 8),
+    6: ("FULL_OPENCV", 12),
+    7: ("FOV", 5),
+    8: ("SIMPLE_RADIAL_FISHEYE", 4),
+    9: ("RADIAL_FISHEYE", 5),
+    10: ("THIN_PRISM_FISHEYE", 12),
+}
+"""Number in the binary files: name, number of parameters."""
+NO_POINT = -1
+
+
+@dataclass(frozen=True)
+class ColmapCamera:
+    """A camera as COLMAP has it."""
+
+    model: str
+    width: int
+    height: int
+    parameters: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ColmapImage:
+    """An image as COLMAP has it; pose world to camera."""
+
+    where: str
+    name: str
+    camera: int
+    quaternion_wxyz: Array
+    translation: Array
+    point_ids: NDArray[np.int64]
+    """Points that it sees."""
+
+
+def read_cameras(folder: Path) -> dict[int, ColmapCamera]:
+    """Cameras by number. Raises DatasetError."""
+    return dict(_cameras_text(folder) if _is_text(folder) else _cameras_binary(folder))
+
+
+def read_images(folder: Path) -> Iterator[ColmapImage | tuple[str, str]]:
+    """Images, and ``(where, why)`` for one that is malformed. Raises DatasetError."""
+    return _images_text(folder) if _is_text(folder) else _images_binary(folder)
+
+
+def read_points(folder: Path) -> dict[int, Array]:
+    """Points ``(3,)`` in the map by number. Raises DatasetError."""
+    return dict(_points_text(folder) if _is_text(folder) else _points_binary(folder))
+
+
+def _is_text(folder: Path) -> bool:
+    return not (folder / "cameras.bin").is_file()
+
+
+def _cameras_text(folder: Path) -> Iterator[tuple[int, ColmapCamera]]:
+    for where, line in _lines(folder / "cameras.txt"):
+        if not line:
+            continue
+        try:
+            number, model, width, height, *rest = line.split()
+            parameters = tuple(numbers(rest, len(rest)).tolist())
+            yield int(number), ColmapCamera(model, int(width), int(height), parameters)
+        except (ValueError, BadLabelError) as error:
+            raise DatasetError(f"{where}: {line!r} is not a camera ({error})") from error
+
+
+def _images_text(folder: Path) -> Iterator[ColmapImage | tuple[str, str]]:
+    """Two lines for each image; the second, of its observations, may be empty."""
+    lines = _lines(folder / "images.txt")
+    for where, line in lines:
+        if not line:
+            continue
+        observations = next(lines, (where, ""))[1].split()
+        try:
+            fields = line.split(None, 9)
+            if len(fields) != 10:
+                raise BadLabelError(f"{len(fields)} fields, not 10")
+            pose = numbers(fields[1:8], 7)
+            ids = np.array(observations[2::3], np.int64)
+            ids = ids[ids != NO_POINT]
+            yield ColmapImage(where, fields[9], int(fields[8]), pose[:4], pose[4:], ids)
+        except (ValueError, BadLabelError) as error:
+            yield where, str(error)
+
+
+def _points_text(folder: Path) -> Iterator[tuple[int, Array]]:
+    for where, line in _lines(folder / "points3D.txt"):
+        if not line:
+            continue
+        try:
+            fields = line.split(None, 4)
+            yield int(fields[0]), numbers(fields[1:4], 3)
+        except (ValueError, BadLabelError, IndexError) as error:
+            raise DatasetError(f"{where}: not a point ({error})") from error
+
+
+def _cameras_binary(folder: Path) -> Iterator[tuple[int, ColmapCamera]]:
+    with _Binary(folder / "cameras.bin") as file:
+        for _ in range(file.count()):
+            number, model, width, height = file.take("iiQQ")
+            if model not in MODELS:
+                raise DatasetError(
+                    f"{file.path}: camera model number {model} is not known: undistort the images "
+                    "(colmap image_undistorter)"
+                )
+            name, count = MODELS[model]
+            yield number, ColmapCamera(name, width, height, file.take(f"{count}d"))
+
+
+def _images_binary(folder: Path) -> Iterator[ColmapImage]:
+    with _Binary(folder / "images.bin") as file:
+        for _ in range(file.count()):
+            number, *pose, camera = file.take("i7di")
+            name = file.text()
+            (observed,) = file.take("Q")
+            record = np.dtype([("xy", "<f8", 2), ("point", "<i8")])
+            ids = np.frombuffer(file.bytes(observed * record.itemsize), record)["point"]
+            where = f"{file.path}: image {number}"
+            quaternion, translation = np.array(pose[:4]), np.array(pose[4:])
+            yield ColmapImage(where, name, camera, quaternion, translation, ids[ids != NO_POINT])
+
+
+def _points_binary(folder: Path) -> Iterator[tuple[int, Array]]:
+    with _Binary(folder / "points3D.bin") as file:
+        for _ in range(file.count()):
+            number, x, y, z, *_, length = file.take("Q3d3BdQ")
+            file.bytes(length * 8)
+            yield number, np.array([x, y, z])
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Lines without comments; empty ones count (`_images_text`)."""
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.startswith("#"):
+            yield f"{path}:{number}", line.strip()
+
+
+class _Binary:
+    """Little-endian records of a file. Every method raises DatasetError where it ends too early."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> _Binary:
+        try:
+            self._size = self.path.stat().st_size
+            self._file: BinaryIO = self.path.open("rb")
+        except OSError as error:
+            raise DatasetError(f"{self.path} cannot be read: {error}") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def bytes(self, count: int) -> bytes:
+        if count > self._size - self._file.tell():
+            raise DatasetError(f"{self.path} is truncated or damaged: copy it again")
+        return self._file.read(count)
+
+    def take(self, kinds: str) -> tuple:
+        return struct.unpack("<" + kinds, self.bytes(struct.calcsize("<" + kinds)))
+
+    def count(self) -> int:
+        return self.take("Q")[0]
+
+    def text(self) -> str:
+        name = b""
+        while (byte := self.bytes(1)) != b"\0":
+            name += byte
+        return name.decode(errors="replace")

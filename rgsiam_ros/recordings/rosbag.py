@@ -1,0 +1,338 @@
+"""Read a recorded drive from a rosbag2 (or ROS 1) bag, without ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.typesys import Stores, get_typestore
+
+from rgsiam_ros.camera.decoding import decode_compressed, decode_raw
+from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.camera.preprocessing import ImageBGR
+from rgsiam_ros.errors import BagError, CameraError, TransformUnavailableError
+from rgsiam_ros.geometry.frame_tree import TransformTree, matrix_from_transform
+from rgsiam_ros.geometry.poses import (
+    Array,
+    interpolate_poses,
+    pose_matrix,
+    quaternion_wxyz_from_xyzw,
+)
+
+IMAGE_TYPES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
+TRUTH_TYPES = (
+    "nav_msgs/msg/Odometry",
+    "geometry_msgs/msg/PoseStamped",
+    "geometry_msgs/msg/PoseWithCovarianceStamped",
+)
+FIX_TYPES = ("sensor_msgs/msg/NavSatFix",)
+LONGEST_TRUTH_GAP_NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class BagTopics:
+    """Where to find what in a bag. None: the only topic of a fitting type, or an error."""
+
+    image: str | None = None
+    camera_info: str | None = None
+    truth: str | None = "/ground_truth/odometry"
+    base_frame: str = "base_link"
+    depth: str | None = None
+    """Depth images; the colour images are not looked for among topics with ``depth`` in their name."""
+
+
+@dataclass(frozen=True)
+class RecordedImage:
+    """One image message of a bag, not yet decoded."""
+
+    stamp_ns: int
+    frame_id: str
+    message: Any
+
+    def decode(self) -> ImageBGR:
+        """The picture, ``(H, W, 3)`` uint8 BGR. Raises ImageError."""
+        m = self.message
+        if hasattr(m, "format"):
+            return decode_compressed(m.data.tobytes(), m.format)
+        return decode_raw(
+            m.encoding, m.height, m.width, m.step, bool(m.is_bigendian), m.data.tobytes()
+        )
+
+
+@dataclass(frozen=True)
+class Drive:
+    """A bag's camera, its mount, and the true poses where the bag has them."""
+
+    path: Path
+    image_topic: str
+    image_type: str
+    camera_info_topic: str | None
+    camera: Camera | None
+    camera_frame: str
+    base_frame: str
+    map_frame: str
+    T_base_camera: Array | None
+    truth_stamps_ns: np.ndarray
+    truth_T_map_base_N44: Array
+    images: int
+
+    def read_images(self) -> Iterator[RecordedImage]:
+        """The images in recorded order, one at a time."""
+        with open_bag(self.path) as reader:
+            chosen = [c for c in reader.connections if c.topic == self.image_topic]
+            for connection, _, raw in recorded(reader, chosen, self.path):
+                message = _deserialize(reader, raw, connection, self.path)
+                yield RecordedImage(stamp_of(message), message.header.frame_id, message)
+
+    def true_base_poses(self, stamps_ns: Any) -> tuple[Array, np.ndarray]:
+        """True ``T_map_base`` at stamps: ``(N, 4, 4)``, and a boolean ``(N,)``: where it is known.
+
+        Between two recorded poses more than ``LONGEST_TRUTH_GAP_NS`` apart it is not.
+        """
+        stamps = np.asarray(stamps_ns, np.int64)
+        poses, known = np.tile(np.eye(4), (len(stamps), 1, 1)), np.zeros(len(stamps), bool)
+        truth = self.truth_stamps_ns
+        if len(truth) < 2 or not len(stamps):
+            return poses, known
+        after = np.clip(np.searchsorted(truth, stamps), 1, len(truth) - 1)
+        gap = truth[after] - truth[after - 1]
+        known = (stamps >= truth[0]) & (stamps <= truth[-1])
+        known &= (gap <= LONGEST_TRUTH_GAP_NS) | np.isin(stamps, truth)
+        poses[known] = interpolate_poses(truth, self.truth_T_map_base_N44, stamps[known])
+        return poses, known
+
+
+@contextmanager
+def open_bag(path: str | Path) -> Iterator[AnyReader]:
+    """An open reader over a bag. Raises BagError when there is none or it is damaged."""
+    bag = Path(path)
+    if not bag.exists():
+        raise BagError(f"{bag} does not exist: give the folder of a rosbag2 recording")
+    try:
+        reader = AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_JAZZY))
+        reader.open()
+    except BagError:
+        raise
+    except Exception as error:  # rosbags raises many kinds for damaged files
+        raise BagError(
+            f"{bag} cannot be read as a bag ({error}): try `ros2 bag info` and `ros2 bag reindex`"
+        ) from error
+    try:
+        for connection in reader.connections:
+            if not isinstance(connection.topic, str) or not isinstance(connection.msgtype, str):
+                raise BagError(
+                    f"{bag}: its metadata are damaged (a topic {connection.topic!r} of type "
+                    f"{connection.msgtype!r}): try `ros2 bag reindex`"
+                )
+        yield reader
+    except AnyReaderError as error:
+        raise BagError(f"{bag} is damaged ({error}): try `ros2 bag reindex`") from error
+    finally:
+        reader.close()
+
+
+def read_drive(path: str | Path, topics: BagTopics | None = None) -> Drive:
+    """Find the camera, mount and true poses of a bag. Raises BagError naming what is missing."""
+    wanted, bag = topics or BagTopics(), Path(path)
+    with open_bag(bag) as reader:
+        types = {c.topic: c.msgtype for c in reader.connections}
+        image_topic = _choose(bag, types, wanted.image, IMAGE_TYPES, "image")
+        info_topic = wanted.camera_info
+        if info_topic is None:
+            info_topic = _sibling_camera_info(image_topic, types)
+        elif info_topic not in types:
+            raise BagError(_missing(bag, types, info_topic, ("sensor_msgs/msg/CameraInfo",)))
+        first_image = _messages(reader, bag, image_topic, first_only=True)
+        if not first_image:
+            raise BagError(f"{bag}: topic {image_topic} holds no message: record the drive again")
+        info = _messages(reader, bag, info_topic, first_only=True) if info_topic else []
+        tree = _static_tree(reader, bag)
+        truth_topic = wanted.truth if wanted.truth in types else None
+        truth = _messages(reader, bag, truth_topic) if truth_topic else []
+        images = _count(reader, bag, image_topic)
+    camera_frame = first_image[0].header.frame_id
+    base_frame = (getattr(truth[0], "child_frame_id", "") if truth else "") or wanted.base_frame
+    stamps, poses = _truth_track(bag, truth_topic, truth)
+    return Drive(
+        path=bag,
+        image_topic=image_topic,
+        image_type=types[image_topic],
+        camera_info_topic=info_topic,
+        camera=_camera(bag, info[0]) if info else None,
+        camera_frame=camera_frame,
+        base_frame=base_frame,
+        map_frame=truth[0].header.frame_id if truth else "map",
+        T_base_camera=_mount(tree, base_frame, camera_frame),
+        truth_stamps_ns=stamps,
+        truth_T_map_base_N44=poses,
+        images=images,
+    )
+
+
+def read_messages(
+    path: str | Path, topic: str | None, kinds: tuple[str, ...], what: str
+) -> tuple[str, list[Any]]:
+    """A topic and its messages in recorded order; topic None: the only one of a fitting type.
+
+    what: its name in the option ``--WHAT-topic``. Raises BagError naming the topics that would fit.
+    """
+    bag = Path(path)
+    with open_bag(bag) as reader:
+        types = {c.topic: c.msgtype for c in reader.connections}
+        chosen = _choose(bag, types, topic, kinds, what)
+        return chosen, _messages(reader, bag, chosen)
+
+
+def static_tree(path: str | Path) -> TransformTree:
+    """The transforms on a bag's ``/tf_static``. Raises BagError."""
+    bag = Path(path)
+    with open_bag(bag) as reader:
+        return _static_tree(reader, bag)
+
+
+def require_truth(drive: Drive, wanted: BagTopics) -> None:
+    """Raise BagError unless the drive has a camera, a mount and true poses: what training needs."""
+    with open_bag(drive.path) as reader:
+        types = {c.topic: c.msgtype for c in reader.connections}
+    if len(drive.truth_stamps_ns) < 2:
+        topic = wanted.truth or "(none given)"
+        raise BagError(_missing(drive.path, types, topic, TRUTH_TYPES))
+    if drive.camera is None:
+        kinds = ("sensor_msgs/msg/CameraInfo",)
+        raise BagError(_missing(drive.path, types, wanted.camera_info or "camera_info", kinds))
+    if drive.T_base_camera is None:
+        raise BagError(
+            f"{drive.path}: /tf_static has no chain from {drive.base_frame} to "
+            f"{drive.camera_frame}: record /tf_static with the drive"
+        )
+
+
+def stamp_of(message: Any) -> int:
+    """Header stamp in integer nanoseconds."""
+    return int(message.header.stamp.sec) * 1_000_000_000 + int(message.header.stamp.nanosec)
+
+
+def recorded(
+    reader: AnyReader, connections: list[Any], bag: Path
+) -> Iterator[tuple[Any, int, bytes]]:
+    """Connection, time and bytes of the messages. Raises BagError where the file is damaged."""
+    messages = reader.messages(connections)
+    while True:
+        try:
+            item = next(messages)
+        except StopIteration:
+            return
+        except Exception as error:  # rosbags raises many kinds for damaged files
+            raise BagError(f"{bag} is damaged ({error}): try `ros2 bag reindex`") from error
+        yield item
+
+
+def _deserialize(reader: AnyReader, raw: bytes, connection: Any, bag: Path) -> Any:
+    try:
+        return reader.deserialize(raw, connection.msgtype)
+    except Exception as error:  # any malformed CDR
+        raise BagError(
+            f"{bag}: a message on {connection.topic} is damaged ({error}): record it again, or cut "
+            "it out with `ros2 bag convert`"
+        ) from error
+
+
+def _messages(reader: AnyReader, bag: Path, topic: str | None, *, first_only: bool = False) -> list:
+    found = []
+    connections = [c for c in reader.connections if c.topic == topic]
+    for connection, _, raw in recorded(reader, connections, bag) if connections else ():
+        found.append(_deserialize(reader, raw, connection, bag))
+        if first_only:
+            break
+    return found
+
+
+def _count(reader: AnyReader, bag: Path, topic: str) -> int:
+    try:
+        return int(reader.topics[topic].msgcount)
+    except Exception as error:  # the metadata contradict the recording
+        raise BagError(
+            f"{bag}: its metadata are damaged ({error}): try `ros2 bag reindex`"
+        ) from error
+
+
+def _missing(bag: Path, types: dict[str, str], topic: str, kinds: tuple[str, ...]) -> str:
+    fitting = sorted(name for name, kind in types.items() if kind in kinds)
+    there = ", ".join(fitting) if fitting else "none"
+    return (
+        f"{bag} has no topic {topic}; topics of a fitting type ({', '.join(kinds)}): {there}. "
+        "Name the right one with its option, or record it"
+    )
+
+
+def _choose(
+    bag: Path, types: dict[str, str], wanted: str | None, kinds: tuple[str, ...], what: str
+) -> str:
+    fitting = sorted(name for name, kind in types.items() if kind in kinds)
+    if wanted is None and "sensor_msgs/msg/Image" in kinds:
+        fitting = [name for name in fitting if ("depth" in name) == (what == "depth")]
+    if wanted is not None:
+        if wanted not in fitting:
+            raise BagError(_missing(bag, types, wanted, kinds))
+        return wanted
+    if len(fitting) != 1:
+        there = ", ".join(fitting) if fitting else f"none of {', '.join(kinds)}"
+        raise BagError(
+            f"{bag}: cannot tell which topic is the {what}; found {there}. "
+            f"Name it with --{what}-topic, or record it"
+        )
+    return fitting[0]
+
+
+def _sibling_camera_info(image_topic: str, types: dict[str, str]) -> str | None:
+    namespace = image_topic.removesuffix("/compressed").rsplit("/", 1)[0]
+    sibling = f"{namespace}/camera_info"
+    return sibling if types.get(sibling) == "sensor_msgs/msg/CameraInfo" else None
+
+
+def _camera(bag: Path, info: Any) -> Camera:
+    k, d = (info.k, info.d) if hasattr(info, "k") else (info.K, info.D)  # capitals in ROS 1
+    try:
+        return Camera.from_camera_info(info.width, info.height, k, info.distortion_model, d)
+    except CameraError as error:
+        raise BagError(f"{bag}: {error}") from error
+
+
+def _static_tree(reader: AnyReader, bag: Path) -> TransformTree:
+    tree = TransformTree()
+    for message in _messages(reader, bag, "/tf_static"):
+        for item in message.transforms:
+            try:
+                matrix = matrix_from_transform(item.transform)
+                tree.update(item.header.frame_id, item.child_frame_id, matrix, 0, static=True)
+            except ValueError as error:
+                raise BagError(
+                    f"{bag}: /tf_static {item.header.frame_id} -> {item.child_frame_id}: {error}"
+                ) from error
+    return tree
+
+
+def _mount(tree: TransformTree, base_frame: str, camera_frame: str) -> Array | None:
+    try:
+        return tree.lookup(base_frame, camera_frame)
+    except TransformUnavailableError:
+        return None
+
+
+def _truth_track(bag: Path, topic: str | None, messages: list) -> tuple[np.ndarray, Array]:
+    if not messages:
+        return np.zeros(0, np.int64), np.zeros((0, 4, 4))
+    poses = [m.pose.pose if hasattr(m.pose, "pose") else m.pose for m in messages]
+    translations = np.array([[p.position.x, p.position.y, p.position.z] for p in poses])
+    quaternions_xyzw = np.array([[getattr(p.orientation, a) for a in "xyzw"] for p in poses])
+    stamps, first = np.unique([stamp_of(m) for m in messages], return_index=True)
+    try:
+        track = pose_matrix(translations, quaternion_wxyz_from_xyzw(quaternions_xyzw))
+    except ValueError as error:
+        raise BagError(f"{bag}: {topic}: {error}: correct or cut the recording") from error
+    return stamps.astype(np.int64), track[first]

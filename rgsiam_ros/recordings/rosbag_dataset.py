@@ -1,0 +1,113 @@
+"""A recorded drive with true poses, as rosbag2 (or ROS 1) bag."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rgsiam_ros.camera.preprocessing import ImageBGR
+from rgsiam_ros.errors import DatasetError, ImageError
+from rgsiam_ros.geometry.poses import Array
+from rgsiam_ros.recordings.base import Dropped, Frame
+from rgsiam_ros.recordings.depth_points import points_of_depth
+from rgsiam_ros.recordings.rosbag import (
+    BagTopics,
+    RecordedImage,
+    read_drive,
+    read_messages,
+    require_truth,
+    stamp_of,
+)
+
+
+@dataclass(frozen=True)
+class BagImage:
+    """An encoded image of a bag."""
+
+    bag: Path
+    image: RecordedImage
+
+    @property
+    def content(self) -> bytes:
+        """The stored bytes."""
+        return self.image.message.data.tobytes()
+
+    def decode(self) -> ImageBGR:
+        """The picture, ``(H, W, 3)`` uint8 BGR. Raises DatasetError."""
+        try:
+            return self.image.decode()
+        except ImageError as error:
+            raise DatasetError(
+                f"{self.bag}: image at stamp {self.image.stamp_ns} ns: {error}"
+            ) from error
+
+
+class RosbagDataset:
+    """See `rgsiam_ros.recordings.base.Dataset`. Images without a true pose are left out."""
+
+    def __init__(self, path: Path, topics: BagTopics) -> None:
+        self.path = path
+        self._depth_topic = topics.depth
+        self._drive = drive = read_drive(path, topics)
+        require_truth(drive, topics)
+        assert drive.camera is not None
+        assert drive.T_base_camera is not None
+        self.camera, self.map_frame = drive.camera, drive.map_frame
+        stamps = [image.stamp_ns for image in drive.read_images()]
+        T_map_base, self._known = drive.true_base_poses(stamps)
+        if not self._known.any():
+            raise DatasetError(
+                f"{path}: no image lies within the time span of {topics.truth}: check their stamps"
+            )
+        self.frames = [
+            Frame(
+                f"{path.name}/{stamps[i]}",
+                path.name,
+                stamps[i],
+                T_map_base[i] @ drive.T_base_camera,
+            )
+            for i in np.flatnonzero(self._known)
+        ]
+
+        missing = int(np.count_nonzero(~self._known))
+        why = f"{missing} images outside the time span of {topics.truth}"
+        self.dropped = [Dropped(str(path), why, missing)] if missing else []
+
+    def read_images(self) -> Iterator[BagImage]:
+        """The images of `frames`, in their order."""
+        for known, image in zip(self._known, self._drive.read_images(), strict=True):
+            if known:
+                yield BagImage(self.path, image)
+
+    def read_points(self) -> Iterator[Array]:
+        """Scene points ``(M, 3)`` in the map of each of `frames`, from the bag's depth topic.
+
+        Depth images (32FC1 in metres, 16UC1 in millimetres; REP 118) belong to the image of the same
+        stamp and show the same view. Raises BagError without such a topic, DatasetError for one of
+        another encoding.
+        """
+        depth_type = ("sensor_msgs/msg/Image",)
+        topic, messages = read_messages(self.path, self._depth_topic, depth_type, "depth")
+        by_stamp = {stamp_of(message): message for message in messages}
+        for frame in self.frames:
+            message = by_stamp.get(frame.stamp_ns)
+            if message is None:
+                yield np.empty((0, 3))
+            else:
+                depth = _depth_m(message, f"{self.path}: {topic}")
+                yield points_of_depth(depth, self.camera, frame.T_map_camera)
+
+
+def _depth_m(message: Any, where: str) -> Array:
+    kinds = {"32FC1": ("f4", 1.0), "16UC1": ("u2", 1e-3)}
+    if message.encoding not in kinds:
+        raise DatasetError(f"{where} has encoding {message.encoding}, not 32FC1 or 16UC1")
+    kind, metres = kinds[message.encoding]
+    order = ">" if message.is_bigendian else "<"
+    rows = message.data.reshape(message.height, message.step)
+    values = np.ascontiguousarray(rows[:, : message.width * int(kind[1])]).view(order + kind)
+    return values.astype(np.float64) * metres

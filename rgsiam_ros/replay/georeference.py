@@ -1,0 +1,212 @@
+"""`rgsiam georeference`, from a bag and a bundle to a bundle with a datum and a picture of the residuals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from rgsiam_ros.bundle import Bundle, refuse_existing
+from rgsiam_ros.errors import (
+    BagError,
+    GeoreferenceError,
+    ResultsError,
+    TransformUnavailableError,
+)
+from rgsiam_ros.fusion.map_alignment import Alignment, Fixes, align, georeferenced
+from rgsiam_ros.geometry.poses import Array, interpolate_poses
+from rgsiam_ros.localization.relocalizer import Relocalizer
+from rgsiam_ros.recordings.ground_truth import Report, drive_in_map
+from rgsiam_ros.recordings.rosbag import (
+    FIX_TYPES,
+    BagTopics,
+    Drive,
+    read_drive,
+    read_messages,
+    stamp_of,
+    static_tree,
+)
+from rgsiam_ros.replay.offline import replay_offline
+
+LONGEST_GAP_NS = 1_000_000_000
+UNKNOWN_SIGMA_M = 3.0
+"""Of a fix that does not say."""
+WARN_SCALE, WARN_TILT_DEG = 0.01, 1.0
+
+
+@dataclass(frozen=True)
+class GeoreferenceOptions:
+    """What the user chose."""
+
+    poses: str = "bundle"
+    """``bundle``: the bundle relocalizes the bag; ``truth``: the bag's true poses."""
+    topics: BagTopics = field(default_factory=BagTopics)
+    fix_topic: str | None = None
+
+
+def run_georeference(
+    bag: Path, path: Path, out: Path, picture: Path, options: GeoreferenceOptions, console: Console
+) -> Alignment:
+    """Estimate, report, draw, and write the new bundle. Raises RgsiamError."""
+    if options.poses not in ("bundle", "truth"):
+        raise GeoreferenceError(f"--poses is bundle or truth, not {options.poses}")
+    refuse_existing(out)
+    bundle = Bundle.load(path)
+    drive = read_drive(bag, options.topics)
+    say = partial(console.print, soft_wrap=True)
+    stamps, poses = _poses(drive, bundle, options, say)
+    fixes = read_fixes(drive, stamps, poses, options.fix_topic, say)
+    found = align(fixes)
+    used = found.weight_N > 0.25
+    off = np.linalg.norm(found.residual_N3[used, :2], axis=1)
+    console.print(
+        f"datum: latitude {found.datum.latitude_deg:.7f}, longitude {found.datum.longitude_deg:.7f}, "
+        f"ellipsoidal height {found.datum.ellipsoidal_height_m:.2f} m\n"
+        f"heading of the map's x axis: {found.yaw_deg:.2f} degrees from east, give or take "
+        f"{found.yaw_sigma_deg:.2f}; scale {found.scale:.4f}; tilt {found.tilt_deg:.1f} degrees\n"
+        f"{len(off)} of {len(used)} fixes agree; they are off by {np.median(off):.2f} m (median, "
+        f"horizontal), {np.percentile(off, 95):.2f} m (p95)",
+        soft_wrap=True,
+    )
+    if abs(found.scale - 1.0) > WARN_SCALE:
+        console.print(f"[yellow]the map's lengths are off by {found.scale - 1.0:+.1%}[/yellow]")
+    if found.tilt_deg > WARN_TILT_DEG:
+        console.print("[yellow]the map's z axis may not be vertical: heights will drift[/yellow]")
+    _draw(fixes, found, picture, f"{bag.name} on {bundle.manifest.name}")
+    georeferenced(bundle, found, out)
+    console.print(f"picture: {picture}\nbundle: {out}")
+    return found
+
+
+def read_fixes(
+    drive: Drive,
+    stamps_ns: np.ndarray,
+    T_map_base: Array,
+    topic: str | None,
+    report: Report = lambda _: None,
+) -> Fixes:
+    """The fixes of a bag at whose stamps the map has a pose. Raises BagError, GeoreferenceError.
+
+    report: told how many do not say how uncertain they are, or nothing that can be.
+    """
+    topic, messages = read_messages(drive.path, topic, FIX_TYPES, "fix")
+    good = [m for m in messages if m.status.status >= 0 and np.isfinite(_place(m)).all()]
+    if not good:
+        raise BagError(f"{drive.path}: none of the {len(messages)} messages on {topic} is a fix")
+    frame = good[0].header.frame_id
+    try:
+        t_base_antenna = static_tree(drive.path).lookup(drive.base_frame, frame)[:3, 3]
+    except TransformUnavailableError as error:
+        raise BagError(
+            f"{drive.path}: where the antenna is mounted is not known ({error}): record "
+            f"{drive.base_frame} -> {frame} on /tf_static"
+        ) from error
+    if len(stamps_ns) < 2:
+        raise GeoreferenceError(
+            f"{drive.path}: the map has a pose for {len(stamps_ns)} images only: is this the right map?"
+        )
+    at = np.array([stamp_of(m) for m in good], np.int64)
+    after = np.clip(np.searchsorted(stamps_ns, at), 1, len(stamps_ns) - 1)
+    near = (stamps_ns[after] - stamps_ns[after - 1]) <= LONGEST_GAP_NS
+    near &= (at >= stamps_ns[0]) & (at <= stamps_ns[-1])
+    kept = [m for m, is_near in zip(good, near, strict=True) if is_near]
+    T = interpolate_poses(stamps_ns, T_map_base, at[near])
+    claimed = np.array([_sigma(m) for m in kept], np.float64)
+    silent = np.array([m.position_covariance_type == 0 for m in kept], bool)
+    for count, fault in (
+        (int(silent.sum()), "do not say how uncertain they are"),
+        (
+            int((np.isnan(claimed) & ~silent).sum()),
+            "claim a variance that is none (negative, NaN or 0)",
+        ),
+    ):
+        if count:
+            report(
+                f"{count} of {len(kept)} fixes on {topic} {fault}: taken for {UNKNOWN_SIGMA_M:g} m. "
+                "Correct the receiver's position_covariance, or fixes are weighed wrongly"
+            )
+    return Fixes(
+        at[near],
+        np.array([_place(m) for m in kept]).reshape(-1, 3),
+        np.where(np.isnan(claimed), UNKNOWN_SIGMA_M, claimed),
+        T[:, :3, 3] + T[:, :3, :3] @ t_base_antenna,
+    )
+
+
+def _poses(
+    drive: Drive, bundle: Bundle, options: GeoreferenceOptions, report: Report
+) -> tuple[np.ndarray, Array]:
+    if options.poses == "truth":
+        if len(drive.truth_stamps_ns) < 2:
+            raise BagError(f"{drive.path} has no true poses on {options.topics.truth}")
+        if drive.map_frame.lstrip("/") != bundle.manifest.map_frame.lstrip("/"):
+            raise GeoreferenceError(
+                f"{drive.path}: its true poses are in the frame {drive.map_frame}, but the bundle's map is "
+                f"{bundle.manifest.map_frame}: name another --truth-topic, or leave --poses at bundle"
+            )
+        drive = drive_in_map(drive, bundle.manifest, report)
+        return drive.truth_stamps_ns, drive.truth_T_map_base_N44
+    if drive.T_base_camera is None:
+        raise BagError(
+            f"{drive.path}: the camera's mount is unknown: record {drive.base_frame} -> "
+            f"{drive.camera_frame} on /tf_static"
+        )
+    relocalizer = Relocalizer.from_bundle(bundle.path)
+    record = replay_offline(drive, relocalizer)
+    relocalizer.close()
+    answered = [(f.stamp_ns, f.T_map_frame) for f in record.frames if f.T_map_frame is not None]
+    stamps, first = np.unique([stamp for stamp, _ in answered], return_index=True)
+    poses = [answered[i][1] for i in first]
+    return stamps.astype(np.int64), np.stack(poses) if poses else np.zeros((0, 4, 4))
+
+
+def _place(message: object) -> tuple[float, float, float]:
+    m = message
+    return m.latitude, m.longitude, m.altitude  # type: ignore[attr-defined]
+
+
+def _sigma(message: object) -> float:
+    """Horizontal standard deviation that a NavSatFix claims; NaN where it claims none."""
+    m = message
+    east, north = m.position_covariance[0], m.position_covariance[4]  # type: ignore[attr-defined]
+    if m.position_covariance_type == 0 or not (east > 0.0 and north > 0.0):  # type: ignore[attr-defined]
+        return float("nan")
+    return float(np.sqrt(0.5 * (east + north)))
+
+
+def _draw(fixes: Fixes, found: Alignment, path: Path, title: str) -> None:
+    figure = Figure(figsize=(12.0, 5.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, 2, width_ratios=[1.0, 1.2])
+    plane = figure.add_subplot(grid[:, 0])
+    antenna = fixes.antenna_map_N3 @ found.T_enu_map[:3, :3].T
+    fix = antenna + found.residual_N3
+    used = found.weight_N > 0.25
+    plane.plot(*fix[~used, :2].T, ".", color="tab:red", markersize=3, label="fixes set aside")
+    plane.plot(*fix[used, :2].T, ".", color="tab:green", markersize=3, label="fixes that agree")
+    plane.plot(*antenna[:, :2].T, ".", color="tab:blue", markersize=2, label="antenna by the map")
+    plane.set_aspect("equal", adjustable="datalim")
+    plane.set(xlabel="east (m)", ylabel="north (m)")
+    plane.legend(loc="best", fontsize=8)
+    seconds = (fixes.stamps_ns - fixes.stamps_ns[0]) * 1e-9
+    across = figure.add_subplot(grid[0, 1])
+    for axis, name in enumerate(("east", "north", "up")):
+        across.plot(seconds, found.residual_N3[:, axis], ".", markersize=3, label=name)
+    across.set(ylabel="fix less antenna (m)")
+    across.legend(loc="upper right", fontsize=8)
+    weights = figure.add_subplot(grid[1, 1], sharex=across)
+    weights.plot(seconds, found.weight_N, ".", markersize=3, color="0.3")
+    weights.set(xlabel="time (s)", ylabel="robust weight")
+    for axes in (plane, across, weights):
+        axes.grid(alpha=0.3)
+    figure.suptitle(title)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
+    except OSError as error:
+        raise ResultsError(f"{path} cannot be written ({error}): change --picture") from error

@@ -1,0 +1,106 @@
+"""A replay as a Rerun recording: images, tracks, the pose with its covariance, and where it was lost."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from rgsiam_ros.errors import ImageError, ResultsError
+from rgsiam_ros.geometry.poses import pose_errors, quaternion_wxyz, quaternion_xyzw_from_wxyz
+from rgsiam_ros.recordings.rosbag import Drive
+from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
+
+TRUE, ESTIMATED, LOST = (140, 140, 140), (31, 119, 180), (255, 127, 14)
+SIGMAS = 2.0
+"""Half axes of the drawn ellipsoid, in standard deviations."""
+
+
+def check_recording(path: Path) -> None:
+    """Raise ResultsError unless a recording can be written to `path`, before any work is done."""
+    if find_spec("rerun") is None:
+        raise ResultsError("--rerun needs the Rerun SDK: pip install 'rgsiam_ros[rerun]'")
+    if path.exists():
+        raise ResultsError(f"{path} exists: choose another --rerun or remove it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultsError(f"{path.parent} cannot be created ({error}): change --rerun") from error
+
+
+def write_recording(record: ReplayRecord, drive: Drive, path: Path, title: str) -> None:
+    """Write the recording; it appears under its name when it is complete. Raises ResultsError."""
+    import rerun
+
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    stream = rerun.RecordingStream("rgsiam_replay", recording_id=title)
+    try:
+        stream.save(unfinished)
+        _log(stream, record, drive)
+        stream.flush()
+        stream.disconnect()
+        unfinished.rename(path)
+    except (OSError, RuntimeError) as error:
+        stream.disconnect()
+        unfinished.unlink(missing_ok=True)
+        raise ResultsError(f"{path} cannot be written ({error}): free space") from error
+
+
+def _log(stream: Any, record: ReplayRecord, drive: Drive) -> None:
+    import rerun
+
+    def track(name: str, poses: list[Any], colour: tuple[int, int, int]) -> None:
+        positions = [T[:3, 3] for T in poses if T is not None]
+        stream.log(f"map/{name}", rerun.Points3D(positions, colors=[colour]), static=True)
+
+    track("true", [frame.T_true for frame in record.frames], TRUE)
+    track("estimated", [frame.T_map_frame for frame in record.frames], ESTIMATED)
+    track("lost", [frame.T_withheld for frame in record.frames], LOST)
+    by_stamp = {frame.stamp_ns: frame for frame in record.frames}
+    for image in drive.read_images():
+        stream.set_time("stamp", timestamp=np.datetime64(image.stamp_ns, "ns"))
+        try:
+            jpeg = cv2.imencode(".jpg", image.decode())[1].tobytes()
+            stream.log("camera", rerun.EncodedImage(contents=jpeg, media_type="image/jpeg"))
+        except ImageError as error:
+            stream.log("status", rerun.TextLog(str(error), level="WARN"))
+        if image.stamp_ns in by_stamp:
+            _log_frame(stream, by_stamp[image.stamp_ns])
+
+
+def _log_frame(stream: Any, frame: FrameRecord) -> None:
+    import rerun
+
+    level = "INFO" if frame.T_map_frame is not None else "WARN"
+    stream.log("status", rerun.TextLog(frame.problem or "localised", level=level))
+    if frame.trust is not None:
+        stream.log("plots/trust", rerun.Scalars(frame.trust))
+    T = frame.T_map_frame
+    if T is None:
+        stream.log("map/pose", rerun.Clear(recursive=True))
+        return
+    rotation = rerun.Quaternion(xyzw=quaternion_xyzw_from_wxyz(quaternion_wxyz(T)))
+    pose = rerun.Transform3D(translation=T[:3, 3], quaternion=rotation)
+    stream.log("map/pose", pose, rerun.TransformAxes3D(2.0))
+    if frame.covariance_66 is not None:
+        variances, axes = np.linalg.eigh(frame.covariance_66[:3, :3])
+        axes[:, 0] *= np.sign(np.linalg.det(axes))
+        turn = np.eye(4)
+        turn[:3, :3] = axes
+        wxyz = quaternion_wxyz(turn)
+        sigmas = np.sqrt(np.maximum(variances, 0.0))
+        ellipsoid = rerun.Ellipsoids3D(
+            centers=[T[:3, 3]],
+            half_sizes=[SIGMAS * sigmas],
+            quaternions=[rerun.Quaternion(xyzw=quaternion_xyzw_from_wxyz(wxyz))],
+            colors=[ESTIMATED],
+        )
+        stream.log("map/covariance", ellipsoid)
+        stream.log("plots/sigma_m", rerun.Scalars(float(sigmas.max())))
+    if frame.T_true is not None:
+        metres, radians = pose_errors(T, frame.T_true)
+        stream.log("plots/error_m", rerun.Scalars(float(metres)))
+        stream.log("plots/error_deg", rerun.Scalars(float(np.degrees(radians))))

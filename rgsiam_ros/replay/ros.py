@@ -1,0 +1,254 @@
+"""Replay a drive over DDS into the real node, in a process of its own. An adapter: imports ROS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+
+from rgsiam_ros.bundle import Bundle
+from rgsiam_ros.errors import RgsiamError
+from rgsiam_ros.fusion.report import Tracks
+from rgsiam_ros.fusion.robot_localization import FusionSetup
+from rgsiam_ros.geometry.poses import pose_matrix, quaternion_wxyz_from_xyzw
+from rgsiam_ros.recordings.rosbag import Drive, open_bag, recorded
+from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
+
+if TYPE_CHECKING:
+    from rgsiam_ros.replay.filters import Filters
+
+try:
+    import rclpy
+    from geometry_msgs.msg import PoseWithCovarianceStamped
+    from lifecycle_msgs.msg import State
+    from lifecycle_msgs.srv import GetState
+    from rclpy.node import Node
+    from rclpy.qos import QoSProfile, ReliabilityPolicy
+    from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+    from tf2_msgs.msg import TFMessage
+
+    from rgsiam_ros.node.qos import STATIC_TF_QOS
+except ImportError as error:
+    raise RgsiamError(
+        f"--ros needs ROS 2's Python packages ({error}): source your ROS installation, or run in "
+        "the environment that `make demo` sets up"
+    ) from error
+
+MESSAGES = {
+    "sensor_msgs/msg/CompressedImage": CompressedImage,
+    "sensor_msgs/msg/Image": Image,
+}
+NAMESPACE = "/rgsiam_replay"
+"""Everything happens in here, TF too, so that a replay on a live robot disturbs nothing."""
+START_TIMEOUT_S = 30.0
+LAST_ANSWERS_S = 3.0
+PLAYER_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+POSE_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+
+
+def replay_through_node(
+    drive: Drive, bundle: Path, options: Any, console: Console
+) -> tuple[ReplayRecord, Tracks]:
+    """Play the bag's camera at its own pace into a fresh `relocalize` node and collect its poses.
+
+    options: a `rgsiam_ros.replay.run.ReplayOptions`; with its ``with_filter`` also the tracks of
+    robot_localization's filters, where that is installed. Raises RgsiamError when the node does not come
+    up.
+    """
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    player = _Player(drive, context)
+    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    executor.add_node(player)
+    try:
+        with _node_process(drive, bundle, options) as process:
+            player.wait_until_active(executor, process)
+            if options.with_filter:
+                player.start_filters(bundle, options.fusion, console)
+            player.play(executor, options.rate, process, console)
+        return player.record(), {} if player.filters is None else player.filters.tracks()
+    finally:
+        if player.filters is not None:
+            player.filters.close()
+        executor.shutdown()
+        player.destroy_node()
+        rclpy.try_shutdown(context=context)
+
+
+class _Player(Node):
+    """Publishes a drive and remembers what comes back."""
+
+    def __init__(self, drive: Drive, context: Any) -> None:
+        super().__init__("player", namespace=NAMESPACE, context=context)
+        self._drive = drive
+        self._sent_at: dict[int, float] = {}
+        self._frames: dict[int, FrameRecord] = {}
+        self._map_frame = ""
+        self.filters: Filters | None = None
+        name = "image/compressed" if _is_compressed(drive) else "image"
+        self._image = self.create_publisher(MESSAGES[drive.image_type], name, PLAYER_QOS)
+        self._info = self.create_publisher(CameraInfo, "camera_info", PLAYER_QOS)
+        self._static = self.create_publisher(TFMessage, "tf_static", STATIC_TF_QOS)
+        self.create_subscription(
+            PoseWithCovarianceStamped,
+            "relocalize/pose_with_covariance",
+            self._take_pose,
+            POSE_QOS,
+        )
+        self._get_state = self.create_client(GetState, "relocalize/get_state")
+
+    def wait_until_active(self, executor: Any, process: subprocess.Popen) -> None:
+        """Return when the node is active and listens."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                break
+            executor.spin_once(timeout_sec=0.1)
+            if not self._get_state.service_is_ready():
+                continue
+            future = self._get_state.call_async(GetState.Request())
+            executor.spin_until_future_complete(future, timeout_sec=2.0)
+            state = future.result()
+            active = state is not None and state.current_state.id == State.PRIMARY_STATE_ACTIVE
+            if active and self._image.get_subscription_count() > 0:
+                return
+        raise RgsiamError(
+            f"the relocalize node was not active within {START_TIMEOUT_S:.0f} s: see its messages "
+            "above"
+        )
+
+    def start_filters(self, bundle: Path, setup: FusionSetup, console: Console) -> None:
+        """Start robot_localization beside the node, or say that it is not there."""
+        from rgsiam_ros.replay.filters import Filters, find_robot_localization
+
+        prefix = find_robot_localization()
+        if prefix is None:
+            console.print(
+                "[yellow]robot_localization is not installed (no lib/robot_localization/ekf_node on "
+                "AMENT_PREFIX_PATH): apt install ros-jazzy-robot-localization. Replaying without "
+                "it.[/yellow]",
+                soft_wrap=True,
+            )
+            return
+        manifest = Bundle.load(bundle).manifest
+        if manifest.datum is None:
+            console.print("[yellow]the bundle has no datum: GPS is left out[/yellow]")
+        self.filters = Filters(self, prefix, manifest, setup, NAMESPACE)
+        with open_bag(self._drive.path) as reader:
+            self.filters.open({c.topic: c.msgtype for c in reader.connections})
+        version = ".".join(str(part) for part in self.filters.version) or "of unknown version"
+        console.print(f"robot_localization {version} at {prefix}")
+
+    def play(self, executor: Any, rate: float, process: subprocess.Popen, console: Console) -> None:
+        """Publish everything at `rate` times its recorded pace, then wait for the last answers."""
+        from rgsiam_ros.replay.progress import progress_bar
+
+        topics = {self._drive.image_topic, self._drive.camera_info_topic, "/tf_static"}
+        if self.filters is not None:
+            topics |= set(self.filters.topics)
+        image_stamps = iter([image.stamp_ns for image in self._drive.read_images()])
+        with open_bag(self._drive.path) as reader, progress_bar(console) as bar:
+            task = bar.add_task("through the node", total=self._drive.images)
+            chosen = [c for c in reader.connections if c.topic in topics]
+            first_ns = started = None
+            for connection, at_ns, raw in recorded(reader, chosen, self._drive.path):
+                first_ns = at_ns if first_ns is None else first_ns
+                started = time.monotonic() if started is None else started
+                _spin_until(executor, started + (at_ns - first_ns) * 1e-9 / rate)
+                if process.poll() is not None:
+                    raise RgsiamError("the relocalize node ended during the replay: see above")
+                if self.filters is not None:
+                    self.filters.tick(at_ns)
+                    self.filters.feed(connection.topic, bytes(raw))
+                if connection.topic == self._drive.image_topic:
+                    self._sent_at[next(image_stamps)] = time.monotonic()
+                    self._image.publish(bytes(raw))
+                    bar.advance(task)
+                elif connection.topic == "/tf_static":
+                    self._static.publish(bytes(raw))
+                    _spin_until(executor, time.monotonic() + 0.5)  # let the mount arrive first
+                    started += 0.5
+                elif connection.topic == self._drive.camera_info_topic:
+                    self._info.publish(bytes(raw))
+        deadline = time.monotonic() + LAST_ANSWERS_S
+        while time.monotonic() < deadline and len(self._frames) < len(self._sent_at):
+            executor.spin_once(timeout_sec=0.1)
+
+    def record(self) -> ReplayRecord:
+        """Every image that was sent, with the pose that came back for its stamp, if one did."""
+        missing = "no pose came back"
+        frames = [
+            self._frames.get(stamp, FrameRecord(stamp, problem=missing)) for stamp in self._sent_at
+        ]
+        map_frame = self._map_frame or self._drive.map_frame
+        return ReplayRecord(frames, self._drive.base_frame, map_frame)
+
+    def _take_pose(self, message: PoseWithCovarianceStamped) -> None:
+        received = time.monotonic()
+        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        sent = self._sent_at.get(stamp)
+        if sent is None:
+            return
+        pose = message.pose.pose
+        p, q = pose.position, pose.orientation
+        quaternion_wxyz = quaternion_wxyz_from_xyzw([q.x, q.y, q.z, q.w])
+        self._map_frame = message.header.frame_id
+        self._frames[stamp] = FrameRecord(
+            stamp,
+            pose_matrix([p.x, p.y, p.z], quaternion_wxyz),
+            np.asarray(message.pose.covariance).reshape(6, 6),
+            timings_ms={"image to pose": (received - sent) * 1e3},
+        )
+
+
+@contextmanager
+def _node_process(drive: Drive, bundle: Path, options: Any) -> Iterator[subprocess.Popen]:
+    """The node as a vehicle runs it: another process, started and stopped by signals."""
+    parameters = {
+        "bundle": str(bundle.resolve()),
+        "image_transport": "compressed" if _is_compressed(drive) else "raw",
+        "engine": options.engine,
+        "precision": options.precision,
+        "engine_fallback": "none",
+        "branch": options.branch,
+        "threads": str(options.threads),
+        "base_frame": drive.base_frame,
+        "planar_covariance": str(options.with_filter and options.fusion.two_d_mode).lower(),
+        "autostart": "true",
+    }
+    command = [sys.executable, "-m", "rgsiam_ros.node.relocalize", "--ros-args"]
+    for rule in (f"__ns:={NAMESPACE}", "/tf:=tf", "/tf_static:=tf_static"):
+        command += ["-r", rule]
+    for name, value in parameters.items():
+        command += ["-p", f"{name}:={value}"]
+    with tempfile.TemporaryDirectory(prefix="rgsiam_log_") as logs:
+        environment = {**os.environ, "ROS_LOG_DIR": os.environ.get("ROS_LOG_DIR", logs)}
+        process = subprocess.Popen(command, env=environment)
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(timeout=10.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _is_compressed(drive: Drive) -> bool:
+    return drive.image_type == "sensor_msgs/msg/CompressedImage"
+
+
+def _spin_until(executor: Any, moment: float) -> None:
+    while (left := moment - time.monotonic()) > 0.0:
+        executor.spin_once(timeout_sec=left)

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+from support.poses import random_poses
+
+from rgsiam_ros.bundle.map_features import MapFeatures
+
+
+def features(count=50, seed=0):
+    random = np.random.default_rng(seed)
+    feature = random.normal(size=(count, 16))
+    feature /= np.linalg.norm(feature, axis=1, keepdims=True)
+    local = random.normal(size=(count, 3, 2, 2)).astype(np.float16)
+    return MapFeatures(feature.astype(np.float32), local, random_poses(count, seed))
+
+
+def test_what_is_stored_is_read_back_in_half_precision():
+    whole = features()
+    arrays = whole.to_arrays()
+    assert arrays["metric_feature_ND"].dtype == arrays["local_NCHW"].dtype == np.float16
+    assert arrays["T_map_camera_N44"].dtype == np.float64
+    back = MapFeatures.from_arrays(arrays)
+    np.testing.assert_allclose(back.metric_feature_ND, whole.metric_feature_ND, atol=1e-3)
+    np.testing.assert_array_equal(back.T_map_camera_N44, whole.T_map_camera_N44)
+
+
+def test_nearest_features_come_best_first():
+    map_ = features()
+    query = map_.metric_feature_ND[7] + 0.3 * map_.metric_feature_ND[11]
+    found = map_.nearest(query, 5)
+    expected = np.argsort(-(map_.metric_feature_ND @ query))[:5]
+    assert found.tolist() == expected.tolist()
+    assert found[0] == 7
+    assert len(map_.nearest(query, 99)) == 50
+
+
+def test_feature_distances_are_of_the_nearest_and_the_last_neighbour():
+    map_ = features()
+    query = map_.metric_feature_ND[7]
+    first, last = map_.feature_distances(query, 5)
+    apart = np.sort(np.linalg.norm(map_.metric_feature_ND - query, axis=1))
+    assert first == pytest.approx(0.0, abs=1e-6)
+    assert last == pytest.approx(apart[4], rel=1e-5)
+    without = np.delete(np.arange(50), 7)
+    assert map_.feature_distances(query, 5, without)[0] == pytest.approx(apart[1], rel=1e-5)
+
+
+def test_near_poses_weigh_metres_and_angles():
+    map_ = features()
+    T = random_poses(1, seed=9)[0]
+    metres = np.linalg.norm(map_.T_map_camera_N44[:, :3, 3] - T[:3, 3], axis=1)
+    turns = Rotation.from_matrix(map_.T_map_camera_N44[:, :3, :3] @ T[:3, :3].T).magnitude()
+    expected = np.argsort(metres + 4.0 * turns)[:6]
+    assert map_.near(T, 6, metres_per_radian=4.0).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"T_map_camera_N44": None}, "'T_map_camera_N44' is missing"),
+        ({"metric_feature_ND": np.ones(50)}, "are no map's"),
+        ({"local_NCHW": np.ones((49, 3, 2, 2))}, "not one map"),
+        ({"T_map_camera_N44": np.ones((50, 4, 4))}, "not a rigid transform"),
+        ({"T_map_camera_N44": np.tile(np.diag([1.0, 1.0, -1.0, 1.0]), (50, 1, 1))}, "not a rigid"),
+    ],
+)
+def test_arrays_that_do_not_belong_together_are_refused(change, message):
+    arrays = {**features().to_arrays(), **change}
+    with pytest.raises(ValueError, match=message):
+        MapFeatures.from_arrays({k: v for k, v in arrays.items() if v is not None})

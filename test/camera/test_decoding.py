@@ -1,0 +1,190 @@
+import cv2
+import numpy as np
+import pytest
+from support.images import jpeg_bytes
+
+from rgsiam_ros.camera.decoding import decode_compressed, decode_raw
+from rgsiam_ros.errors import ImageError
+
+RANDOM = np.random.default_rng(0)
+IMAGE = RANDOM.integers(0, 256, (12, 17, 3), np.uint8)
+GRAY = IMAGE[..., 0]
+ALPHA = np.dstack([IMAGE, IMAGE[..., :1]])
+
+
+def padded(rows, extra):
+    flat = rows.reshape(rows.shape[0], -1)
+    return np.hstack([flat, np.full((len(flat), extra), 7, flat.dtype)])
+
+
+@pytest.mark.parametrize("extra", [0, 5])
+@pytest.mark.parametrize(
+    ("encoding", "pixels", "expected"),
+    [
+        ("bgr8", IMAGE, IMAGE),
+        ("rgb8", IMAGE[..., ::-1], IMAGE),
+        ("bgra8", ALPHA, IMAGE),
+        ("rgba8", ALPHA[..., [2, 1, 0, 3]], IMAGE),
+        ("mono8", GRAY, np.dstack([GRAY] * 3)),
+    ],
+)
+def test_encodings_with_and_without_row_padding(encoding, pixels, expected, extra):
+    rows = padded(np.ascontiguousarray(pixels), extra)
+    decoded = decode_raw(encoding, 12, 17, rows.shape[1], False, rows.tobytes())
+    np.testing.assert_array_equal(decoded, expected)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_sixteen_bits_of_either_byte_order(order):
+    wide = RANDOM.integers(0, 65536, (12, 17)).astype(f"{order}u2")
+    rows = padded(wide.view(np.uint8).reshape(12, -1), 3)
+    decoded = decode_raw("mono16", 12, 17, rows.shape[1], order == ">", rows.tobytes())
+    expected = wide.astype(float) * 255.0 / 65535.0
+    assert np.abs(decoded[..., 1] - expected).max() <= 0.51
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("encoding", "pixels"),
+    [("bgr16", IMAGE), ("rgb16", IMAGE[..., ::-1]), ("bgra16", ALPHA), ("16UC3", IMAGE)]
+    + [("rgba16", ALPHA[..., [2, 1, 0, 3]]), ("16UC4", ALPHA)],
+)
+def test_colours_in_sixteen_bits(encoding, pixels, order):
+    wide = np.ascontiguousarray(pixels.astype(f"{order}u2") * 257)
+    rows = padded(wide.view(np.uint8).reshape(12, -1), 4)
+    decoded = decode_raw(encoding, 12, 17, rows.shape[1], order == ">", rows.tobytes())
+    np.testing.assert_array_equal(decoded, IMAGE)
+
+
+@pytest.mark.parametrize(("encoding", "pixels"), [("8UC1", GRAY), ("8UC3", IMAGE), ("8UC4", ALPHA)])
+def test_channels_without_a_name_are_grey_or_bgr(encoding, pixels):
+    step = pixels[0].size
+    decoded = decode_raw(encoding, 12, 17, step, False, np.ascontiguousarray(pixels).tobytes())
+    np.testing.assert_array_equal(decoded, np.dstack([GRAY] * 3) if pixels is GRAY else IMAGE)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("order", ["rggb", "bggr", "gbrg", "grbg"])
+def test_bayer_patterns_give_the_colour_back(order, bits):
+    """One colour everywhere, sampled as the name says: first row, then second."""
+    colour = {"b": 30, "g": 120, "r": 220}
+    tile = np.array([colour[letter] for letter in order]).reshape(2, 2)
+    mosaic = np.tile(tile, (6, 8)).astype("<u2" if bits == 16 else np.uint8)
+    mosaic = mosaic * (257 if bits == 16 else 1)
+    step = 16 * bits // 8
+    decoded = decode_raw(f"bayer_{order}{bits}", 12, 16, step, False, mosaic.tobytes())
+    assert decoded.shape == (12, 16, 3)
+    np.testing.assert_array_equal(decoded, np.broadcast_to([30, 120, 220], decoded.shape))
+
+
+def test_yuv_in_its_four_orders():
+    """Smooth colours survive the halved chroma; all four agree with the colour and each other."""
+    ramp = np.linspace(0.0, 1.0, 32)
+    smooth = np.stack(
+        [np.broadcast_to(40 + 150 * ramp, (24, 32)), np.full((24, 32), 120.0)]
+        + [np.broadcast_to(200 - 120 * ramp, (24, 32))],
+        axis=-1,
+    )
+    blue, green, red = np.moveaxis(smooth, -1, 0)
+    y = 16 + 0.257 * red + 0.504 * green + 0.098 * blue
+    u = 128 - 0.148 * red - 0.291 * green + 0.439 * blue
+    v = 128 + 0.439 * red - 0.368 * green - 0.071 * blue
+    y, u, v = (np.round(plane).astype(np.uint8) for plane in (y, u, v))
+    halved = np.stack([u[:, ::2], v[:, ::2]], axis=-1).reshape(24, 32)
+    content = {
+        "yuv422_yuy2": np.dstack([y, halved]),
+        "yuv422": np.dstack([halved, y]),
+        "nv21": np.vstack([y, np.dstack([v[::2, ::2], u[::2, ::2]]).reshape(12, 32)]),
+        "nv24": np.vstack([y, np.dstack([u, v]).reshape(48, 32)]),
+    }
+    for encoding, rows in content.items():
+        step = rows.size // len(rows)
+        decoded = decode_raw(encoding, 24, 32, step, False, np.ascontiguousarray(rows).tobytes())
+        assert np.abs(decoded - smooth).max() < 9.0, encoding
+    alias = decode_raw("uyvy", 24, 32, 64, False, content["yuv422"].tobytes())
+    np.testing.assert_array_equal(
+        alias, decode_raw("yuv422", 24, 32, 64, False, content["yuv422"].tobytes())
+    )
+
+
+def test_eight_thousand_pixels_wide_is_still_an_image():
+    assert decode_raw("mono8", 4320, 7680, 7680, False, bytes(7680 * 4320)).shape[:2] == (
+        4320,
+        7680,
+    )
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png"])
+def test_a_small_file_that_claims_a_huge_picture_takes_no_memory(ending):
+    """The size in the header is changed; nothing of that size is ever allocated."""
+    content = bytearray(cv2.imencode(ending, IMAGE)[1].tobytes())
+    if ending == ".png":
+        content[16:24] = (60_000).to_bytes(4, "big") * 2
+    else:
+        frame = content.find(b"\xff\xc0")
+        content[frame + 5 : frame + 9] = (60_000).to_bytes(2, "big") * 2
+        content[2:2] = b"\xff\xff"  # filling before a marker is allowed
+    with pytest.raises(ImageError, match="60000x60000 pixels is larger than") as caught:
+        decode_compressed(bytes(content))
+    assert caught.value.cause == "too_large"
+
+
+def test_last_row_may_lack_its_padding():
+    rows = padded(IMAGE, 4)
+    decoded = decode_raw("bgr8", 12, 17, rows.shape[1], False, rows.tobytes()[:-4])
+    np.testing.assert_array_equal(decoded, IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (("bgr8", 0, 0, 0, False, b""), "empty"),
+        (("32FC1", 12, 17, 68, False, bytes(816)), "'32FC1' is not supported: publish one of bgr8"),
+        (("8UC2", 12, 17, 34, False, bytes(408)), "'8UC2' is not supported"),
+        (("nv21", 12, 17, 17, False, bytes(306)), "its width must be even"),
+        (("nv21", 12, 16, 16, False, bytes(16 * 18 - 1)), "truncated"),
+        (("nv24", 12, 17, 17, False, bytes(17 * 36 - 1)), "truncated"),
+        (("bgr8", 9000, 9000, 27000, False, b""), "9000x9000 pixels is larger than"),
+        (("bgr8", 12, 17, 50, False, IMAGE.tobytes()), "step 50"),
+        (("bgr8", 12, 17, 51, False, IMAGE.tobytes()[:-1]), "truncated"),
+        (("mono8", 20000, 2, 2, False, bytes(40000)), "larger than"),
+    ],
+)
+def test_bad_raw_images_are_named(fields, message):
+    with pytest.raises(ImageError, match=message):
+        decode_raw(*fields)
+
+
+def test_jpeg_and_png():
+    np.testing.assert_array_equal(
+        decode_compressed(cv2.imencode(".png", IMAGE)[1].tobytes()), IMAGE
+    )
+    smooth = cv2.resize(IMAGE, (170, 120), interpolation=cv2.INTER_CUBIC)
+    decoded = decode_compressed(jpeg_bytes(smooth), "bgr8; jpeg compressed bgr8")
+    assert np.abs(decoded.astype(int) - smooth).mean() < 3.0
+
+
+def test_jpeg_with_padding_behind_it_is_whole():
+    assert decode_compressed(jpeg_bytes(IMAGE) + bytes(64)).shape == IMAGE.shape
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.999])
+@pytest.mark.parametrize("ending", [".jpg", ".png"])
+def test_truncation_is_noticed(share, ending):
+    content = cv2.imencode(ending, cv2.resize(IMAGE, (200, 100)))[1].tobytes()
+    with pytest.raises(ImageError, match="truncated"):
+        decode_compressed(content[: int(len(content) * share)])
+
+
+@pytest.mark.parametrize(
+    ("content", "format_text", "message"),
+    [
+        (b"", "jpeg", "empty"),
+        (b"GIF89a....", "gif", "neither JPEG nor PNG"),
+        (b"\xff\xd8 nothing \xff\xd9", "jpeg", "damaged"),
+        (b"\x89PNG", "32FC1; compressedDepth png", "depth"),
+    ],
+)
+def test_bad_compressed_images_are_named(content, format_text, message):
+    with pytest.raises(ImageError, match=message):
+        decode_compressed(content, format_text)

@@ -1,0 +1,33 @@
+import numpy as np
+from support.images import flat_image
+
+from rgsiam_ros.camera.frozen import FrozenCamera
+from rgsiam_ros.localization.relocalizer import Relocalizer
+
+
+def test_the_third_identical_picture_is_frozen_and_a_new_one_is_not():
+    camera, random = FrozenCamera(3), np.random.default_rng(0)
+    pictures = random.integers(0, 255, (2, 90, 160, 3), np.uint8)
+    seen = [camera.seen(pictures[i]) for i in (0, 0, 0, 0, 1, 0, 0)]
+    assert seen == [False, False, True, True, False, False, False]
+
+
+def test_noise_of_one_level_is_enough_to_live():
+    camera, random = FrozenCamera(2), np.random.default_rng(0)
+    still = np.full((90, 160, 3), 100, np.uint8)
+    noisy = [still + random.integers(0, 2, still.shape, np.uint8) for _ in range(5)]
+    assert not any(camera.seen(image) for image in noisy)
+
+
+def test_zero_switches_it_off():
+    camera = FrozenCamera(0)
+    assert not any(camera.seen(flat_image(1, 2, 3)) for _ in range(10))
+
+
+def test_the_relocalizer_is_lost_while_the_camera_is_frozen(small_bundle):
+    relocalizer = Relocalizer.from_bundle(small_bundle, frozen_images=3)
+    answers = [relocalizer.estimate(flat_image(10, 20, 30)) for _ in range(4)]
+    assert [a.lost for a in answers] == [False, False, True, True]
+    assert "repeats" in answers[-1].why_lost
+    many = relocalizer.estimate_many([flat_image(10, 20, 30), flat_image(11, 20, 30)])
+    assert [a.lost for a in many] == [True, False]

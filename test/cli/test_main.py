@@ -1,0 +1,123 @@
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+from support.paths import TOWN_BUNDLE, TOWN_DRIVE
+
+from rgsiam_ros.engines import ENGINES
+
+without_tensorrt = pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is here")
+WITHOUT_TRAINING = """
+import importlib.util, sys
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "torch" else real(name, *rest)
+from rgsiam_ros.cli.main import main
+main()
+"""
+
+
+def rgsiam(*arguments, code=None):
+    start = ["-m", "rgsiam_ros.cli.main"] if code is None else ["-c", code]
+    command = [sys.executable, *start, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_bundle_commands(small_bundle):
+    shown = rgsiam("bundle", "show", small_bundle)
+    assert shown.returncode == 0, shown.stderr
+    assert "map_frame: map" in shown.stdout
+    verified = rgsiam("bundle", "verify", small_bundle)
+    assert "is sound" in verified.stdout
+
+
+def test_errors_are_one_line_and_status_one(small_bundle, tmp_path):
+    (small_bundle / "absolute.onnx").write_bytes(b"x")
+    for arguments in (
+        ("bundle", "verify", small_bundle),
+        ("replay", tmp_path / "no_bag", "--bundle", small_bundle, "--out", tmp_path / "r"),
+    ):
+        done = rgsiam(*arguments)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error:")
+        assert str(small_bundle) in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "export", "evaluate", "look-alikes", "town"])
+def test_training_commands_say_what_to_install(command):
+    done = rgsiam(command, "something", "--out", "x", code=WITHOUT_TRAINING)
+    assert done.returncode == 1
+    assert f"`rgsiam {command}` needs the training extra" in done.stderr
+    assert "pip install 'rgsiam_ros[training]'" in done.stderr
+
+
+def test_help_lists_every_command():
+    done = rgsiam("--help", code=WITHOUT_TRAINING)
+    assert done.returncode == 0
+    for command in ("replay", "bundle", "georeference", "train", "export", "calibrate"):
+        assert command in done.stdout
+
+
+def test_engine_list_names_every_engine_and_what_it_lacks(tmp_path):
+    done = rgsiam("engine", "list", "--cache", tmp_path / "cache")
+    assert done.returncode == 0, done.stderr
+    for name in ENGINES:
+        assert f"{name}: " in done.stdout
+    assert "onnxruntime: can run here" in done.stdout
+    assert "engines in" in done.stdout
+    assert "none" in done.stdout
+
+
+@without_tensorrt
+def test_engine_verify_prints_a_row_for_each_engine(tested_bundle):
+    done = rgsiam("engine", "verify", tested_bundle, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    assert rows[0].startswith("| device | date | engine | precision |")
+    assert any("onnxruntime" in row and "| float32 |" in row for row in rows)
+    assert "tensorrt float32: TensorRT is not installed" in done.stdout
+    named = rgsiam("engine", "verify", tested_bundle, "--threads", 1, "--engine", "onnxruntime")
+    int8 = next(row for row in named.stdout.splitlines() if "| int8 |" in row)
+    assert "100 mm" in int8
+    failed = rgsiam("engine", "verify", tested_bundle, "--engine", "tensorrt")
+    assert failed.returncode == 1
+    assert "error: no engine serves" in failed.stderr
+
+
+@without_tensorrt
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "TensorRT is not installed for this Python: on a Jetson install python3-libnvinfer"),
+        (
+            ("--precision", "float16"),
+            "no float16 network, only float32, int8: export with --precis",
+        ),
+        (
+            ("--engine", "openvino"),
+            "engine 'openvino' needs no building: only tensorrt, tensorrt_rt",
+        ),
+    ],
+)
+def test_engine_build_says_what_is_missing(tested_bundle, tmp_path, arguments, message):
+    done = rgsiam("engine", "build", tested_bundle, "--cache", tmp_path / "cache", *arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert not (tmp_path / "cache").exists()
+
+
+def test_replay_in_a_precision_and_in_batches(tmp_path):
+    results = []
+    for batch in (1, 8):
+        out = tmp_path / str(batch)
+        done = rgsiam(
+            *("replay", TOWN_DRIVE, "--bundle", TOWN_BUNDLE, "--out", out, "--branch", "absolute"),
+            *("--engine", "onnxruntime", "--precision", "float32", "--batch", batch),
+        )
+        assert done.returncode == 0, done.stderr
+        results.append(json.loads((out / "metrics.json").read_text()))
+    assert results[0]["frames"] == results[1]["frames"]
+    for key in ("position_error_m", "rotation_error_deg"):
+        assert results[1][key]["median"] == pytest.approx(results[0][key]["median"], abs=1e-3)

@@ -1,0 +1,222 @@
+"""Which engine serves, and how one that computes wrongly is kept from serving."""
+
+import io
+
+import numpy as np
+import pytest
+from support.bundles import ABSOLUTE_BIAS, INT8_BIAS, colour_absolute, golden_parts, npz_bytes
+from support.images import flat_image
+from support.paths import TOWN_BUNDLE
+
+from rgsiam_ros.bundle import Bundle, write_bundle
+from rgsiam_ros.bundle.precision import PRECISIONS
+from rgsiam_ros.engines import ENGINES
+from rgsiam_ros.engines.benchmark import verify
+from rgsiam_ros.engines.selection import ORDER, candidates, start
+from rgsiam_ros.errors import EngineError
+from rgsiam_ros.localization.relocalizer import Relocalizer
+
+LIVE = (76, 102, 204)
+VNNI = ("avx512_vnni",)
+
+
+def off_by(relocalizer):
+    """Of the absolute branch, along x, metres."""
+    estimate = relocalizer.estimate(flat_image(*LIVE))
+    return estimate.T_map_camera[0, 3] - (1000.0 + 10.0 * LIVE[2] / 255.0)
+
+
+def test_gpus_come_first_then_fewer_bits():
+    every = candidates(PRECISIONS, "auto", "auto", VNNI)
+    assert every == list(ORDER)
+    assert every[0] == ("tensorrt", "float16")
+    assert every.index(("openvino", "int8")) < every.index(("onnxruntime", "float32"))
+    assert {name for name, _ in every} == set(ENGINES) - {"onnxruntime_tensorrt"}  # only by name
+    assert candidates(("float32", "int8"), "onnxruntime_tensorrt", "auto", VNNI)
+    old = candidates(PRECISIONS, "auto", "auto", ("sse4_2", "avx2"))
+    assert not [c for c in old if c[1] == "int8"]
+    assert ("openvino", "int8") in candidates(PRECISIONS, "openvino", "int8", ())
+    assert candidates(("float32",), "openvino", "auto", VNNI) == [("openvino", "float32")]
+
+
+def test_names_that_do_not_exist_are_refused():
+    with pytest.raises(EngineError, match="engine 'warp' is unknown"):
+        candidates(PRECISIONS, "warp", "auto")
+    with pytest.raises(EngineError, match="precision 'int4' is unknown: choose auto or one of"):
+        candidates(PRECISIONS, "auto", "int4")
+    with pytest.raises(EngineError, match="no int8 network, only float32: export with --precision"):
+        candidates(("float32",), "auto", "int8")
+
+
+def test_the_town_is_served_and_says_how_far_off_it_is():
+    bundle = Bundle.load(TOWN_BUNDLE)
+    serving = start(bundle, refine=True)
+    tolerance = bundle.manifest.tolerance_of(serving.precision)
+    assert 0.0 < serving.differences.position_m <= tolerance.position_m
+    assert 0.0 < serving.differences.local_map <= tolerance.local_map
+    assert serving.relative is not None
+    assert not serving.fell_back
+    serving.close()
+
+
+def broken(tmp_path, **changes):
+    """A bundle in which a network is not what the golden images say."""
+    text, contents = golden_parts()
+    contents |= {name.replace("_onnx", ".onnx"): value for name, value in changes.items()}
+    return write_bundle(tmp_path / "broken", text, contents).path
+
+
+def test_a_network_that_computes_wrongly_is_refused_with_figures(tmp_path, tested_bundle):
+    """Half a metre off where 0.15 m is allowed: silently wrong, were there no self-test."""
+    good = Relocalizer.from_bundle(
+        tested_bundle, "onnxruntime", precision="int8", branch="absolute"
+    )
+    assert off_by(good) == pytest.approx(10.0 * INT8_BIAS, abs=1e-3)
+    assert good.serving.refusals == []
+    assert good.serving.differences.position_m == pytest.approx(0.1, abs=1e-3)
+    wrong = colour_absolute(bias=ABSOLUTE_BIAS + 0.05)
+    path = broken(tmp_path, **{"absolute.int8_onnx": wrong})
+    relocalizer = Relocalizer.from_bundle(
+        path, "onnxruntime", precision="int8", branch="absolute", fallback="auto"
+    )
+    assert relocalizer.serving.precision == "float32"  # the next one serves
+    assert relocalizer.serving.fell_back
+    assert off_by(relocalizer) == pytest.approx(10.0 * ABSOLUTE_BIAS, abs=1e-3)
+    reason = next(r for r in relocalizer.serving.refusals if r.engine == "onnxruntime")
+    assert "failed the self-test: position m 0.5 m where 0.15 m is allowed" in str(reason)
+    with pytest.raises(
+        EngineError, match=r"no engine serves .*onnxruntime int8: failed the self-test"
+    ):
+        Relocalizer.from_bundle(path, "onnxruntime", precision="int8", fallback="none")
+
+
+def test_features_and_the_relative_unit_are_tested_too(tmp_path):
+    path = broken(tmp_path, relative_onnx=colour_relative_off(0.01))
+    with pytest.raises(EngineError, match=r"relative position m 0\.1 m where 0\.005 m is allowed"):
+        Relocalizer.from_bundle(path, "onnxruntime")
+    absolute = Relocalizer.from_bundle(path, "onnxruntime", branch="absolute")
+    assert absolute.serving.refusals == []  # it does not need the relative unit
+
+
+def test_each_answer_is_tested(tmp_path):
+    """Golden answers that the networks do not give stand for networks that give others."""
+    unit = np.array([[1.0, 0.0, 0.0]] * 3, np.float32)
+    half = np.tile(np.array([1.0, 0.01, 0.0, 0.0], np.float32), (3, 1))
+    changes = {
+        "metric_feature": (unit, r"metric feature \S+ where 0\.005 is allowed"),
+        "local_map": (golden(golden_parts()[1])["local_map"] + 0.1, r"local map \S+ where 0\.005"),
+        "rotation_quaternion_wxyz": (half, r"rotation deg 1\.15 deg where 0\.005 deg is allowed"),
+        "relative_information": (
+            np.tile(90.0 * np.eye(6), (3, 2, 1, 1)),
+            r"information 0\.111 where",
+        ),
+    }
+    for number, (name, (value, message)) in enumerate(changes.items()):
+        text, contents = golden_parts()
+        contents["golden_images.npz"] = npz_bytes({**golden(contents), name: value})
+        path = write_bundle(tmp_path / str(number), text, contents).path
+        with pytest.raises(EngineError, match=message):
+            Relocalizer.from_bundle(path, "onnxruntime", fallback="none")
+
+
+def test_a_precision_that_the_bundle_lacks_falls_back_or_is_refused(tested_bundle):
+    fallen = Relocalizer.from_bundle(tested_bundle, precision="float16")
+    assert fallen.serving.fell_back
+    assert "no float16 network" in str(fallen.serving.refusals[0])
+    with pytest.raises(EngineError, match="no float16 network, only float32, int8: export with"):
+        Relocalizer.from_bundle(tested_bundle, precision="float16", fallback="none")
+
+
+def test_what_could_run_but_does_not_is_worth_a_warning(tested_bundle, monkeypatch):
+    """TensorRT is there and has nothing built: not the same as no TensorRT."""
+    monkeypatch.setattr("rgsiam_ros.engines.selection.why_not", lambda name: None)
+    serving = Relocalizer.from_bundle(tested_bundle).serving
+    assert [r.engine for r in serving.refusals if r.installed][:1] == ["tensorrt"]
+    monkeypatch.setattr("rgsiam_ros.engines.selection.why_not", lambda name: "not installed")
+    serving = Relocalizer.from_bundle(tested_bundle).serving
+    assert not [r for r in serving.refusals if r.installed]
+
+
+def colour_relative_off(by):
+    import onnx
+    from onnx import helper, numpy_helper
+    from support.bundles import colour_relative
+
+    model = onnx.load_model_from_string(colour_relative(2))
+    for node in model.graph.node:
+        if node.output[0] == "translation_normalised":
+            node.output[0] = "exact"
+    off = numpy_helper.from_array(np.array([[by, 0.0, 0.0]], np.float32), "off")
+    model.graph.initializer.append(off)
+    model.graph.node.append(helper.make_node("Add", ["exact", "off"], ["translation_normalised"]))
+    return model.SerializeToString()
+
+
+def golden(contents):
+    with np.load(io.BytesIO(contents["golden_images.npz"])) as stored:
+        return dict(stored)
+
+
+def test_numbers_that_are_none_fail_the_self_test(tmp_path):
+    zero = colour_absolute().replace(
+        np.array([[1.0, 0.0, 0.0, 0.0]], np.float32).tobytes(), bytes(16)
+    )
+    path = broken(tmp_path, **{"absolute.int8_onnx": zero})
+    with pytest.raises(
+        EngineError, match="failed the self-test: the network answered with non-fini"
+    ):
+        Relocalizer.from_bundle(path, "onnxruntime", precision="int8", fallback="none")
+
+
+def test_reduced_features_are_compared_with_reduced_ones(tmp_path):
+    """The int8 map's local maps say that it was taken a metre further west: only int8 answers move."""
+    text, contents = golden_parts()
+    with np.load(io.BytesIO(contents["map_features.npz"])) as stored:
+        arrays = dict(stored)
+    arrays["local_NCHW"] = arrays["local_NCHW"].copy()
+    arrays["local_NCHW"][:, 0] -= 0.1
+    contents["map_features.int8.npz"] = npz_bytes(arrays)
+    path = write_bundle(tmp_path / "moved", text, contents).path
+    moved = {
+        p: off_by(Relocalizer.from_bundle(path, "onnxruntime", precision=p, branch="refined"))
+        for p in ("float32", "int8")
+    }
+    assert moved["float32"] == pytest.approx(0.0, abs=0.02)
+    assert moved["int8"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_covariances_belong_to_a_precision(tested_bundle):
+    traces = [
+        np.trace(
+            Relocalizer.from_bundle(tested_bundle, "onnxruntime", precision=p, branch=b)
+            .estimate(flat_image(*LIVE))
+            .covariance_66
+        )
+        for p in ("float32", "int8")
+        for b in ("absolute",)
+    ]
+    assert traces[1] == pytest.approx(4.0 * traces[0])
+
+
+def test_a_bundle_without_golden_images_is_served_in_float32_untested(refinable_bundle):
+    serving = Relocalizer.from_bundle(refinable_bundle).serving
+    info = serving.describe()
+    assert (info.name, info.precision) == ("onnxruntime", "float32")
+    assert serving.differences is None
+    fallen = Relocalizer.from_bundle(refinable_bundle, "tensorrt_rtx", precision="float32").serving
+    assert fallen.describe().name == "onnxruntime"
+    with pytest.raises(EngineError, match="takes single images only"):
+        Relocalizer.from_bundle(refinable_bundle, batch=8)
+
+
+def test_verify_reports_each_engine_and_each_reason(tested_bundle):
+    rows = verify(Bundle.load(tested_bundle), "auto", "auto")
+    served = {(row.engine, row.precision): row for row in rows if not row.problem}
+    assert ("onnxruntime", "float32") in served
+    assert all(len(row.problem) > 20 for row in rows if row.problem)
+    named = verify(Bundle.load(tested_bundle), "onnxruntime", "auto")  # int8 whatever the CPU
+    assert [row.precision for row in named] == ["int8", "float32"]
+    row = named[0]
+    assert row.differences.position_m == pytest.approx(0.1, abs=1e-3)
+    assert 0.0 < row.absolute_ms[0] <= row.absolute_ms[1]
+    assert row.relative_ms[0] > 0.0

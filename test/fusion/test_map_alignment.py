@@ -1,0 +1,162 @@
+import io
+import re
+
+import numpy as np
+import pytest
+from rich.console import Console
+from support.bags import copy_bag
+from support.bundles import refinable_parts
+from support.fixes import ORIGIN, fixes_of_a_turned_map
+from support.paths import TOWN_BUNDLE, TOWN_DRIVE
+from support.poses import random_poses
+
+from rgsiam_ros.bundle import Bundle, write_bundle
+from rgsiam_ros.errors import BagError, BundleError, GeoreferenceError
+from rgsiam_ros.fusion.map_alignment import align, georeferenced
+from rgsiam_ros.geometry.geodesy import Datum, LocalFrame
+from rgsiam_ros.geometry.poses import invert, pose_errors
+from rgsiam_ros.localization.relocalizer import Relocalizer
+from rgsiam_ros.replay.georeference import GeoreferenceOptions, run_georeference
+
+
+def test_datum_and_heading_are_found_although_a_third_of_the_fixes_is_wrong():
+    fixes, wrong = fixes_of_a_turned_map()
+    found = align(fixes)
+    assert found.yaw_deg == pytest.approx(30.0, abs=0.1)
+    off = LocalFrame(ORIGIN).from_geodetic(
+        [found.datum.latitude_deg, found.datum.longitude_deg, found.datum.ellipsoidal_height_m]
+    )
+    assert np.linalg.norm(off) < 0.25
+    assert (found.weight_N[wrong] < 0.01).all()
+    assert np.median(found.weight_N[~wrong]) > 0.5
+    assert found.scale == pytest.approx(1.0, abs=0.005)
+    assert abs(found.yaw_deg - 30.0) < 4.0 * found.yaw_sigma_deg
+
+
+def test_a_heading_within_its_uncertainty_is_taken_for_none():
+    assert align(fixes_of_a_turned_map(yaw_deg=0.02)[0]).yaw_deg == 0.0
+
+
+@pytest.mark.parametrize(
+    ("fixes", "message"),
+    [
+        (fixes_of_a_turned_map(count=12)[0], "12 fixes with a map pose are too few"),
+        (fixes_of_a_turned_map(extent_m=0.5)[0], "determine the map's heading only to"),
+        (
+            fixes_of_a_turned_map(scale=1.08, bad=0.0)[0],
+            r"not in metres: the Earth is 1\.\d+ times as large",
+        ),
+    ],
+)
+def test_fixes_that_do_not_determine_it_are_refused(fixes, message):
+    with pytest.raises(GeoreferenceError, match=message):
+        align(fixes)
+
+
+def test_the_bundle_turns_with_its_map(tmp_path):
+    """Both branches answer in the new frame what they answered in the old one, turned."""
+    bundle = write_bundle(tmp_path / "old", *refinable_parts())
+    alignment = align(fixes_of_a_turned_map()[0])
+    new = georeferenced(bundle, alignment, tmp_path / "new")
+    assert new.manifest.datum == alignment.datum
+    image = np.full((96, 128, 3), (153, 102, 55), np.uint8)
+    for branch in ("absolute", "refined"):
+        before, after = (
+            Relocalizer.from_bundle(path, branch=branch).estimate(image)
+            for path in (bundle.path, new.path)
+        )
+        expected = alignment.T_enu_map @ before.T_map_camera
+        metres, radians = pose_errors(after.T_map_camera, expected)
+        assert metres < 1e-6
+        assert radians < 1e-9
+        J = np.kron(np.eye(2), alignment.T_enu_map[:3, :3])
+        np.testing.assert_allclose(after.covariance_66, J @ before.covariance_66 @ J.T, atol=1e-12)
+    again = georeferenced(new, alignment, tmp_path / "twice")  # alignments add up
+    turned = again.manifest.target.turn_wxyz
+    assert 2.0 * np.arccos(abs(turned[0])) == pytest.approx(np.radians(60.0), abs=0.01)
+
+
+def test_a_fix_lands_on_the_same_point_by_both_paths():
+    """Map to Earth by the datum, and Earth to map by the alignment."""
+    alignment = align(fixes_of_a_turned_map()[0])
+    T_map_base = random_poses(1, seed=2, scale_m=50.0)[0]
+    enu = (alignment.T_enu_map @ T_map_base)[:3, 3]
+    place = LocalFrame(alignment.datum).to_geodetic(enu)
+    back = invert(alignment.T_enu_map) @ np.append(
+        LocalFrame(alignment.datum).from_geodetic(place), 1.0
+    )
+    np.testing.assert_allclose(back[:3], T_map_base[:3, 3], atol=1e-6)
+
+
+def test_the_shipped_bundle_knows_where_its_town_is():
+    """The town's simulated GPS has its datum at 48.137, 11.575, 565 m."""
+    datum = Bundle.load(TOWN_BUNDLE).manifest.datum
+    truth = Datum(latitude_deg=48.137, longitude_deg=11.575, ellipsoidal_height_m=565.0)
+    off = LocalFrame(truth).from_geodetic(
+        [datum.latitude_deg, datum.longitude_deg, datum.ellipsoidal_height_m]
+    )
+    assert np.linalg.norm(off) < 0.5
+
+
+def run(bag, tmp_path, **options):
+    options = GeoreferenceOptions(poses="truth", **options)
+    return run_georeference(
+        bag, TOWN_BUNDLE, tmp_path / "new", tmp_path / "g.png", options, Console(quiet=True)
+    )
+
+
+def test_from_a_bag_with_a_bad_stretch_and_a_hole(tmp_path):
+    found = run(TOWN_DRIVE, tmp_path)
+    assert found.yaw_deg == pytest.approx(0.0, abs=0.1)
+    assert Bundle.load(tmp_path / "new").manifest.name == "new"
+    assert (tmp_path / "g.png").stat().st_size > 20_000
+    with pytest.raises(BundleError, match="exists already"):
+        run(TOWN_DRIVE, tmp_path)
+
+
+def test_fixes_with_variances_that_are_none_are_counted(tmp_path):
+    from support.bags import TYPES
+
+    def spoil(connection, index, raw):
+        if connection.topic != "/gps/fix" or index % 4:
+            return raw
+        message = TYPES.deserialize_cdr(raw, connection.msgtype)
+        message.position_covariance = np.full(9, (-1.0, np.nan, 0.0)[index // 4 % 3])
+        message.position_covariance_type = 2 if index % 8 else 0
+        return TYPES.serialize_cdr(message, connection.msgtype)
+
+    bag = copy_bag(TOWN_DRIVE, tmp_path / "bag", lambda *_: True, spoil)
+    console = Console(file=io.StringIO(), width=200)
+    options = GeoreferenceOptions(poses="truth")
+    picture = tmp_path / "g.png"
+    found = run_georeference(bag, TOWN_BUNDLE, tmp_path / "new", picture, options, console)
+    assert found.yaw_deg == pytest.approx(0.0, abs=0.1)
+    said = console.file.getvalue()
+    silent, none = (
+        int(re.search(rf"(\d+) of \d+ fixes on /gps/fix {fault}", said)[1])
+        for fault in ("do not say", r"claim a variance that is none \(negative, NaN or 0\)")
+    )
+    assert silent > 5
+    assert none > 5
+    assert np.isfinite(found.residual_N3).all()
+
+
+def test_what_a_bag_lacks_is_named(tmp_path):
+    bare = copy_bag(TOWN_DRIVE, tmp_path / "a", lambda topic, i: topic != "/gps/fix")
+    with pytest.raises(BagError, match="NavSatFix"):
+        run(bare, tmp_path)
+    with pytest.raises(BagError, match="no topic /other"):
+        run(TOWN_DRIVE, tmp_path, fix_topic="/other")
+    from support.bags import TYPES
+
+    def without_antenna(connection, index, raw):
+        if connection.topic != "/tf_static":
+            return raw
+        message = TYPES.deserialize_cdr(raw, connection.msgtype)
+        message.transforms = message.transforms[:2]
+        return TYPES.serialize_cdr(message, connection.msgtype)
+
+    unmounted = copy_bag(TOWN_DRIVE, tmp_path / "b", lambda *_: True, without_antenna)
+    with pytest.raises(BagError, match="record base_link -> gps_link on /tf_static"):
+        run(unmounted, tmp_path)
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,332 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from scipy.stats import chi2
+from support.bundles import refinable_parts
+from support.paths import ROOT, TOWN_BUNDLE, TOWN_DRIVE
+
+from rgsiam_ros.bundle import Bundle, write_bundle
+from rgsiam_ros.errors import FusionError
+from rgsiam_ros.fusion.robot_localization import (
+    AXES,
+    EKF_MAP,
+    EKF_ODOM,
+    GPS_SIGMAS,
+    NAVSAT,
+    POSE_SIGMAS,
+    POSE_SIGMAS_3D,
+    SETUP,
+    FusionSetup,
+    parameters,
+    read_setup,
+    write_files,
+)
+from rgsiam_ros.geometry.geodesy import Datum, LocalFrame
+from rgsiam_ros.uncertainty.covariance import check_covariance, decouple_plane
+
+STATE = "doc/state_estimation_nodes.rst"
+DOCUMENTED = {
+    "frequency": STATE,
+    "sensor_timeout": STATE,
+    "two_d_mode": STATE,
+    "print_diagnostics": STATE,
+    "publish_tf": STATE,
+    "map_frame": STATE,
+    "odom_frame": STATE,
+    "base_link_frame": STATE,
+    "world_frame": STATE,
+    "smooth_lagged_data": STATE,
+    "history_length": STATE,
+    "process_noise_covariance": STATE,
+    "initial_estimate_covariance": STATE,
+    "odomN": STATE,
+    "odomN_config": STATE,
+    "odomN_queue_size": STATE,
+    "odomN_differential": STATE,
+    "odomN_relative": STATE,
+    "odomN_pose_rejection_threshold": STATE,
+    "poseN": STATE,
+    "poseN_config": STATE,
+    "poseN_queue_size": STATE,
+    "poseN_differential": STATE,
+    "poseN_relative": STATE,
+    "poseN_rejection_threshold": STATE,
+    "imuN": STATE,
+    "imuN_config": STATE,
+    "imuN_queue_size": STATE,
+}
+"""Parameters of ekf_node, each with the file of cra-ros-pkg/robot_localization (commit 1cb9533, 3.6.0)
+that documents it; the names are the same in 3.8.3, which Jazzy has."""
+TRANSFORM = "doc/navsat_transform_node.rst"
+DOCUMENTED_NAVSAT = {
+    "frequency": TRANSFORM,
+    "delay": TRANSFORM,
+    "magnetic_declination_radians": TRANSFORM,
+    "yaw_offset": TRANSFORM,
+    "zero_altitude": TRANSFORM,
+    "publish_filtered_gps": TRANSFORM,
+    "use_odometry_yaw": TRANSFORM,
+    "wait_for_datum": TRANSFORM,
+    "datum": "doc/integrating_gps.rst",
+    "use_local_cartesian": "src/navsat_transform.cpp (declared there, in no document)",
+}
+
+
+@pytest.fixture(scope="module")
+def manifest():
+    return Bundle.load(TOWN_BUNDLE).manifest
+
+
+def general(key):
+    for kind in ("odom", "pose", "imu"):
+        if key.startswith(kind) and key[len(kind) :][:1].isdigit():
+            return f"{kind}N{key[len(kind) + 1 :]}"
+    return key
+
+
+@pytest.mark.parametrize(
+    ("sources", "flat"),
+    [(("gps", "visual"), True), (("gps",), True), (("visual",), True), (("visual",), False)]
+    + [(("gps", "visual"), False)],
+)
+def test_every_key_is_a_documented_parameter(manifest, sources, flat):
+    """robot_localization ignores names it does not know, without a word."""
+    files = parameters(manifest, FusionSetup(two_d_mode=flat, sources=sources))
+    for name, values in files.items():
+        known = DOCUMENTED_NAVSAT if name == NAVSAT else DOCUMENTED
+        assert {general(key) for key in values} <= set(known)
+    assert (NAVSAT in files) == ("gps" in sources)
+
+
+def used(values, key):
+    return [axis for axis, on in zip(AXES, values[key], strict=True) if on]
+
+
+def test_what_each_filter_takes(manifest):
+    files = parameters(manifest, FusionSetup())
+    odom, whole, navsat = files[EKF_ODOM], files[EKF_MAP], files[NAVSAT]
+    for values in (odom, whole):
+        assert values["two_d_mode"] is True
+        assert used(values, "odom0_config") == ["vx"]
+        assert used(values, "imu0_config") == ["vyaw"]
+    assert odom["world_frame"] == "odom"
+    assert not any(key.startswith(("pose", "odom1")) for key in odom)
+    assert whole["world_frame"] == "map"
+    assert used(whole, "pose0_config") == ["x", "y", "yaw"]
+    assert used(whole, "odom1_config") == ["x", "y"]
+    assert whole["pose0_differential"] is whole["pose0_relative"] is False
+    assert whole["smooth_lagged_data"] is True
+    assert whole["odom1"] == FusionSetup().gps_odometry_topic
+    assert navsat["wait_for_datum"] is navsat["zero_altitude"] is True
+    datum = manifest.datum
+    assert navsat["datum"] == [datum.latitude_deg, datum.longitude_deg, 0.0]
+    assert navsat["yaw_offset"] == navsat["magnetic_declination_radians"] == 0.0
+    for values in (odom, whole):
+        assert len(values["process_noise_covariance"]) == len(AXES)
+    assert len(whole["initial_estimate_covariance"]) == len(AXES)
+
+
+def test_in_three_dimensions_the_map_filter_takes_the_whole_pose_and_starts_knowing_none(manifest):
+    files = parameters(manifest, FusionSetup(two_d_mode=False))
+    odom, whole = files[EKF_ODOM], files[EKF_MAP]
+    assert whole["two_d_mode"] is False
+    assert used(whole, "pose0_config") == list(AXES[:6])
+    variances = whole["initial_estimate_covariance"]
+    assert min(variances[:3]) >= 1e6
+    assert min(variances[3:6]) >= 3.0**2
+    assert whole["pose0_rejection_threshold"] == POSE_SIGMAS_3D
+    assert odom["two_d_mode"] is True  # wheel speed and yaw rate say nothing of height
+
+
+def test_thresholds_are_sigmas_that_let_true_measurements_pass():
+    assert chi2.cdf(POSE_SIGMAS**2, 3) == pytest.approx(0.999, abs=0.0003)
+    assert chi2.cdf(POSE_SIGMAS_3D**2, 6) == pytest.approx(0.999, abs=0.0003)
+    assert chi2.cdf(GPS_SIGMAS**2, 2) == pytest.approx(0.999, abs=0.0003)
+
+
+def test_the_filter_looks_back_ten_delays(manifest):
+    slow = parameters(manifest, FusionSetup(delay_s=0.4))[EKF_MAP]
+    assert slow["history_length"] == pytest.approx(4.0)
+
+
+def test_topics_and_frames_are_the_users(manifest, tmp_path):
+    setup = FusionSetup(
+        wheel_topic="/w", imu_topic="/i", pose_topic="/p", odom_frame="o", base_frame="b"
+    )
+    write_files(manifest, setup, tmp_path)
+    whole = yaml.safe_load((tmp_path / EKF_MAP).read_text())["/**"]["ros__parameters"]
+    assert (whole["odom0"], whole["imu0"], whole["pose0"]) == ("/w", "/i", "/p")
+    assert (whole["odom_frame"], whole["base_link_frame"]) == ("o", "b")
+    navsat = yaml.safe_load((tmp_path / NAVSAT).read_text())["/**"]["ros__parameters"]
+    assert all(isinstance(value, float) for value in navsat["datum"])  # rcl refuses a mixed list
+    with pytest.raises(FusionError, match="exists already"):
+        write_files(manifest, setup, tmp_path)
+
+
+def test_what_a_folder_was_written_for_is_read_back(manifest, tmp_path):
+    setup = FusionSetup(gps_topic="/f", gps_frame="g", base_frame="b", delay_s=0.3)
+    write_files(manifest, setup, tmp_path)
+    assert read_setup(tmp_path) == setup
+    with pytest.raises(
+        FusionError, match=r"none/fusion_setup.yaml cannot be read.*rgsiam fusion-c"
+    ):
+        read_setup(tmp_path / "none")
+    good = (tmp_path / SETUP).read_text()
+    for line, other, message in [
+        ("two_d_mode: true", "two_d_mode: maybe", "two_d_mode in .* is 'maybe', not of type bool"),
+        ("gps_frame: g\n", "", "must have exactly wheel_topic, .*gps_frame"),
+        ("- visual", "- lidar", "sources in .* is a list of gps, visual"),
+        ("wheel_topic:", "wheel_topic: [", "cannot be read"),
+    ]:
+        assert line in good
+        (tmp_path / SETUP).write_text(good.replace(line, other))
+        with pytest.raises(FusionError, match=message):
+            read_setup(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"odom_frame": "map"}, "map is both the map and the odom frame"),
+        ({"gps_frame": "base_link"}, "base_link is both the base and the gps frame"),
+        ({"base_frame": "/base_link"}, "without a slash"),
+        ({"map_frame": "world"}, "map frame is world.* are in map: leave --map-frame out"),
+        ({"sources": ()}, "nothing is left that knows where the vehicle is"),
+        ({"sources": ("gps",), "two_d_mode": False}, "leave --three-d out too, or fuse the visual"),
+    ],
+)
+def test_a_set_up_that_could_not_work_is_refused(manifest, changes, message):
+    with pytest.raises(FusionError, match=message):
+        parameters(manifest, FusionSetup(**changes))
+
+
+def test_without_a_datum_gps_is_refused_and_the_pose_alone_is_not():
+    manifest = write_bundle_manifest()
+    with pytest.raises(FusionError, match=r"has no datum.*rgsiam georeference.*--without gps"):
+        parameters(manifest, FusionSetup())
+    assert NAVSAT not in parameters(manifest, FusionSetup(sources=("visual",)))
+
+
+def write_bundle_manifest():
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        return write_bundle(Path(folder) / "b", *refinable_parts()).manifest
+
+
+def test_the_shipped_files_are_those_of_the_shipped_bundle(tmp_path, manifest):
+    write_files(manifest, FusionSetup(), tmp_path)
+    for path in tmp_path.iterdir():
+        assert (ROOT / "config" / path.name).read_text() == path.read_text()
+
+
+def test_a_planar_covariance_stays_one_beside_tiny_variances():
+    """What robot_localization before 3.8.3 does in two dimensions, see docs/fusion.md."""
+    A = np.random.default_rng(0).normal(size=(6, 6))
+    covariance = A @ A.T + 0.1 * np.eye(6)
+    out_of_plane = [2, 3, 4]
+
+    def as_the_filter_has_it(matrix):
+        matrix = matrix.copy()
+        matrix[out_of_plane, out_of_plane] = 1e-6
+        return np.linalg.eigvalsh(matrix).min()
+
+    assert as_the_filter_has_it(covariance) < 0.0
+    planar = decouple_plane(covariance)
+    planar[np.ix_(out_of_plane, out_of_plane)] = np.diag(np.diag(planar)[out_of_plane])
+    assert as_the_filter_has_it(planar) > 0.0
+    check_covariance(decouple_plane(covariance))
+    plane = np.ix_([0, 1, 5], [0, 1, 5])
+    np.testing.assert_array_equal(decouple_plane(covariance)[plane], covariance[plane])
+
+
+def ecef(latitude_deg, longitude_deg, height_m):
+    """WGS 84, the textbook formula: metres from the Earth's centre."""
+    a, e2 = 6378137.0, 0.0066943799901413165
+    phi, lam = np.radians([latitude_deg, longitude_deg])
+    N = a / np.sqrt(1.0 - e2 * np.sin(phi) ** 2)
+    flat = (N + height_m) * np.cos(phi)
+    return np.array(
+        [flat * np.cos(lam), flat * np.sin(lam), (N * (1.0 - e2) + height_m) * np.sin(phi)]
+    )
+
+
+def navsat_transform_xy(datum, latitude_deg, longitude_deg, altitude_m):
+    """Where navsat_transform puts a fix, by its own rule with use_local_cartesian and a datum.
+
+    robot_localization, src/navsat_transform.cpp: setTransformGps() makes the local frame at the datum's
+    latitude and longitude and height 0, whatever the datum's height; gpsFixCallback() converts a fix with
+    its own altitude (read in noetic-devel; 3.6.0 takes UTM there, and pull request 886 brought it to ROS 2);
+    the datum's pose in the map is the identity, as its heading is 0; zero_altitude then sets z to 0. x and y
+    are those of GeographicLib's LocalCartesian.
+    """
+    latitude0, longitude0, heading = datum
+    assert heading == 0.0
+    phi, lam = np.radians([latitude0, longitude0])
+    east = [-np.sin(lam), np.cos(lam), 0.0]
+    north = [-np.sin(phi) * np.cos(lam), -np.sin(phi) * np.sin(lam), np.cos(phi)]
+    fix = ecef(latitude_deg, longitude_deg, altitude_m)
+    return np.array([east, north]) @ (fix - ecef(latitude0, longitude0, 0.0))
+
+
+@pytest.mark.parametrize("height_m", [0.0, 520.0, 2000.0])
+@pytest.mark.parametrize("above_m", [0.0, -40.0, 60.0])
+def test_a_fix_lands_on_the_same_map_point_by_navsat_transform_and_by_the_bundle(height_m, above_m):
+    """At up to about 2 km from the datum; the height where the map is does not matter."""
+    manifest = write_bundle_manifest()
+    datum = Datum(latitude_deg=48.0, longitude_deg=11.5, ellipsoidal_height_m=height_m)
+    manifest = manifest.model_copy(update={"datum": datum})
+    navsat = parameters(manifest, FusionSetup())[NAVSAT]
+    assert navsat["use_local_cartesian"] is True
+    for north_deg, east_deg in [(0.009, 0.0), (0.0, 0.013), (-0.01, 0.02)]:
+        fix = (48.0 + north_deg, 11.5 + east_deg, height_m + above_m)
+        ours = LocalFrame(datum).from_geodetic(fix)[:2]
+        assert np.linalg.norm(ours) > 900.0
+        np.testing.assert_allclose(navsat_transform_xy(navsat["datum"], *fix), ours, atol=1e-6)
+
+
+def test_an_altitude_that_is_off_scales_the_fixes_by_its_share_of_the_earths_radius():
+    """A receiver that says 0 at 520 m: 8 cm at 1 km, docs/fusion.md."""
+    datum = Datum(latitude_deg=48.0, longitude_deg=11.5, ellipsoidal_height_m=520.0)
+    fix = LocalFrame(datum).to_geodetic([1000.0, 0.0, 0.0])
+    x, y = navsat_transform_xy((48.0, 11.5, 0.0), fix[0], fix[1], 0.0)
+    assert 1000.0 - x == pytest.approx(1000.0 * 520.0 / 6.38e6, rel=0.02)
+    assert np.hypot(x - 1000.0, y) < 0.1
+
+
+def rgsiam(*arguments):
+    command = [sys.executable, "-m", "rgsiam_ros.cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_the_commands(tmp_path):
+    done = rgsiam("fusion-config", TOWN_BUNDLE, "--out", tmp_path / "a", "--base-frame", "car")
+    assert done.returncode == 0, done.stderr
+    assert "relocalize_with_gps.launch.py" in done.stdout
+    assert "car" in (tmp_path / "a" / EKF_MAP).read_text()
+    done = rgsiam("fusion-config", TOWN_BUNDLE, "--out", tmp_path / "b", "--odom-frame", "map")
+    assert done.returncode == 1
+    assert "name two frames" in done.stderr
+    assert not (tmp_path / "b").exists()
+    bare = write_bundle(tmp_path / "bare", *refinable_parts()).path
+    done = rgsiam("fusion-config", bare, "--out", tmp_path / "c")
+    assert done.returncode == 1
+    assert "has no datum" in done.stderr
+    done = rgsiam("bundle", "set-datum", bare, "--datum", "48,11.5,520", "--out", tmp_path / "d")
+    assert done.returncode == 0, done.stderr
+    assert Bundle.load(tmp_path / "d").manifest.datum.latitude_deg == 48.0
+    done = rgsiam("bundle", "set-datum", bare, "--datum", "148,11.5,520", "--out", tmp_path / "e")
+    assert done.returncode == 2
+    done = rgsiam(
+        *("fusion-config", TOWN_BUNDLE, "--out", tmp_path / "f"),
+        *("--without", "gps", "--without", "visual"),
+    )
+    assert done.returncode == 1
+    assert "leave out gps or visual, not both" in done.stderr
+    done = rgsiam("replay", TOWN_DRIVE, "--bundle", TOWN_BUNDLE, "--with-filter")
+    assert done.returncode == 2
+    assert "--with-filter needs --ros" in done.stderr

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+from support.poses import random_poses
+
+from rgsiam_ros.errors import TransformUnavailableError
+from rgsiam_ros.geometry.frame_tree import TransformTree
+
+SECOND = 1_000_000_000
+
+
+def test_static_chains_of_any_depth_and_direction():
+    T = random_poses(4)
+    tree = TransformTree()
+    frames = ["base_link", "roof", "rig", "camera_link", "optical"]
+    for i, (parent, child) in enumerate(zip(frames, frames[1:], strict=False)):
+        tree.update(parent, child, T[i], 0, static=True)
+    tree.update("base_link", "imu", random_poses(1, seed=9)[0], 0, static=True)
+    expected = T[0] @ T[1] @ T[2] @ T[3]
+    np.testing.assert_allclose(tree.lookup("base_link", "optical"), expected, atol=1e-12)
+    np.testing.assert_allclose(
+        tree.lookup("optical", "base_link"), np.linalg.inv(expected), atol=1e-9
+    )
+    np.testing.assert_allclose(tree.lookup("/base_link", "/base_link"), np.eye(4))
+    between = tree.lookup("imu", "optical")
+    np.testing.assert_allclose(tree.lookup("base_link", "imu") @ between, expected, atol=1e-9)
+
+
+def test_moving_transforms_are_interpolated_between_their_stamps():
+    tree = TransformTree()
+    for i in range(3):
+        T = np.eye(4)
+        T[0, 3] = float(i)
+        tree.update("odom", "base_link", T, i * SECOND, static=False)
+    assert tree.lookup("odom", "base_link", SECOND // 2)[0, 3] == pytest.approx(0.5)
+    assert tree.lookup("odom", "base_link")[0, 3] == 2.0
+    with pytest.raises(TransformUnavailableError, match="newer"):
+        tree.lookup("odom", "base_link", 3 * SECOND)
+
+
+def test_time_going_backwards_starts_anew():
+    tree = TransformTree()
+    tree.update("odom", "base_link", np.eye(4), 100 * SECOND, static=False)
+    tree.update("odom", "base_link", np.eye(4), 1 * SECOND, static=False)
+    assert tree.lookup("odom", "base_link", 1 * SECOND).shape == (4, 4)
+
+
+def test_what_is_missing_is_named():
+    tree = TransformTree()
+    tree.update("base_link", "imu", np.eye(4), 0, static=True)
+    with pytest.raises(TransformUnavailableError, match="base_link and camera; known frames: base"):
+        tree.lookup("base_link", "camera")
+
+
+def test_loops_are_found():
+    tree = TransformTree()
+    tree.update("a", "b", np.eye(4), 0, static=True)
+    tree.update("b", "a", np.eye(4), 0, static=True)
+    with pytest.raises(TransformUnavailableError, match="loop"):
+        tree.lookup("a", "c")
+
+
+def test_what_is_no_rigid_transform_is_refused():
+    with pytest.raises(ValueError, match="orthonormal"):
+        TransformTree().update("a", "b", np.diag([2.0, 1.0, 1.0, 1.0]), 0, static=True)

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from rgsiam_ros.geometry.geodesy import Datum, LocalFrame
+
+DATUM = Datum(latitude_deg=48.0, longitude_deg=11.5, ellipsoidal_height_m=520.0)
+A, F = 6378137.0, 1.0 / 298.257223563
+"""WGS 84."""
+
+
+def ecef(latitude_deg, longitude_deg, height_m):
+    """The textbook formula."""
+    phi, lam = np.radians([latitude_deg, longitude_deg])
+    e2 = F * (2.0 - F)
+    N = A / np.sqrt(1.0 - e2 * np.sin(phi) ** 2)
+    return np.array(
+        [
+            (N + height_m) * np.cos(phi) * np.cos(lam),
+            (N + height_m) * np.cos(phi) * np.sin(lam),
+            (N * (1.0 - e2) + height_m) * np.sin(phi),
+        ]
+    )
+
+
+def test_east_north_up_is_the_textbooks():
+    phi, lam = np.radians([48.0, 11.5])
+    east = np.array([-np.sin(lam), np.cos(lam), 0.0])
+    north = np.array([-np.sin(phi) * np.cos(lam), -np.sin(phi) * np.sin(lam), np.cos(phi)])
+    up = np.array([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)])
+    place = (48.013, 11.478, 611.0)
+    expected = np.stack([east, north, up]) @ (ecef(*place) - ecef(48.0, 11.5, 520.0))
+    np.testing.assert_allclose(LocalFrame(DATUM).from_geodetic(place), expected, atol=1e-6)
+
+
+def test_there_and_back_over_twenty_kilometres():
+    frame, random = LocalFrame(DATUM), np.random.default_rng(0)
+    places = random.uniform(-20_000.0, 20_000.0, (50, 3)) * [1.0, 1.0, 0.01]
+    back = frame.from_geodetic(frame.to_geodetic(places))
+    np.testing.assert_allclose(back, places, atol=1e-6)
+    np.testing.assert_allclose(frame.to_geodetic([0.0, 0.0, 0.0]), [48.0, 11.5, 520.0], atol=1e-9)
+
+
+def test_a_metre_north_is_a_metre():
+    latitude = LocalFrame(DATUM).to_geodetic([0.0, 1.0, 0.0])[0]
+    assert (latitude - 48.0) * 111_200.0 == pytest.approx(1.0, rel=0.01)

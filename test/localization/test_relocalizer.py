@@ -1,0 +1,225 @@
+import numpy as np
+import onnx
+import pytest
+from support.bundles import ABSOLUTE_BIAS, brightness_network, description
+from support.images import flat_image
+from support.paths import TOWN_BUNDLE, TOWN_DRIVE
+
+from rgsiam_ros.bundle import write_bundle
+from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.errors import BundleError, CameraError, EngineError, ImageError
+from rgsiam_ros.geometry.poses import pose_errors
+from rgsiam_ros.localization.relocalizer import PoseEstimate, Relocalizer
+from rgsiam_ros.recordings.rosbag import read_drive
+
+
+def test_metres_are_restored_in_float64(small_bundle):
+    """origin + scale * output, far from the origin where float32 would lose millimetres."""
+    relocalizer = Relocalizer.from_bundle(small_bundle)
+    estimate = relocalizer.estimate(flat_image(51, 102, 204))
+    expected = np.array([1000.0, 2000.0, 3.0]) + 10.0 * np.array([0.8, 0.4, 0.2])
+    np.testing.assert_allclose(estimate.T_map_camera[:3, 3], expected, atol=1e-5)
+    assert estimate.T_map_camera.dtype == np.float64
+    np.testing.assert_allclose(estimate.T_map_camera[:3, :3], np.eye(3), atol=1e-12)
+    assert set(estimate.timings_ms) == {"preprocess", "inference", "pose"}
+    assert estimate.branch == "absolute"
+    assert estimate.disagreement is None
+    assert estimate.raw_covariance_66 is None  # this network does not say
+    assert all(value >= 0.0 for value in estimate.timings_ms.values())
+
+
+LIVE = (76, 102, 204)  # blue, green, red: near the second image of the map
+
+
+def live_position(blue, green, red):
+    return np.array([1000.0, 2000.0, 3.0]) + 10.0 * np.array([red, green, blue]) / 255.0
+
+
+def test_the_relative_branch_starts_from_the_map_and_keeps_its_disagreement(refinable_bundle):
+    relocalizer = Relocalizer.from_bundle(refinable_bundle)  # auto: refined where it can
+    assert relocalizer.branch == "refined"
+    estimate = relocalizer.estimate(flat_image(*LIVE))
+    assert estimate.branch == "refined"
+    np.testing.assert_allclose(estimate.T_map_camera[:3, 3], live_position(*LIVE), atol=0.01)
+    assert estimate.disagreement.absolute_m == pytest.approx(10.0 * ABSOLUTE_BIAS, abs=0.01)
+    assert estimate.disagreement.absolute_rad == pytest.approx(0.0, abs=1e-6)
+    assert estimate.disagreement.support == pytest.approx(1.0, abs=0.01)
+    np.testing.assert_allclose(np.diag(estimate.covariance_66)[:3], [0.01, 0.02, 0.03])
+    assert set(estimate.timings_ms) == {"preprocess", "inference", "pose", "refinement"}
+
+
+def test_the_absolute_branch_alone_stays_available(refinable_bundle):
+    relocalizer = Relocalizer.from_bundle(refinable_bundle, branch="absolute")
+    estimate = relocalizer.estimate(flat_image(*LIVE))
+    off = estimate.T_map_camera[:3, 3] - live_position(*LIVE)
+    np.testing.assert_allclose(off, [10.0 * ABSOLUTE_BIAS, 0.0, 0.0], atol=0.01)
+    assert relocalizer.branch == estimate.branch == "absolute"
+    assert estimate.disagreement is None
+
+
+def test_where_no_map_image_is_near_the_absolute_pose_answers(refinable_bundle):
+    """White: 8 m and more from every image of the map, whose reach is 2 m."""
+    relocalizer = Relocalizer.from_bundle(refinable_bundle, branch="refined")
+    estimate = relocalizer.estimate(flat_image(255, 255, 255))
+    assert estimate.branch == "absolute"
+    assert "refinement" in estimate.timings_ms
+    relocalizer.estimate(flat_image(*LIVE))
+
+
+def test_branches_are_named_and_refused_where_they_are_not(small_bundle):
+    assert Relocalizer.from_bundle(small_bundle).branch == "absolute"
+    with pytest.raises(BundleError, match="no relative branch: set branch to absolute"):
+        Relocalizer.from_bundle(small_bundle, branch="refined")
+    with pytest.raises(BundleError, match="'best' is unknown: choose one of auto, absolute, refin"):
+        Relocalizer.from_bundle(small_bundle, branch="best")
+
+
+def test_covariance_turns_with_the_camera(tmp_path):
+    half = float(np.sqrt(0.5))
+    text = description()
+    text["covariance"]["matrix"] = np.diag([1.0, 4.0, 9.0, 0.01, 0.02, 0.03]).tolist()
+    network = brightness_network(quaternion_wxyz=(half, 0.0, 0.0, half))  # a quarter turn about z
+    path = write_bundle(tmp_path / "turned", text, {"absolute.onnx": network}).path
+    covariance = Relocalizer.from_bundle(path).estimate(flat_image(0, 0, 0)).covariance_66
+    np.testing.assert_allclose(np.diag(covariance), [4.0, 1.0, 9.0, 0.02, 0.01, 0.03], rtol=1e-5)
+
+
+def test_a_network_that_answers_nonsense_raises(tmp_path):
+    network = brightness_network(quaternion_wxyz=(0.0, 0.0, 0.0, 0.0))
+    path = write_bundle(tmp_path / "zero", description(), {"absolute.onnx": network}).path
+    with pytest.raises(EngineError, match="no|non-finite"):
+        Relocalizer.from_bundle(path).estimate(flat_image(0, 0, 0))
+
+
+def test_bad_images_do_not_harm_the_next(small_bundle):
+    relocalizer = Relocalizer.from_bundle(small_bundle)
+    before = relocalizer.estimate(flat_image(10, 20, 30)).T_map_camera
+    with pytest.raises(ImageError):
+        relocalizer.estimate(np.zeros((0, 0, 3), np.uint8))
+    np.testing.assert_array_equal(relocalizer.estimate(flat_image(10, 20, 30)).T_map_camera, before)
+
+
+def test_unknown_engine_is_named(small_bundle):
+    with pytest.raises(EngineError, match="'warp' is unknown: choose auto or one of tensorrt, .*"):
+        Relocalizer.from_bundle(small_bundle, "warp")
+
+
+def test_a_closed_relocalizer_says_so(small_bundle):
+    relocalizer = Relocalizer.from_bundle(small_bundle)
+    relocalizer.close()
+    with pytest.raises(EngineError, match="closed"):
+        relocalizer.estimate(flat_image(0, 0, 0))
+
+
+def test_images_that_contradict_camera_info_are_refused(small_bundle):
+    relocalizer = Relocalizer.from_bundle(small_bundle)
+    relocalizer.use_camera(Camera(width=256, height=192, fx=200, fy=200, cx=128, cy=96))
+    relocalizer.estimate(flat_image(1, 2, 3, width=128, height=96))  # binned by two: the same view
+    with pytest.raises(CameraError, match="128x128 pixels, but camera_info says 256x192"):
+        relocalizer.estimate(flat_image(1, 2, 3, width=128, height=128))
+
+
+def test_a_camera_that_cannot_be_reconciled_leaves_things_as_they_were(small_bundle):
+    relocalizer = Relocalizer.from_bundle(small_bundle)
+    with pytest.raises(CameraError, match="does not contain the view"):
+        relocalizer.use_camera(Camera(width=128, height=96, fx=900, fy=900, cx=64, cy=48))
+    relocalizer.estimate(flat_image(1, 2, 3))
+
+
+def test_the_shipped_bundle_knows_the_town():
+    """Every 20th image of a drive it never saw, in other light: far better than guessing."""
+    relocalizer = Relocalizer.from_bundle(TOWN_BUNDLE)
+    drive = read_drive(TOWN_DRIVE)
+    images = list(drive.read_images())[::20]
+    T_map_base, known = drive.true_base_poses([image.stamp_ns for image in images])
+    assert known.all()
+    estimated = np.stack([relocalizer.estimate(image.decode()).T_map_camera for image in images])
+    metres, radians = pose_errors(estimated, T_map_base @ drive.T_base_camera)
+    assert np.median(metres) < 8.0  # the town is 190 m by 80 m
+    assert np.median(np.degrees(radians)) < 3.0
+    validation = relocalizer.manifest.validation
+    assert validation.export_difference_m < 1e-3
+    assert validation.export_difference_deg < 1e-3
+
+
+def test_many_images_answer_as_one_by_one(tested_bundle):
+    """In one call, an image and an error among them that cannot be used."""
+    colours = [(76, 102, 204), (50, 100, 50), (153, 102, 51), (128, 128, 128), (70, 100, 200)]
+    images = [flat_image(*colour) for colour in colours]
+    given = [*images[:2], np.zeros((0, 0, 3), np.uint8), ImageError("torn"), *images[2:]]
+    one = Relocalizer.from_bundle(tested_bundle, "onnxruntime")
+    together = Relocalizer.from_bundle(tested_bundle, "onnxruntime", batch=1).estimate_many(given)
+    assert [type(a) for a in together[2:4]] == [ImageError, ImageError]
+    answers = [a for a in together if not isinstance(a, Exception)]
+    assert len(answers) == len(images)
+    for image, answer in zip(images, answers, strict=True):
+        expected = one.estimate(image)
+        np.testing.assert_allclose(answer.T_map_camera, expected.T_map_camera, atol=1e-6)
+        assert answer.branch == expected.branch
+
+
+def test_batches_of_any_size_answer_alike():
+    """The town's network takes batches; the last one is filled up."""
+    drive = read_drive(TOWN_DRIVE)
+    images = [image.decode() for image, _ in zip(drive.read_images(), range(11), strict=False)]
+    poses = []
+    for batch in (1, 8):
+        relocalizer = Relocalizer.from_bundle(
+            TOWN_BUNDLE, "onnxruntime", precision="float32", batch=batch, branch="absolute"
+        )
+        relocalizer.use_camera(drive.camera)
+        poses.append(np.stack([a.T_map_camera for a in relocalizer.estimate_many(images)]))
+        relocalizer.close()
+    metres, radians = pose_errors(*poses)
+    assert len(poses[0]) == 11
+    assert metres.max() < 1e-3
+    assert np.degrees(radians).max() < 1e-3
+
+
+SINGULAR = np.eye(6)
+SINGULAR[0, 1] = SINGULAR[1, 0] = 1.0
+OVERCONFIDENT = np.eye(6)
+OVERCONFIDENT[0, 1] = OVERCONFIDENT[1, 0] = 1.1
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"trust": float("nan")}, "lost: trust is not a number"),
+        ({"trust": -1.5}, "lost: trust -1.50 is below 0"),
+        ({"covariance_66": np.full((6, 6), np.nan)}, "holds a non-finite number"),
+        ({"covariance_66": -np.eye(6)}, "not positive definite"),
+        ({"covariance_66": SINGULAR}, "not positive definite"),
+        ({"covariance_66": OVERCONFIDENT}, "not positive definite"),
+        ({"T_map_camera": np.full((4, 4), np.nan)}, "a pose holds a non-finite number"),
+        ({"raw_covariance_66": np.full((6, 6), np.nan)}, "own uncertainty is not usable"),
+    ],
+)
+def test_an_answer_that_is_not_whole_is_lost(change, reason):
+    whole = {"T_map_camera": np.eye(4), "covariance_66": np.eye(6), "timings_ms": {}, "trust": 0.0}
+    assert not PoseEstimate(**whole).lost
+    assert reason in PoseEstimate(**{**whole, **change}).why_lost
+
+
+def test_an_image_whose_own_uncertainty_is_no_number_is_lost(tmp_path):
+    """This network takes the logarithm of the brightness less a half: none for a dark image."""
+    model = onnx.load_model_from_string(brightness_network())
+    helper, graph = onnx.helper, model.graph
+    for name, value in (("half", np.full((1, 1), 0.5)), ("many", np.ones((1, 21)))):
+        graph.initializer.append(onnx.numpy_helper.from_array(value.astype(np.float32), name))
+    graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["mean"], ["grey"], axes=[1], keepdims=1),
+            helper.make_node("Sub", ["grey", "half"], ["above"]),
+            helper.make_node("Log", ["above"], ["log"]),
+            helper.make_node("Mul", ["log", "many"], ["precision_factor"]),
+        ]
+    )
+    shape = helper.make_tensor_value_info("precision_factor", onnx.TensorProto.FLOAT, [1, 21])
+    graph.output.append(shape)
+    contents = {"absolute.onnx": model.SerializeToString()}
+    bundle = write_bundle(tmp_path / "b", description(), contents)
+    relocalizer = Relocalizer.from_bundle(bundle.path)
+    assert relocalizer.estimate(flat_image(200, 200, 200)).why_lost == ""
+    dark = relocalizer.estimate(flat_image(50, 50, 50))
+    assert dark.why_lost == "lost: the network's own uncertainty is not usable"

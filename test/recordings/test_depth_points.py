@@ -1,0 +1,115 @@
+"""Scene points from depth images."""
+
+import numpy as np
+import pytest
+from support.bags import IMAGES, TYPES, copy_bag, cut_bag
+from support.paths import TOWN_MAP
+from support.poses import random_poses
+
+pytest.importorskip("torch", reason="the training extra is not installed here")
+
+from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.errors import BagError, DatasetError
+from rgsiam_ros.geometry.poses import invert
+from rgsiam_ros.recordings import open_dataset
+from rgsiam_ros.recordings.depth_points import points_of_depth
+from rgsiam_ros.recordings.rosbag import BagTopics, read_messages, stamp_of
+from rgsiam_training.config import TrainingConfig
+from rgsiam_training.data.preparation import prepare
+
+CAMERA = Camera(width=320, height=180, fx=190.0, fy=200.0, cx=150.0, cy=95.0)
+
+
+@pytest.mark.parametrize("shrink", [1, 5])
+def test_a_known_pixel_at_a_known_depth_is_a_known_point(shrink):
+    """In full size and registered at a fifth of it: the middles of its cells."""
+    (T,) = random_poses(1)
+    depth = np.zeros((180 // shrink, 320 // shrink))
+    row, column = (2 * (180 // shrink) // 3, 320 // shrink // 4)
+    depth[row - 6 : row + 7, column - 6 : column + 7] = 7.0
+    points = points_of_depth(depth, CAMERA, T)
+    in_camera = (points - T[:3, 3]) @ T[:3, :3]
+    np.testing.assert_allclose(in_camera[:, 2], 7.0)
+    u, v = in_camera[:, 0] / 7.0 * 190.0 + 150.0, in_camera[:, 1] / 7.0 * 200.0 + 95.0
+    middle = shrink * (np.array([column, row]) + 0.5) - 0.5
+    np.testing.assert_allclose([u.mean(), v.mean()], middle, atol=4.0)
+    assert np.ptp(u) <= 12.0 * shrink + 1e-6
+
+
+def test_a_distorted_ray_is_undone():
+    import cv2
+
+    distortion = (-0.2, 0.05, 0.001, 0.0, 0.0)
+    camera = CAMERA.model_copy(update={"distortion_model": "plumb_bob", "distortion": distortion})
+    depth = np.full((36, 64), 5.0)
+    points = points_of_depth(depth, camera, np.eye(4))
+    seen = cv2.projectPoints(points, np.zeros(3), np.zeros(3), camera.K, np.array(distortion))[0]
+    columns, rows = np.meshgrid(5.0 * np.arange(64) + 2.0, 5.0 * np.arange(36) + 2.0)
+    np.testing.assert_allclose(seen[:, 0], np.stack([columns.ravel(), rows.ravel()], 1), atol=0.2)
+
+
+def test_what_is_no_depth_gives_no_point():
+    depth = np.array([[np.nan, np.inf, 0.0], [-1.0, 500.0, 3.0]])
+    assert len(points_of_depth(depth, CAMERA, np.eye(4))) == 1
+
+
+def with_depth(target, encoding, metres):
+    """A short bag whose second image has a flat depth image; stamps as the images'."""
+    short = cut_bag(TOWN_MAP, target.parent / f"{target.name}_short", images=60)
+    _, images = read_messages(short, IMAGES, ("sensor_msgs/msg/CompressedImage",), "image")
+    kind = {"32FC1": np.float32, "16UC1": np.uint16, "rgb8": np.uint8}[encoding]
+    values = np.full((4, 6), metres * (1000.0 if encoding == "16UC1" else 1.0)).astype(kind)
+    name = "sensor_msgs/msg/Image"
+    message = TYPES.types[name](
+        header=images[1].header,
+        height=4,
+        width=6,
+        encoding=encoding,
+        is_bigendian=0,
+        step=values.strides[0],
+        data=values.view(np.uint8).ravel(),
+    )
+
+    def add(writer):
+        made = writer.add_connection("/camera/depth/image_raw", name, typestore=TYPES)
+        writer.write(made, stamp_of(images[1]), TYPES.serialize_cdr(message, name))
+
+    return copy_bag(short, target, lambda *_: True, at_end=add)
+
+
+@pytest.mark.parametrize("encoding", ["32FC1", "16UC1"])
+def test_the_depth_images_of_a_bag_become_points_of_their_frames(tmp_path, encoding):
+    dataset = open_dataset(with_depth(tmp_path / "bag", encoding, 9.0))
+    points = list(dataset.read_points())
+    assert [len(p) for p in points[:3]] == [0, 24, 0]
+    in_camera = points[1] @ invert(dataset.frames[1].T_map_camera)[:3, :3].T
+    in_camera += invert(dataset.frames[1].T_map_camera)[:3, 3]
+    np.testing.assert_allclose(in_camera[:, 2], 9.0, atol=1e-6)
+
+
+def test_training_gets_as_many_points_as_it_asks_for(tmp_path):
+    bag = with_depth(tmp_path / "bag", "32FC1", 9.0)
+    config = TrainingConfig(
+        datasets=(str(bag),),
+        split={"fraction": 0.2, "stretch_frames": 8, "guard_frames": 2},
+        losses={"reprojection": {"enabled": True, "points": 10}},
+    )
+    data = prepare(config)
+    points = np.concatenate([data.training.point_NP3, data.validation.point_NP3])
+    assert points.shape[1:] == (10, 3)
+    assert np.isfinite(points).all(axis=2).sum() in (0, 10)  # 0: the frame is a guard
+    assert prepare(config.without(["reprojection"])).training.point_NP3 is None
+
+
+def test_a_bag_without_depth_or_with_another_kind_is_named(tmp_path):
+    plain = open_dataset(cut_bag(TOWN_MAP, tmp_path / "plain", images=60))
+    with pytest.raises(BagError, match="cannot tell which topic is the depth"):
+        next(plain.read_points())
+    colour = open_dataset(with_depth(tmp_path / "colour", "rgb8", 9.0))
+    with pytest.raises(
+        DatasetError, match=r"depth/image_raw has encoding rgb8, not 32FC1 or 16UC1"
+    ):
+        list(colour.read_points())
+    named = open_dataset(colour.path, topics=BagTopics(depth="/nowhere"))
+    with pytest.raises(BagError, match="no topic /nowhere"):
+        next(named.read_points())

@@ -1,0 +1,71 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from support.bags import cut_bag
+from support.paths import TOWN_DRIVE
+
+from rgsiam_ros.errors import ResultsError
+from rgsiam_ros.replay.run import ReplayOptions, run_replay
+
+FULL = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from rgsiam_ros.cli.main import main
+import rgsiam_ros.replay.run as run
+claim = run.claim_folder
+def then_the_disk_is_full(out):
+    claim(out)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+run.claim_folder = then_the_disk_is_full
+sys.argv[0] = "rgsiam"
+main()
+"""
+
+
+def test_a_full_disk_loses_no_figures_and_leaves_nothing_half_written(tmp_path, town_like_bundle):
+    bag = cut_bag(TOWN_DRIVE, tmp_path / "short", images=30)
+    out = tmp_path / "results"
+    arguments = ["replay", bag, "--bundle", town_like_bundle, "--out", out, "--threads", "1"]
+    command = [sys.executable, "-c", FULL, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1, done.stderr
+    assert f"error: {out} cannot be written" in done.stderr
+    assert "File too large" in done.stderr
+    assert "free space or change --out" in done.stderr
+    assert "answered 30 of 30 frames" in done.stdout
+    assert list(out.iterdir()) == []
+
+
+def test_the_rerun_recording_opens_and_holds_what_was_asked_for(tmp_path, town_like_bundle):
+    pytest.importorskip("rerun")
+    bag = cut_bag(TOWN_DRIVE, tmp_path / "short", images=12)
+    path = tmp_path / "deep" / "drive.rrd"
+    options = ReplayOptions(rerun=path)
+    run_replay(bag, town_like_bundle, tmp_path / "r", options, Console(quiet=True))
+    assert [p.name for p in path.parent.iterdir()] == ["drive.rrd"]
+    tool = shutil.which("rerun", path=str(Path(sys.executable).parent))
+    verified = subprocess.run([tool, "rrd", "verify", path], capture_output=True, check=False)
+    assert verified.returncode == 0, verified.stderr
+    shown = subprocess.run(
+        [tool, "rrd", "print", path], capture_output=True, text=True, check=True
+    ).stdout
+    for entity in ("/camera", "/map/true", "/map/estimated", "/map/pose", "/map/covariance"):
+        assert entity in shown
+    assert "/plots/error_m" in shown
+    assert "/status" in shown
+    with pytest.raises(ResultsError, match=r"drive.rrd exists"):
+        run_replay(bag, town_like_bundle, tmp_path / "r2", options, Console(quiet=True))
+
+
+def test_without_the_sdk_the_recording_is_refused_before_any_work(tmp_path, monkeypatch):
+    import rgsiam_ros.replay.rerun_export as recording
+
+    monkeypatch.setattr(recording, "find_spec", lambda name: None)
+    options = ReplayOptions(rerun=tmp_path / "x.rrd")
+    with pytest.raises(ResultsError, match=r"pip install 'rgsiam_ros\[rerun\]'"):
+        run_replay(tmp_path / "no", tmp_path / "no", tmp_path / "r", options, Console(quiet=True))
+    assert list(tmp_path.iterdir()) == []

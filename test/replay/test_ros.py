@@ -1,0 +1,88 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from support.bags import cut_bag
+from support.paths import TOWN_DRIVE
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
+
+from rgsiam_ros.fusion.report import gps_state, report_tracks
+from rgsiam_ros.recordings.rosbag import read_drive, read_messages, stamp_of
+from rgsiam_ros.replay.run import ReplayOptions, run_replay
+
+
+@pytest.fixture(autouse=True)
+def isolated(monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", "101")
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+
+def test_the_node_gives_what_offline_gives(tmp_path, town_like_bundle):
+    bag = cut_bag(TOWN_DRIVE, tmp_path / "short", images=40)
+    options = ReplayOptions(ros=True, rate=1.0)
+    out = tmp_path / "results"
+    metrics = run_replay(bag, town_like_bundle, out, options, Console(quiet=True))
+    ros = metrics["ros"]
+    assert ros["sent"] == 40
+    assert ros["returned"] == ros["compared"] >= 30
+    assert ros["largest_difference_m"] < 1e-6
+    assert ros["largest_difference_deg"] < 1e-6
+    assert metrics["reported_frame"] == "base_link"
+    assert set(metrics["latency_ms"]) == {"image to pose"}
+    assert metrics["refined"] is None  # a pose message does not say
+    assert json.loads((out / "metrics.json").read_text())["ros"] == ros
+
+
+def test_the_command_line(tmp_path, town_like_bundle):
+    bag = cut_bag(TOWN_DRIVE, tmp_path / "short", images=16)
+    command = [sys.executable, "-m", "rgsiam_ros.cli.main", "replay", str(bag), "--ros"]
+    command += ["--bundle", str(town_like_bundle), "--out", str(tmp_path / "r"), "--rate", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "poses for 16 images" in done.stdout
+    assert (tmp_path / "r" / "replay.png").is_file()
+
+
+def test_without_robot_localization_the_replay_says_so_and_goes_on(
+    tmp_path, town_like_bundle, monkeypatch
+):
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(Path(sys.prefix)))
+    bag = cut_bag(TOWN_DRIVE, tmp_path / "short", images=8)
+    command = [
+        sys.executable,
+        "-m",
+        "rgsiam_ros.cli.main",
+        "replay",
+        str(bag),
+        "--ros",
+        "--with-filter",
+    ]
+    command += ["--bundle", str(town_like_bundle), "--out", str(tmp_path / "r")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "robot_localization is not installed" in done.stdout
+    assert "poses for 8 images" in done.stdout
+    assert "fusion" not in json.loads((tmp_path / "r" / "metrics.json").read_text())
+
+
+def test_tracks_of_filters_are_reported_by_what_gps_was(tmp_path):
+    """A track 2 m beside the truth while GPS is bad, and exact else."""
+    drive = read_drive(TOWN_DRIVE)
+    _, fixes = read_messages(TOWN_DRIVE, "/gps/fix", ("sensor_msgs/msg/NavSatFix",), "gps")
+    stamps = np.array([stamp_of(m) for m in fixes], np.int64)
+    state = gps_state(fixes)
+    assert set(state) == {0, 1, 2}
+    T, known = drive.true_base_poses(stamps)
+    T[state == 1, 0, 3] += 2.0
+    tracks = {"both": (stamps[known], T[known])}
+    found = report_tracks(tracks, drive, (stamps, state), tmp_path, "test")["both"]
+    assert found["good"]["p95_m"] < 1e-6
+    assert found["bad"]["median_m"] == pytest.approx(2.0)
+    assert found["none"]["p95_m"] < 1e-6
+    assert (tmp_path / "fusion.png").stat().st_size > 10_000
+    assert len((tmp_path / "fused_both.tum").read_text().splitlines()) == known.sum()

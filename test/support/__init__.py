@@ -1,0 +1,1 @@
+"""Parts that several tests share: paths, bundles, bags, datasets, peers."""

@@ -1,0 +1,69 @@
+"""A calibration that can be worked out by hand, and a bundle that has it."""
+
+import numpy as np
+
+from rgsiam_ros.bundle import write_bundle
+from rgsiam_ros.uncertainty.calibration import DIFFICULTY, DOUBT, Lengths
+from rgsiam_ros.uncertainty.pose_quality import Disagreement, Evidence
+from support.bundles import npz_bytes, refinable_parts
+
+LENGTHS = Lengths(reach_m=8.0, metres_per_radian=4.0)
+
+
+SIGMA = np.array([0.3, 0.1, 0.5, 0.01, 0.02, 0.03])
+
+
+def evidence(**changes):
+    apart = {
+        "absolute_m": 1.0,
+        "absolute_rad": 0.02,
+        "support": 0.8,
+        "spread_m": 0.3,
+        "sigma_m": 0.1,
+        "nearest_m": 0.5,
+        "change_m": 0.02,
+    }
+    own = {k: changes.pop(k) for k in list(changes) if k in apart}
+    given = {"feature_distance": 0.1, "last_feature_distance": 0.3, "raw_sigma_6": SIGMA}
+    return Evidence(**{**given, **changes}, disagreement=Disagreement(**{**apart, **own}))
+
+
+def calibration_arrays(**changes):
+    """A calibration in which a nearer map image and a likelier feature count, and nothing else."""
+    whole = {"version": np.array(1)}
+    for branch in ("absolute", "refined"):
+        F, G = len(DIFFICULTY[branch]), len(DOUBT[branch])
+        sigma_weight, trust_weight = np.zeros((6, F)), np.zeros(G)
+        trust_weight[DOUBT[branch].index("feature")] = -1.0
+        if branch == "refined":
+            sigma_weight[:, DIFFICULTY[branch].index("nearest")] = 0.5
+        parts = {
+            "sigma_offset_6": np.log(SIGMA),
+            "sigma_weight_6F": sigma_weight,
+            "sigma_mean_6F": np.zeros((6, F)),
+            "sigma_scale_6F": np.ones((6, F)),
+            "correlation_66": np.eye(6),
+            "trust_offset": 0.0,
+            "trust_weight_G": trust_weight,
+            "trust_mean_G": np.zeros(G),
+            "trust_scale_G": np.ones(G),
+            "threshold": -np.log(0.52),  # believed up to a feature distance of 0.5
+        }
+        whole |= {f"{branch}_{name}": np.asarray(value) for name, value in parts.items()}
+    return {name: value for name, value in {**whole, **changes}.items() if value is not None}
+
+
+CALIBRATED = {
+    "source": "test",
+    "frames": 100,
+    "false_accept_rate": 0.01,
+    "accepted": 0.9,
+    "wrong_m": 1.0,
+}
+
+
+def calibrated_bundle(path, **changes):
+    text, contents = refinable_parts()
+    text["calibrations"] = {"float32": CALIBRATED}
+    contents["calibration.float32.npz"] = npz_bytes(calibration_arrays(**changes))
+    return write_bundle(path, text, contents)

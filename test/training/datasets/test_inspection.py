@@ -1,0 +1,182 @@
+"""`rgsiam inspect`: what it finds, and that it never falls over what it finds."""
+
+import json
+import re
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from support.bags import cut_bag
+from support.dataset_files import edit, picture, views, write_colmap, write_csv
+from support.paths import TOWN_DRIVE, TOWN_MAP
+
+pytest.importorskip("torch", reason="the training extra is not installed here")
+
+import typer
+from typer.testing import CliRunner
+
+from rgsiam_ros.recordings import open_dataset
+from rgsiam_training.cli.main import register
+from rgsiam_training.datasets.inspection import cover, inspect_datasets
+
+runner, app = CliRunner(), typer.Typer()
+register(app)
+
+
+def drive(count=30, step=0.2, start=0.0, y=0.0):
+    """Poses along x, looking along +x."""
+    T = np.tile(np.eye(4), (count, 1, 1))
+    T[:, :3, :3] = [[0, 0, 1], [-1, 0, 0], [0, -1, 0]]
+    T[:, 0, 3] = start + step * np.arange(count)
+    T[:, 1, 3] = y
+    return T
+
+
+@pytest.fixture
+def lane(tmp_path):
+    """A CSV dataset of a straight drive, every image different."""
+    return write_lane(tmp_path / "lane", drive())
+
+
+def write_lane(folder, T, seed=0):
+    path = write_csv(folder, views(count=len(T)), extra={"stamp_s": list(range(len(T)))})
+    lines = path.read_text().splitlines()
+    for i, pose in enumerate(T):
+        image = picture((20 + 3 * i % 120, 30 + seed + i % 50))
+        cv2.imwrite(str(folder / "a" / f"{i:03d}.png"), image)
+        position = ",".join(f"{v:.6f}" for v in pose[:3, 3])
+        lines[i + 1] = f"a/{i:03d}.png,{position},0.5,-0.5,0.5,-0.5,{i}"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def run(*args, code=0):
+    result = runner.invoke(app, ["inspect", *map(str, args)], env={"COLUMNS": "200"})
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_a_dataset_without_flaws(lane, tmp_path):
+    out = run(lane, "--out", tmp_path / "out")
+    assert "nothing odd was found" in out
+    assert "5.8 x 0.0 x 0.0 m" in out
+    assert "1: a 30" in out
+    numbers = json.loads((tmp_path / "out" / "inspection.json").read_text())
+    assert numbers["look_at_these"] == []
+    assert numbers["test"] is None
+    assert numbers["train"]["frames"] == 30
+    assert numbers["train"]["image_sizes"] == {"160x120": 30}
+    assert numbers["train"]["step_m"] == pytest.approx(0.2)
+    assert numbers["train"]["track_m"] == pytest.approx(5.8)
+    drawn = cv2.imread(str(tmp_path / "out" / "inspection.png"))
+    assert drawn.shape[1] == 1350
+    assert drawn.std() > 10
+
+
+def test_flaws_are_named(lane):
+    folder = lane.parent
+    shutil.copy(folder / "a" / "005.png", folder / "a" / "006.png")
+    broken = folder / "a" / "010.png"
+    broken.write_bytes(broken.read_bytes()[:80])
+    cv2.imwrite(str(folder / "a" / "012.png"), picture((30, 30), width=100, height=120))
+    (folder / "a" / "014.png").unlink()
+
+    def spoil(lines):
+        fields = [line.split(",") for line in lines]
+        fields[3][1] = "nan"  # frame 2
+        fields[9][-1] = fields[8][-1]  # frame 8 has the stamp of frame 7
+        fields[18][1:8] = fields[17][1:8]  # frame 17 the pose of frame 16
+        for row in fields[21:]:  # from frame 20 on 7 m farther
+            row[1] = str(float(row[1]) + 7.0)
+        fields[25][4] = "0.7"
+        return [",".join(row) for row in fields]
+
+    edit(lane, spoil)
+    found = inspect_datasets(open_dataset(lane))
+    expected = [
+        r"poses.csv:4: left out: non-finite position",
+        r"poses.csv:16: left out: image .*014.png is missing",
+        r"poses.csv:26: left out: quaternion of norm 1.114, not 1",
+        r"jump from a/019.png to a/020.png: 7.20 m, 0.0 deg in 1.00 s \(median of a: 0.2 m",
+        r"image cannot be read: .*010.png: the compressed image is truncated",
+        r"1 images have another size than the camera \(160x120 .*: a/012.png",
+        r"2 frames share the same image with another: a/005.png, a/006.png",
+        r"2 frames share the same stamp with another: a/007.png, a/008.png",
+        r"2 frames share the same pose with another: a/016.png, a/017.png",
+    ]
+    assert len(found.problems) == len(expected)
+    for text, pattern in zip(found.problems, expected, strict=True):
+        assert re.search(pattern, text), text
+    assert found.train.frames == 27
+    assert found.train.track_m == pytest.approx(5.8 - 0.2, abs=0.01)
+    out = run(lane)  # odd data is not a failure
+    assert "look at these" in out
+    assert "27, 3 left out" in out
+
+
+def test_train_and_test_that_overlap(lane, tmp_path):
+    other = write_lane(tmp_path / "other", drive(y=1.5), seed=7)
+    shutil.copy(lane.parent / "a" / "003.png", other.parent / "a" / "020.png")
+    out = run(lane, "--test", other)
+    assert "test images are training images" in out
+    found = inspect_datasets(open_dataset(lane), open_dataset(other))
+    assert found.same_image == [["a/020.png", "a/003.png"]]
+    assert len(found.same_name) == 30
+    assert not any("names are in" in text for text in found.problems)
+    assert found.coverage["median_m"] == pytest.approx(1.5)
+    assert found.coverage["max_deg"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_the_same_frame_in_both_splits(tmp_path):
+    T = views(count=4)
+    path = write_csv(tmp_path, T, extra={"split": ["train", "train", "test", "test"]})
+    edit(path, lambda lines: [*lines, lines[1].replace("train", "test")])
+    found = json.loads(
+        (run(path, "--out", tmp_path / "out") and (tmp_path / "out/inspection.json")).read_text()
+    )
+    assert found["same_name_in_train_and_test"] == ["a/000.png"]
+    assert any("1 names are in train and test: a/000.png" in t for t in found["look_at_these"])
+    assert found["coverage"]["poses"] == 3
+
+
+def test_coverage_looks_the_same_way():
+    train, test = drive(20), drive(5, start=0.55)
+    ahead = cover(train, test)
+    assert ahead["median_m"] == pytest.approx(0.05)
+    assert ahead["none_looks_that_way"] == 0
+    back = test.copy()
+    back[:, :3, 0] *= -1.0
+    back[:, :3, 2] *= -1.0
+    assert cover(train, back)["none_looks_that_way"] == 5
+    assert cover(train, back)["median_m"] is None
+    far = np.concatenate([back, drive(3, start=100.0)])
+    assert cover(train, far)["max_m"] == pytest.approx(100.4 - 3.8)
+
+
+def test_bags_and_models_without_splits(tmp_path):
+    bag = cut_bag(TOWN_MAP, tmp_path / "map", images=20)
+    other = cut_bag(TOWN_DRIVE, tmp_path / "drive", images=8)
+    out = run(bag, "--test", other, "--out", tmp_path / "out")
+    assert "20, 0 left out" in out
+    assert "8, 0 left out" in out
+    assert "from a test pose" not in run(bag)
+    model = write_colmap(tmp_path / "model", views())
+    assert "a 3, b 3" in run(model)
+    assert "from a test pose" in run(model, "--test", model)
+
+
+def test_what_cannot_be_opened_is_an_error(tmp_path):
+    result = runner.invoke(app, ["inspect", str(tmp_path)])
+    assert result.exit_code != 0
+    assert "no dataset that is known here" in str(result.exception) + result.output
+
+
+def test_the_shared_frames(shared_data):
+    found = inspect_datasets(
+        open_dataset(shared_data / "redkitchen"), open_dataset(shared_data / "redkitchen", "test")
+    )
+    assert (found.train.frames, found.test.frames) == (590, 100)
+    assert not found.same_image
+    assert not found.same_name
+    assert not found.train.unreadable

@@ -1,0 +1,235 @@
+"""Presets, and `rgsiam compare` in small, through the command line."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from support.bags import cut_bag
+from support.paths import TOWN_DRIVE, TOWN_MAP
+from support.poses import random_poses
+
+torch = pytest.importorskip("torch", reason="the training extra is not installed here")
+
+from rgsiam_ros.bundle import Bundle
+from rgsiam_ros.errors import DatasetError
+from rgsiam_training.config import PAIR_TERMS, TrainingConfig
+from rgsiam_training.data.preparation import PreparedImages
+from rgsiam_training.evaluation.compare.estimators import NearestAnswers, thumbnail
+from rgsiam_training.evaluation.compare.presets import PRESETS, presets_named
+from rgsiam_training.evaluation.compare.runner import RESULT_NAME
+from rgsiam_training.evaluation.compare.scenes import open_scene
+from rgsiam_training.evaluation.compare.table import MEAN_OF_SCENES, read_rows, write_tables
+
+WANTED = "posenet posenet_learned posenet2 bayesian_posenet lstm_posenet hourglass relnet mapnet retrieval siamese"
+TRAINED_ON_ONE_IMAGE = ("single", "posenet", "posenet_learned", "posenet2", "bayesian_posenet")
+BASE = TrainingConfig(datasets=("x",))
+
+
+def test_every_comparison_is_there_and_gives_a_valid_configuration():
+    names = {preset.name for preset in PRESETS}
+    assert names >= set(WANTED.split())
+    for preset in PRESETS:
+        config = preset.apply(BASE)
+        assert TrainingConfig.model_validate(config.model_dump(mode="json")) == config
+        assert config.network.backbone == BASE.network.backbone
+        assert config.optimisation == BASE.optimisation
+        assert config.augmentation == BASE.augmentation
+        for term in PAIR_TERMS:
+            if preset.name in TRAINED_ON_ONE_IMAGE:
+                assert not getattr(config.losses, term).enabled
+    assert presets_named(["siamese"])[0].apply(BASE) == BASE
+    with pytest.raises(DatasetError, match="there is no preset posnet: choose from siamese"):
+        presets_named(["posnet"])
+
+
+def test_a_scene_is_a_yaml_a_dataset_or_two(tmp_path):
+    scene = {"name": "yard", "train": ["a", "b"], "test": "../c", "settings": {"input_width": 64}}
+    path = tmp_path / "yard.yaml"
+    path.write_text(yaml.safe_dump(scene))
+    opened = open_scene(str(path))
+    assert opened.train == (str(tmp_path / "a"), str(tmp_path / "b"))
+    assert opened.test == str(tmp_path.parent / "c")
+    assert opened.config(seed=3).input_width == 64
+    assert opened.config(seed=3).seed == 3
+    assert open_scene("maps/yard:drives/yard2").test == "drives/yard2"
+    assert open_scene("rooms/kitchen").train == open_scene("rooms/kitchen").train
+    path.write_text(yaml.safe_dump({**scene, "settings": {"input_wdth": 64}}))
+    with pytest.raises(DatasetError, match=r"scene yard: settings: (.|\n)*input_wdth"):
+        open_scene(str(path)).config(0)
+    path.write_text("name: yard\n")
+    with pytest.raises(DatasetError, match=r"yard.yaml: (.|\n)*train"):
+        open_scene(str(path))
+
+
+def test_the_nearest_thumbnail_is_the_same_view_in_other_light():
+    random = np.random.default_rng(0)
+    views = random.integers(0, 200, (5, 6, 8, 3)).repeat(16, 1).repeat(16, 2).astype(np.uint8)
+    T = random_poses(5)
+    stored = PreparedImages(views, T, np.zeros(5, np.int64), np.arange(5))
+    answers = NearestAnswers(stored, thumbnail, 0)
+    brighter = np.clip(views[3] * 0.7 + 60.0, 0, 255).astype(np.uint8)
+    np.testing.assert_array_equal(answers.answer(brighter), T[3])
+
+
+def written(folder, scene, preset, seed, answers):
+    place = folder / scene / preset / f"seed-{seed}"
+    place.mkdir(parents=True)
+    rows = []
+    for name, median in answers.items():
+        row = {
+            "answering": name,
+            "parameters": 2e6,
+            "training_s": 60,
+            "inference_ms": 5,
+            "epochs": 3,
+        }
+        row |= {"median_m": median, "p95_m": 4 * median, "median_deg": 1.0, "p95_deg": 3.0}
+        row |= {"recall_0.25m_2deg": 0.1, "recall_0.5m_5deg": 0.5, "recall_5m_10deg": 0.9}
+        rows.append(row)
+    result = {"scene": scene, "preset": preset, "seed": seed, "key": "k", "answers": rows}
+    (place / RESULT_NAME).write_text(json.dumps(result))
+
+
+def test_the_table_averages_over_seeds_and_then_over_scenes(tmp_path):
+    for scene, offset in (("hall", 0.0), ("yard", 1.0)):
+        for seed in (0, 1):
+            written(tmp_path, scene, "posenet", seed, {"absolute": 2.0 + offset + seed})
+            both = {"absolute": 1.0 + offset, "refined": 0.5 + offset}
+            written(tmp_path, scene, "siamese", seed, both)
+    written(tmp_path, "yard", "mapnet", 0, {"absolute": 7.0})
+    rows = {(row.scene, row.method): row for row in write_tables(tmp_path, ["measured here"])}
+    posenet = rows["hall", "posenet"]
+    assert posenet.mean["median_m"] == pytest.approx(2.5)
+    assert posenet.spread["median_m"] == pytest.approx(np.std([2.0, 3.0], ddof=1))
+    assert rows[MEAN_OF_SCENES, "posenet"].mean["median_m"] == pytest.approx(3.0)
+    assert rows[MEAN_OF_SCENES, "siamese, refined"].mean["median_m"] == pytest.approx(1.0)
+    assert (MEAN_OF_SCENES, "mapnet") not in rows  # it did not run on both
+    assert np.isnan(rows["yard", "mapnet"].spread["median_m"])
+    text = (tmp_path / "compare.md").read_text()
+    assert "| posenet | 2 | 2.50 ± 0.71 | 10.00 ± 2.83 | 1.00 ± 0.00 |" in text
+    assert "| mapnet | 1 | 7.00 | 28.00 |" in text
+    assert text.endswith("measured here\n")
+    with (tmp_path / "compare.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == len(rows)
+    assert (
+        float(table[0]["median_m"]) == rows[table[0]["scene"], table[0]["method"]].mean["median_m"]
+    )
+    assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_without_results_or_with_others_is_named(tmp_path):
+    with pytest.raises(DatasetError, match="holds no result yet"):
+        read_rows(tmp_path)
+    place = tmp_path / "hall" / "posenet" / "seed-0"
+    place.mkdir(parents=True)
+    (place / RESULT_NAME).write_text("{}")
+    with pytest.raises(DatasetError, match=r"result.json is no result of `rgsiam compare`"):
+        read_rows(tmp_path)
+
+
+SETTINGS = {
+    "input_width": 96,
+    "input_height": 64,
+    "split": {"fraction": 0.2, "stretch_frames": 8, "guard_frames": 2},
+    "network": {"neck_channels": 8, "feature_size": 64, "anchors": 4, "frozen_stages": 5},
+    "map_images": {"neighbours": 4, "spacing": 0.25},
+    "optimisation": {"batch_pairs": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scene")
+    cut_bag(TOWN_MAP, folder / "map", images=70)
+    cut_bag(TOWN_DRIVE, folder / "drive", images=12)
+    scene = {"name": "short", "train": ["map"], "test": "drive", "settings": SETTINGS}
+    (folder / "short.yaml").write_text(yaml.safe_dump(scene))
+    return folder / "short.yaml"
+
+
+def rgsiam_compare(scene, out, presets, *more):
+    command = [
+        sys.executable,
+        "-m",
+        "rgsiam_ros.cli.main",
+        "compare",
+        str(scene),
+        "--out",
+        str(out),
+    ]
+    command += ["--presets", presets, "--budget", "0.01", *more]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_compare_trains_measures_and_goes_on(scene, tmp_path):
+    out = tmp_path / "out"
+    done = rgsiam_compare(scene, out, "retrieval,relnet,bayesian_posenet,siamese,posenet2")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "left out: " in done.stdout
+    assert "which topic is the depth" in done.stdout.replace("\n", " ")
+    rows = {row.method: row for row in read_rows(out)}
+    expected = {"relnet", "bayesian_posenet", "siamese, absolute", "siamese, refined"}
+    assert set(rows) == expected | {"retrieval, nearest_feature", "retrieval, nearest_thumbnail"}
+    assert rows["retrieval, nearest_thumbnail"].mean["parameters"] == 0.0
+    assert (
+        rows["siamese, refined"].mean["parameters"] > rows["siamese, absolute"].mean["parameters"]
+    )
+    assert all(np.isfinite(list(row.mean.values())).all() for row in rows.values())
+    result = out / "short" / "siamese" / "seed-0" / RESULT_NAME
+    before = result.read_bytes(), result.stat().st_mtime_ns
+    again = rgsiam_compare(scene, out, "siamese,retrieval", "--seeds", "2")
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert (result.read_bytes(), result.stat().st_mtime_ns) == before  # what is there stays
+    assert "siamese, seed 1" in again.stdout
+    assert "siamese, seed 0" not in again.stdout
+    assert {r.method: r.seeds for r in read_rows(out)}["siamese, refined"] == 2
+    other = rgsiam_compare(scene, out, "siamese", "--budget", "0.02")
+    assert other.returncode == 1
+    assert "was made with other settings, data paths or budget" in other.stderr
+
+
+def test_a_preset_is_trained_and_exported_like_any_network(scene, tmp_path):
+    program = [sys.executable, "-m", "rgsiam_ros.cli.main"]
+    config = tmp_path / "config.yaml"
+    settings = {**SETTINGS, "optimisation": {"batch_pairs": 8, "epochs": 1}}
+    config.write_text(yaml.safe_dump(settings))
+    map_ = str(scene.parent / "map")
+
+    def call(*command):
+        return subprocess.run(
+            [*program, *command], capture_output=True, text=True, check=False, timeout=300
+        )
+
+    def trained(preset):
+        run = tmp_path / preset
+        done = call("train", map_, "--out", str(run), "--config", str(config), "--preset", preset)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return call("export", str(run), "--out", str(tmp_path / f"{preset}_bundle"))
+
+    done = trained("hourglass")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert Bundle.load(tmp_path / "hourglass_bundle").manifest.refinement is None
+    assert "LSTMs do not export" in trained("lstm_posenet").stderr.replace("\n", " ")
+    assert "no absolute branch to export" in trained("relnet").stderr.replace("\n", " ")
+    nothing = call("train", map_, "--out", str(tmp_path / "x"), "--preset", "retrieval")
+    assert nothing.returncode == 1
+    assert "preset retrieval trains nothing" in nothing.stderr
+
+
+def test_a_training_that_was_cut_off_is_gone_on_with(scene, tmp_path):
+    out = tmp_path / "out"
+    assert rgsiam_compare(scene, out, "posenet").returncode == 0
+    folder = out / "short" / "posenet" / "seed-0"
+    first = json.loads((folder / RESULT_NAME).read_text())
+    (folder / RESULT_NAME).unlink()
+    config = (folder / "run" / "config.yaml").read_bytes()
+    assert rgsiam_compare(scene, out, "posenet").returncode == 0
+    assert (folder / "run" / "config.yaml").read_bytes() == config
+    second = json.loads((folder / RESULT_NAME).read_text())
+    assert second["answers"][0]["median_m"] == first["answers"][0]["median_m"]
+    assert second["answers"][0]["training_s"] > first["answers"][0]["training_s"]

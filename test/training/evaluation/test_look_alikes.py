@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.bundles import MAP_COLOURS, description
+from support.images import flat_image
+
+pytest.importorskip("torch", reason="the training extra is not installed here")
+
+from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.errors import BundleError, DatasetError
+from rgsiam_ros.recordings import Frame
+from rgsiam_training.evaluation.look_alikes import compare_places
+
+ORIGIN = np.array([1000.0, 2000.0, 3.0])
+PLACES = [tuple((ORIGIN + 10.0 * MAP_COLOURS[i])[:2]) for i in (0, 1)]
+
+
+class OneColour:
+    content = b""
+
+    def __init__(self, colour):
+        self._colour = colour
+
+    def decode(self):
+        red, green, blue = np.round(255.0 * self._colour).astype(int)
+        return flat_image(blue, green, red)
+
+
+class Colours:
+    """Images whose colour says where they were taken; `labels` says where they claim to be."""
+
+    path = Path("colours")
+    camera = Camera.model_validate(description()["camera"])
+    map_frame = "map"
+
+    def __init__(self, seen, labels):
+        self._seen = seen
+        self.frames = []
+        for i, colour in enumerate(labels):
+            T = np.eye(4)
+            T[:3, 3] = ORIGIN + 10.0 * np.asarray(colour)
+            self.frames.append(Frame(f"{i}", "a", i, T))
+
+    def read_images(self):
+        return map(OneColour, self._seen)
+
+
+HERE, THERE = MAP_COLOURS[0], MAP_COLOURS[1]
+NEAR = [HERE, HERE + 0.02, THERE, THERE - 0.02, np.array([0.5, 0.9, 0.9])]
+
+
+def test_places_with_features_of_their_own_are_told_apart(refinable_bundle):
+    found = compare_places(Colours(NEAR, NEAR), refinable_bundle, PLACES, radius_m=1.5)
+    assert found["images"] == 4  # the fifth was taken elsewhere
+    assert found["auroc"] == 1.0
+    assert found["near_pairs"] >= 4
+    assert found["refined"]["median_m"] < 0.05
+    assert found["absolute"]["median_m"] == pytest.approx(0.5, abs=0.05)
+    assert found["refined"]["above_5_m"] == found["absolute"]["above_5_m"] == 0.0
+
+
+def test_images_that_look_like_the_other_place_are_counted(refinable_bundle):
+    """Two of four look like the other place, 7 m away."""
+    labels = [HERE, HERE, THERE, THERE]
+    seen = [HERE, THERE, HERE, THERE]
+    found = compare_places(Colours(seen, labels), refinable_bundle, PLACES, radius_m=1.5)
+    assert found["refined"]["above_5_m"] == 0.5
+    assert found["auroc"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_nothing_to_compare_is_said(refinable_bundle, small_bundle):
+    images = Colours(NEAR, NEAR)
+    with pytest.raises(DatasetError, match="at least two places"):
+        compare_places(images, refinable_bundle, PLACES[:1], 1.0)
+    with pytest.raises(DatasetError, match="no image within 1 m"):
+        compare_places(images, refinable_bundle, [(0.0, 0.0), (5.0, 5.0)], 1.0)
+    with pytest.raises(BundleError, match="no map features"):
+        compare_places(images, small_bundle, PLACES, 1.0)

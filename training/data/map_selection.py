@@ -1,0 +1,27 @@
+"""The images of a map that a live image is compared with."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rgsiam_ros.geometry.poses import Array, angles_between
+
+
+def thin(T_map_camera_N44: Array, spacing_m: float, spacing_deg: float) -> NDArray[np.int64]:
+    """Indices of images that stand apart, in order: the first of each neighbourhood is kept.
+
+    An image is left out when a kept one has ``metres / spacing_m + degrees / spacing_deg < 1``;
+    spacing_m 0 keeps all.
+    """
+    if spacing_m == 0.0:
+        return np.arange(len(T_map_camera_N44))
+    t = T_map_camera_N44[:, :3, 3]
+    R = T_map_camera_N44[:, :3, :3]
+    kept: list[int] = []
+    for own in range(len(t)):
+        metres = np.linalg.norm(t[kept] - t[own], axis=1)
+        degrees = np.degrees(angles_between(R[kept], R[own]))
+        if not (metres / spacing_m + degrees / spacing_deg < 1.0).any():
+            kept.append(own)
+    return np.asarray(kept)

@@ -1,0 +1,197 @@
+"""Datasets made ready for training: decoded and fitted once, split, paired."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from rgsiam_ros.camera.model import Camera, match_view
+from rgsiam_ros.camera.preprocessing import Preprocessing, fit_image
+from rgsiam_ros.errors import CameraError, DatasetError
+from rgsiam_ros.geometry.poses import Array, quaternion_wxyz
+from rgsiam_ros.recordings import Dataset, fingerprint, open_dataset
+from rgsiam_ros.recordings.base import PointDataset, describe_dropped, poses_of
+from rgsiam_training.config import TrainingConfig
+from rgsiam_training.data.splits import split_contiguous
+
+SMALLEST_SCALE_M = 0.1
+
+
+@dataclass(frozen=True)
+class PreparedImages:
+    """Images at the network's input size, still 8 bits, with their poses."""
+
+    image_NHW3: NDArray[np.uint8]
+    """BGR."""
+    T_map_camera_N44: Array
+    session_N: NDArray[np.int64]
+    """A number for each recording."""
+    stamp_ns_N: NDArray[np.int64]
+    point_NP3: NDArray[np.float32] | None = None
+    """Scene points that each image sees, metres in the map; NaN where it sees fewer. Only with the
+    reprojection term."""
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """All that training and export need to know about the data."""
+
+    training: PreparedImages
+    validation: PreparedImages
+    camera: Camera
+    map_frame: str
+    preprocessing: Preprocessing
+    origin_m: Array
+    scale_m: float
+    anchors_K3: NDArray[np.float32]
+    """Places spread over the map, normalised."""
+    fingerprint: str
+    source: str
+
+
+def prepare(config: TrainingConfig, report: Callable[[str], None] = lambda _: None) -> PreparedData:
+    """Open the datasets of a run, decode them once and cut validation out of them.
+
+    report: told what was left out. Raises DatasetError, also where the datasets disagree on camera or map frame.
+    """
+    datasets = [open_dataset(path, split="train", topics=config.topics) for path in config.datasets]
+    for dataset in datasets:
+        if left_out := describe_dropped(dataset):
+            report(left_out)
+    camera = _common_camera(datasets)
+    mean, std = normalisation_of(config.network.backbone)
+    preprocessing = Preprocessing(
+        input_width=config.input_width, input_height=config.input_height, mean=mean, std=std
+    )
+    frames = [frame for dataset in datasets for frame in dataset.frames]
+    training, validation = split_contiguous(frames, config.split, config.seed)
+    fitted = np.stack(
+        [
+            fit_image(image.decode(), preprocessing, camera)
+            for dataset in datasets
+            for image in dataset.read_images()
+        ]
+    )
+    poses = poses_of(frames)
+    _, sessions = np.unique([frame.session for frame in frames], return_inverse=True)
+    stamps_ns = np.array([frame.stamp_ns for frame in frames], np.int64)
+    wanted = config.losses.reprojection
+    points = _scene_points(datasets, wanted.points, config.seed) if wanted.enabled else None
+
+    def part(chosen: NDArray[np.int64]) -> PreparedImages:
+        seen = None if points is None else points[chosen]
+        return PreparedImages(
+            fitted[chosen], poses[chosen], sessions[chosen], stamps_ns[chosen], seen
+        )
+
+    positions = poses[training, :3, 3]
+    origin_m = positions.mean(axis=0)
+    scale_m = max(SMALLEST_SCALE_M, float((positions - origin_m).std(axis=0).max()))
+    return PreparedData(
+        training=part(training),
+        validation=part(validation),
+        camera=camera,
+        map_frame=datasets[0].map_frame,
+        preprocessing=preprocessing,
+        origin_m=origin_m,
+        scale_m=scale_m,
+        anchors_K3=spread_anchors(
+            (positions - origin_m) / scale_m, config.network.anchors, config.seed
+        ),
+        fingerprint=fingerprint(datasets),
+        source=", ".join(Path(path).name for path in config.datasets),
+    )
+
+
+def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per RGB channel, of values in 0..1, that the weights expect."""
+    configuration = timm.get_pretrained_cfg(name)
+    if configuration is None:
+        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    return tuple(configuration.mean), tuple(configuration.std)
+
+
+class PairImages(TorchDataset):
+    """Indexed by `rgsiam_training.data.pairs.PairSampler`; yields uint8 images and normalised targets."""
+
+    def __init__(self, images: PreparedImages, origin_m: Array, scale_m: float) -> None:
+        self.image_NHW3 = torch.from_numpy(images.image_NHW3)
+        translation = (images.T_map_camera_N44[:, :3, 3] - origin_m) / scale_m
+        self.translation_N3 = torch.from_numpy(translation.astype(np.float32))
+        quaternions = quaternion_wxyz(images.T_map_camera_N44).astype(np.float32)
+        self.quaternion_wxyz_N4 = torch.from_numpy(quaternions)
+        points = images.point_NP3
+        if points is None:
+            points = np.empty((len(quaternions), 0, 3), np.float32)
+        self.point_NP3 = torch.from_numpy(((points - origin_m) / scale_m).astype(np.float32))
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.image_NHW3)
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """A batch: indices, BGR images ``(B, H, W, 3)``, translations ``(B, 3)``, quaternions wxyz,
+        scene points ``(B, P, 3)``.
+        """
+        return (
+            torch.tensor(indices),
+            self.image_NHW3[indices],
+            self.translation_N3[indices],
+            self.quaternion_wxyz_N4[indices],
+            self.point_NP3[indices],
+        )
+
+
+def spread_anchors(positions_N3: Array, count: int, seed: int) -> NDArray[np.float32]:
+    """At most `count` places ``(K, 3)`` that represent the positions: k-means centres, seeded."""
+    distinct = np.unique(positions_N3, axis=0)
+    if len(distinct) <= count:
+        return distinct.astype(np.float32)
+    centres, _ = kmeans2(distinct, count, minit="++", seed=seed, missing="raise")
+    return centres.astype(np.float32)
+
+
+def _scene_points(datasets: Sequence[Dataset], count: int, seed: int) -> NDArray[np.float32]:
+    """At most `count` of the points that each frame sees, ``(N, count, 3)``, filled up with NaN."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for dataset in datasets:
+        if not isinstance(dataset, PointDataset):
+            raise DatasetError(
+                f"{dataset.path} has no depth or scene points, which losses.reprojection needs: use "
+                "COLMAP, TUM RGB-D, or a bag with a depth topic, or switch it off"
+            )
+        for points in dataset.read_points():
+            row = np.full((count, 3), np.nan, np.float32)
+            chosen = random.permutation(len(points))[:count]
+            row[: len(chosen)] = points[chosen]
+            rows.append(row)
+    return np.stack(rows)
+
+
+def _common_camera(datasets: Sequence[Dataset]) -> Camera:
+    first = datasets[0]
+    for other in datasets[1:]:
+        if other.map_frame != first.map_frame:
+            raise DatasetError(
+                f"{other.path} is in the frame {other.map_frame}, {first.path} in "
+                f"{first.map_frame}: train on sessions of one map"
+            )
+        try:
+            identical = match_view(other.camera, first.camera).identical
+        except CameraError as error:
+            raise DatasetError(f"{other.path} and {first.path}: {error}") from error
+        if not identical:
+            raise DatasetError(
+                f"{other.path} and {first.path} were taken with different cameras: train on one"
+            )
+    return first.camera

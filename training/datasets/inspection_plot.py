@@ -1,0 +1,103 @@
+"""The picture of an inspection: where the sessions went, and what they saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from rgsiam_ros.geometry.poses import Array
+from rgsiam_training.datasets.inspection import SAMPLES, Inspection, Jump
+
+MOST_IN_LEGEND = 8
+TEST_COLOUR, JUMP_COLOUR = "black", "tab:red"
+COLUMNS, MAP_WIDTH = 3, 2.6
+WIDTH_IN, TITLE_IN, LOWEST_IN = 13.5, 0.35, 4.5
+
+
+def draw_inspection(found: Inspection, path: Path) -> None:
+    """Write the PNG; works without a screen."""
+    sides = list(found.samples)
+    rows = SAMPLES // COLUMNS * len(sides)
+    shapes = [image.shape for side in found.samples.values() for _, image in side]
+    tallest = max((height / width for height, width, _ in shapes), default=1.0)
+    row_in = WIDTH_IN / (MAP_WIDTH + COLUMNS) * tallest + TITLE_IN
+    figure = Figure(figsize=(WIDTH_IN, max(LOWEST_IN, rows * row_in)), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(rows, 1 + COLUMNS, width_ratios=[MAP_WIDTH] + [1.0] * COLUMNS)
+    _draw_tracks(found, figure.add_subplot(grid[:, 0]))
+    for s, side in enumerate(sides):
+        for i, (name, image) in enumerate(found.samples[side]):
+            row = s * (SAMPLES // COLUMNS) + i // COLUMNS
+            axes = figure.add_subplot(grid[row, 1 + i % COLUMNS])
+            axes.imshow(image[:, :, ::-1])
+            axes.set_axis_off()
+            label = _shortened(name)
+            axes.set_title(f"{side}: {label}" if len(sides) > 1 else label, fontsize=7)
+    figure.savefig(path, dpi=100)
+
+
+def _draw_tracks(found: Inspection, axes: Axes) -> None:
+    everything = np.concatenate([p for side in found.tracks.values() for _, p in side])
+    first, second = _widest(everything)
+    sessions = found.tracks["train"]
+    palette = colormaps["tab10" if len(sessions) <= 10 else "turbo"]
+    for i, (name, positions) in enumerate(sessions):
+        colour = palette(i if len(sessions) <= 10 else i / (len(sessions) - 1))
+        label = None
+        if i < MOST_IN_LEGEND:
+            label = f"{name}: {len(positions)}"
+        elif i == MOST_IN_LEGEND:
+            label = f"... {len(sessions) - i} more sessions"
+        jumps = _places(found.train.jumps, name)
+        _line(axes, positions, jumps, (first, second), color=colour, label=label, linewidth=2.5)
+    for i, (name, positions) in enumerate(found.tracks.get("test", ())):
+        jumps = _places(found.test.jumps if found.test is not None else [], name)
+        count = sum(len(p) for _, p in found.tracks["test"])
+        label = None if i else f"test: {count}"
+        _line(
+            axes, positions, jumps, (first, second), color=TEST_COLOUR, label=label, linewidth=0.9
+        )
+    name_of = dict(enumerate("xyz"))
+    unit = f"{found.train.map_frame} %s (m)"
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_xlabel(unit % name_of[first])
+    axes.set_ylabel(unit % name_of[second])
+    axes.grid(alpha=0.3)
+    counts = f"{found.train.frames} frames"
+    if found.test is not None:
+        counts += f" to train, {found.test.frames} to test"
+    axes.set_title(f"{Path(found.train.path).name}: {counts}", fontsize=10)
+    axes.legend(loc="best", fontsize=8)
+
+
+def _line(
+    axes: Axes, positions: Array, jumps: list[int], along: tuple[int, int], **style: object
+) -> None:
+    """A track; where it jumps, the line is interrupted and the jump drawn."""
+    flat = positions[:, along]
+    cut = np.insert(flat, [jump + 1 for jump in jumps], np.nan, axis=0)
+    axes.plot(cut[:, 0], cut[:, 1], marker=".", markersize=2, **style)  # type: ignore[arg-type]
+    for jump in jumps:
+        known = axes.get_legend_handles_labels()[1]
+        label = None if "jump" in known else "jump"
+        axes.plot(*flat[jump : jump + 2].T, color=JUMP_COLOUR, linewidth=3, label=label, zorder=3)
+
+
+def _places(jumps: list[Jump], session: str) -> list[int]:
+    return [jump.index for jump in jumps if jump.session == session]
+
+
+def _widest(positions_N3: Array) -> tuple[int, int]:
+    """The two axes along which the positions spread most: x and y on a road, others in a scan."""
+    spread = np.ptp(positions_N3, axis=0)
+    first, second = sorted(np.argsort(spread)[1:].tolist())
+    return first, second
+
+
+def _shortened(name: str, most: int = 30) -> str:
+    return name if len(name) <= most else "..." + name[-most + 3 :]

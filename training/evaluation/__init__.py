@@ -1,0 +1,1 @@
+"""Measure networks and bundles: held-out frames, datasets, look-alikes, other methods."""

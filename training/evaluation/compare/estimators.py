@@ -1,0 +1,221 @@
+"""Ways from an image to a pose, one image at a time, in torch: how each preset answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rgsiam_ros.bundle import network_io
+from rgsiam_ros.bundle.network_io import restore_poses, restore_relative_poses
+from rgsiam_ros.camera.preprocessing import normalise
+from rgsiam_ros.geometry.poses import Array
+from rgsiam_ros.localization.refinement import combine, make_agreement
+from rgsiam_training.data.preparation import PreparedImages
+from rgsiam_training.evaluation.compare.presets import Answering
+from rgsiam_training.evaluation.held_out import CHUNK, HeldOut, of_torch, of_torch_relative
+from rgsiam_training.fitting.run_folder import Run
+from rgsiam_training.model.backbones import create_backbone
+from rgsiam_training.model.network import SiameseNetwork, TwinOutput
+
+SAMPLES = 40
+RETRIEVED = 5
+THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT = 16, 12
+
+ImageHW3 = NDArray[np.uint8]
+
+
+class Answers(Protocol):
+    """A trained method."""
+
+    parameters: int
+    """Weights of all parts that answer."""
+
+    def answer(self, image_HW3: ImageHW3) -> Array:
+        """``T_map_camera`` of a BGR image at the network's size."""
+        ...
+
+
+class _OfRun:
+    """What answers from a run share."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.network: SiameseNetwork = run.network
+
+    @torch.no_grad()
+    def twin(self, images: Iterable[ImageHW3]) -> TwinOutput:
+        inputs = np.stack([normalise(image, self.run.preprocessing) for image in images])
+        return self.network(torch.from_numpy(inputs))
+
+
+class AbsoluteAnswers(_OfRun):
+    """The global pose."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self.parameters = count(self.network.extractor, self.network.global_unit)
+
+    def answer(self, image_HW3: ImageHW3) -> Array:
+        """See `Answers`."""
+        twin = self.twin([image_HW3])
+        t, q = twin.translation_B3[0].numpy(), twin.quaternion_wxyz_B4[0].numpy()
+        return restore_poses(t, q, self.run.target)
+
+
+class SampledAnswers(_OfRun):
+    """The mean of the poses that dropout gives: positions linearly, quaternions by their sum."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self.parameters = count(self.network.extractor, self.network.global_unit)
+        self._random = run.config.seed
+
+    @torch.no_grad()
+    def answer(self, image_HW3: ImageHW3) -> Array:
+        """See `Answers`."""
+        unit = self.network.global_unit
+        feature = self.twin([image_HW3]).feature_BF.expand(SAMPLES, -1)
+        torch.manual_seed(self._random)
+        unit.dropout.train()
+        t_S3, q_S4, _, _ = unit(feature)
+        unit.dropout.eval()
+        sign = torch.where((q_S4 @ q_S4[0]) < 0.0, -1.0, 1.0)
+        q = (sign[:, None] * q_S4).mean(dim=0)
+        return restore_poses(t_S3.mean(dim=0).numpy(), q.numpy(), self.run.target)
+
+
+class RefinedAnswers(_OfRun):
+    """The relative branch, as on the vehicle."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        network = self.network
+        assert network.local_head is not None
+        assert network.relative_unit is not None
+        self.parameters = count(
+            network.extractor,
+            network.global_unit,
+            network.metric_head,
+            network.local_head,
+            network.relative_unit,
+        )
+        self._held_out = held_out = HeldOut(run)
+        self._infer = of_torch(run.absolute_branch())
+        self._relate = of_torch_relative(run.relative_branch())
+        features = held_out.map_features(self._infer)
+        assert features is not None
+        self._features = features
+        self._agreement = held_out.agreement(held_out.infer(self._infer, held_out.validation))
+
+    def answer(self, image_HW3: ImageHW3) -> Array:
+        """See `Answers`."""
+        outputs = self._infer(normalise(image_HW3, self.run.preprocessing)[None])
+        T = restore_poses(
+            outputs[network_io.TRANSLATION][0], outputs[network_io.ROTATION][0], self.run.target
+        )
+        return self._held_out.refined(
+            self._relate,
+            self._features,
+            outputs[network_io.METRIC_FEATURE][0],
+            outputs[network_io.LOCAL_MAP],
+            T,
+            self._agreement,
+        )
+
+
+class RegressedAnswers(_OfRun):
+    """A regressed relative pose to each of the nearest map images, and their robust mean.
+
+    They are found by the ImageNet feature of `NearestAnswers`: a network that only ever saw pairs of
+    one place tells places apart badly.
+    """
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        assert self.network.regressor is not None
+        self._retrieve, weights = pretrained_feature(
+            run.config.network.backbone, lambda image: normalise(image, run.preprocessing)
+        )
+        self.parameters = count(self.network.extractor, self.network.regressor) + weights
+        mapping = run.mapping
+        self._retrieval_NF = np.stack([self._retrieve(image) for image in mapping.image_NHW3])
+        chunks = range(0, len(mapping.image_NHW3), CHUNK)
+        self._feature_NF = torch.cat(
+            [self.twin(mapping.image_NHW3[i : i + CHUNK]).feature_BF for i in chunks]
+        )
+        self._T_N44 = mapping.T_map_camera_N44
+        pairs = run.config.pairs
+        self._agreement = make_agreement(pairs.reach_m, pairs.metres_per_radian, pairs.reach_m, 0.0)
+
+    @torch.no_grad()
+    def answer(self, image_HW3: ImageHW3) -> Array:
+        """See `Answers`."""
+        assert self.network.regressor is not None
+        likeness = self._retrieval_NF @ self._retrieve(image_HW3)
+        nearest = np.argsort(-likeness, kind="stable")[:RETRIEVED]
+        live = self.twin([image_HW3]).feature_BF
+        found = self.network.regressor(self._feature_NF[nearest], live.expand(len(nearest), -1))
+        T_neighbour_camera = restore_relative_poses(
+            found.translation_B3.numpy(), found.quaternion_wxyz_B4.numpy(), self.run.target
+        )
+        T_K44 = self._T_N44[nearest] @ T_neighbour_camera
+        combined = combine(T_K44, np.ones(len(T_K44)), T_K44[0], self._agreement)
+        return T_K44[0] if combined is None else combined.T_map_camera
+
+
+class NearestAnswers:
+    """The pose of the training image with the most similar feature."""
+
+    def __init__(
+        self, training: PreparedImages, feature_of: Callable[[ImageHW3], Array], parameters: int
+    ) -> None:
+        self.parameters = parameters
+        self._feature_of = feature_of
+        self._feature_NF = np.stack([feature_of(image) for image in training.image_NHW3])
+        self._T_N44 = training.T_map_camera_N44
+
+    def answer(self, image_HW3: ImageHW3) -> Array:
+        """See `Answers`."""
+        return self._T_N44[np.argmax(self._feature_NF @ self._feature_of(image_HW3))]
+
+
+def thumbnail(image_HW3: ImageHW3) -> Array:
+    """A small grey picture as a vector of unit length, its mean taken off."""
+    grey = cv2.cvtColor(image_HW3, cv2.COLOR_BGR2GRAY).astype(np.float64)
+    small = cv2.resize(grey, (THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT), interpolation=cv2.INTER_AREA)
+    flat = small.ravel() - small.mean()
+    return flat / max(1e-9, float(np.linalg.norm(flat)))
+
+
+def pretrained_feature(
+    backbone_name: str, preprocess: Callable[[ImageHW3], NDArray[np.float32]]
+) -> tuple[Callable[[ImageHW3], Array], int]:
+    """The mean of the backbone's last map, of unit length, and the backbone's number of weights."""
+    backbone = create_backbone(backbone_name, pretrained=True).eval()
+
+    @torch.no_grad()
+    def feature_of(image_HW3: ImageHW3) -> Array:
+        last: Tensor = backbone(torch.from_numpy(preprocess(image_HW3)[None]))[-1]
+        mean = last.mean(dim=(2, 3))[0].double()
+        return (mean / mean.norm()).numpy()
+
+    return feature_of, count(backbone)
+
+
+def count(*modules: nn.Module) -> int:
+    """Number of weights."""
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+OF_RUN: dict[Answering, Callable[[Run], Answers]] = {
+    "absolute": AbsoluteAnswers,
+    "refined": RefinedAnswers,
+    "sampled": SampledAnswers,
+    "regressed": RegressedAnswers,
+}

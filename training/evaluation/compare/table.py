@@ -1,0 +1,180 @@
+"""One table of all results: markdown, CSV and a picture."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
+
+from rgsiam_ros.errors import DatasetError
+from rgsiam_ros.replay.metrics import RECALL_THRESHOLDS
+from rgsiam_training.evaluation.compare.presets import PRESETS
+from rgsiam_training.evaluation.compare.runner import RESULT_NAME
+
+RECALLS = tuple(f"recall_{m:g}m_{deg:g}deg" for m, deg in RECALL_THRESHOLDS)
+ERRORS = ("median_m", "p95_m", "median_deg", "p95_deg")
+COSTS = ("parameters", "training_s", "inference_ms", "epochs")
+HEADINGS = {
+    "median_m": "median m",
+    "p95_m": "p95 m",
+    "median_deg": "median deg",
+    "p95_deg": "p95 deg",
+    **{n: f"{m:g} m {deg:g}°" for n, (m, deg) in zip(RECALLS, RECALL_THRESHOLDS, strict=True)},
+    "parameters": "weights, M",
+    "training_s": "training s",
+    "inference_ms": "ms an image",
+    "epochs": "epochs",
+}
+MEAN_OF_SCENES = "mean of scenes"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one scene, or averaged over scenes."""
+
+    scene: str
+    method: str
+    seeds: int
+    mean: dict[str, float]
+    spread: dict[str, float]
+    """Standard deviation over seeds; NaN with one seed."""
+
+
+def read_rows(out: Path) -> list[Row]:
+    """The results below `out`, by scene, then averaged over the scenes that a method ran on all of.
+
+    The average over scenes is taken for each seed first; its spread is over seeds. Raises DatasetError
+    where there is no result or one cannot be read.
+    """
+    found: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
+    for path in sorted(out.glob(f"*/*/*/{RESULT_NAME}")):
+        try:
+            result = json.loads(path.read_text())
+            several = len(result["answers"]) > 1
+            for answer in result["answers"]:
+                name = result["preset"] + (f", {answer['answering']}" if several else "")
+                values = {n: float(answer[n]) for n in (*ERRORS, *RECALLS, *COSTS)}
+                found.setdefault((result["scene"], name), {})[result["seed"]] = values
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(f"{path} is no result of `rgsiam compare`: {error!r}") from error
+    if not found:
+        raise DatasetError(f"{out} holds no result yet")
+    scenes = sorted({scene for scene, _ in found})
+    methods = sorted({method for _, method in found}, key=_place)
+    rows = [
+        _row(scene, method, list(found[scene, method].values()))
+        for scene in scenes
+        for method in methods
+        if (scene, method) in found
+    ]
+    if len(scenes) > 1:
+        for method in methods:
+            per_scene = [found.get((scene, method), {}) for scene in scenes]
+            seeds = set.intersection(*(set(results) for results in per_scene))
+            if seeds:
+                means = [
+                    {n: float(np.mean([r[s][n] for r in per_scene])) for n in per_scene[0][s]}
+                    for s in sorted(seeds)
+                ]
+                rows.append(_row(MEAN_OF_SCENES, method, means))
+    return rows
+
+
+def write_tables(out: Path, notes: Sequence[str] = ()) -> list[Row]:
+    """Write ``compare.md``, ``compare.csv`` and ``compare.png`` into `out`; notes: below the table."""
+    rows = read_rows(out)
+    (out / "compare.md").write_text(_markdown(rows, notes))
+    with (out / "compare.csv").open("w", newline="") as file:
+        names = (*ERRORS, *RECALLS, *COSTS)
+        writer = csv.writer(file)
+        writer.writerow(["scene", "method", "seeds", *names, *(f"{name}_spread" for name in names)])
+        for row in rows:
+            values = [*(row.mean[n] for n in names), *(row.spread[n] for n in names)]
+            writer.writerow(
+                [row.scene, row.method, row.seeds, *(f"{value:.6g}" for value in values)]
+            )
+    _draw(rows, out / "compare.png")
+    return rows
+
+
+def _place(method: str) -> tuple[int, str]:
+    """In the order of the presets."""
+    return [preset.name for preset in PRESETS].index(method.partition(",")[0]), method
+
+
+def _row(scene: str, method: str, results: list[dict[str, float]]) -> Row:
+    mean = {name: float(np.mean([r[name] for r in results])) for name in results[0]}
+    several = len(results) > 1
+    spread = {
+        name: float(np.std([r[name] for r in results], ddof=1)) if several else float("nan")
+        for name in mean
+    }
+    return Row(scene, method, len(results), mean, spread)
+
+
+def _markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
+    names = (*ERRORS, *RECALLS, *COSTS)
+    lines = []
+    for scene in dict.fromkeys(row.scene for row in rows):
+        lines += [f"### {scene}", ""]
+        lines.append("| method | seeds | " + " | ".join(HEADINGS[n] for n in names) + " |")
+        lines.append("|---" * (len(names) + 2) + "|")
+        for row in rows:
+            if row.scene == scene:
+                cells = [_cell(n, row.mean[n], row.spread[n]) for n in names]
+                lines.append(f"| {row.method} | {row.seeds} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join([*lines, *notes]) + "\n"
+
+
+def _cell(name: str, mean: float, spread: float) -> str:
+    if name in RECALLS:
+        return f"{mean:.0%}"
+    if name == "parameters":
+        return f"{mean / 1e6:.1f}"
+    if name in ("training_s", "epochs"):
+        return f"{mean:.0f}"
+    if name == "inference_ms":
+        return f"{mean:.3g}"
+    text = f"{mean:.2f}"
+    return text if np.isnan(spread) else f"{text} ± {spread:.2f}"
+
+
+def _draw(rows: Sequence[Row], path: Path) -> None:
+    """Medians, and p95 behind them, of each method on each scene."""
+    scenes = list(dict.fromkeys(row.scene for row in rows))
+    methods = sorted({row.method for row in rows}, key=_place)
+    height = 1.6 + 0.28 * len(methods)
+    figure = Figure(figsize=(3.4 * len(scenes) + 1.6, 2.0 * height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, len(scenes), squeeze=False, sharey=True)
+    for column, scene in enumerate(scenes):
+        for line, (unit, label) in enumerate((("m", "position, m"), ("deg", "rotation, deg"))):
+            ax = axes[line, column]
+            for row in (r for r in rows if r.scene == scene):
+                y = methods.index(row.method)
+                median, p95 = row.mean[f"median_{unit}"], row.mean[f"p95_{unit}"]
+                ours = row.method.startswith("siamese")
+                colour = "tab:blue" if ours else "0.35"
+                ax.plot([median, p95], [y, y], color=colour, linewidth=1.0, alpha=0.5)
+                ax.plot(p95, y, "|", color=colour, markersize=8)
+                spread = np.nan_to_num(row.spread[f"median_{unit}"])
+                ax.errorbar(median, y, xerr=spread, fmt="o", color=colour, markersize=5, capsize=2)
+            ax.set_xscale("log")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+            ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+            ax.xaxis.set_minor_locator(NullLocator())
+            ax.set_xlabel(label)
+            ax.grid(alpha=0.3, which="both", axis="x")
+            ax.set_yticks(range(len(methods)), methods)
+            ax.set_ylim(len(methods) - 0.5, -0.5)
+        axes[0, column].set_title(scene)
+    figure.suptitle("dot: median, with its spread over seeds; bar: 95th percentile")
+    figure.savefig(path, dpi=110)

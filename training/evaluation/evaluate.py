@@ -1,0 +1,79 @@
+"""Run a bundle over a dataset, exactly as the vehicle would, and report errors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rgsiam_ros.errors import RgsiamError
+from rgsiam_ros.localization.relocalizer import PoseEstimate, Relocalizer
+from rgsiam_ros.recordings import open_dataset
+from rgsiam_ros.recordings.base import Frame, describe_dropped
+from rgsiam_ros.recordings.ground_truth import truth_turn
+from rgsiam_ros.recordings.rosbag import BagTopics
+from rgsiam_ros.replay.offline import decoded, record_of
+from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
+from rgsiam_ros.replay.results import claim_folder, print_table, write_results
+
+
+def evaluate_dataset(
+    path: Path,
+    bundle: Path,
+    out: Path,
+    *,
+    split: str,
+    console: Console,
+    topics: BagTopics | None = None,
+    branch: str = "auto",
+    engine: str = "auto",
+    precision: str = "auto",
+    batch: int = 1,
+) -> dict[str, Any]:
+    """Relocalize every frame of a dataset's split; write a results folder; return the metrics.
+
+    The reported pose is the camera's, as the datasets label it; the labels are turned where the bundle
+    was (see `rgsiam_ros.recordings.ground_truth`). batch: images of one inference.
+    """
+    relocalizer = Relocalizer.from_bundle(
+        bundle, engine, precision=precision, branch=branch, batch=batch, fallback="none"
+    )
+    dataset = open_dataset(path, split, topics)
+    if left_out := describe_dropped(dataset):
+        console.print(left_out, soft_wrap=True)
+    claim_folder(out)
+    relocalizer.use_camera(dataset.camera)
+    say = partial(console.print, soft_wrap=True)
+    turn = truth_turn(relocalizer.manifest, dataset.map_frame, path, say)
+    frames = []
+    pairs = zip(dataset.frames, dataset.read_images(), strict=True)
+    while group := list(islice(pairs, batch)):
+        answers = relocalizer.estimate_many([decoded(image) for _, image in group])
+        for (frame, _), answer in zip(group, answers, strict=True):
+            true = replace(frame, T_map_camera=turn @ frame.T_map_camera)
+            frames.append(_record(true, answer))
+    config = {
+        "title": f"{path.name} ({split}), bundle {relocalizer.manifest.name}",
+        "dataset": str(path),
+        "split": split,
+        "bundle": str(bundle),
+        "branch_in_use": relocalizer.branch,
+        "bundle_created": relocalizer.manifest.created,
+        "engine": relocalizer.describe_engine().__dict__,
+    }
+    result = ReplayRecord(frames, "camera", relocalizer.manifest.map_frame)
+    metrics = write_results(result, config, out)
+    print_table(metrics, console, config["title"])
+    console.print(f"results: {out}")
+    return metrics
+
+
+def _record(frame: Frame, answer: PoseEstimate | RgsiamError) -> FrameRecord:
+    if isinstance(answer, RgsiamError):
+        return FrameRecord(frame.stamp_ns, T_true=frame.T_map_camera, problem=str(answer))
+    T, covariance = answer.T_map_camera, answer.covariance_66
+    return record_of(frame.stamp_ns, answer, T, covariance, answer.timings_ms, frame.T_map_camera)

@@ -1,0 +1,124 @@
+"""How well a bundle tells apart places that look alike: by its features, and in its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import mannwhitneyu
+
+from rgsiam_ros.bundle import Bundle, network_io
+from rgsiam_ros.camera.preprocessing import ImageBGR
+from rgsiam_ros.engines import EngineRequest, create_engine
+from rgsiam_ros.engines.self_test import infer_all
+from rgsiam_ros.errors import BundleError, DatasetError
+from rgsiam_ros.geometry.poses import Array, pose_errors
+from rgsiam_ros.localization.live_view import LiveView
+from rgsiam_ros.localization.relocalizer import Relocalizer
+from rgsiam_ros.recordings import Dataset
+from rgsiam_ros.recordings.base import poses_of
+from rgsiam_ros.recordings.ground_truth import truth_turn
+
+LARGE_ERROR_M = 5.0
+
+
+def compare_places(
+    dataset: Dataset, bundle_path: Path, places_m: Sequence[tuple[float, float]], radius_m: float
+) -> dict[str, Any]:
+    """Errors and features of a dataset's images taken near places that look alike.
+
+    places_m: x and y in the bundle's map frame, two or more; an image belongs to the nearest one within
+    `radius_m`. Returned, beside the counts: ``auroc``, the probability that a pair of a live image and
+    an image of the map at the same place (within the reach) has the nearer features than a pair whose
+    map image stands at another of the places; and by branch the share of images that are off by
+    more than 5 m. Raises DatasetError where no image was taken there, BundleError for a bundle
+    without map features.
+    """
+    if len(places_m) < 2:
+        raise DatasetError("give at least two places that look alike")
+    bundle = Bundle.load(bundle_path)
+    if bundle.manifest.refinement is None:
+        raise BundleError(f"{bundle_path} has no map features to compare with")
+    turn = truth_turn(bundle.manifest, dataset.map_frame, dataset.path, lambda _: None)
+    T_live = turn @ poses_of(dataset.frames)
+    place_of_live = _place_of(T_live, places_m, radius_m)
+    place_of_map = _place_of(bundle.map_features().T_map_camera_N44, places_m, radius_m)
+    chosen = np.flatnonzero(place_of_live >= 0)
+    if not len(chosen) or not (place_of_map >= 0).any():
+        raise DatasetError(f"{dataset.path}: no image within {radius_m:g} m of the places")
+    wanted = set(chosen.tolist())
+    images = [image.decode() for i, image in enumerate(dataset.read_images()) if i in wanted]
+    near, far = _feature_distances(
+        _metric_features(images, dataset, bundle),
+        T_live[chosen],
+        place_of_live[chosen],
+        place_of_map,
+        bundle,
+    )
+    if not len(near) or not len(far):
+        raise DatasetError(
+            f"{dataset.path}: {len(near)} pairs at one place and {len(far)} at two, too few to compare"
+        )
+    result: dict[str, Any] = {
+        "images": len(images),
+        "near_pairs": len(near),
+        "far_pairs": len(far),
+        "auroc": float(mannwhitneyu(far, near).statistic / (len(near) * len(far))),
+    }
+    for branch in ("absolute", "refined"):
+        metres = _errors_m(images, T_live[chosen], dataset, bundle_path, branch)
+        result[branch] = {
+            "median_m": float(np.median(metres)),
+            "above_5_m": float((metres > LARGE_ERROR_M).mean()),
+        }
+    return result
+
+
+def _place_of(
+    T_N44: Array, places_m: Sequence[tuple[float, float]], radius_m: float
+) -> NDArray[np.int64]:
+    """Index of the nearest place within the radius, else -1, ``(N,)``."""
+    apart = np.linalg.norm(T_N44[:, None, :2, 3] - np.asarray(places_m, np.float64), axis=2)
+    return np.where(apart.min(axis=1) <= radius_m, apart.argmin(axis=1), -1)
+
+
+def _metric_features(images: Sequence[ImageBGR], dataset: Dataset, bundle: Bundle) -> Array:
+    view = LiveView(bundle)
+    view.use_camera(dataset.camera)
+    inputs = [view.prepare(image) for image in images]
+    engine = create_engine("onnxruntime", EngineRequest(bundle.absolute_onnx()))
+    outputs = infer_all(engine, np.stack(inputs))
+    engine.close()
+    return outputs[network_io.METRIC_FEATURE]
+
+
+def _feature_distances(
+    live_ND: Array,
+    T_live_N44: Array,
+    place_of_live: NDArray[np.int64],
+    place_of_map: NDArray[np.int64],
+    bundle: Bundle,
+) -> tuple[Array, Array]:
+    """Distances of features of near pairs, and of pairs at different places."""
+    refinement, features = bundle.manifest.refinement, bundle.map_features()
+    assert refinement is not None
+    apart = np.linalg.norm(live_ND[:, None] - features.metric_feature_ND, axis=2)
+    metres, radians = pose_errors(
+        np.broadcast_to(T_live_N44[:, None], (*apart.shape, 4, 4)), features.T_map_camera_N44
+    )
+    near = metres + refinement.metres_per_radian * radians <= refinement.reach_m
+    here, there = place_of_live[:, None], place_of_map[None]
+    return apart[near], apart[(there >= 0) & (there != here)]
+
+
+def _errors_m(
+    images: Sequence[ImageBGR], T_true_N44: Array, dataset: Dataset, bundle: Path, branch: str
+) -> Array:
+    relocalizer = Relocalizer.from_bundle(bundle, "onnxruntime", precision="float32", branch=branch)
+    relocalizer.use_camera(dataset.camera)
+    estimated = np.stack([relocalizer.estimate(image).T_map_camera for image in images])
+    relocalizer.close()
+    return pose_errors(estimated, T_true_N44)[0]

@@ -1,0 +1,129 @@
+"""Networks as self-contained, checked ONNX files.
+
+Large weights are rounded to half precision before anything is measured, and stored so: the file is
+half as large, while every engine computes in float32 unless it is told otherwise.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import onnxscript.optimizer
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.transformers.onnx_model import OnnxModel
+from torch import Tensor, nn
+
+from rgsiam_ros.bundle import network_io
+from rgsiam_ros.camera.preprocessing import Preprocessing
+from rgsiam_ros.engines.onnxruntime_engine import BATCH_DIMENSION
+from rgsiam_training.model.network import AbsoluteBranch, RelativeBranch
+
+OPSET = 18
+LARGE = 4096
+"""Numbers in a weight from which on it is worth storing in half precision."""
+LARGEST_BATCH = 64
+
+
+def round_large_weights(module: nn.Module) -> None:
+    """Give large matrices and kernels values that half precision holds exactly, in place."""
+    with torch.no_grad():
+        for weight in module.parameters():
+            if weight.ndim > 1 and weight.numel() >= LARGE:
+                weight.copy_(weight.half().float())
+
+
+def absolute_to_onnx(branch: AbsoluteBranch, preprocessing: Preprocessing) -> onnx.ModelProto:
+    """The absolute branch; its batch is open. Batch normalisation stays a node of its own."""
+    image = torch.zeros(2, 3, preprocessing.input_height, preprocessing.input_width)
+    batch = torch.export.Dim(BATCH_DIMENSION, min=1, max=LARGEST_BATCH)
+    program = _exported(
+        branch,
+        (image,),
+        [network_io.IMAGE],
+        branch.output_names,
+        dynamic_shapes=({0: batch},),
+        optimize=False,  # it would fold normalisation into the rounded weights
+    )
+    onnxscript.optimizer.fold_constants(program.model)
+    onnxscript.optimizer.remove_unused_nodes(program.model)
+    return program.model_proto
+
+
+def relative_to_onnx(
+    branch: RelativeBranch, local_shape: tuple[int, ...], neighbours: int
+) -> onnx.ModelProto:
+    """The relative branch for this number of neighbours; local_shape: ``(C, h, w)``."""
+    example = torch.rand(1 + neighbours, *local_shape) + 0.1
+    inputs = [network_io.MAP_LOCAL, network_io.LOCAL_MAP]
+    return _exported(branch, (example[1:], example[:1]), inputs, branch.output_names).model_proto
+
+
+def to_bytes(model: onnx.ModelProto) -> bytes:
+    """The checked file: large weights in half precision where that loses nothing, no doc strings."""
+    stored = onnx.ModelProto()
+    stored.CopyFrom(model)
+    _store_in_half(stored.graph)
+    _forget_origins(stored.graph)
+    OnnxModel(stored).topological_sort()
+    onnx.checker.check_model(stored, full_check=True)
+    buffer = io.BytesIO()
+    onnx.save_model(stored, buffer)
+    return buffer.getvalue()
+
+
+def _exported(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    **options: object,
+) -> torch.onnx.ONNXProgram:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module,
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            external_data=False,
+            verbose=False,
+            **options,  # type: ignore[arg-type]
+        )
+    assert program is not None
+    return program
+
+
+def _store_in_half(graph: onnx.GraphProto) -> None:
+    """Large float32 weights that half precision holds exactly: stored in half, cast at the start."""
+    casts = []
+    for weight in graph.initializer:
+        if weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) < LARGE:
+            continue
+        values = numpy_helper.to_array(weight)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), values):
+            continue
+        name = weight.name
+        weight.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
+        casts.append(
+            helper.make_node("Cast", [f"{name}_half"], [name], f"{name}_cast", to=TensorProto.FLOAT)
+        )
+    for cast in reversed(casts):
+        graph.node.insert(0, cast)
+
+
+def _forget_origins(graph: onnx.GraphProto) -> None:
+    """Drop where in the source each node came from: more bytes than the relative unit's weights."""
+    for node in graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in graph.value_info:
+        del value.metadata_props[:]

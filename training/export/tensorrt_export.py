@@ -1,0 +1,205 @@
+"""A run's networks compiled from torch itself, by torch-tensorrt, instead of from their ONNX files.
+
+The engines go where those built from ONNX go, under the same keys, so that the vehicle finds them and
+needs no torch. An engine runs on the type of GPU that it was compiled on: for a Jetson this has to run
+on the Jetson.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from rgsiam_ros.bundle import Bundle, network_io
+from rgsiam_ros.bundle.manifest import RELATIVE_NAME
+from rgsiam_ros.bundle.precision import Precision, absolute_name
+from rgsiam_ros.camera.preprocessing import Preprocessing
+from rgsiam_ros.engines import cuda
+from rgsiam_ros.engines.cache import EngineCache
+from rgsiam_ros.engines.tensorrt_build import COMPUTES, ONE, WORKSPACE_BYTES, engine_key
+from rgsiam_ros.errors import EngineError
+from rgsiam_training.export.onnx_export import round_large_weights
+from rgsiam_training.fitting.run_folder import open_run
+from rgsiam_training.model.network import AbsoluteBranch, RelativeBranch
+
+COMPILED: tuple[Precision, ...] = ("float32", "float16")
+RELATIVE_INPUTS = (network_io.MAP_LOCAL, network_io.LOCAL_MAP)
+OPTIONS: dict[str, Any] = {
+    "disable_tf32": True,  # float32 means all of its digits
+    "min_block_size": 1,
+    "require_full_compilation": True,
+    "workspace_size": WORKSPACE_BYTES,
+}
+"""What torch-tensorrt is told."""
+
+
+def compile_for_this_gpu(
+    run_folder: Path, bundle: Bundle, report: Callable[[str], None], cache: Path | None = None
+) -> list[Path]:
+    """Compile a run's networks for this machine's GPU and keep them as those of its bundle.
+
+    The absolute branch in float32, and in float16 where the bundle has that; the relative unit in
+    float32; all for single images. What was built from ONNX before is replaced. bundle: exported from
+    this run; report: told of each engine; cache: folder of engines, None for the user's own. Raises
+    EngineError: no GPU, torch-tensorrt missing or unusable, network not compiled, folder not writable;
+    DatasetError where there is no run.
+    """
+    gpu_name, library, made_by = find_compiler()
+    EngineCache(cache).prepare()
+    run = open_run(run_folder)
+    branch = run.absolute_branch()
+    round_large_weights(branch)
+    work: list[tuple[str, Precision, ExportedProgram, Sequence[str], Sequence[str]]] = []
+    for precision in COMPILED:
+        if precision not in bundle.manifest.precisions or precision not in COMPUTES[library]:
+            continue
+        chosen = branch if precision == "float32" else with_half_convolutions(branch)
+        program = absolute_program(chosen, run.preprocessing)
+        name = absolute_name(precision)
+        work.append((name, precision, program, (network_io.IMAGE,), branch.output_names))
+    if bundle.manifest.refinement is not None:
+        unit, local_shape = run.relative_branch(), bundle.map_features().local_NCHW.shape[1:]
+        program = relative_program(unit, local_shape, bundle.manifest.refinement.neighbours)
+        work.append((RELATIVE_NAME, "float32", program, RELATIVE_INPUTS, unit.output_names))
+    paths = []
+    for name, precision, program, inputs, outputs in work:
+        key = engine_key(library, bundle.content(name), precision, ONE)
+        engine = compile_program(name, program, inputs, outputs)
+        paths.append(EngineCache(cache).store(key, engine, made_by))
+        report(f"{name} in {precision}, compiled by torch-tensorrt for {gpu_name}: {paths[-1]}")
+    return paths
+
+
+def absolute_program(branch: AbsoluteBranch, preprocessing: Preprocessing) -> ExportedProgram:
+    """The absolute branch for one image. On the CPU: an engine takes its weights from there."""
+    size = preprocessing.input_height, preprocessing.input_width
+    return _program(branch, torch.zeros(1, 3, *size))
+
+
+def relative_program(
+    unit: RelativeBranch, local_shape: tuple[int, ...], neighbours: int
+) -> ExportedProgram:
+    """The relative unit for this number of neighbours; local_shape: ``(C, h, w)``."""
+    example = torch.rand(1 + neighbours, *local_shape) + 0.1
+    return _program(unit, example[1:], example[:1])
+
+
+def with_half_convolutions(branch: AbsoluteBranch) -> AbsoluteBranch:
+    """A copy that computes as ``absolute.float16.onnx``: convolutions in half, heads in float32.
+
+    Only the normalisation without weights, before the local head, stays in float32: torch-tensorrt
+    gives it float32 weights, which TensorRT refuses beside half precision. Every cast is a node of the
+    graph: torch-tensorrt builds strongly typed networks, in which TensorRT chooses no format of its
+    own, so this alone says what is computed in half precision.
+    """
+    halved = copy.deepcopy(branch)
+    for module in halved.modules():
+        normalises = isinstance(module, nn.BatchNorm2d) and module.affine
+        if isinstance(module, nn.Conv2d) or normalises:
+            module.half().register_forward_pre_hook(_to_half)
+        elif isinstance(module, nn.Linear):
+            module.register_forward_pre_hook(_to_float)
+    head = halved.network.local_head
+    for module in (head.descriptor, head.skip, head.geometry):
+        module.register_forward_hook(lambda _module, _inputs, output: output.float())
+    return halved
+
+
+def compile_program(
+    name: str, program: ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]
+) -> bytes:
+    """A serialized engine of the whole program; its tensors have these names, in this order.
+
+    name: of the network, for the message. Raises EngineError, for example for an operator that
+    torch-tensorrt cannot convert.
+    """
+    from torch_tensorrt import dynamo
+
+    placed = program.example_inputs
+    assert placed is not None
+    try:
+        with _named(inputs, outputs):
+            return bytes(
+                dynamo.convert_exported_program_to_serialized_trt_engine(
+                    program, arg_inputs=list(placed[0]), device="cuda:0", **OPTIONS
+                )
+            )
+    except Exception as error:  # it raises all kinds, and those of others inside its own
+        first: BaseException = error
+        while first.__cause__ is not None:
+            first = first.__cause__
+        reason = (str(first).strip().splitlines() or [type(first).__name__])[0]
+        raise EngineError(f"torch-tensorrt could not compile {name}: {reason}") from error
+
+
+def find_compiler() -> tuple[str, str, str]:
+    """Name of the GPU, TensorRT's library, and what engines are made by. Raises EngineError."""
+    try:
+        gpu_name, _ = cuda.gpu()
+    except EngineError as error:
+        raise EngineError(
+            f"{error}; an engine runs only on the type of GPU that it was compiled on: export on the "
+            "machine that will run it, for a Jetson on the Jetson"
+        ) from error
+    if not torch.cuda.is_available():
+        raise EngineError(
+            f"torch {torch.__version__} cannot use CUDA, and torch-tensorrt needs it: install a torch "
+            "that is built for this machine's CUDA"
+        )
+    version = torch.__version__.split("+", maxsplit=1)[0]
+    install = f"pip install torch-tensorrt=={version} (as torch) on this machine"
+    try:
+        import torch_tensorrt
+    except ImportError as error:
+        raise EngineError(f"torch-tensorrt is not installed ({error}): {install}") from error
+    except Exception as error:  # of another version than torch, or without TensorRT's libraries
+        raise EngineError(f"torch-tensorrt cannot be used ({error}): {install}") from error
+    library = getattr(torch_tensorrt, "tensorrt_package_name", "") or "tensorrt"
+    return gpu_name, library, f"torch-tensorrt {torch_tensorrt.__version__} on {gpu_name}"
+
+
+def _program(module: nn.Module, *example: Tensor) -> ExportedProgram:
+    with torch.no_grad():
+        return torch.export.export(module.eval(), example, strict=False)
+
+
+def _to_half(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(value.half() for value in inputs)
+
+
+def _to_float(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(value.float() for value in inputs)
+
+
+@contextmanager
+def _named(inputs: Sequence[str], outputs: Sequence[str]) -> Iterator[None]:
+    """Networks that torch-tensorrt makes meanwhile have tensors of these names.
+
+    It names inputs after arguments, in lower case, and outputs ``output0`` and so on; it has no setting
+    for that, but what it has made can be renamed before TensorRT builds it.
+    """
+    from torch_tensorrt.dynamo.conversion import TRTInterpreter
+
+    finish = TRTInterpreter.output
+
+    def finish_and_name(interpreter: Any, target: str, args: Any, kwargs: Any) -> Any:
+        finished = finish(interpreter, target, args, kwargs)
+        network = interpreter.ctx.net
+        given = [network.get_input(i) for i in range(network.num_inputs)]
+        made = [network.get_output(i) for i in range(network.num_outputs)]
+        for tensor, name in zip([*given, *made], [*inputs, *outputs], strict=True):
+            tensor.name = name
+        return finished
+
+    TRTInterpreter.output = finish_and_name
+    try:
+        yield
+    finally:
+        TRTInterpreter.output = finish

@@ -1,0 +1,208 @@
+"""The LightningModule: one optimisation step, one validation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.camera.preprocessing import Preprocessing
+from rgsiam_ros.geometry.poses import Array, pose_errors, pose_matrix
+from rgsiam_training.config import TrainingConfig
+from rgsiam_training.data.augmentation import CameraRotation, change_look, random_rotations
+from rgsiam_training.data.view_geometry import pixel_rays, view_bounds
+from rgsiam_training.distributed import gathered, processes
+from rgsiam_training.losses.objective import Objective, Scene
+from rgsiam_training.model.backbones import cell_middles
+from rgsiam_training.model.gauss_newton import multiply_wxyz, rotation_matrix
+from rgsiam_training.model.network import SiameseNetwork
+from rgsiam_training.model.poses import Poses
+
+Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""See `rgsiam_training.data.preparation.PairImages`."""
+
+
+@dataclass(frozen=True)
+class MapScale:
+    """What the network must know about a map and its camera."""
+
+    origin_m: Array
+    scale_m: float
+    anchors_K3: np.ndarray
+    """Normalised."""
+    camera: Camera
+
+
+class RelocalizationModule(lightning.LightningModule):
+    """Trains a `SiameseNetwork` on pairs; validates the moving average of its weights."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        preprocessing: Preprocessing,
+        scale: MapScale,
+        *,
+        steps: int,
+        images: int = 0,
+    ) -> None:
+        """steps: of the whole training; images: how many there are to train on."""
+        super().__init__()
+        self.config = config
+        anchors = torch.from_numpy(np.asarray(scale.anchors_K3, np.float32))
+        middle_HW2 = cell_middles(
+            config.network.backbone,
+            config.network.relative.stride,
+            config.input_height,
+            config.input_width,
+        )
+        rays = pixel_rays(middle_HW2.reshape(-1, 2), scale.camera, preprocessing)
+        ray_HW2 = torch.from_numpy(rays.reshape(middle_HW2.shape).astype(np.float32))
+        reach = config.pairs.reach_m / scale.scale_m
+        self.network = SiameseNetwork(
+            config.network,
+            config.input_height,
+            config.input_width,
+            anchors,
+            ray_HW2,
+            reach,
+            with_relative_unit=config.has_relative_unit,
+            with_regressor=config.losses.relative_regression.enabled,
+        )
+        self.network = self.network.to(memory_format=torch.channels_last)
+        self.average = AveragedModel(
+            self.network,
+            multi_avg_fn=get_ema_multi_avg_fn(config.optimisation.average_decay),
+            use_buffers=True,
+        )
+        self.rotation = CameraRotation(scale.camera, preprocessing)
+        low, high = view_bounds(scale.camera, preprocessing)
+        field_of_view = np.arctan(high[0]) - np.arctan(low[0])
+        scene = Scene(
+            anchor_spread=anchor_spacing(anchors),
+            reach=reach,
+            distance_per_radian=config.pairs.metres_per_radian / scale.scale_m,
+            widest_angle=float(field_of_view * (1.0 - config.pairs.smallest_overlap)),
+            scale_m=scale.scale_m,
+        )
+        self.objective = Objective(config.losses, self.network, scene)
+        self.steps = steps
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
+        self.register_buffer("origin_m", torch.from_numpy(np.asarray(scale.origin_m, np.float64)))
+        self.register_buffer("scale_m", torch.tensor(scale.scale_m, dtype=torch.float64))
+        self.register_buffer("last_feature_ND", torch.zeros(images, config.network.metric_size))
+        self._validation: list[tuple[Array, Array]] = []
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Both twins on a batch of pairs."""
+        index, image, translation, quaternion_wxyz, point_BP3 = batch
+        rgb, quaternion_wxyz = self.augmented(image, quaternion_wxyz)
+        twins = self.network(self._normalised(rgb))
+        self.last_feature_ND[gathered(index)] = gathered(twins.metric_feature_BD.detach())
+        with torch.autocast(self.device.type, enabled=False):  # poses need all of float32's digits
+            true, progress = Poses(translation, quaternion_wxyz), self.global_step / self.steps
+            loss, errors = self.objective(self.network, twins, true, point_BP3, progress)
+        of_all = processes() > 1
+        self.log("train/loss", loss, prog_bar=True, sync_dist=of_all)
+        named = {f"train/{name}": error for name, error in errors.items()}
+        self.log_dict(named, sync_dist=of_all)
+        learned = self.objective.weighting.s
+        self.log_dict({f"train/s_{name}": s.detach() for name, s in learned.items()})
+        return loss
+
+    def on_train_batch_start(self, *_: object) -> None:
+        """Dropout depends on seed and step alone, so that a resumed run draws the same masks."""
+        torch.manual_seed(self._step_seed())
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """Move the average along."""
+        self.average.update_parameters(self.network)
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Poses of one batch of held-out images."""
+        _, image, translation, quaternion_wxyz, _ = batch
+        output = self.average.module(self._normalised(_rgb(image)))
+        estimated = self._poses(output.translation_B3, output.quaternion_wxyz_B4)
+        self._validation.append((estimated, self._poses(translation, quaternion_wxyz)))
+
+    def on_validation_epoch_end(self) -> None:
+        """Median errors over the held-out stretches."""
+        estimated, true = (np.concatenate(part) for part in zip(*self._validation, strict=True))
+        self._validation.clear()
+        metres, radians = pose_errors(estimated, true)
+        self.log("val/median_m", float(np.median(metres)), prog_bar=True)
+        self.log("val/median_deg", float(np.degrees(np.median(radians))), prog_bar=True)
+        self.log("val/p95_m", float(np.percentile(metres, 95)))
+
+    def configure_optimizers(self) -> dict:
+        """AdamW; linear warm-up, then cosine decay to zero over the planned steps."""
+        plan = self.config.optimisation
+        backbone = list(self.network.extractor.backbone.parameters())
+        in_backbone = {id(parameter) for parameter in backbone}
+        heads = [p for p in self.network.parameters() if id(p) not in in_backbone]
+        backbone = [parameter for parameter in backbone if parameter.requires_grad]
+        groups = [
+            {"params": backbone, "lr": plan.learning_rate * plan.backbone_learning_rate_factor},
+            {"params": heads, "lr": plan.learning_rate},
+            {
+                "params": list(self.objective.parameters()),
+                "lr": plan.weighting_learning_rate,
+                "weight_decay": 0.0,
+            },
+        ]
+        optimizer = torch.optim.AdamW(groups, weight_decay=plan.weight_decay)
+        warmup = max(1, round(plan.warmup_fraction * self.steps))
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            progress = min(1.0, (step - warmup) / max(1, self.steps - warmup))
+            return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _step_seed(self) -> int:
+        """Other numbers in each process: their images are others."""
+        return self.config.seed * 1_000_003 + self.global_step + 500_009 * self.global_rank
+
+    def augmented(self, image_BHW3: Tensor, quaternion_wxyz_B4: Tensor) -> tuple[Tensor, Tensor]:
+        """RGB images in 0..1 with other looks, some turned, and the rotations of their cameras."""
+        config = self.config.augmentation
+        random = torch.Generator(self.device).manual_seed(self._step_seed())
+        rgb = _rgb(image_BHW3)
+        if config.rotation_deg > 0.0:
+            turn_B4 = random_rotations(len(rgb), config.rotation_deg, random)
+            rgb = self.rotation.turn(rgb, rotation_matrix(turn_B4))
+            quaternion_wxyz_B4 = multiply_wxyz(quaternion_wxyz_B4, turn_B4)
+        return change_look(rgb, config, random), quaternion_wxyz_B4
+
+    def _normalised(self, rgb_B3HW: Tensor) -> Tensor:
+        return ((rgb_B3HW - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def _poses(self, translation_B3: Tensor, quaternion_wxyz_B4: Tensor) -> Array:
+        metres = self.origin_m + self.scale_m * translation_B3.double()
+        unit = torch.nn.functional.normalize(quaternion_wxyz_B4.double(), dim=1)
+        return pose_matrix(metres.cpu().numpy(), unit.cpu().numpy())
+
+
+def _rgb(image_BHW3: Tensor) -> Tensor:
+    """BGR images of 8 bits to RGB ``(B, 3, H, W)`` in 0..1."""
+    return image_BHW3.permute(0, 3, 1, 2).flip(1).float() / 255.0
+
+
+def anchor_spacing(anchors_K3: Tensor) -> float:
+    """Median distance of an anchor to its nearest neighbour; 1 for a single anchor."""
+    if len(anchors_K3) < 2:
+        return 1.0
+    distance = torch.cdist(anchors_K3, anchors_K3).fill_diagonal_(torch.inf)
+    return float(distance.min(dim=1).values.median())

@@ -1,0 +1,115 @@
+"""A finished training run, read back from its folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+
+from rgsiam_ros.bundle import network_io
+from rgsiam_ros.bundle.manifest import Target
+from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.camera.preprocessing import Preprocessing
+from rgsiam_ros.errors import DatasetError
+from rgsiam_ros.geometry.poses import Array
+from rgsiam_training.config import TrainingConfig, load_config
+from rgsiam_training.fitting.lightning_module import MapScale, RelocalizationModule
+from rgsiam_training.fitting.train import (
+    BEST_NAME,
+    CHECKPOINT_NAME,
+    CONFIG_NAME,
+    DATA_NAME,
+    MAPPING_NAME,
+    VALIDATION_NAME,
+)
+from rgsiam_training.model.network import AbsoluteBranch, RelativeBranch, SiameseNetwork
+
+
+@dataclass(frozen=True)
+class StoredImages:
+    """Images at the network's input size with their poses."""
+
+    image_NHW3: NDArray[np.uint8]
+    """BGR."""
+    T_map_camera_N44: Array
+
+
+class Run:
+    """What `rgsiam_training.fitting.train` left in a folder."""
+
+    def __init__(self, folder: Path, config: TrainingConfig, data: dict[str, Any]) -> None:
+        self.folder = folder
+        self.config = config
+        self._data = data
+        self.preprocessing = Preprocessing.model_validate(data["preprocessing"])
+        self.camera = Camera.model_validate(data["camera"])
+        self.target = Target.model_validate(data["target"])
+
+    def description(self, name: str) -> dict[str, Any]:
+        """What a bundle's manifest takes over from the run."""
+        copied = ("map_frame", "preprocessing", "camera", "target", "training_data")
+        return {"name": name} | {key: self._data[key] for key in copied}
+
+    @property
+    def validation(self) -> StoredImages:
+        """The held-out images."""
+        return self._images(VALIDATION_NAME)
+
+    @property
+    def mapping(self) -> StoredImages:
+        """The training images that stay in the map, and on which int8 is calibrated."""
+        return self._images(MAPPING_NAME)
+
+    def absolute_branch(self) -> AbsoluteBranch:
+        """The averaged network as it goes into a bundle, in evaluation mode."""
+        names = [network_io.TRANSLATION, network_io.ROTATION]
+        if self.config.losses.uncertainty.enabled:
+            names.append(network_io.PRECISION_FACTOR)
+        if self.config.has_relative_unit:
+            names += [network_io.METRIC_FEATURE, network_io.LOCAL_MAP]
+        return AbsoluteBranch(self.network, tuple(names)).eval()
+
+    def relative_branch(self) -> RelativeBranch:
+        """The relative unit of the same network, in evaluation mode."""
+        return RelativeBranch(self.network.relative_unit).eval()
+
+    @cached_property
+    def network(self) -> SiameseNetwork:
+        """The averaged network, in evaluation mode: of the best validation, where one was kept."""
+        best = self.folder / BEST_NAME
+        path = best if best.is_file() else self.folder / CHECKPOINT_NAME
+        if not path.is_file():
+            raise DatasetError(f"{path} does not exist: train first, or wait for the first epoch")
+        untrained = self.config.model_copy(
+            update={"network": self.config.network.model_copy(update={"pretrained": False})}
+        )
+        state = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
+        anchors_K3 = state["network.global_unit.anchors_K3"].numpy()
+        origin_m = np.asarray(self.target.origin_m)
+        scale = MapScale(origin_m, self.target.scale_m, anchors_K3, self.camera)
+        images = len(state["last_feature_ND"])
+        module = RelocalizationModule(untrained, self.preprocessing, scale, steps=1, images=images)
+        module.load_state_dict(state)
+        network: SiameseNetwork = module.average.module
+        return network.to(memory_format=torch.contiguous_format).eval()
+
+    def _images(self, name: str) -> StoredImages:
+        if not (self.folder / name).is_file():
+            raise DatasetError(f"{self.folder / name} does not exist: train anew to have it")
+        with np.load(self.folder / name, allow_pickle=False) as stored:
+            return StoredImages(stored["image_NHW3"], stored["T_map_camera_N44"])
+
+
+def open_run(folder: Path) -> Run:
+    """The run in `folder`. Raises DatasetError when it is not one."""
+    for name in (CONFIG_NAME, DATA_NAME, VALIDATION_NAME):
+        if not (folder / name).is_file():
+            raise DatasetError(f"{folder / name} does not exist: {folder} is not a training run")
+    data = yaml.safe_load((folder / DATA_NAME).read_text())
+    return Run(folder, load_config(folder / CONFIG_NAME, {}), data)

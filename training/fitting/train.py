@@ -1,0 +1,245 @@
+"""A training run: from datasets to a run folder that can be exported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+import yaml
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+
+from rgsiam_ros.errors import DatasetError
+from rgsiam_training.config import TrainingConfig, load_config
+from rgsiam_training.data.map_selection import thin
+from rgsiam_training.data.pairs import PairSampler, look_alikes
+from rgsiam_training.data.preparation import PairImages, PreparedData, prepare
+from rgsiam_training.data.view_geometry import overlapping_images, view_bounds
+from rgsiam_training.distributed import planned, synchronise_batch_norm
+from rgsiam_training.fitting.lightning_module import MapScale, RelocalizationModule
+
+CONFIG_NAME = "config.yaml"
+DATA_NAME = "data.yaml"
+VALIDATION_NAME = "validation.npz"
+CHECKPOINT_NAME = "last.ckpt"
+BEST_NAME = "best.ckpt"
+"""There with early stop: of the best validation, and what export takes."""
+MAPPING_NAME = "mapping.npz"
+VALIDATION_BATCH = 64
+MOST_LONELY_IMAGES = 0.5
+"""Share of images without an overlapping one above which a relative unit cannot be trained."""
+
+
+def train(
+    config: TrainingConfig,
+    run: Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    callbacks: Sequence[lightning.Callback] = (),
+    report: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Train and leave in `run`: config, description of the data, validation images, checkpoint, log.
+
+    resume continues from the run's last checkpoint; callbacks: further Lightning callbacks; report:
+    told which frames are left out. In each of the processes that torchrun started; all leave one run. Raises
+    DatasetError when the run exists and `resume` is off, or there is nothing to resume, or it was
+    started with another configuration; then the folder stays as it was.
+    """
+    checkpoint = run / CHECKPOINT_NAME
+    if resume and not checkpoint.is_file():
+        raise DatasetError(f"{checkpoint} does not exist: there is nothing to resume in {run}")
+    rank, processes = planned()
+    if not resume and rank == 0 and run.exists() and any(run.iterdir()):
+        raise DatasetError(f"{run} is not empty: give another --out, or --resume")
+    if resume:
+        _check_same(config, load_config(run / CONFIG_NAME, {}), run)
+    module, loader, data = build(config, (rank, processes), report if rank == 0 else lambda _: None)
+    if processes > 1:
+        synchronise_batch_norm(module.network)
+    if not resume and rank == 0:
+        run.mkdir(parents=True, exist_ok=True)
+        config.save(run / CONFIG_NAME)
+        save_data(config, data, run)
+    trainer = lightning.Trainer(
+        accelerator="auto",
+        **_machines(),
+        max_epochs=config.optimisation.epochs,
+        logger=TensorBoardLogger(run, name="", version="log"),
+        precision=config.optimisation.precision,
+        callbacks=[*_callbacks(config, run, progress), *callbacks],
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        log_every_n_steps=max(1, min(10, len(loader) // 4)),
+        gradient_clip_val=5.0,
+        num_sanity_val_steps=0,
+        check_val_every_n_epoch=max(1, config.optimisation.epochs // 15),
+    )
+    trainer.fit(
+        module,
+        loader,
+        _validation_loader(data),
+        ckpt_path=checkpoint if resume else None,
+        weights_only=False if resume else None,
+    )
+    trainer.save_checkpoint(checkpoint)
+
+
+def build(
+    config: TrainingConfig,
+    part: tuple[int, int] = (0, 1),
+    report: Callable[[str], None] = lambda _: None,
+) -> tuple[RelocalizationModule, DataLoader, PreparedData]:
+    """The untrained module, its training batches (or this part of each) and its data."""
+    lightning.seed_everything(config.seed, verbose=False)
+    torch.set_flush_denormal(True)  # on a CPU a tenth of the time goes into numbers of no weight
+    data = prepare(config, report)
+    scale = MapScale(data.origin_m, data.scale_m, data.anchors_K3, data.camera)
+    module = RelocalizationModule(
+        config,
+        data.preprocessing,
+        scale,
+        steps=config.optimisation.epochs * batches_per_epoch(config, data),
+        images=len(data.training.image_NHW3),
+    )
+    return module, _training_loader(data, _pair_sampler(config, data, module, part)), data
+
+
+def _machines() -> dict[str, Any]:
+    """One process on one device, or what torchrun started: that many on that many machines."""
+    _, processes = planned()
+    if processes == 1:
+        return {"devices": 1}
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    # a relative unit without a pair in one process, a head without a term: some weights rest
+    strategy = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+    return {
+        "devices": here,
+        "num_nodes": processes // here,
+        "strategy": strategy,
+        "use_distributed_sampler": False,
+    }
+
+
+def batches_per_epoch(config: TrainingConfig, data: PreparedData) -> int:
+    """Optimisation steps of one pass over the data."""
+    images = len(data.training.image_NHW3)
+    return images // min(config.optimisation.batch_pairs, images)
+
+
+def save_data(config: TrainingConfig, data: PreparedData, run: Path) -> None:
+    """Keep what export needs, so that a run can be exported where its dataset is not."""
+    description = {
+        "camera": data.camera.model_dump(mode="json"),
+        "map_frame": data.map_frame,
+        "preprocessing": data.preprocessing.model_dump(mode="json"),
+        "target": {"origin_m": data.origin_m.tolist(), "scale_m": data.scale_m},
+        "training_data": {
+            "fingerprint": data.fingerprint,
+            "source": data.source,
+            "frames": len(data.training.image_NHW3),
+        },
+    }
+    (run / DATA_NAME).write_text(yaml.safe_dump(description, sort_keys=False))
+    np.savez_compressed(
+        run / VALIDATION_NAME,
+        image_NHW3=data.validation.image_NHW3,
+        T_map_camera_N44=data.validation.T_map_camera_N44,
+    )
+    poses = data.training.T_map_camera_N44
+    spacing_m = config.map_images.spacing * config.pairs.reach_m
+    kept = thin(poses, spacing_m, config.map_images.spacing_deg)
+    np.savez(
+        run / MAPPING_NAME,
+        image_NHW3=data.training.image_NHW3[kept],
+        T_map_camera_N44=poses[kept],
+    )
+
+
+def _check_same(config: TrainingConfig, started_with: TrainingConfig, run: Path) -> None:
+    now, then = config.model_dump(mode="json"), started_with.model_dump(mode="json")
+    different = [name for name in now if now[name] != then[name]]
+    if different:
+        raise DatasetError(
+            f"{run} was started with another configuration ({', '.join(different)} differ): give "
+            f"the same options, or --config {run / CONFIG_NAME}"
+        )
+
+
+def _pair_sampler(
+    config: TrainingConfig,
+    data: PreparedData,
+    module: RelocalizationModule,
+    part: tuple[int, int],
+) -> PairSampler:
+    poses = data.training.T_map_camera_N44
+    partners = overlapping_images(
+        poses,
+        view_bounds(data.camera, data.preprocessing),
+        reach_m=config.pairs.reach_m,
+        smallest_overlap=config.pairs.smallest_overlap,
+        seed=config.seed,
+    )
+    _check_partners(partners, config)
+    hard = partial(
+        look_alikes,
+        T_map_camera_N44=poses,
+        reach_m=config.pairs.reach_m,
+        metres_per_radian=config.pairs.metres_per_radian,
+    )
+    return PairSampler(
+        partners,
+        data.training.session_N,
+        data.training.stamp_ns_N,
+        config.pairs,
+        config.optimisation.batch_pairs,
+        config.seed,
+        hard_partners=lambda: hard(module.last_feature_ND.cpu().numpy()),
+        part=part,
+    )
+
+
+def _check_partners(partners: Sequence[np.ndarray], config: TrainingConfig) -> None:
+    lonely = sum(len(near) == 0 for near in partners) / len(partners)
+    if config.has_relative_unit and lonely > MOST_LONELY_IMAGES:
+        raise DatasetError(
+            f"{lonely:.0%} of the images overlap with no other one within pairs.reach_m = "
+            f"{config.pairs.reach_m:g} m: set a larger reach, record more densely, or switch off "
+            "relative_pose and matching"
+        )
+
+
+def _callbacks(config: TrainingConfig, run: Path, progress: bool) -> list[lightning.Callback]:
+    checkpoint = ModelCheckpoint(
+        dirpath=run, filename="last", every_n_epochs=1, save_on_train_epoch_end=True
+    )
+    callbacks: list[lightning.Callback] = [checkpoint]
+    if config.optimisation.patience:
+        patience = config.optimisation.patience
+        callbacks.append(EarlyStopping("val/median_m", patience=patience, check_finite=True))
+        best = Path(BEST_NAME).stem
+        callbacks.append(ModelCheckpoint(dirpath=run, filename=best, monitor="val/median_m"))
+    return [*callbacks, *([RichProgressBar()] if progress else [])]
+
+
+def _training_loader(data: PreparedData, sampler: PairSampler) -> DataLoader:
+    images = PairImages(data.training, data.origin_m, data.scale_m)
+    return DataLoader(images, batch_sampler=sampler, collate_fn=_as_is)
+
+
+def _validation_loader(data: PreparedData) -> DataLoader:
+    images = PairImages(data.validation, data.origin_m, data.scale_m)
+    batches = BatchSampler(SequentialSampler(images), VALIDATION_BATCH, drop_last=False)
+    return DataLoader(images, batch_sampler=batches, collate_fn=_as_is)
+
+
+def _as_is(batch: tuple) -> tuple:
+    return batch

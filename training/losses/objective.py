@@ -1,0 +1,159 @@
+"""All loss terms of a run over one batch of pairs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rgsiam_training.config import LossConfig
+from rgsiam_training.distributed import gathered
+from rgsiam_training.losses.global_pose import GlobalPoseTerm
+from rgsiam_training.losses.mapnet import MapNetRelativeTerm
+from rgsiam_training.losses.matching import MatchingTerm
+from rgsiam_training.losses.metric_distance import AdaptiveMetricTerm
+from rgsiam_training.losses.relative_pose import (
+    ConsistencyTerm,
+    RelativePoseTerm,
+    RelativeRegressionTerm,
+)
+from rgsiam_training.losses.reprojection import ReprojectionTerm
+from rgsiam_training.losses.uncertainty import UncertaintyTerm
+from rgsiam_training.losses.weighting import LearnedWeighting
+from rgsiam_training.model.network import SiameseNetwork, TwinOutput
+from rgsiam_training.model.poses import PairTruth, Poses, relative_poses
+
+INITIAL_S_ROTATION = -3.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Lengths of a map in normalised units."""
+
+    anchor_spread: float
+    """About the distance of neighbouring anchors."""
+    reach: float
+    """Largest distance of overlapping images' cameras."""
+    distance_per_radian: float
+    widest_angle: float
+    """Radians: cameras turned farther from each other share no view."""
+    scale_m: float = 1.0
+    """Metres of a normalised unit."""
+
+
+class Objective(nn.Module):
+    """The terms that the configuration switches on, weighted, over both twins."""
+
+    def __init__(self, config: LossConfig, network: SiameseNetwork, scene: Scene) -> None:
+        super().__init__()
+        self.config = config
+        self.scene = scene
+        overlap = scene.reach, scene.widest_angle
+        self.global_pose = GlobalPoseTerm(network.global_unit.anchors_K3, scene.anchor_spread)
+        self.relative_pose = RelativePoseTerm(*overlap)
+        self.relative_regression = RelativeRegressionTerm(*overlap)
+        self.consistency = ConsistencyTerm(*overlap)
+        self.mapnet_relative = MapNetRelativeTerm()
+        self.metric_distance = AdaptiveMetricTerm(scene.reach, scene.distance_per_radian)
+        unit = network.relative_unit
+        self.matching = None if unit is None else MatchingTerm(unit.ray_N2, unit.cell)
+        self.reprojection = ReprojectionTerm()
+        self.uncertainty = UncertaintyTerm()
+        small = math.log(scene.reach / 4.0)
+        rotation_weight = config.global_pose.weight
+        learned = {
+            "relative_translation": small,
+            "relative_rotation": INITIAL_S_ROTATION,
+            "consistency_translation": small,
+            "consistency_rotation": INITIAL_S_ROTATION,
+            "regressed_translation": small,
+            "regressed_rotation": INITIAL_S_ROTATION,
+        }
+        if config.fixed_beta_m is None:
+            learned |= {"translation": 0.0, "rotation": INITIAL_S_ROTATION}
+        else:
+            rotation_weight *= config.fixed_beta_m / scene.scale_m
+        self.weighting = LearnedWeighting(
+            {
+                "translation": config.global_pose.weight,
+                "rotation": rotation_weight,
+                "anchor": config.global_pose.weight,
+                "relative_translation": config.relative_pose.weight,
+                "relative_rotation": config.relative_pose.weight,
+                "consistency_translation": config.consistency.weight,
+                "consistency_rotation": config.consistency.weight,
+                "regressed_translation": config.relative_regression.weight,
+                "regressed_rotation": config.relative_regression.weight,
+                "metric": config.metric_distance.weight,
+                "matching": config.matching.weight,
+                "reprojection": config.reprojection.weight,
+                "uncertainty": config.uncertainty.weight,
+            },
+            learned,
+        )
+
+    def forward(
+        self,
+        network: SiameseNetwork,
+        twins: TwinOutput,
+        true: Poses,
+        point_BP3: Tensor | None = None,
+        progress: float = 0.0,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss, and its errors by name. The batch holds the first twin's images, then the second's.
+
+        point_BP3: scene points of each image, for the reprojection term; progress: share of the
+        training that is done.
+        """
+        config = self.config
+        errors: dict[str, Tensor] = {}
+        truth = PairTruth(*true.chunk(2))
+        if config.global_pose.enabled:
+            errors |= self.global_pose(twins, true)
+        if config.mapnet_relative.enabled:
+            pairs_B = self.relative_pose.overlaps(truth)
+            t, r = self.mapnet_relative(*twins.poses.chunk(2), truth, pairs_B)
+            errors["translation"] = errors["translation"] + config.mapnet_relative.weight * t
+            errors["rotation"] = errors["rotation"] + config.mapnet_relative.weight * r
+        if config.reprojection.enabled and progress >= config.reprojection.start:
+            assert point_BP3 is not None
+            del errors["translation"], errors["rotation"]
+            errors |= self.reprojection(twins.poses, true, point_BP3)
+        if config.uncertainty.enabled:
+            errors |= self.uncertainty(twins.precision_factor_B21, twins.poses, true)
+        if config.metric_distance.enabled:
+            errors |= self.metric_distance(*twins.metric_feature_BD.chunk(2), truth)
+        if config.consistency.enabled:
+            errors |= self.consistency(*twins.poses.chunk(2), truth)
+        if config.relative_regression.enabled:
+            assert network.regressor is not None
+            predicted = network.regressor(*twins.feature_BF.chunk(2))
+            errors |= self.relative_regression(predicted, truth)
+        if config.relative_pose.enabled or config.matching.enabled:
+            errors |= self._relative(network, twins.local_BCHW, true)
+        return self.weighting(errors), {name: error.detach() for name, error in errors.items()}
+
+    def _relative(
+        self, network: SiameseNetwork, local_BCHW: Tensor | None, true: Poses
+    ) -> dict[str, Tensor]:
+        """Over the overlapping pairs of the batch, each taken in both directions."""
+        assert local_BCHW is not None
+        assert network.relative_unit is not None
+        one, other = torch.arange(len(local_BCHW), device=local_BCHW.device).chunk(2)
+        first, second = torch.cat([one, other]), torch.cat([other, one])
+        overlaps = self.relative_pose.overlaps(PairTruth(true[first], true[second]))
+        first, second = first[overlaps], second[overlaps]
+        if not gathered(overlaps).any():  # else all processes count, those without a pair too
+            return {}
+        truth = PairTruth(true[first], true[second])
+        output = network.relative_unit(local_BCHW[first], local_BCHW[second])
+        errors: dict[str, Tensor] = {}
+        if self.config.relative_pose.enabled:
+            errors |= self.relative_pose(output.poses, truth)
+        if self.config.matching.enabled:
+            assert self.matching is not None
+            true_12 = relative_poses(truth.first, truth.second)
+            errors |= self.matching(output, true_12, self.scene.reach)
+        return errors

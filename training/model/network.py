@@ -1,0 +1,228 @@
+"""The Siamese network: shared-weight twins over one backbone, and their heads.
+
+Each twin answers with its global pose, how far off it believes that to be, a metric feature and a
+local map; the relative pose unit takes the local maps of two twins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from rgsiam_ros.bundle import network_io
+from rgsiam_training.config import NetworkConfig
+from rgsiam_training.model.backbones import create_backbone, leading_stages
+from rgsiam_training.model.necks import create_body
+from rgsiam_training.model.poses import POSE_SIZE, PRECISION_ENTRIES, Poses
+from rgsiam_training.model.relative_unit import LocalHead, RelativeUnit
+from rgsiam_training.model.rotation_outputs import IDENTITY, unit_quaternion_wxyz
+
+INITIAL_LOG_PRECISION = 3.0
+
+
+@dataclass(frozen=True)
+class TwinOutput:
+    """What one twin says about its images."""
+
+    translation_B3: Tensor
+    """Normalised: metres are ``origin_m + scale_m * translation``. Of the likeliest anchor."""
+    quaternion_wxyz_B4: Tensor
+    """Unit length."""
+    anchor_logits_BK: Tensor
+    """How likely each anchor is the nearest, before the softmax."""
+    offset_BK3: Tensor
+    """Normalised translation relative to each anchor."""
+    precision_factor_B21: Tensor
+    """See `rgsiam_training.losses.uncertainty.whitening_matrix`."""
+    metric_feature_BD: Tensor
+    """Unit length."""
+    feature_BF: Tensor
+    """What the heads see."""
+    local_BCHW: Tensor | None
+    """See `rgsiam_training.model.relative_unit.LocalHead`; None without a relative unit."""
+
+    @property
+    def poses(self) -> Poses:
+        """The global poses."""
+        return Poses(self.translation_B3, self.quaternion_wxyz_B4)
+
+
+class FeatureExtractor(nn.Module):
+    """Backbone and body: ``(B, 3, H, W)`` normalised images to ``(B, F)`` features.
+
+    The backbone's finest map goes out as it is, beside the features.
+    """
+
+    def __init__(self, config: NetworkConfig, input_height: int, input_width: int) -> None:
+        super().__init__()
+        self.backbone = create_backbone(
+            config.backbone,
+            config.pretrained,
+            config.relative.stride,
+            between=config.body == "hourglass",
+        )
+        with torch.no_grad():
+            probe = self.backbone.eval()(torch.zeros(1, 3, input_height, input_width))
+        frozen = config.frozen_stages if config.pretrained else 0  # random ones have to learn
+        self._frozen = leading_stages(self.backbone, frozen)
+        for stage in self._frozen:
+            stage.requires_grad_(False)
+        self.local_shape = tuple(probe[0].shape[1:])
+        self.neck = create_body(config, [part.shape[1:] for part in probe])
+        self.train()
+
+    def train(self, mode: bool = True) -> FeatureExtractor:
+        """As usual, but frozen stages keep their batch statistics too."""
+        super().train(mode)
+        for stage in self._frozen:
+            stage.eval()
+        return self
+
+    def forward(self, image_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Features ``(B, F)`` and local feature maps ``(B, C, h, w)`` of a batch of images."""
+        maps = self.backbone(image_B3HW)
+        return self.neck(maps), maps[0]
+
+
+class GlobalPoseUnit(nn.Module):
+    """``(B, F)`` features to a global pose.
+
+    On a long route plain regression of coordinates learns slowly, so the unit first classifies which
+    of K anchors (places spread over the map, normalised ``(K, 3)``) is the nearest, and then regresses
+    the offset from it. Rotation is regressed as `NetworkConfig.rotation` says.
+    """
+
+    def __init__(self, config: NetworkConfig, anchors_K3: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("anchors_K3", anchors_K3.clone())
+        self.dropout = nn.Dropout(config.dropout)
+        self.anchor = nn.Linear(config.feature_size, len(anchors_K3))
+        self.offset = nn.Linear(config.feature_size, 3 * len(anchors_K3))
+        self.representation = config.rotation
+        identity = torch.tensor(IDENTITY[config.rotation])
+        self.rotation = nn.Linear(config.feature_size, len(identity))
+        with torch.no_grad():
+            self.rotation.bias.copy_(identity)
+
+    def forward(self, feature_BF: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Normalised translation, quaternion wxyz, logits and offsets of the anchors."""
+        feature = self.dropout(feature_BF)
+        logits = self.anchor(feature)
+        offset = self.offset(feature).reshape(-1, len(self.anchors_K3), 3)
+        likeliest = logits.argmax(dim=1)
+        index = likeliest.reshape(-1, 1, 1).expand(-1, 1, 3)
+        translation = self.anchors_K3[likeliest] + offset.gather(1, index)[:, 0]
+        quaternion_wxyz = unit_quaternion_wxyz(self.rotation(feature), self.representation)
+        return translation, quaternion_wxyz, logits, offset
+
+
+class RelativeRegressor(nn.Module):
+    """Two features, side by side, to a relative pose: what our relative unit is compared with."""
+
+    def __init__(self, feature_size: int) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(nn.Linear(2 * feature_size, feature_size), nn.ReLU())
+        self.pose = nn.Linear(feature_size, 7)
+        with torch.no_grad():
+            self.pose.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]))
+
+    def forward(self, first_BF: Tensor, second_BF: Tensor) -> Poses:
+        """``T_first_second``, normalised units."""
+        raw = self.pose(self.hidden(torch.cat([first_BF, second_BF], dim=1)))
+        return Poses(raw[:, :3], F.normalize(raw[:, 3:], dim=1))
+
+
+class SiameseNetwork(nn.Module):
+    """Both twins and their heads. Twins share every weight: they are one network called on pairs."""
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        input_height: int,
+        input_width: int,
+        anchors_K3: Tensor,
+        ray_HW2: Tensor,
+        reach: float,
+        *,
+        with_relative_unit: bool = True,
+        with_regressor: bool = False,
+    ) -> None:
+        """anchors_K3, reach: normalised units; ray_HW2: of the local maps' cells."""
+        super().__init__()
+        self.extractor = FeatureExtractor(config, input_height, input_width)
+        self.global_unit = GlobalPoseUnit(config, anchors_K3)
+        self.uncertainty_head = nn.Linear(config.feature_size, PRECISION_ENTRIES)
+        self.metric_head = nn.Linear(config.feature_size, config.metric_size)
+        channels, height, width = self.extractor.local_shape
+        if ray_HW2.shape != (height, width, 2):
+            raise ValueError(f"rays of shape {tuple(ray_HW2.shape)} for {width}x{height} cells")
+        self.local_head: LocalHead | None = None
+        self.relative_unit: RelativeUnit | None = None
+        if with_relative_unit:
+            self.local_head = LocalHead(channels, config.relative)
+            self.relative_unit = RelativeUnit(config.relative, ray_HW2, reach)
+        self.regressor = RelativeRegressor(config.feature_size) if with_regressor else None
+        nn.init.zeros_(self.uncertainty_head.weight)
+        with torch.no_grad():
+            self.uncertainty_head.bias.zero_()[:POSE_SIZE] = INITIAL_LOG_PRECISION
+
+    def forward(self, image_B3HW: Tensor) -> TwinOutput:
+        """One twin's answer, or those of both for their images in one batch."""
+        feature, local = (part.float() for part in self.extractor(image_B3HW))
+        if torch.is_autocast_enabled(feature.device.type):  # poses need all of float32's digits
+            with torch.autocast(feature.device.type, enabled=False):
+                return self._heads(feature, local)
+        return self._heads(feature, local)
+
+    def _heads(self, feature: Tensor, local: Tensor) -> TwinOutput:
+        translation, quaternion_wxyz, logits, offset = self.global_unit(feature)
+        return TwinOutput(
+            translation_B3=translation,
+            quaternion_wxyz_B4=quaternion_wxyz,
+            anchor_logits_BK=logits,
+            offset_BK3=offset,
+            precision_factor_B21=self.uncertainty_head(feature.detach()),
+            metric_feature_BD=F.normalize(self.metric_head(feature), dim=1),
+            feature_BF=feature,
+            local_BCHW=None if self.local_head is None else self.local_head(local),
+        )
+
+
+class AbsoluteBranch(nn.Module):
+    """What `absolute.onnx` holds: one twin's image to pose and features, as plain tensors."""
+
+    def __init__(self, network: SiameseNetwork, output_names: tuple[str, ...]) -> None:
+        """output_names: from `rgsiam_ros.bundle.network_io`, in the order of the outputs."""
+        super().__init__()
+        self.network = network
+        self.output_names = output_names
+
+    def forward(self, image_B3HW: Tensor) -> tuple[Tensor, ...]:
+        """The outputs, see `rgsiam_ros.bundle.network_io`."""
+        twin = self.network(image_B3HW)
+        answers = {
+            network_io.TRANSLATION: twin.translation_B3,
+            network_io.ROTATION: twin.quaternion_wxyz_B4,
+            network_io.PRECISION_FACTOR: twin.precision_factor_B21,
+            network_io.METRIC_FEATURE: twin.metric_feature_BD,
+            network_io.LOCAL_MAP: twin.local_BCHW,
+        }
+        return tuple(answers[name] for name in self.output_names)
+
+
+class RelativeBranch(nn.Module):
+    """What `relative.onnx` holds: local maps of map images and of the live image to relative poses."""
+
+    output_names = (network_io.TRANSLATION, network_io.ROTATION, network_io.INFORMATION)
+
+    def __init__(self, unit: RelativeUnit) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def forward(self, map_local_KCHW: Tensor, local_1CHW: Tensor) -> tuple[Tensor, ...]:
+        """Normalised translations ``(K, 3)``, quaternions wxyz ``(K, 4)``, information."""
+        output = self.unit(map_local_KCHW, local_1CHW)
+        return output.poses.translation_B3, output.poses.quaternion_wxyz_B4, output.information_B66
