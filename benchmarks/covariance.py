@@ -60,8 +60,8 @@ def main(
     ]
     T = np.stack([answer.T_map_camera for answer, _ in kept])
     error = pose_error_vectors(T, np.stack([T_true for _, T_true in kept]))
-    figures = relocalizer.manifest.refined_figures(relocalizer.serving.precision)
-    figures = figures or relocalizer.manifest.absolute_figures(relocalizer.serving.precision)
+    figures = relocalizer.manifest.refined_figures(relocalizer.engines.precision)
+    figures = figures or relocalizer.manifest.absolute_figures(relocalizer.engines.precision)
     constant = np.asarray(figures.covariance.matrix)
     covariances = {
         "calibrated": np.stack([answer.covariance_66 for answer, _ in kept]),

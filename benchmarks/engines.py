@@ -31,7 +31,7 @@ from rgsiam_ros.engines.availability import why_not
 from rgsiam_ros.engines.benchmark import cpu_name
 from rgsiam_ros.engines.selection import cpu_features
 from rgsiam_training.config import NetworkConfig
-from rgsiam_training.evaluation.held_out import of_torch, of_torch_relative
+from rgsiam_training.evaluation.held_out import torch_absolute_branch, torch_relative_unit
 from rgsiam_training.export.onnx_export import (
     absolute_to_onnx,
     relative_to_onnx,
@@ -168,7 +168,7 @@ def main():
         round_large_weights(absolute)
         preprocessing = Preprocessing(input_width=width, input_height=height)
         contents = reduced_contents(absolute_to_onnx(absolute, preprocessing), width, height)
-        eager = partial(of_torch(absolute), image)
+        eager = partial(torch_absolute_branch(absolute), image)
         inputs = {network_io.IMAGE: image}
         for row in table(contents, eager, inputs, CANDIDATES, arguments):
             print(f"| {backbone} | {row} |", flush=True)
@@ -180,7 +180,7 @@ def main():
     float32 = [c for c in CANDIDATES if c[1] == "float32"]
     for row in table(
         {"float32": to_bytes(model)},
-        partial(of_torch_relative(unit), inputs),
+        partial(torch_relative_unit(unit), inputs),
         inputs,
         float32,
         arguments,

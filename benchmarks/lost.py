@@ -140,7 +140,7 @@ def main(
         table.add_row(name, str(len(values)), f"{row['auroc']:.4f}", f"{row['accepted']:.1%}")
     frozen = _frozen_run(bundle, precision, drive, pictures)
     table.add_row("frozen camera", str(len(frozen)), "", f"{np.mean(frozen):.1%}")
-    stated = relocalizer.manifest.calibrations[relocalizer.serving.precision].false_accept_rate
+    stated = relocalizer.manifest.calibrations[relocalizer.engines.precision].false_accept_rate
     mapped = ~unmapped
     accepted = mapped & (trust >= 0.0)
     report["drive"] = {

@@ -18,7 +18,12 @@ from engines import interleaved
 
 from rgsiam_ros.bundle import network_io
 from rgsiam_ros.engines import EngineRequest, create_engine
-from rgsiam_training.evaluation.held_out import HeldOut, errors_of, of_engine, of_torch
+from rgsiam_training.evaluation.held_out import (
+    HeldOutSet,
+    engine_absolute_branch,
+    error_summary,
+    torch_absolute_branch,
+)
 from rgsiam_training.export.acceptance import PERCENTILES, calibration_images
 from rgsiam_training.export.onnx_export import absolute_to_onnx, round_large_weights, to_bytes
 from rgsiam_training.export.quantization import Quantiser
@@ -62,7 +67,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=200)
     arguments = parser.parse_args()
     run = open_run(arguments.run)
-    held_out = HeldOut(run)
+    held_out = HeldOutSet(run)
     branch = run.absolute_branch()
     round_large_weights(branch)
     model = absolute_to_onnx(branch, run.preprocessing)
@@ -73,9 +78,11 @@ def main():
         own = to_bytes(Quantiser(model, images, symmetric=False, percentile=percentile).quantise())
         for name in ("onnxruntime", "openvino"):
             request = EngineRequest(own, "int8", arguments.threads)
-            ways[f"ours ({percentile or 100} %), {name}"] = of_engine(create_engine(name, request))
+            ways[f"ours ({percentile or 100} %), {name}"] = engine_absolute_branch(
+                create_engine(name, request)
+            )
     ways["NNCF, openvino"] = by_nncf(content, images, arguments.threads)
-    reference = held_out.answers(of_torch(branch), None, None)
+    reference = held_out.answers(torch_absolute_branch(branch), None, None)
     times = interleaved(
         {name: partial(infer, images[:1]) for name, infer in ways.items()}, arguments.repeats
     )
@@ -83,9 +90,9 @@ def main():
     print(
         "| int8 | median m | median deg | metric feature | local map | p50 ms |\n|---|---|---|---|---|---|"
     )
-    for name, infer in {"float32, torch": of_torch(branch), **ways}.items():
+    for name, infer in {"float32, torch": torch_absolute_branch(branch), **ways}.items():
         answers = held_out.answers(infer, None, None)
-        errors = errors_of(answers.T_absolute_N44, held_out.validation.T_map_camera_N44)
+        errors = error_summary(answers.T_absolute_N44, held_out.validation.T_map_camera_N44)
         apart = [
             np.linalg.norm(answers.outputs[n] - reference.outputs[n])
             / np.linalg.norm(reference.outputs[n])

@@ -102,7 +102,7 @@ class Validation(_Part):
     export_difference_deg: NotNegative
 
 
-Row = tuple[float, float, float, float, float, float]
+MatrixRow = tuple[float, float, float, float, float, float]
 
 
 class ResidualCovariance(_Part):
@@ -110,12 +110,12 @@ class ResidualCovariance(_Part):
 
     axes: Literal["camera"] = "camera"
     """Fixed axes of the camera's optical frame; turned into map axes with each estimate."""
-    matrix: tuple[Row, Row, Row, Row, Row, Row]
+    matrix: tuple[MatrixRow, MatrixRow, MatrixRow, MatrixRow, MatrixRow, MatrixRow]
     """Order x y z rotX rotY rotZ; metres and radians."""
 
     @field_validator("matrix")
     @classmethod
-    def _positive_definite(cls, matrix: tuple[Row, ...]) -> tuple[Row, ...]:
+    def _positive_definite(cls, matrix: tuple[MatrixRow, ...]) -> tuple[MatrixRow, ...]:
         check_covariance(matrix)
         return matrix
 
@@ -156,7 +156,7 @@ class Differences(_Part):
     """Norm of the difference, relative to the norm."""
 
 
-class Figures(_Part):
+class BranchFigures(_Part):
     """How well a branch did on the held-out stretches, and its residual covariance."""
 
     validation: Validation
@@ -171,11 +171,11 @@ class Variant(_Part):
     tolerance: Differences
     kept_float32: tuple[str, ...] = ()
     """Convolutions that were not quantised, because accuracy asked for it."""
-    absolute: Figures
-    refined: Figures | None = None
+    absolute: BranchFigures
+    refined: BranchFigures | None = None
 
 
-class Calibrated(_Part):
+class CalibrationSummary(_Part):
     """How a precision was calibrated, for people; the numbers are in ``calibration.PRECISION.npz``."""
 
     source: str
@@ -225,7 +225,7 @@ class Manifest(_Part):
     """For float32. Every tolerance comes with the golden images; without them no engine is tested."""
     variants: dict[Precision, Variant] = Field(default_factory=dict)
     """What was accepted at export beside float32."""
-    calibrations: dict[Precision, Calibrated] = Field(default_factory=dict)
+    calibrations: dict[Precision, CalibrationSummary] = Field(default_factory=dict)
     """By `rgsiam calibrate`; without them the residual covariances are published, and nothing is held
     back."""
     files: dict[str, FileEntry] = Field(max_length=MOST_FILES)
@@ -239,19 +239,19 @@ class Manifest(_Part):
         """How far this precision may be from torch in float32; None in bundles of before."""
         return self.tolerance if precision == "float32" else self.variants[precision].tolerance
 
-    def absolute_figures(self, precision: Precision) -> Figures:
+    def absolute_figures(self, precision: Precision) -> BranchFigures:
         """Of the absolute branch in this precision."""
         if precision == "float32":
-            return Figures(validation=self.validation, covariance=self.covariance)
+            return BranchFigures(validation=self.validation, covariance=self.covariance)
         return self.variants[precision].absolute
 
-    def refined_figures(self, precision: Precision) -> Figures | None:
+    def refined_figures(self, precision: Precision) -> BranchFigures | None:
         """Of the refined branch in this precision, where there is one."""
         if self.refinement is None:
             return None
         if precision == "float32":
             part = self.refinement
-            return Figures(validation=part.validation, covariance=part.covariance)
+            return BranchFigures(validation=part.validation, covariance=part.covariance)
         return self.variants[precision].refined
 
     @model_validator(mode="after")

@@ -102,9 +102,8 @@ def engine_verify(
 ) -> None:
     """Test engines on the bundle's golden images, time them, print a row of docs/engines.md each."""
     from rgsiam_ros.bundle import Bundle
-    from rgsiam_ros.engines.benchmark import verify
 
-    rows = verify(Bundle.load(bundle), engine, precision, threads=threads, cache=cache)
+    rows = benchmark_engines(Bundle.load(bundle), engine, precision, threads=threads, cache=cache)
     today = datetime.date.today().isoformat()
     print(
         "| device | date | engine | precision | absolute ms p50, p99 | relative ms | difference |"

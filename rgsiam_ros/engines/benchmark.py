@@ -13,7 +13,13 @@ from rgsiam_ros.bundle import Bundle, network_io
 from rgsiam_ros.bundle.manifest import Differences
 from rgsiam_ros.bundle.precision import Precision
 from rgsiam_ros.camera.preprocessing import normalise
-from rgsiam_ros.engines.selection import INT8_FEATURES, Serving, candidates, cpu_entry, start
+from rgsiam_ros.engines.selection import (
+    INT8_FEATURES,
+    SelectedEngines,
+    candidates,
+    cpu_entry,
+    select_engines,
+)
 from rgsiam_ros.errors import EngineError
 
 REPEATS = 50
@@ -21,7 +27,7 @@ WARM_UP = 5
 
 
 @dataclass(frozen=True)
-class Row:
+class EngineTiming:
     """One engine in one precision."""
 
     engine: str
@@ -37,15 +43,15 @@ class Row:
     """Why it does not serve; empty where it does."""
 
 
-def verify(
+def benchmark_engines(
     bundle: Bundle, engine: str, precision: str, *, threads: int = 0, cache: Path | None = None
-) -> list[Row]:
+) -> list[EngineTiming]:
     """Start, self-test and time what was asked for, each engine and precision on its own."""
     rows = []
     features = None if engine == "auto" and precision == "auto" else INT8_FEATURES
     for name, chosen in candidates(bundle.manifest.precisions, engine, precision, features):
         try:
-            serving = start(
+            serving = select_engines(
                 bundle,
                 engine=name,
                 precision=chosen,
@@ -56,15 +62,17 @@ def verify(
             )
         except EngineError as error:
             reason = str(error).partition(f"{name} {chosen}: ")[2] or str(error)
-            rows.append(Row(name, chosen, "", problem=reason))
+            rows.append(EngineTiming(name, chosen, "", problem=reason))
             continue
         info = serving.describe()
         device = cpu_name() if info.device == "cpu" else info.device
         try:
             times = _time(serving, bundle)
-            rows.append(Row(name, chosen, device, info.version, serving.differences, *times))
+            rows.append(
+                EngineTiming(name, chosen, device, info.version, serving.differences, *times)
+            )
         except EngineError as error:
-            rows.append(Row(name, chosen, device, info.version, problem=str(error)))
+            rows.append(EngineTiming(name, chosen, device, info.version, problem=str(error)))
         finally:
             serving.close()
     return rows
@@ -76,7 +84,7 @@ def cpu_name() -> str:
 
 
 def _time(
-    serving: Serving, bundle: Bundle
+    serving: SelectedEngines, bundle: Bundle
 ) -> tuple[tuple[float, float], tuple[float, float] | None]:
     size = bundle.manifest.preprocessing
     golden = bundle.golden

@@ -14,7 +14,7 @@ from rgsiam_ros.engines.cache import BuiltByProvider, EngineCache
 from rgsiam_ros.engines.tensorrt_build import (
     BATCHES,
     ONE,
-    Progress,
+    BuildProgress,
     build_engine,
     engine_key,
     load_library,
@@ -28,7 +28,7 @@ def build_for_bundle(
     *,
     batch: bool = False,
     cache: Path | None = None,
-    progress: Callable[[str], Progress] = lambda _: lambda *_: None,
+    progress: Callable[[str], BuildProgress] = lambda _: lambda *_: None,
 ) -> list[Path]:
     """Build the absolute branch in `precision` and the relative unit in float32, and keep both.
 

@@ -43,7 +43,7 @@ FALLBACKS = ("auto", "none")
 
 
 @dataclass(frozen=True)
-class Refusal:
+class RefusedEngine:
     """An engine that was tried and does not serve."""
 
     engine: str
@@ -58,7 +58,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Serving:
+class SelectedEngines:
     """The engines that serve, and how they were chosen."""
 
     absolute: Engine
@@ -66,7 +66,7 @@ class Serving:
     precision: Precision
     differences: Differences | None
     """To torch in float32 on the golden images; None where the bundle has none."""
-    refusals: list[Refusal] = field(default_factory=list)
+    refusals: list[RefusedEngine] = field(default_factory=list)
     fell_back: bool = False
     """True where what was asked for does not serve."""
 
@@ -120,7 +120,7 @@ def candidates(
     return found
 
 
-def start(
+def select_engines(
     bundle: Bundle,
     *,
     engine: str = "auto",
@@ -130,7 +130,7 @@ def start(
     batch: int = 1,
     cache: Path | None = None,
     fallback: str = "auto",
-) -> Serving:
+) -> SelectedEngines:
     """Start the best engine that passes the self-test.
 
     engine, precision: a name or ``auto``; refine: start the relative unit too; fallback: ``auto``
@@ -140,7 +140,7 @@ def start(
     offered = bundle.manifest.precisions
     if bundle.golden is None and batch > 1:
         raise EngineError(f"{bundle.path} takes single images only: export it anew, or use batch 1")
-    refusals: list[Refusal] = []
+    refusals: list[RefusedEngine] = []
     every = [UNTESTED] if bundle.golden is None else candidates(offered, "auto", "auto")
     if (engine, precision) == ("auto", "auto"):
         wishes = [every]
@@ -150,7 +150,7 @@ def start(
         except EngineError as error:
             if engine not in ("auto", *ENGINES) or precision not in PRECISIONS:
                 raise
-            refusals.append(Refusal(engine, precision, str(error)))
+            refusals.append(RefusedEngine(engine, precision, str(error)))
             wishes = [[]]
         wishes.append([c for c in every if c not in wishes[0]])
     else:
@@ -160,12 +160,14 @@ def start(
             started = _try(
                 bundle, candidate, refine=refine, batch=batch, threads=threads, cache=cache
             )
-            if isinstance(started, Refusal):
+            if isinstance(started, RefusedEngine):
                 refusals.append(started)
                 continue
             absolute, relative, differences = started
             fell_back = round_number > 0
-            return Serving(absolute, relative, candidate[1], differences, refusals, fell_back)
+            return SelectedEngines(
+                absolute, relative, candidate[1], differences, refusals, fell_back
+            )
     listed = "; ".join(str(refusal) for refusal in refusals)
     raise EngineError(f"no engine serves {bundle.path}: {listed}")
 
@@ -199,7 +201,7 @@ def _try(
     batch: int,
     threads: int,
     cache: Path | None,
-) -> tuple[Engine, Engine | None, Differences | None] | Refusal:
+) -> tuple[Engine, Engine | None, Differences | None] | RefusedEngine:
     name, precision = candidate
     opened: list[Engine] = []
     try:
@@ -209,7 +211,7 @@ def _try(
             unit = EngineRequest(bundle.content(RELATIVE_NAME), "float32", threads, 1, cache)
             opened.append(create_engine(relative_engine_for(name), unit))
         absolute, relative = opened[0], opened[1] if refine else None
-        found = self_test.measure(absolute, relative, bundle, precision, batch)
+        found = self_test.measure_golden_images(absolute, relative, bundle, precision, batch)
         tolerance = bundle.manifest.tolerance_of(precision)
         problems = []
         if found is not None and tolerance is not None:
@@ -226,4 +228,4 @@ def _try(
             engine.close()
     if opened:
         reason = f"failed the self-test: {reason}"
-    return Refusal(name, precision, reason, installed)
+    return RefusedEngine(name, precision, reason, installed)

@@ -27,7 +27,7 @@ UNITS = {
 }
 
 
-def measure(
+def measure_golden_images(
     absolute: Engine,
     relative: Engine | None,
     bundle: Bundle,
@@ -46,7 +46,7 @@ def measure(
     given = infer_all(absolute, images, batch)
     infer = relative.infer if relative is not None else None
     features = bundle.map_features() if infer is not None else None
-    return compare(given, infer, features, golden, manifest.target)
+    return differences_from_golden(given, infer, features, golden, manifest.target)
 
 
 def infer_all(
@@ -67,7 +67,7 @@ def infer_all(
     return {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}
 
 
-def compare(
+def differences_from_golden(
     given: Mapping[str, ArrayLike],
     relate: Infer | None,
     features: MapFeatures | None,

@@ -31,7 +31,7 @@ BATCHES = (1, 8, 32)
 """Smallest, usual and largest batch of an engine that serves offline replay."""
 WORKSPACE_BYTES = 1 << 30
 
-Progress = Callable[[str, int, int], None]
+BuildProgress = Callable[[str, int, int], None]
 """Called with a phase's name, its steps done and its steps in all."""
 
 
@@ -67,7 +67,7 @@ def build_engine(
     onnx_bytes: bytes,
     precision: Precision,
     batches: tuple[int, int, int] = ONE,
-    progress: Progress | None = None,
+    progress: BuildProgress | None = None,
 ) -> bytes:
     """A serialized engine. batches: for networks whose batch is open.
 
@@ -121,7 +121,7 @@ def _collecting_logger(trt: Any) -> Any:
     return Logger()
 
 
-def _monitor(trt: Any, progress: Progress) -> Any:
+def _monitor(trt: Any, progress: BuildProgress) -> Any:
     class Monitor(trt.IProgressMonitor):
         """Passes the builder's steps on."""
 

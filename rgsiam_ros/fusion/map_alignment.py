@@ -53,7 +53,7 @@ class Fixes:
 
 
 @dataclass(frozen=True)
-class Alignment:
+class MapAlignment:
     """The map on the Earth."""
 
     datum: Datum
@@ -72,7 +72,7 @@ class Alignment:
     """Robust weight of each fix, 0..1."""
 
 
-def align(fixes: Fixes) -> Alignment:
+def align_map(fixes: Fixes) -> MapAlignment:
     """Datum and alignment. Raises GeoreferenceError where the fixes do not determine them."""
     count = len(fixes.stamps_ns)
     if count < FEWEST_FIXES:
@@ -123,7 +123,7 @@ def align(fixes: Fixes) -> Alignment:
             f"the map is not in metres: the Earth is {scale:.3f} times as large. Record its true poses "
             "in metres, and train again"
         )
-    return Alignment(
+    return MapAlignment(
         datum=datum,
         T_enu_map=T,
         yaw_deg=float(np.degrees(yaw)),
@@ -135,7 +135,7 @@ def align(fixes: Fixes) -> Alignment:
     )
 
 
-def georeferenced(bundle: Bundle, alignment: Alignment, out: Path) -> Bundle:
+def georeferenced(bundle: Bundle, alignment: MapAlignment, out: Path) -> Bundle:
     """Write `bundle` to `out` with its map turned into the datum's frame. Raises BundleError."""
     manifest = bundle.manifest
     T = alignment.T_enu_map

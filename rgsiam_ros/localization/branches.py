@@ -15,23 +15,23 @@ from rgsiam_ros.bundle.precision import Precision
 from rgsiam_ros.engines import Engine
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.refinement import Refiner
-from rgsiam_ros.uncertainty.calibration import Branch, Lengths
+from rgsiam_ros.uncertainty.calibration import Branch, LengthScale
 from rgsiam_ros.uncertainty.covariance import rotate_axes
-from rgsiam_ros.uncertainty.pose_quality import Evidence
+from rgsiam_ros.uncertainty.pose_quality import PoseQuality
 
 
 @dataclass(frozen=True)
-class Answer:
+class BranchEstimate:
     """One branch's pose of one image, and what it says about itself."""
 
     branch: Branch
     T_map_camera: Array
-    evidence: Evidence
+    quality: PoseQuality
     raw_covariance_66: Array | None
     """The network's own, uncalibrated, of the absolute pose; the camera's axes."""
 
 
-class Answerer:
+class PoseBranches:
     """A bundle's way from outputs to poses, in one precision."""
 
     def __init__(self, bundle: Bundle, precision: Precision, relative: Engine | None) -> None:
@@ -40,10 +40,10 @@ class Answerer:
         self._target = manifest.target
         self._map: MapFeatures | None = None
         self._refiner: Refiner | None = None
-        self.lengths = Lengths()
+        self.length_scale = LengthScale()
         if manifest.refinement is not None:
             refinement = manifest.refinement
-            self.lengths = Lengths(refinement.reach_m, refinement.metres_per_radian)
+            self.length_scale = LengthScale(refinement.reach_m, refinement.metres_per_radian)
             self._neighbours = refinement.neighbours
             self._map = bundle.map_features(precision)
         if relative is not None:
@@ -70,7 +70,7 @@ class Answerer:
 
     def absolute(
         self, outputs: Mapping[str, np.ndarray], allowed: NDArray[np.int64] | None = None
-    ) -> Answer:
+    ) -> BranchEstimate:
         """The absolute branch's answer. outputs: of ``absolute.onnx`` for one image; allowed: indices
         of the map images that may be used, None for all. Raises EngineError for numbers that are no pose.
         """
@@ -83,14 +83,14 @@ class Answerer:
             feature = outputs[network_io.METRIC_FEATURE][0]
             first, last = self._map.feature_distances(feature, self._neighbours, allowed)
         sigma = None if raw is None else np.sqrt(np.diag(raw))
-        return Answer("absolute", T, Evidence(first, last, sigma), raw)
+        return BranchEstimate("absolute", T, PoseQuality(first, last, sigma), raw)
 
     def refined(
         self,
         outputs: Mapping[str, np.ndarray],
-        absolute: Answer,
+        absolute: BranchEstimate,
         allowed: NDArray[np.int64] | None = None,
-    ) -> Answer | None:
+    ) -> BranchEstimate | None:
         """The relative branch's answer; None where there is none. Arguments as in `absolute`."""
         if self._refiner is None:
             return None
@@ -98,13 +98,15 @@ class Answerer:
         if found is None:
             return None
         T, disagreement = found
-        evidence = replace(absolute.evidence, disagreement=disagreement)
-        return Answer("refined", T, evidence, absolute.raw_covariance_66)
+        evidence = replace(absolute.quality, refined_quality=disagreement)
+        return BranchEstimate("refined", T, evidence, absolute.raw_covariance_66)
 
-    def judge(self, answer: Answer) -> tuple[Array, float | None]:
+    def judge(self, answer: BranchEstimate) -> tuple[Array, float | None]:
         """Covariance ``(6, 6)`` in fixed map axes, metres and radians; and the trust, if calibrated."""
         R_map_camera = answer.T_map_camera[:3, :3]
         if self._calibration is None:
             return rotate_axes(self._residual_66[answer.branch], R_map_camera), None
-        covariance, trust = self._calibration.judge(answer.branch, answer.evidence, self.lengths)
+        covariance, trust = self._calibration.covariance_and_trust(
+            answer.branch, answer.quality, self.length_scale
+        )
         return rotate_axes(covariance, R_map_camera), trust

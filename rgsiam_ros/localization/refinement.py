@@ -21,7 +21,7 @@ from rgsiam_ros.bundle.precision import Precision
 from rgsiam_ros.engines import Engine
 from rgsiam_ros.errors import BundleError
 from rgsiam_ros.geometry.poses import Array, pose_errors, rotation_vector
-from rgsiam_ros.uncertainty.pose_quality import Disagreement
+from rgsiam_ros.uncertainty.pose_quality import RefinedQuality
 
 ITERATIONS = 5
 LOOKS = 2
@@ -58,9 +58,9 @@ class Combined:
     support: float
     """Share of the hypotheses' weight that agrees with it, 0..1."""
     spread_m: float
-    """See `rgsiam_ros.uncertainty.pose_quality.Disagreement`."""
+    """See `rgsiam_ros.uncertainty.pose_quality.RefinedQuality`."""
     sigma_m: float = float("nan")
-    """See `rgsiam_ros.uncertainty.pose_quality.Disagreement`; where the relative unit's information is known."""
+    """See `rgsiam_ros.uncertainty.pose_quality.RefinedQuality`; where the relative unit's information is known."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Looked:
 
     combined: Combined
     nearest_m: float
-    """See `rgsiam_ros.uncertainty.pose_quality.Disagreement`."""
+    """See `rgsiam_ros.uncertainty.pose_quality.RefinedQuality`."""
     change_m: float
 
 
@@ -147,7 +147,7 @@ class Refiner:
         outputs: Mapping[str, np.ndarray],
         T_absolute: Array,
         allowed: NDArray[np.int64] | None = None,
-    ) -> tuple[Array, Disagreement] | None:
+    ) -> tuple[Array, RefinedQuality] | None:
         """Refined ``T_map_camera``, and how it stands to its sources.
 
         outputs: of ``absolute.onnx`` for one image; T_absolute: the pose among them; allowed: map
@@ -175,7 +175,7 @@ class Refiner:
             return None
         combined = looked.combined
         metres, radians = pose_errors(combined.T_map_camera, T_absolute)
-        disagreement = Disagreement(
+        disagreement = RefinedQuality(
             absolute_m=float(metres),
             absolute_rad=float(radians),
             support=combined.support,

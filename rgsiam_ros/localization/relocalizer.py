@@ -17,14 +17,14 @@ from rgsiam_ros.camera.frozen import DEFAULT_LIMIT, FrozenCamera
 from rgsiam_ros.camera.model import Camera, ViewMatch
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.engines import EngineInfo
-from rgsiam_ros.engines.selection import Serving, start
+from rgsiam_ros.engines.selection import SelectedEngines, select_engines
 from rgsiam_ros.engines.self_test import infer_all
 from rgsiam_ros.errors import BundleError, EngineError, RgsiamError
 from rgsiam_ros.geometry.poses import Array, check_pose
-from rgsiam_ros.localization.branches import Answerer
+from rgsiam_ros.localization.branches import PoseBranches
 from rgsiam_ros.localization.live_view import LiveView
 from rgsiam_ros.uncertainty.covariance import check_covariance, rotate_axes
-from rgsiam_ros.uncertainty.pose_quality import Disagreement, Evidence
+from rgsiam_ros.uncertainty.pose_quality import PoseQuality, RefinedQuality
 
 BRANCHES = ("auto", "absolute", "refined")
 """``refined``: the relative branch over the map's features; ``absolute``: the network's global pose
@@ -47,7 +47,7 @@ class PoseEstimate:
     """Milliseconds spent in each stage."""
     branch: Literal["absolute", "refined"] = "absolute"
     """Which branch the pose is from: refined falls back where no neighbour gives an answer."""
-    evidence: Evidence = field(default_factory=Evidence)
+    quality: PoseQuality = field(default_factory=PoseQuality)
     """What the answer says about itself."""
     raw_covariance_66: Array | None = None
     """The network's own, uncalibrated uncertainty of the *absolute* pose; axes as above."""
@@ -81,16 +81,20 @@ class PoseEstimate:
         return ""
 
     @property
-    def disagreement(self) -> Disagreement | None:
+    def refined_quality(self) -> RefinedQuality | None:
         """Of a refined pose."""
-        return self.evidence.disagreement
+        return self.quality.refined_quality
 
 
 class Relocalizer:
     """A bundle made ready to answer. Not thread-safe: one image at a time."""
 
     def __init__(
-        self, bundle: Bundle, serving: Serving, batch: int = 1, frozen_images: int = DEFAULT_LIMIT
+        self,
+        bundle: Bundle,
+        serving: SelectedEngines,
+        batch: int = 1,
+        frozen_images: int = DEFAULT_LIMIT,
     ) -> None:
         """serving: with a relative unit for the refined branch; batch: of the absolute branch;
         frozen_images: see `rgsiam_ros.camera.frozen.FrozenCamera`.
@@ -100,7 +104,7 @@ class Relocalizer:
         self._serving = serving
         self._engine = serving.absolute
         self._batch = batch
-        self._answerer = Answerer(bundle, serving.precision, serving.relative)
+        self._answerer = PoseBranches(bundle, serving.precision, serving.relative)
         self._live_view = LiveView(bundle)
 
     @classmethod
@@ -122,7 +126,7 @@ class Relocalizer:
         engine: a name from `rgsiam_ros.engines.ENGINES`, or ``auto``; precision: one of the bundle's,
         or ``auto``; threads: CPU threads for one inference, 0 lets the engine choose; branch: one of
         `BRANCHES`; batch: images of one inference in `estimate_many`; cache: folder of built engines;
-        fallback: see `rgsiam_ros.engines.selection.start`; frozen_images: identical images in a row from
+        fallback: see `rgsiam_ros.engines.selection.select_engines`; frozen_images: identical images in a row from
         which the camera is frozen, 0: never. Raises BundleError (also where the bundle
         cannot refine but shall) or EngineError.
         """
@@ -134,7 +138,7 @@ class Relocalizer:
                 f"{path} has no relative branch: set branch to absolute, or train and export with "
                 "relative_pose switched on"
             )
-        serving = start(
+        serving = select_engines(
             bundle,
             engine=engine,
             precision=precision,
@@ -166,7 +170,7 @@ class Relocalizer:
         return self._engine.describe()
 
     @property
-    def serving(self) -> Serving:
+    def serving(self) -> SelectedEngines:
         """The engines in use, and why others are not."""
         return self._serving
 
@@ -262,7 +266,7 @@ class Relocalizer:
             covariance,
             timings,
             answer.branch,
-            answer.evidence,
+            answer.quality,
             None if raw is None else rotate_axes(raw, absolute.T_map_camera[:3, :3]),
             trust,
             frozen,

@@ -11,13 +11,13 @@ from rclpy.node import Node
 
 from rgsiam_ros.bundle import Manifest
 from rgsiam_ros.bundle.reader import MANIFEST_NAME, read_manifest
-from rgsiam_ros.engines.selection import Serving
+from rgsiam_ros.engines.selection import SelectedEngines
 from rgsiam_ros.errors import BundleError
 from rgsiam_ros.localization.relocalizer import Relocalizer
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedBundle:
     """A bundle that serves."""
 
     path: str
@@ -39,7 +39,7 @@ class Loaded:
         }
 
 
-def load(node: Node, path: str) -> Loaded:
+def load(node: Node, path: str) -> LoadedBundle:
     """Load, start an engine and test it. Raises RgsiamError."""
 
     def value(name: str) -> Any:
@@ -57,7 +57,7 @@ def load(node: Node, path: str) -> Loaded:
         fallback=value("engine_fallback"),
         frozen_images=value("frozen_images"),
     )
-    return Loaded(path, relocalizer, digest)
+    return LoadedBundle(path, relocalizer, digest)
 
 
 def peek(path: str) -> Manifest:
@@ -76,10 +76,10 @@ def refuse_without_datum(node: Node, path: str, manifest: Manifest) -> None:
         )
 
 
-def announce(node: Node, loaded: Loaded, what: str) -> None:
+def announce(node: Node, loaded: LoadedBundle, what: str) -> None:
     """To the log: what serves, and what it lacks."""
     log, relocalizer = node.get_logger(), loaded.relocalizer
-    log_serving(log, relocalizer.serving)
+    log_serving(log, relocalizer.engines)
     info, name = relocalizer.describe_engine(), relocalizer.manifest.name
     log.info(
         f"bundle {name} ({loaded.path}), engine {info.name} {info.version} {info.precision} on "
@@ -92,7 +92,7 @@ def announce(node: Node, loaded: Loaded, what: str) -> None:
         )
 
 
-def log_serving(log: Any, serving: Serving) -> None:
+def log_serving(log: Any, serving: SelectedEngines) -> None:
     """WARN for a fallback and for an engine that computes wrongly; INFO for the rest."""
     failed = [str(refusal) for refusal in serving.refusals if refusal.installed]
     info = serving.describe()

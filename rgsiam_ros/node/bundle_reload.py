@@ -11,15 +11,15 @@ from rclpy.parameter import Parameter
 from rclpy.timer import Timer
 
 from rgsiam_ros.errors import RgsiamError
-from rgsiam_ros.node.bundle_loading import Loaded, load, peek, refuse_without_datum
+from rgsiam_ros.node.bundle_loading import LoadedBundle, load, peek, refuse_without_datum
 
 POLL_S = 0.05
 
 
-class BundleChange:
+class BundleReload:
     """One change at a time. All but the loading happens in the executor's thread."""
 
-    def __init__(self, node: Node, adopt: Callable[[Loaded], None]) -> None:
+    def __init__(self, node: Node, adopt: Callable[[LoadedBundle], None]) -> None:
         """adopt: put it to work in place of the old one."""
         self._node, self._adopt = node, adopt
         self._clock = Clock(clock_type=ClockType.STEADY_TIME)
@@ -110,7 +110,7 @@ class _Attempt:
         self.path = path
         self._node = node
         self._lock = threading.Lock()
-        self._loaded: Loaded | None = None
+        self._loaded: LoadedBundle | None = None
         self._error: Exception | None = None
         self._abandoned = False
         threading.Thread(target=self._run, name="bundle", daemon=True).start()
@@ -120,7 +120,7 @@ class _Attempt:
         with self._lock:
             return self._loaded is not None or self._error is not None
 
-    def result(self) -> Loaded:
+    def result(self) -> LoadedBundle:
         if self._loaded is None:
             raise self._error or RuntimeError("not done")
         return self._loaded
@@ -132,7 +132,7 @@ class _Attempt:
                 self._loaded.relocalizer.close()
 
     def _run(self) -> None:
-        loaded: Loaded | None = None
+        loaded: LoadedBundle | None = None
         error: Exception | None = None
         try:
             loaded = load(self._node, self.path)

@@ -16,7 +16,7 @@ from rgsiam_ros.node.parameters import mount_from_parameters
 from rgsiam_ros.node.tf import Transforms
 
 
-class CameraWatch:
+class LiveCamera:
     """`take` in the executor's thread, `apply` in the worker's."""
 
     def __init__(self, node: Node, health: Health) -> None:
@@ -68,7 +68,7 @@ class CameraWatch:
             )
 
 
-class Mount:
+class CameraMount:
     """Looks it up for each image, so that a late or changed one counts at once."""
 
     def __init__(self, node: Node, transforms: Transforms, base_frame: str, health: Health) -> None:

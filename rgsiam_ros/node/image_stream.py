@@ -11,17 +11,17 @@ from rgsiam_ros.node.health import WARN, Health
 from rgsiam_ros.node.log_throttle import LogThrottle
 
 
-class InputWatch:
+class ImageStream:
     """Counts and logs it. Not thread-safe: for the executor's thread."""
 
     def __init__(self, node: Node, health: Health, throttle: LogThrottle) -> None:
         self._node, self._health, self._throttle = node, health, throttle
-        self._monitor, self._stamps = StreamMonitor(), StampWatch()
+        self._monitor, self._stamps = ArrivalRate(), StampCheck()
         self.topic = ""
 
     def forget(self) -> None:
         """As if no image had come yet."""
-        self._monitor, self._stamps = StreamMonitor(), StampWatch()
+        self._monitor, self._stamps = ArrivalRate(), StampCheck()
 
     def why_useless(self, stamp_ns: int) -> str:
         """Take note of an image. Empty where it can be answered."""
@@ -65,7 +65,7 @@ FUTURE_S = 1.0
 ANOTHER_CLOCK_S = 60.0
 
 
-class StampWatch:
+class StampCheck:
     """Compares each stamp with the one before and with the clock."""
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ NOMINAL_PERCENTILE = 10
 LOW_SHARE = 0.6
 
 
-class StreamMonitor:
+class ArrivalRate:
     """Share of images that arrive, judged from their stamps."""
 
     def __init__(self) -> None:

@@ -82,7 +82,7 @@ def _pose(T: Array) -> Pose:
 
 
 @dataclass(frozen=True)
-class Received:
+class ReceivedImage:
     """An image message on its way."""
 
     message: Image | CompressedImage
@@ -91,7 +91,7 @@ class Received:
     decoded: ImageBGR | Exception | None = None
     """The image, or why there is none; None: not tried yet."""
 
-    def decode(self) -> Received:
+    def decode(self) -> ReceivedImage:
         """With its image, or with the error that `image` raises then."""
         if self.decoded is not None:
             return self

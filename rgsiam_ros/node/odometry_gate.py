@@ -13,7 +13,7 @@ from rgsiam_ros.geometry.frame_tree import TransformTree
 from rgsiam_ros.geometry.poses import Array, pose_matrix, quaternion_wxyz_from_xyzw
 from rgsiam_ros.node.log_throttle import LogThrottle
 from rgsiam_ros.node.messages import stamp_ns
-from rgsiam_ros.uncertainty.gate import GateAnswer, GateLimits, TemporalGate
+from rgsiam_ros.uncertainty.gate import GateDecision, GateLimits, TemporalGate
 
 MODES = ("none", "speed", "odometry")
 PARENT, CHILD = "odom", "base"
@@ -21,7 +21,7 @@ LARGEST_VARIANCE_M2 = 1e3
 """Odometry that claims a larger one in x or y has no pose, only speeds."""
 
 
-class NodeGate:
+class OdometryGate:
     """Passes everything with mode ``none``."""
 
     def __init__(self, node: Node, mode: str) -> None:
@@ -46,7 +46,7 @@ class NodeGate:
                 Odometry, "odometry", self._take, qos_profile_sensor_data
             )
 
-    def check(self, at_ns: int, T_map_base: Array, covariance_66: Array) -> GateAnswer | None:
+    def check(self, at_ns: int, T_map_base: Array, covariance_66: Array) -> GateDecision | None:
         """None with mode ``none``."""
         if self._mode == "none":
             return None

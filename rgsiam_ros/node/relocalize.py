@@ -34,14 +34,14 @@ from rgsiam_ros.errors import (
 )
 from rgsiam_ros.geometry.poses import Array, invert
 from rgsiam_ros.localization.relocalizer import PoseEstimate
-from rgsiam_ros.node.bundle_loading import Loaded, announce, load, refuse_without_datum
-from rgsiam_ros.node.bundle_reload import BundleChange
-from rgsiam_ros.node.camera import CameraWatch, Mount
+from rgsiam_ros.node.bundle_loading import LoadedBundle, announce, load, refuse_without_datum
+from rgsiam_ros.node.bundle_reload import BundleReload
+from rgsiam_ros.node.camera import CameraMount, LiveCamera
 from rgsiam_ros.node.health import WARN, Health
-from rgsiam_ros.node.image_stream import InputWatch, delay_s
+from rgsiam_ros.node.image_stream import ImageStream, delay_s
 from rgsiam_ros.node.log_throttle import LogThrottle
-from rgsiam_ros.node.messages import Received, stamp_ns
-from rgsiam_ros.node.odometry_gate import NodeGate
+from rgsiam_ros.node.messages import ReceivedImage, stamp_ns
+from rgsiam_ros.node.odometry_gate import OdometryGate
 from rgsiam_ros.node.parameters import declare_all, why_refused
 from rgsiam_ros.node.pose_output import PoseOutput
 from rgsiam_ros.node.qos import image_qos
@@ -80,18 +80,18 @@ class RelocalizeNode(LifecycleNode):
 
     def __init__(self, **node_options: Any) -> None:
         super().__init__(NAME, **node_options)
-        self._loaded: Loaded | None = None
+        self._loaded: LoadedBundle | None = None
         self._active, self._enabled = False, True
         self._forget = threading.Event()
         self._in_work = threading.Lock()  # held while an image is answered
         self._tf: TfOutput | None = None
-        self._gate: NodeGate | None = None
+        self._gate: OdometryGate | None = None
         self._inputs: list[Any] = []
         self._throttle = LogThrottle()
         self._health = Health()
-        self._watch = InputWatch(self, self._health, self._throttle)
-        self._camera = CameraWatch(self, self._health)
-        self._change = BundleChange(self, self._adopt)
+        self._watch = ImageStream(self, self._health, self._throttle)
+        self._camera = LiveCamera(self, self._health)
+        self._change = BundleReload(self, self._adopt)
         self.add_on_set_parameters_callback(self._check_parameters)
         declare_all(self)
         self.add_post_set_parameters_callback(self._take_parameters)
@@ -101,7 +101,10 @@ class RelocalizeNode(LifecycleNode):
         )
         self._transforms = create_transforms(self)
         self._worker = NewestWorker(
-            self._process, "relocalizer", lambda: self._health.count("skipped"), Received.decode
+            self._process,
+            "relocalizer",
+            lambda: self._health.count("skipped"),
+            ReceivedImage.decode,
         )
         self._asked = Services(self, self._reset, self._enable)
 
@@ -119,7 +122,7 @@ class RelocalizeNode(LifecycleNode):
             log.error(f"cannot configure: {error}")
             self._close()
             return FAILED
-        self._mount = Mount(self, self._transforms, self._base_frame, self._health)
+        self._mount = CameraMount(self, self._transforms, self._base_frame, self._health)
         self._open_inputs()
         announce(self, self._loaded, f"publishing {self._base_frame} in {self._map_frame}")
         self._status.serving(self._loaded.identity())
@@ -189,7 +192,7 @@ class RelocalizeNode(LifecycleNode):
             if parameter.name == "bundle" and self._loaded is not None:
                 self._change.begin(parameter.value, self._loaded.path)
 
-    def _adopt(self, loaded: Loaded) -> None:
+    def _adopt(self, loaded: LoadedBundle) -> None:
         """Another bundle serves from the next image on. Raises BundleError where it does not fit."""
         manifest, old = loaded.relocalizer.manifest, self._loaded
         if (self._value("map_frame") or manifest.map_frame) != self._map_frame:
@@ -257,7 +260,7 @@ class RelocalizeNode(LifecycleNode):
         self._map_frame, self._base_frame = frames.map, frames.base
         self._configure_poses(manifest)
         self._tf = TfOutput(self, self._transforms, self._value("tf_mode"), frames)
-        self._gate = NodeGate(self, self._value("gate"))
+        self._gate = OdometryGate(self, self._value("gate"))
 
     def _configure_poses(self, manifest: Manifest) -> None:
         datum = manifest.datum if self._value("publish_fix") else None
@@ -288,9 +291,9 @@ class RelocalizeNode(LifecycleNode):
         if reason:
             self._reject(at_ns, reason, "stamp")
         else:
-            self._worker.submit(Received(message, time.monotonic()))
+            self._worker.submit(ReceivedImage(message, time.monotonic()))
 
-    def _process(self, received: Received) -> None:
+    def _process(self, received: ReceivedImage) -> None:
         """One image, in the worker's thread. Whatever is wrong with it, the node lives on."""
         header = received.message.header
         at_ns = stamp_ns(header.stamp)
@@ -320,7 +323,7 @@ class RelocalizeNode(LifecycleNode):
                 f"no pose for an image on {self._watch.topic} ({count} rejected): {reason}"
             )
 
-    def _forget_if_told(self, loaded: Loaded) -> None:
+    def _forget_if_told(self, loaded: LoadedBundle) -> None:
         if self._forget.is_set():
             self._forget.clear()
             loaded.relocalizer.forget()

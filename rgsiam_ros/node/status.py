@@ -17,7 +17,7 @@ from rgsiam_ros.localization.relocalizer import PoseEstimate
 from rgsiam_ros.node.health import ERROR, OK, STALE, WARN, Health, Limits
 from rgsiam_ros.node.messages import stamp_message
 from rgsiam_ros.node.qos import latched_qos
-from rgsiam_ros.uncertainty.gate import GateAnswer
+from rgsiam_ros.uncertainty.gate import GateDecision
 
 try:
     from diagnostic_updater import Updater
@@ -109,7 +109,7 @@ class StatusOutput:
         at_ns: int,
         estimate: PoseEstimate,
         covariance_66: Array,
-        gate: GateAnswer | None,
+        gate: GateDecision | None,
         delay: float,
     ) -> None:
         """A pose went out, so many seconds after its image was taken."""
@@ -124,7 +124,7 @@ class StatusOutput:
         self._say(WARN, reason, at_ns, values_of(estimate, estimate.covariance_66, None))
 
     def gated(
-        self, at_ns: int, estimate: PoseEstimate, covariance_66: Array, gate: GateAnswer
+        self, at_ns: int, estimate: PoseEstimate, covariance_66: Array, gate: GateDecision
     ) -> None:
         """No pose: the vehicle cannot have come there."""
         self._health.count("gated")
@@ -193,7 +193,7 @@ class StatusOutput:
 
 
 def values_of(
-    estimate: PoseEstimate, covariance_66: Array, gate: GateAnswer | None
+    estimate: PoseEstimate, covariance_66: Array, gate: GateDecision | None
 ) -> dict[str, Any]:
     """The figures of one answer. covariance_66: of what is or would be published."""
     sigma = np.sqrt(np.maximum(np.diag(covariance_66), 0.0))
@@ -201,13 +201,13 @@ def values_of(
         "branch": estimate.branch,
         "trust": "not calibrated" if estimate.trust is None else f"{estimate.trust:.3f}",
         "frozen": estimate.frozen,
-        "feature_distance": f"{estimate.evidence.feature_distance:.3f}",
+        "feature_distance": f"{estimate.quality.feature_distance:.3f}",
         "sigma_position_m": f"{np.linalg.norm(sigma[:3]):.3f}",
         "sigma_rotation_deg": f"{np.degrees(np.linalg.norm(sigma[3:])):.3f}",
         "time_ms": f"{sum(estimate.timings_ms.values()):.1f}",
     }
-    if estimate.disagreement is not None:
-        apart = estimate.disagreement
+    if estimate.refined_quality is not None:
+        apart = estimate.refined_quality
         values["support"] = f"{apart.support:.3f}"
         values["branches_apart_m"] = f"{apart.absolute_m:.3f}"
         values["branches_apart_deg"] = f"{np.degrees(apart.absolute_rad):.3f}"

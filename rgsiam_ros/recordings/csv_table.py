@@ -25,7 +25,7 @@ NEEDED = ("image", *POSE)
 OPTIONAL = ("stamp_s", "session", "split")
 
 
-class TableDataset(FileDataset):
+class CsvDataset(FileDataset):
     """See `rgsiam_ros.recordings.base.Dataset`. `path` is the CSV file."""
 
     def __init__(self, path: Path, split: str) -> None:

@@ -10,7 +10,7 @@ from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.recordings.base import Dataset
 from rgsiam_ros.recordings.cambridge import CambridgeDataset
 from rgsiam_ros.recordings.colmap import ColmapDataset, find_model
-from rgsiam_ros.recordings.csv_table import TableDataset
+from rgsiam_ros.recordings.csv_table import CsvDataset
 from rgsiam_ros.recordings.image_files import NoSplitError
 from rgsiam_ros.recordings.kitti import KittiDataset
 from rgsiam_ros.recordings.nerfstudio import NerfstudioDataset
@@ -85,7 +85,7 @@ FORMATS = (
         "CSV",
         "a .csv file with the header image,x,y,z,qw,qx,qy,qz, camera.yaml beside it",
         lambda path: path.suffix == ".csv",
-        lambda path, split, topics: TableDataset(path, split),
+        lambda path, split, topics: CsvDataset(path, split),
     ),
 )
 

@@ -18,7 +18,7 @@ from rgsiam_ros.errors import (
     ResultsError,
     TransformUnavailableError,
 )
-from rgsiam_ros.fusion.map_alignment import Alignment, Fixes, align, georeferenced
+from rgsiam_ros.fusion.map_alignment import Fixes, MapAlignment, align_map, georeferenced
 from rgsiam_ros.geometry.poses import Array, interpolate_poses
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.ground_truth import Report, drive_in_map
@@ -51,7 +51,7 @@ class GeoreferenceOptions:
 
 def run_georeference(
     bag: Path, path: Path, out: Path, picture: Path, options: GeoreferenceOptions, console: Console
-) -> Alignment:
+) -> MapAlignment:
     """Estimate, report, draw, and write the new bundle. Raises RgsiamError."""
     if options.poses not in ("bundle", "truth"):
         raise GeoreferenceError(f"--poses is bundle or truth, not {options.poses}")
@@ -61,7 +61,7 @@ def run_georeference(
     say = partial(console.print, soft_wrap=True)
     stamps, poses = _poses(drive, bundle, options, say)
     fixes = read_fixes(drive, stamps, poses, options.fix_topic, say)
-    found = align(fixes)
+    found = align_map(fixes)
     used = found.weight_N > 0.25
     off = np.linalg.norm(found.residual_N3[used, :2], axis=1)
     console.print(
@@ -179,7 +179,7 @@ def _sigma(message: object) -> float:
     return float(np.sqrt(0.5 * (east + north)))
 
 
-def _draw(fixes: Fixes, found: Alignment, path: Path, title: str) -> None:
+def _draw(fixes: Fixes, found: MapAlignment, path: Path, title: str) -> None:
     figure = Figure(figsize=(12.0, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 2, width_ratios=[1.0, 1.2])

@@ -91,9 +91,9 @@ def record_of(
         timings_ms,
         problem=answer.why_lost,
         branch=answer.branch,
-        disagreement=answer.disagreement,
+        refined_quality=answer.refined_quality,
         trust=answer.trust,
-        feature_distance=answer.evidence.feature_distance,
+        feature_distance=answer.quality.feature_distance,
         T_withheld=T_map_frame if answer.lost else None,
     )
 

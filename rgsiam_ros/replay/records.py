@@ -25,7 +25,7 @@ class FrameRecord:
     """Why there is no answer."""
     branch: str = ""
     """Which branch answered; empty where that is not known."""
-    disagreement: Disagreement | None = None
+    refined_quality: Disagreement | None = None
     """How a refined pose stands to its sources."""
     trust: float | None = None
     """Score less threshold; below 0 the vehicle is lost. None where that is not known."""

@@ -160,8 +160,8 @@ def _row(frame: FrameRecord) -> dict[str, Any]:
         "problem": frame.problem,
         "branch": frame.branch,
     }
-    if frame.disagreement is not None:
-        apart = frame.disagreement
+    if frame.refined_quality is not None:
+        apart = frame.refined_quality
         values = apart.absolute_m, np.degrees(apart.absolute_rad), apart.support
         row |= dict(zip(SOURCES[1:], values, strict=True))
     row |= {name: getattr(frame, name) for name in TRUST}

@@ -90,7 +90,7 @@ def run_replay(
 
         played, tracks = replay_through_node(drive, bundle, options, console)
         record = with_truth(played, drive)
-        extra = {"ros": compare(offline, record)}
+        extra = {"ros": difference_to_offline(offline, record)}
         if tracks:
             with all_or_nothing(out) as folder:
                 extra["fusion"] = _report_tracks(tracks, drive, options, folder, config["title"])
@@ -117,7 +117,7 @@ def run_replay(
     return metrics
 
 
-def compare(offline: ReplayRecord, through_node: ReplayRecord) -> dict[str, Any]:
+def difference_to_offline(offline: ReplayRecord, through_node: ReplayRecord) -> dict[str, Any]:
     """How far the node's poses are from the offline ones, on the stamps that came back."""
     expected = {f.stamp_ns: f.T_map_frame for f in offline.frames if f.T_map_frame is not None}
     back = {f.stamp_ns: f.T_map_frame for f in through_node.frames if f.T_map_frame is not None}
@@ -185,7 +185,7 @@ def _effective_config(
         "bag": str(bag),
         "bundle": str(bundle),
         "bundle_created": manifest.created,
-        "absolute_sha256": manifest.files[absolute_name(relocalizer.serving.precision)].sha256,
+        "absolute_sha256": manifest.files[absolute_name(relocalizer.engines.precision)].sha256,
         "branch_in_use": relocalizer.branch,
         "engine_in_use": asdict(relocalizer.describe_engine()),
         "options": asdict(options) | {"rerun": options.rerun and str(options.rerun)},

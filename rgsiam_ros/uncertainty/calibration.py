@@ -1,10 +1,13 @@
-"""From what one answer says about itself to a covariance that holds, and to whether it is believed.
+"""Predict a covariance and a trust score for one pose, from the figures of `PoseQuality`.
 
-`rgsiam_training.export.calibrate` fits a calibration on stretches that were not trained on. The uncertainty
-is modelled in the camera's own axes: the logarithm of each standard deviation is linear in a few
-signs of difficulty, and the correlations between the axes are constant. Trust is a logistic score
-over signs of being lost; a pose is believed where the score reaches a threshold that was chosen for a
-stated share of falsely believed poses. Both are our reading of what the method leaves open.
+`rgsiam_training.export.calibrate` fits a calibration on frames that were held out from training.
+
+- Covariance, in the camera's axes: the logarithm of each standard deviation is linear in a few predictors.
+  The correlations between the axes are constant.
+- Trust: a logistic score over other predictors, minus a threshold. The vehicle is lost where it is negative.
+  The threshold was chosen for a stated false-accept rate.
+
+Both models are our reading. The paper leaves them open.
 """
 
 from __future__ import annotations
@@ -18,44 +21,45 @@ from numpy.typing import NDArray
 
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.uncertainty.covariance import MINIMUM_SIGMA_M, MINIMUM_SIGMA_RAD, check_covariance
-from rgsiam_ros.uncertainty.pose_quality import Disagreement, Evidence
+from rgsiam_ros.uncertainty.pose_quality import PoseQuality, RefinedQuality
 
 Branch = Literal["absolute", "refined"]
 BRANCHES: tuple[Branch, ...] = ("absolute", "refined")
 VERSION = 1
-LARGEST_SIGN = 3.0
-"""Signs are held within so many standard deviations of what calibration saw: a sigma that is
-extrapolated further means nothing."""
+LARGEST_PREDICTOR = 3.0
+"""Predictors are clipped to this many standard deviations of what calibration saw. A sigma that is
+extrapolated further is meaningless."""
 LARGEST_SIGMA_M, LARGEST_SIGMA_RAD = 1e3, np.pi
 
-DIFFICULTY: dict[Branch, tuple[str, ...]] = {
+SIGMA_PREDICTORS: dict[Branch, tuple[str, ...]] = {
     "absolute": ("raw",),
     "refined": ("nearest", "information", "spread", "raw"),
 }
-"""Signs that each standard deviation depends on: the network's raw uncertainty of the same axis, the
+"""What each standard deviation is predicted from: the network's raw uncertainty of the same axis, the
 distance of the nearest map image, the relative unit's information, the spread of the hypotheses.
 Chosen by the likelihood of left-out stretches, see docs/covariance.md."""
-DOUBT: dict[Branch, tuple[str, ...]] = {
+TRUST_PREDICTORS: dict[Branch, tuple[str, ...]] = {
     "absolute": ("feature", "last_feature", "sigma_m", "sigma_rad"),
     "refined": ("feature", "apart", "support", "change", "information", "spread"),
 }
-"""Signs that trust depends on: feature distance to the map, disagreement of the branches, share of the
-hypotheses that agree, change from look to look, and what the covariance is predicted from: the relative
-unit's information and the spread of the hypotheses (absolute: the predicted sigmas)."""
+"""What trust is predicted from. Absolute branch: feature distances to the map, predicted sigmas. Refined
+branch: feature distance, distance between the branches, share of the hypotheses that agree, change between
+the two estimates, the relative unit's information, the spread of the hypotheses."""
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """What signs are measured in."""
+class LengthScale:
+    """Units that lengths are divided by, so that one calibration model suits a room and a city."""
 
     reach_m: float = 1.0
-    """Of the relative unit."""
+    """Largest distance of two cameras that the relative unit can bridge."""
     metres_per_radian: float = 1.0
+    """Exchange rate between rotation and translation."""
 
 
 @dataclass(frozen=True)
 class BranchCalibration:
-    """Of one branch. F signs of difficulty, G signs of doubt."""
+    """The fitted numbers of one branch: F predictors of sigma, G predictors of trust."""
 
     sigma_offset_6: Array
     sigma_weight_6F: Array
@@ -68,37 +72,39 @@ class BranchCalibration:
     trust_scale_G: Array
     threshold: float
 
-    def sigmas(self, difficulty_6F: Array) -> Array:
+    def sigmas(self, predictor_6F: Array) -> Array:
         """Standard deviations ``(6,)`` in the camera's axes, metres and radians."""
-        z = (difficulty_6F - self.sigma_mean_6F) / self.sigma_scale_6F
-        z = np.clip(z, -LARGEST_SIGN, LARGEST_SIGN)
+        z = (predictor_6F - self.sigma_mean_6F) / self.sigma_scale_6F
+        z = np.clip(z, -LARGEST_PREDICTOR, LARGEST_PREDICTOR)
         sigma = np.exp(self.sigma_offset_6 + (self.sigma_weight_6F * z).sum(axis=1))
         least = np.repeat([MINIMUM_SIGMA_M, MINIMUM_SIGMA_RAD], 3)
         most = np.repeat([LARGEST_SIGMA_M, LARGEST_SIGMA_RAD], 3)
         return np.clip(sigma, least, most)
 
-    def trust(self, doubt_G: Array) -> float:
-        """How far the pose may be believed: the score less its threshold, believed from 0 on."""
-        z = (doubt_G - self.trust_mean_G) / self.trust_scale_G
+    def trust(self, predictor_G: Array) -> float:
+        """Score minus threshold. The pose is trusted from 0 on."""
+        z = (predictor_G - self.trust_mean_G) / self.trust_scale_G
         return float(self.trust_offset + self.trust_weight_G @ z - self.threshold)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Of a bundle, in one precision."""
+    """The calibration of a bundle in one precision."""
 
     branches: Mapping[Branch, BranchCalibration]
 
-    def judge(self, branch: Branch, evidence: Evidence, lengths: Lengths) -> tuple[Array, float]:
-        """Covariance ``(6, 6)`` in the camera's axes, order x y z rotX rotY rotZ; and the trust."""
+    def covariance_and_trust(
+        self, branch: Branch, quality: PoseQuality, length_scale: LengthScale
+    ) -> tuple[Array, float]:
+        """Covariance ``(6, 6)`` in the camera's axes, order x y z rotX rotY rotZ, and the trust score."""
         part = self.branches[branch]
-        sigma = part.sigmas(difficulty(branch, evidence, lengths))
-        doubts = doubt(branch, evidence, sigma, lengths)
-        return part.correlation_66 * np.outer(sigma, sigma), part.trust(doubts)
+        sigma = part.sigmas(sigma_predictors(branch, quality, length_scale))
+        trust = part.trust(trust_predictors(branch, quality, sigma, length_scale))
+        return part.correlation_66 * np.outer(sigma, sigma), trust
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray]) -> Calibration:
-        """From the arrays of ``calibration.PRECISION.npz``. Raises ValueError, saying what is wrong."""
+        """Read the arrays of ``calibration.PRECISION.npz``. Raises ValueError, which says what is wrong."""
         if "version" not in arrays or int(arrays["version"]) != VERSION:
             raise ValueError(f"this release reads calibrations of version {VERSION} only")
         found: dict[Branch, BranchCalibration] = {}
@@ -110,7 +116,7 @@ class Calibration:
         return cls(found)
 
     def to_arrays(self) -> dict[str, NDArray]:
-        """As they are stored: numbers only."""
+        """The arrays to store."""
         arrays: dict[str, NDArray] = {"version": np.array(VERSION)}
         for branch, part in self.branches.items():
             for name, value in vars(part).items():
@@ -118,58 +124,60 @@ class Calibration:
         return arrays
 
 
-def difficulty(branch: Branch, evidence: Evidence, lengths: Lengths) -> Array:
-    """Signs of difficulty ``(6, F)``: one row for each axis."""
-    raw = np.ones(6) if evidence.raw_sigma_6 is None else np.asarray(evidence.raw_sigma_6)
+def sigma_predictors(branch: Branch, quality: PoseQuality, length_scale: LengthScale) -> Array:
+    """Predictors of the standard deviations, ``(6, F)``: one row for each axis."""
+    raw = np.ones(6) if quality.raw_sigma_6 is None else np.asarray(quality.raw_sigma_6)
     columns = {"raw": np.log(np.maximum(raw, 1e-9))}
     if branch == "refined":
-        of = _of_refined(evidence)
+        refined = _refined_quality(quality)
         shared = {
-            "nearest": np.log(of.nearest_m / lengths.reach_m + 0.02),
-            "information": _information(of, lengths),
-            "spread": _spread(of, lengths),
+            "nearest": np.log(refined.nearest_m / length_scale.reach_m + 0.02),
+            "information": _information(refined, length_scale),
+            "spread": _spread(refined, length_scale),
         }
         columns |= {name: np.full(6, value) for name, value in shared.items()}
-    return np.stack([columns[name] for name in DIFFICULTY[branch]], axis=1)
+    return np.stack([columns[name] for name in SIGMA_PREDICTORS[branch]], axis=1)
 
 
-def doubt(branch: Branch, evidence: Evidence, sigma_6: Array, lengths: Lengths) -> Array:
-    """Signs of doubt ``(G,)``. sigma_6: the predicted standard deviations."""
-    signs = {
-        "feature": np.log(evidence.feature_distance + 0.02),
-        "last_feature": np.log(evidence.last_feature_distance + 0.02),
+def trust_predictors(
+    branch: Branch, quality: PoseQuality, sigma_6: Array, length_scale: LengthScale
+) -> Array:
+    """Predictors of trust, ``(G,)``. sigma_6: the predicted standard deviations."""
+    values = {
+        "feature": np.log(quality.feature_distance + 0.02),
+        "last_feature": np.log(quality.last_feature_distance + 0.02),
         "sigma_m": np.log(np.linalg.norm(sigma_6[:3])),
         "sigma_rad": np.log(np.linalg.norm(sigma_6[3:])),
     }
     if branch == "refined":
-        of = _of_refined(evidence)
-        apart = of.absolute_m + lengths.metres_per_radian * of.absolute_rad
-        signs |= {
-            "apart": np.log(apart / lengths.reach_m + 0.05),
-            "support": of.support,
-            "change": np.log(of.change_m / lengths.reach_m + 0.003),
-            "information": _information(of, lengths),
-            "spread": _spread(of, lengths),
+        refined = _refined_quality(quality)
+        apart = refined.absolute_m + length_scale.metres_per_radian * refined.absolute_rad
+        values |= {
+            "apart": np.log(apart / length_scale.reach_m + 0.05),
+            "support": refined.support,
+            "change": np.log(refined.change_m / length_scale.reach_m + 0.003),
+            "information": _information(refined, length_scale),
+            "spread": _spread(refined, length_scale),
         }
-    return np.array([signs[name] for name in DOUBT[branch]], np.float64)
+    return np.array([values[name] for name in TRUST_PREDICTORS[branch]], np.float64)
 
 
-def _information(of: Disagreement, lengths: Lengths) -> float:
-    return float(np.log(of.sigma_m / lengths.reach_m + 1e-9))
+def _information(refined: RefinedQuality, length_scale: LengthScale) -> float:
+    return float(np.log(refined.sigma_m / length_scale.reach_m + 1e-9))
 
 
-def _spread(of: Disagreement, lengths: Lengths) -> float:
-    return float(np.log(of.spread_m / lengths.reach_m + 0.003))
+def _spread(refined: RefinedQuality, length_scale: LengthScale) -> float:
+    return float(np.log(refined.spread_m / length_scale.reach_m + 0.003))
 
 
-def _of_refined(evidence: Evidence) -> Disagreement:
-    if evidence.disagreement is None:
-        raise ValueError("evidence of a refined pose needs its disagreement")
-    return evidence.disagreement
+def _refined_quality(quality: PoseQuality) -> RefinedQuality:
+    if quality.refined_quality is None:
+        raise ValueError("the quality figures of a refined pose are missing")
+    return quality.refined_quality
 
 
 def _branch_from(arrays: Mapping[str, NDArray], branch: Branch) -> BranchCalibration:
-    F, G = len(DIFFICULTY[branch]), len(DOUBT[branch])
+    F, G = len(SIGMA_PREDICTORS[branch]), len(TRUST_PREDICTORS[branch])
     shapes: dict[str, tuple[int, ...]] = {
         "sigma_offset_6": (6,),
         "sigma_weight_6F": (6, F),

@@ -59,7 +59,7 @@ class GateLimits:
 
 
 @dataclass(frozen=True)
-class GateAnswer:
+class GateDecision:
     """What the gate says of one pose."""
 
     passed: bool
@@ -97,7 +97,7 @@ class TemporalGate:
         T_map_base: Array,
         covariance_66: Array,
         T_odom_base: Array | None = None,
-    ) -> GateAnswer:
+    ) -> GateDecision:
         """Judge the next pose.
 
         covariance_66: fixed map axes, metres and radians; T_odom_base: the odometry's pose at the same
@@ -124,11 +124,11 @@ class TemporalGate:
         self._candidate = fix
         if self._agreeing >= self.limits.recover_after:
             return self._believe(fix, square, "recovered")
-        return GateAnswer(False, square, "disagrees")
+        return GateDecision(False, square, "disagrees")
 
-    def _believe(self, fix: _Fix, square: float, reason: str) -> GateAnswer:
+    def _believe(self, fix: _Fix, square: float, reason: str) -> GateDecision:
         self._believed, self._candidate, self._agreeing = fix, None, 0
-        return GateAnswer(True, square, reason)
+        return GateDecision(True, square, reason)
 
     def _square(self, before: _Fix, now: _Fix) -> float:
         seconds = (now.stamp_ns - before.stamp_ns) * 1e-9

@@ -1,4 +1,7 @@
-"""What one answer says about itself: signs of how hard the image was, and of being lost."""
+"""Figures that tell how good one pose is.
+
+`rgsiam_ros.uncertainty.calibration` predicts a covariance and a trust score from them.
+"""
 
 from __future__ import annotations
 
@@ -8,34 +11,35 @@ from rgsiam_ros.geometry.poses import Array
 
 
 @dataclass(frozen=True)
-class Disagreement:
-    """How a refined pose stands to its sources."""
+class RefinedQuality:
+    """How well the hypotheses of a refined pose agree, with each other and with the absolute pose."""
 
     absolute_m: float
-    """Distance of the absolute branch's position."""
+    """Distance from the absolute branch's position, metres."""
     absolute_rad: float
-    """Angle to the absolute branch's rotation."""
+    """Angle to the absolute branch's rotation, radians."""
     support: float
-    """Share of the neighbours' weight that agrees with the refined pose, 0..1."""
+    """Share of the hypotheses' weight that agrees with the refined pose, 0..1."""
     spread_m: float
-    """Root mean square distance of the hypotheses' positions to the refined one, outliers set down."""
+    """Root mean square distance of the hypotheses from the refined position, metres. Outliers count less."""
     sigma_m: float
-    """What the relative unit's information promises for the position of all hypotheses together."""
+    """Standard deviation of the position that the relative unit's information implies, metres."""
     nearest_m: float
-    """Distance of the nearest map image that was looked at."""
+    """Distance of the nearest map image that gave a hypothesis, metres."""
     change_m: float
-    """How far the second look moved the pose of the first, its rotation counted in."""
+    """Distance between the first and the second estimate, metres. Rotation counts by metres per radian."""
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What one answer says about itself."""
+class PoseQuality:
+    """The figures of one pose, of either branch."""
 
     feature_distance: float = 0.0
-    """Length of the difference to the most similar map feature, 0..2; 0 without a map."""
+    """Distance of the metric feature to the most similar map image's, 0..2. 0 for a bundle without a map."""
     last_feature_distance: float = 0.0
-    """The same to the last of the neighbours."""
+    """The same for the least similar of the neighbours in use."""
     raw_sigma_6: Array | None = None
-    """The absolute branch's own standard deviations in the camera's axes: metres, radians."""
-    disagreement: Disagreement | None = None
-    """Of a refined pose."""
+    """Standard deviations that the network itself predicts for the absolute pose, in the camera's axes:
+    metres, radians."""
+    refined_quality: RefinedQuality | None = None
+    """Only for a refined pose."""

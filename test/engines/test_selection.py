@@ -11,8 +11,8 @@ from support.paths import TOWN_BUNDLE
 from rgsiam_ros.bundle import Bundle, write_bundle
 from rgsiam_ros.bundle.precision import PRECISIONS
 from rgsiam_ros.engines import ENGINES
-from rgsiam_ros.engines.benchmark import verify
-from rgsiam_ros.engines.selection import ORDER, candidates, start
+from rgsiam_ros.engines.benchmark import benchmark_engines
+from rgsiam_ros.engines.selection import ORDER, candidates, select_engines
 from rgsiam_ros.errors import EngineError
 from rgsiam_ros.localization.relocalizer import Relocalizer
 
@@ -50,7 +50,7 @@ def test_names_that_do_not_exist_are_refused():
 
 def test_the_town_is_served_and_says_how_far_off_it_is():
     bundle = Bundle.load(TOWN_BUNDLE)
-    serving = start(bundle, refine=True)
+    serving = select_engines(bundle, refine=True)
     tolerance = bundle.manifest.tolerance_of(serving.precision)
     assert 0.0 < serving.differences.position_m <= tolerance.position_m
     assert 0.0 < serving.differences.local_map <= tolerance.local_map
@@ -72,17 +72,17 @@ def test_a_network_that_computes_wrongly_is_refused_with_figures(tmp_path, teste
         tested_bundle, "onnxruntime", precision="int8", branch="absolute"
     )
     assert off_by(good) == pytest.approx(10.0 * INT8_BIAS, abs=1e-3)
-    assert good.serving.refusals == []
-    assert good.serving.differences.position_m == pytest.approx(0.1, abs=1e-3)
+    assert good.engines.refusals == []
+    assert good.engines.differences.position_m == pytest.approx(0.1, abs=1e-3)
     wrong = colour_absolute(bias=ABSOLUTE_BIAS + 0.05)
     path = broken(tmp_path, **{"absolute.int8_onnx": wrong})
     relocalizer = Relocalizer.from_bundle(
         path, "onnxruntime", precision="int8", branch="absolute", fallback="auto"
     )
-    assert relocalizer.serving.precision == "float32"  # the next one serves
-    assert relocalizer.serving.fell_back
+    assert relocalizer.engines.precision == "float32"  # the next one serves
+    assert relocalizer.engines.fell_back
     assert off_by(relocalizer) == pytest.approx(10.0 * ABSOLUTE_BIAS, abs=1e-3)
-    reason = next(r for r in relocalizer.serving.refusals if r.engine == "onnxruntime")
+    reason = next(r for r in relocalizer.engines.refusals if r.engine == "onnxruntime")
     assert "failed the self-test: position m 0.5 m where 0.15 m is allowed" in str(reason)
     with pytest.raises(
         EngineError, match=r"no engine serves .*onnxruntime int8: failed the self-test"
@@ -95,7 +95,7 @@ def test_features_and_the_relative_unit_are_tested_too(tmp_path):
     with pytest.raises(EngineError, match=r"relative position m 0\.1 m where 0\.005 m is allowed"):
         Relocalizer.from_bundle(path, "onnxruntime")
     absolute = Relocalizer.from_bundle(path, "onnxruntime", branch="absolute")
-    assert absolute.serving.refusals == []  # it does not need the relative unit
+    assert absolute.engines.refusals == []  # it does not need the relative unit
 
 
 def test_each_answer_is_tested(tmp_path):
@@ -121,8 +121,8 @@ def test_each_answer_is_tested(tmp_path):
 
 def test_a_precision_that_the_bundle_lacks_falls_back_or_is_refused(tested_bundle):
     fallen = Relocalizer.from_bundle(tested_bundle, precision="float16")
-    assert fallen.serving.fell_back
-    assert "no float16 network" in str(fallen.serving.refusals[0])
+    assert fallen.engines.fell_back
+    assert "no float16 network" in str(fallen.engines.refusals[0])
     with pytest.raises(EngineError, match="no float16 network, only float32, int8: export with"):
         Relocalizer.from_bundle(tested_bundle, precision="float16", fallback="none")
 
@@ -210,11 +210,13 @@ def test_a_bundle_without_golden_images_is_served_in_float32_untested(refinable_
 
 
 def test_verify_reports_each_engine_and_each_reason(tested_bundle):
-    rows = verify(Bundle.load(tested_bundle), "auto", "auto")
+    rows = benchmark_engines(Bundle.load(tested_bundle), "auto", "auto")
     served = {(row.engine, row.precision): row for row in rows if not row.problem}
     assert ("onnxruntime", "float32") in served
     assert all(len(row.problem) > 20 for row in rows if row.problem)
-    named = verify(Bundle.load(tested_bundle), "onnxruntime", "auto")  # int8 whatever the CPU
+    named = benchmark_engines(
+        Bundle.load(tested_bundle), "onnxruntime", "auto"
+    )  # int8 whatever the CPU
     assert [row.precision for row in named] == ["int8", "float32"]
     row = named[0]
     assert row.differences.position_m == pytest.approx(0.1, abs=1e-3)

@@ -12,7 +12,7 @@ from support.poses import random_poses
 
 from rgsiam_ros.bundle import Bundle, write_bundle
 from rgsiam_ros.errors import BagError, BundleError, GeoreferenceError
-from rgsiam_ros.fusion.map_alignment import align, georeferenced
+from rgsiam_ros.fusion.map_alignment import align_map, georeferenced
 from rgsiam_ros.geometry.geodesy import Datum, LocalFrame
 from rgsiam_ros.geometry.poses import invert, pose_errors
 from rgsiam_ros.localization.relocalizer import Relocalizer
@@ -21,7 +21,7 @@ from rgsiam_ros.replay.georeference import GeoreferenceOptions, run_georeference
 
 def test_datum_and_heading_are_found_although_a_third_of_the_fixes_is_wrong():
     fixes, wrong = fixes_of_a_turned_map()
-    found = align(fixes)
+    found = align_map(fixes)
     assert found.yaw_deg == pytest.approx(30.0, abs=0.1)
     off = LocalFrame(ORIGIN).from_geodetic(
         [found.datum.latitude_deg, found.datum.longitude_deg, found.datum.ellipsoidal_height_m]
@@ -34,7 +34,7 @@ def test_datum_and_heading_are_found_although_a_third_of_the_fixes_is_wrong():
 
 
 def test_a_heading_within_its_uncertainty_is_taken_for_none():
-    assert align(fixes_of_a_turned_map(yaw_deg=0.02)[0]).yaw_deg == 0.0
+    assert align_map(fixes_of_a_turned_map(yaw_deg=0.02)[0]).yaw_deg == 0.0
 
 
 @pytest.mark.parametrize(
@@ -50,13 +50,13 @@ def test_a_heading_within_its_uncertainty_is_taken_for_none():
 )
 def test_fixes_that_do_not_determine_it_are_refused(fixes, message):
     with pytest.raises(GeoreferenceError, match=message):
-        align(fixes)
+        align_map(fixes)
 
 
 def test_the_bundle_turns_with_its_map(tmp_path):
     """Both branches answer in the new frame what they answered in the old one, turned."""
     bundle = write_bundle(tmp_path / "old", *refinable_parts())
-    alignment = align(fixes_of_a_turned_map()[0])
+    alignment = align_map(fixes_of_a_turned_map()[0])
     new = georeferenced(bundle, alignment, tmp_path / "new")
     assert new.manifest.datum == alignment.datum
     image = np.full((96, 128, 3), (153, 102, 55), np.uint8)
@@ -78,7 +78,7 @@ def test_the_bundle_turns_with_its_map(tmp_path):
 
 def test_a_fix_lands_on_the_same_point_by_both_paths():
     """Map to Earth by the datum, and Earth to map by the alignment."""
-    alignment = align(fixes_of_a_turned_map()[0])
+    alignment = align_map(fixes_of_a_turned_map()[0])
     T_map_base = random_poses(1, seed=2, scale_m=50.0)[0]
     enu = (alignment.T_enu_map @ T_map_base)[:3, 3]
     place = LocalFrame(alignment.datum).to_geodetic(enu)

@@ -23,7 +23,7 @@ def test_metres_are_restored_in_float64(small_bundle):
     np.testing.assert_allclose(estimate.T_map_camera[:3, :3], np.eye(3), atol=1e-12)
     assert set(estimate.timings_ms) == {"preprocess", "inference", "pose"}
     assert estimate.branch == "absolute"
-    assert estimate.disagreement is None
+    assert estimate.refined_quality is None
     assert estimate.raw_covariance_66 is None  # this network does not say
     assert all(value >= 0.0 for value in estimate.timings_ms.values())
 
@@ -41,9 +41,9 @@ def test_the_relative_branch_starts_from_the_map_and_keeps_its_disagreement(refi
     estimate = relocalizer.estimate(flat_image(*LIVE))
     assert estimate.branch == "refined"
     np.testing.assert_allclose(estimate.T_map_camera[:3, 3], live_position(*LIVE), atol=0.01)
-    assert estimate.disagreement.absolute_m == pytest.approx(10.0 * ABSOLUTE_BIAS, abs=0.01)
-    assert estimate.disagreement.absolute_rad == pytest.approx(0.0, abs=1e-6)
-    assert estimate.disagreement.support == pytest.approx(1.0, abs=0.01)
+    assert estimate.refined_quality.absolute_m == pytest.approx(10.0 * ABSOLUTE_BIAS, abs=0.01)
+    assert estimate.refined_quality.absolute_rad == pytest.approx(0.0, abs=1e-6)
+    assert estimate.refined_quality.support == pytest.approx(1.0, abs=0.01)
     np.testing.assert_allclose(np.diag(estimate.covariance_66)[:3], [0.01, 0.02, 0.03])
     assert set(estimate.timings_ms) == {"preprocess", "inference", "pose", "refinement"}
 
@@ -54,7 +54,7 @@ def test_the_absolute_branch_alone_stays_available(refinable_bundle):
     off = estimate.T_map_camera[:3, 3] - live_position(*LIVE)
     np.testing.assert_allclose(off, [10.0 * ABSOLUTE_BIAS, 0.0, 0.0], atol=0.01)
     assert relocalizer.branch == estimate.branch == "absolute"
-    assert estimate.disagreement is None
+    assert estimate.refined_quality is None
 
 
 def test_where_no_map_image_is_near_the_absolute_pose_answers(refinable_bundle):

@@ -3,7 +3,7 @@
 import pytest
 
 from rgsiam_ros.node.health import ERROR, OK, WARN, Health, Limits
-from rgsiam_ros.node.image_stream import StampWatch, delay_s
+from rgsiam_ros.node.image_stream import StampCheck, delay_s
 
 LIMITS = Limits(min_rate=2.0, max_delay=0.5, max_age=2.0)
 FINE = (OK, "pose published")
@@ -76,7 +76,7 @@ def test_a_silent_camera_is_an_error_and_its_return_is_well():
     ],
 )
 def test_stamps_that_cannot_be_right(stamps_s, now_s, causes):
-    watch = StampWatch()
+    watch = StampCheck()
     found = [watch.problem(s * SECOND, now_s * SECOND) for s in stamps_s]
     assert [f and f[0] for f in found] == causes
 

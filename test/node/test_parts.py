@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from rgsiam_ros.node.image_stream import WINDOW, StreamMonitor
+from rgsiam_ros.node.image_stream import WINDOW, ArrivalRate
 from rgsiam_ros.node.worker import NewestWorker
 
 
@@ -150,7 +150,7 @@ def test_every_item_is_worked_on_in_order_or_counted_as_dropped():
 
 
 def share(stamps):
-    monitor = StreamMonitor()
+    monitor = ArrivalRate()
     for value in stamps:
         monitor.add(int(value))
     return monitor

@@ -13,7 +13,7 @@ from support.paths import TOWN_BUNDLE, TOWN_DRIVE
 
 from rgsiam_ros.bundle import Bundle, rewrite_bundle
 from rgsiam_ros.errors import BundleError, GeoreferenceError
-from rgsiam_ros.fusion.map_alignment import align, georeferenced
+from rgsiam_ros.fusion.map_alignment import align_map, georeferenced
 from rgsiam_ros.recordings.ground_truth import drive_in_map
 from rgsiam_ros.recordings.rosbag import read_drive
 from rgsiam_ros.replay.georeference import GeoreferenceOptions, run_georeference
@@ -22,7 +22,7 @@ from rgsiam_ros.replay.run import ReplayOptions, run_replay
 
 def turned(path, out):
     """The bundle with its map turned by 30 degrees."""
-    return georeferenced(Bundle.load(path), align(fixes_of_a_turned_map()[0]), out)
+    return georeferenced(Bundle.load(path), align_map(fixes_of_a_turned_map()[0]), out)
 
 
 @pytest.fixture

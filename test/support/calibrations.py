@@ -3,11 +3,11 @@
 import numpy as np
 
 from rgsiam_ros.bundle import write_bundle
-from rgsiam_ros.uncertainty.calibration import DIFFICULTY, DOUBT, Lengths
-from rgsiam_ros.uncertainty.pose_quality import Disagreement, Evidence
+from rgsiam_ros.uncertainty.calibration import SIGMA_PREDICTORS, TRUST_PREDICTORS, LengthScale
+from rgsiam_ros.uncertainty.pose_quality import PoseQuality, RefinedQuality
 from support.bundles import npz_bytes, refinable_parts
 
-LENGTHS = Lengths(reach_m=8.0, metres_per_radian=4.0)
+LENGTHS = LengthScale(reach_m=8.0, metres_per_radian=4.0)
 
 
 SIGMA = np.array([0.3, 0.1, 0.5, 0.01, 0.02, 0.03])
@@ -25,18 +25,18 @@ def evidence(**changes):
     }
     own = {k: changes.pop(k) for k in list(changes) if k in apart}
     given = {"feature_distance": 0.1, "last_feature_distance": 0.3, "raw_sigma_6": SIGMA}
-    return Evidence(**{**given, **changes}, disagreement=Disagreement(**{**apart, **own}))
+    return PoseQuality(**{**given, **changes}, refined_quality=RefinedQuality(**{**apart, **own}))
 
 
 def calibration_arrays(**changes):
     """A calibration in which a nearer map image and a likelier feature count, and nothing else."""
     whole = {"version": np.array(1)}
     for branch in ("absolute", "refined"):
-        F, G = len(DIFFICULTY[branch]), len(DOUBT[branch])
+        F, G = len(SIGMA_PREDICTORS[branch]), len(TRUST_PREDICTORS[branch])
         sigma_weight, trust_weight = np.zeros((6, F)), np.zeros(G)
-        trust_weight[DOUBT[branch].index("feature")] = -1.0
+        trust_weight[TRUST_PREDICTORS[branch].index("feature")] = -1.0
         if branch == "refined":
-            sigma_weight[:, DIFFICULTY[branch].index("nearest")] = 0.5
+            sigma_weight[:, SIGMA_PREDICTORS[branch].index("nearest")] = 0.5
         parts = {
             "sigma_offset_6": np.log(SIGMA),
             "sigma_weight_6F": sigma_weight,

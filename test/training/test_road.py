@@ -23,7 +23,7 @@ from rgsiam_ros.recordings import fingerprint, open_dataset
 from rgsiam_ros.uncertainty.covariance import rotate_axes
 from rgsiam_training.config import TrainingConfig, load_config
 from rgsiam_training.evaluation.evaluate import evaluate_dataset
-from rgsiam_training.evaluation.held_out import HeldOut, of_torch
+from rgsiam_training.evaluation.held_out import HeldOutSet, torch_absolute_branch
 from rgsiam_training.export.bundle_export import ExportError, check_parity, export_bundle
 from rgsiam_training.export.onnx_export import round_large_weights
 from rgsiam_training.fitting.run_folder import open_run
@@ -96,8 +96,8 @@ def test_export_gives_a_bundle_with_both_branches(bundle, run):
 
 def test_the_map_can_be_thinned_at_export(run, bundle):
     opened = open_run(run)
-    held_out = HeldOut(opened, map_spacing=1.0)
-    fewer = held_out.map_features(of_torch(opened.absolute_branch())).T_map_camera_N44
+    held_out = HeldOutSet(opened, map_spacing=1.0)
+    fewer = held_out.map_features(torch_absolute_branch(opened.absolute_branch())).T_map_camera_N44
     assert 1 <= len(fewer) < len(bundle.map_features().T_map_camera_N44)
 
 
@@ -151,7 +151,7 @@ def test_the_vehicle_answers_as_torch_does(bundle, run):
     metres, radians = pose_errors(refined.T_map_camera, expected.T_map_camera)
     assert metres < 1e-3
     assert np.degrees(radians) < 1e-3
-    assert refined.disagreement.support == pytest.approx(expected.support, abs=1e-3)
+    assert refined.refined_quality.support == pytest.approx(expected.support, abs=1e-3)
 
 
 def test_exported_graphs_stay_whole_for_tensorrt(bundle):

@@ -15,18 +15,18 @@ from rgsiam_ros.errors import BundleError
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.uncertainty.calibration import (
     Calibration,
-    difficulty,
-    doubt,
+    sigma_predictors,
+    trust_predictors,
 )
 
 
 def test_sigmas_follow_the_signs_of_difficulty_within_bounds():
     calibration = Calibration.from_arrays(calibration_arrays())
-    near, _ = calibration.judge("refined", evidence(nearest_m=8.0 * 0.98), LENGTHS)
+    near, _ = calibration.covariance_and_trust("refined", evidence(nearest_m=8.0 * 0.98), LENGTHS)
     np.testing.assert_allclose(np.sqrt(np.diag(near)), SIGMA, rtol=1e-6)  # the logarithm is 0
-    nearer, _ = calibration.judge("refined", evidence(nearest_m=8.0 * 0.23), LENGTHS)
+    nearer, _ = calibration.covariance_and_trust("refined", evidence(nearest_m=8.0 * 0.23), LENGTHS)
     np.testing.assert_allclose(np.sqrt(np.diag(nearer)), SIGMA * np.sqrt(0.25), rtol=1e-6)
-    beyond, _ = calibration.judge("refined", evidence(nearest_m=1e9), LENGTHS)
+    beyond, _ = calibration.covariance_and_trust("refined", evidence(nearest_m=1e9), LENGTHS)
     np.testing.assert_allclose(np.sqrt(np.diag(beyond)), SIGMA * np.exp(0.5 * 3.0), rtol=1e-6)
 
 
@@ -34,7 +34,9 @@ def test_trust_is_zero_at_the_threshold_and_falls_with_doubt():
     calibration = Calibration.from_arrays(calibration_arrays())
     for branch in ("absolute", "refined"):
         for distance, expected in ((0.5, 0.0), (0.1, 1.0), (1.0, -1.0)):
-            trust = calibration.judge(branch, evidence(feature_distance=distance), LENGTHS)[1]
+            trust = calibration.covariance_and_trust(
+                branch, evidence(feature_distance=distance), LENGTHS
+            )[1]
             assert np.sign(round(trust, 9)) == expected
 
 
@@ -48,8 +50,8 @@ def test_every_sign_is_finite_where_numbers_are_zero_or_missing():
         raw_sigma_6=None,
     )
     for branch in ("absolute", "refined"):
-        assert np.isfinite(difficulty(branch, nothing, LENGTHS)).all()
-        assert np.isfinite(doubt(branch, nothing, SIGMA, LENGTHS)).all()
+        assert np.isfinite(sigma_predictors(branch, nothing, LENGTHS)).all()
+        assert np.isfinite(trust_predictors(branch, nothing, SIGMA, LENGTHS)).all()
 
 
 def test_what_is_stored_is_read_back():
@@ -120,7 +122,7 @@ def test_where_no_map_image_gives_a_pose_the_vehicle_is_lost(tmp_path):
     relocalizer = Relocalizer.from_bundle(calibrated_bundle(tmp_path / "b").path)
     white = relocalizer.estimate(np.full((96, 128, 3), 255, np.uint8))
     assert white.branch == "absolute"
-    assert white.evidence.feature_distance < 0.01
+    assert white.quality.feature_distance < 0.01
     assert white.lost
 
 

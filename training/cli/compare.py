@@ -33,7 +33,7 @@ def compare(
 ) -> None:
     """Train and measure the paper's comparisons on the same backbone and budget."""
     from rgsiam_training.evaluation.compare.presets import presets_named
-    from rgsiam_training.evaluation.compare.runner import compare as run
+    from rgsiam_training.evaluation.compare.runner import run_comparison as run
     from rgsiam_training.evaluation.compare.scenes import open_scene
     from rgsiam_training.evaluation.compare.table import write_tables
 

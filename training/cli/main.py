@@ -201,18 +201,18 @@ def calibrate(
     from rgsiam_ros.bundle import Bundle
     from rgsiam_ros.recordings import open_dataset
     from rgsiam_ros.recordings.rosbag import BagTopics
-    from rgsiam_training.export.calibrate import calibrate_bundle, of_datasets, of_run
+    from rgsiam_training.export.calibrate import calibrate_bundle, images_of_datasets, images_of_run
     from rgsiam_training.fitting.run_folder import open_run
 
     if (run is None) == (not data):
         raise typer.BadParameter("give either --run or --data")
     loaded = Bundle.load(bundle)
     if run is not None:
-        held_out = of_run(open_run(run))
+        held_out = images_of_run(open_run(run))
     else:
         topics = BagTopics(image_topic, camera_info_topic, truth_topic or BagTopics.truth)
         opened = [open_dataset(path, split, topics) for path in data or ()]
-        held_out = of_datasets(opened, loaded)
+        held_out = images_of_datasets(opened, loaded)
     calibrate_bundle(
         loaded,
         held_out,
@@ -273,14 +273,14 @@ def look_alikes(
     """Measure how well places that look alike are told apart."""
     from rgsiam_ros.recordings import open_dataset
     from rgsiam_ros.recordings.rosbag import BagTopics
-    from rgsiam_training.evaluation.look_alikes import compare_places
+    from rgsiam_training.evaluation.look_alikes import measure_look_alikes
 
     try:
         places = [(float(x), float(y)) for x, y in (text.split(",") for text in place)]
     except ValueError as error:
         raise typer.BadParameter(f"a place is x,y, not {' '.join(place)}") from error
     topics = BagTopics(image_topic, camera_info_topic, truth_topic or BagTopics.truth)
-    found = compare_places(open_dataset(dataset, split, topics), bundle, places, radius)
+    found = measure_look_alikes(open_dataset(dataset, split, topics), bundle, places, radius)
     console.print(
         f"{found['images']} images; features of {found['near_pairs']} near pairs against "
         f"{found['far_pairs']} at another place: AUROC {found['auroc']:.3f}"

@@ -23,7 +23,7 @@ JUMP_FACTOR = 10.0
 SMALLEST_JUMP_M, SMALLEST_JUMP_DEG = 0.1, 10.0
 """A step is a jump if it is this much longer than the session's median, and longer than that."""
 SAME_POSE_DECIMALS = 6
-SAMPLES = 6
+SAMPLE_IMAGES = 6
 SAMPLE_WIDTH_PX = 320
 SAME_WAY_DEG = 60.0
 """Optical axes within this look the same way."""
@@ -46,7 +46,7 @@ class Jump:
 
 
 @dataclass
-class Side:
+class SplitFindings:
     """What was found in the frames of one split."""
 
     path: str
@@ -74,8 +74,8 @@ class Side:
 class Inspection:
     """The numbers, and what the picture is drawn from."""
 
-    train: Side
-    test: Side | None
+    train: SplitFindings
+    test: SplitFindings | None
     same_image: list[list[str]]
     """Test frame and training frame with the same content."""
     same_name: list[str]
@@ -98,11 +98,11 @@ class Inspection:
         }
 
 
-Progress = Callable[[int, int], None]
+ReadProgress = Callable[[int, int], None]
 
 
 def inspect_datasets(
-    train: Dataset, test: Dataset | None = None, progress: Progress = lambda done, total: None
+    train: Dataset, test: Dataset | None = None, progress: ReadProgress = lambda done, total: None
 ) -> Inspection:
     """Read every image and label of a dataset, and of the one to test with.
 
@@ -160,12 +160,12 @@ def cover(T_train_N44: Array, T_test_M44: Array) -> dict[str, Any]:
 
 def _read_side(
     dataset: Dataset, progress: Callable[[int], None]
-) -> tuple[Side, list[str], list[tuple[str, ImageBGR]]]:
+) -> tuple[SplitFindings, list[str], list[tuple[str, ImageBGR]]]:
     """Findings, a hash of each image, and some pictures."""
     T = poses_of(dataset.frames)
     jumps, track_m, step_m = _jumps(dataset, T)
     camera = dataset.camera
-    side = Side(
+    side = SplitFindings(
         path=str(dataset.path),
         frames=len(dataset.frames),
         camera=camera.describe(),
@@ -178,7 +178,7 @@ def _read_side(
         dropped=[asdict(dropped) for dropped in dataset.dropped],
         jumps=jumps,
     )
-    shown = set(np.linspace(0, len(dataset.frames) - 1, SAMPLES).round().astype(int).tolist())
+    shown = set(np.linspace(0, len(dataset.frames) - 1, SAMPLE_IMAGES).round().astype(int).tolist())
     hashes, samples = [], []
     sizes: Counter[str] = Counter()
     for i, (frame, image) in enumerate(zip(dataset.frames, dataset.read_images(), strict=True)):
@@ -256,7 +256,7 @@ def _groups(names: Sequence[str], keys: Sequence[Hashable]) -> list[list[str]]:
     return [group for group in found.values() if len(group) > 1]
 
 
-def _problems(side: Side, name: str) -> list[str]:
+def _problems(side: SplitFindings, name: str) -> list[str]:
     prefix = f"{name}: " if name else ""
     problems = [f"{dropped['where']}: left out: {dropped['why']}" for dropped in side.dropped]
     problems += [

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rgsiam_ros.geometry.poses import Array
-from rgsiam_training.datasets.inspection import SAMPLES, Inspection, Jump
+from rgsiam_training.datasets.inspection import SAMPLE_IMAGES, Inspection, Jump
 
 MOST_IN_LEGEND = 8
 TEST_COLOUR, JUMP_COLOUR = "black", "tab:red"
@@ -22,7 +22,7 @@ WIDTH_IN, TITLE_IN, LOWEST_IN = 13.5, 0.35, 4.5
 def draw_inspection(found: Inspection, path: Path) -> None:
     """Write the PNG; works without a screen."""
     sides = list(found.samples)
-    rows = SAMPLES // COLUMNS * len(sides)
+    rows = SAMPLE_IMAGES // COLUMNS * len(sides)
     shapes = [image.shape for side in found.samples.values() for _, image in side]
     tallest = max((height / width for height, width, _ in shapes), default=1.0)
     row_in = WIDTH_IN / (MAP_WIDTH + COLUMNS) * tallest + TITLE_IN
@@ -32,7 +32,7 @@ def draw_inspection(found: Inspection, path: Path) -> None:
     _draw_tracks(found, figure.add_subplot(grid[:, 0]))
     for s, side in enumerate(sides):
         for i, (name, image) in enumerate(found.samples[side]):
-            row = s * (SAMPLES // COLUMNS) + i // COLUMNS
+            row = s * (SAMPLE_IMAGES // COLUMNS) + i // COLUMNS
             axes = figure.add_subplot(grid[row, 1 + i % COLUMNS])
             axes.imshow(image[:, :, ::-1])
             axes.set_axis_off()

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rgsiam_training.datasets.inspection import Inspection, Side
+from rgsiam_training.datasets.inspection import Inspection, SplitFindings
 
 MOST_PROBLEMS, MOST_SESSIONS = 30, 12
 
@@ -34,7 +34,7 @@ def print_inspection(found: Inspection, console: Console) -> None:
         console.print(f"  and {more} more: inspection.json, with --out, has all of them")
 
 
-def _rows(side: Side) -> list[tuple[str, str]]:
+def _rows(side: SplitFindings) -> list[tuple[str, str]]:
     extent = [high - low for low, high in zip(side.lowest_m, side.highest_m, strict=True)]
     sessions = [f"{name} {count}" for name, count in list(side.sessions.items())[:MOST_SESSIONS]]
     if len(side.sessions) > MOST_SESSIONS:

@@ -31,7 +31,7 @@ InferMany = Callable[[NDArray[np.float32]], Outputs]
 
 
 @dataclass(frozen=True)
-class Answers:
+class BranchPoses:
     """Of both branches on the validation images."""
 
     outputs: Outputs
@@ -39,7 +39,7 @@ class Answers:
     T_refined_N44: Array | None = None
 
 
-class HeldOut:
+class HeldOutSet:
     """A run's validation images and map, on which networks are measured."""
 
     def __init__(self, run: Run, map_spacing: float | None = None) -> None:
@@ -81,8 +81,8 @@ class HeldOut:
         infer: InferMany,
         relate: Infer | None,
         features: MapFeatures | None,
-        like: Answers | None = None,
-    ) -> Answers:
+        like: BranchPoses | None = None,
+    ) -> BranchPoses:
         """Poses of both branches; like: answers whose neighbours are taken instead of one's own."""
         outputs = self.infer(infer, self.validation)
         target = self.run.target
@@ -90,15 +90,15 @@ class HeldOut:
             outputs[network_io.TRANSLATION], outputs[network_io.ROTATION], target
         )
         if relate is None or features is None:
-            return Answers(outputs, T_absolute)
+            return BranchPoses(outputs, T_absolute)
         queries = (like.outputs if like else outputs)[network_io.METRIC_FEATURE]
-        agreement = self.agreement((like or Answers(outputs, T_absolute)).outputs)
+        agreement = self.agreement((like or BranchPoses(outputs, T_absolute)).outputs)
         local_NCHW = outputs[network_io.LOCAL_MAP]
         poses = [
             self.refined(relate, features, queries[i], local_NCHW[i : i + 1], T, agreement)
             for i, T in enumerate(T_absolute)
         ]
-        return Answers(outputs, T_absolute, np.stack(poses))
+        return BranchPoses(outputs, T_absolute, np.stack(poses))
 
     def refined(
         self,
@@ -149,13 +149,13 @@ class HeldOut:
         T_true = self.validation.T_map_camera_N44
         determined = self.determined(T_reference_N44)
         apart_m, apart_deg = largest_difference(T_N44[determined], T_reference_N44[determined])
-        validation = errors_of(T_N44, T_true)
+        validation = error_summary(T_N44, T_true)
         validation |= {"export_difference_m": apart_m, "export_difference_deg": apart_deg}
         covariance = residual_covariance(T_N44, T_true)
         return {"validation": validation, "covariance": {"matrix": covariance.tolist()}}
 
 
-def of_torch(branch: AbsoluteBranch) -> InferMany:
+def torch_absolute_branch(branch: AbsoluteBranch) -> InferMany:
     """The absolute branch in torch."""
 
     @torch.no_grad()
@@ -166,7 +166,7 @@ def of_torch(branch: AbsoluteBranch) -> InferMany:
     return infer
 
 
-def of_torch_relative(unit: RelativeBranch) -> Infer:
+def torch_relative_unit(unit: RelativeBranch) -> Infer:
     """The relative unit in torch."""
 
     @torch.no_grad()
@@ -180,7 +180,7 @@ def of_torch_relative(unit: RelativeBranch) -> Infer:
     return relate
 
 
-def of_engine(engine: Engine) -> InferMany:
+def engine_absolute_branch(engine: Engine) -> InferMany:
     """The absolute branch in an engine, one image at a time, as on the vehicle."""
     return lambda image_N3HW: infer_all(engine, image_N3HW)
 
@@ -191,7 +191,7 @@ def largest_difference(T_N44: Array, T_reference_N44: Array) -> tuple[float, flo
     return float(metres.max()), float(np.degrees(radians.max()))
 
 
-def errors_of(T_estimated_N44: Array, T_true_N44: Array) -> dict[str, Any]:
+def error_summary(T_estimated_N44: Array, T_true_N44: Array) -> dict[str, Any]:
     """Median, mean and 95th percentile in metres and degrees."""
     metres, radians = pose_errors(T_estimated_N44, T_true_N44)
     figures: dict[str, Any] = {"frames": len(metres)}

@@ -25,7 +25,7 @@ from rgsiam_ros.recordings.ground_truth import truth_turn
 LARGE_ERROR_M = 5.0
 
 
-def compare_places(
+def measure_look_alikes(
     dataset: Dataset, bundle_path: Path, places_m: Sequence[tuple[float, float]], radius_m: float
 ) -> dict[str, Any]:
     """Errors and features of a dataset's images taken near places that look alike.

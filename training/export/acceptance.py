@@ -16,7 +16,12 @@ from rgsiam_ros.camera.preprocessing import normalise
 from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.engines.self_test import Infer
 from rgsiam_ros.errors import DatasetError, EngineError
-from rgsiam_training.evaluation.held_out import Answers, HeldOut, errors_of, of_engine
+from rgsiam_training.evaluation.held_out import (
+    BranchPoses,
+    HeldOutSet,
+    engine_absolute_branch,
+    error_summary,
+)
 from rgsiam_training.export.golden_images import tolerance_for
 from rgsiam_training.export.onnx_export import to_bytes
 from rgsiam_training.export.quantization import Quantiser, to_float16
@@ -40,11 +45,11 @@ KEPT = (0, 1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
-class Reference:
+class Float32Reference:
     """Float32: what a reduced precision is held against."""
 
     model: onnx.ModelProto
-    answers: Answers
+    answers: BranchPoses
     """Of torch."""
     relate: Infer | None
     features: MapFeatures | None
@@ -52,7 +57,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Accepted:
+class AcceptedPrecision:
     """A reduced precision that may go into the bundle."""
 
     precision: Precision
@@ -65,7 +70,7 @@ class Accepted:
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedPrecision:
     """A reduced precision that may not, and why."""
 
     precision: Precision
@@ -73,8 +78,8 @@ class Refused:
 
 
 def try_precision(
-    precision: Precision, reference: Reference, held_out: HeldOut
-) -> Accepted | Refused:
+    precision: Precision, reference: Float32Reference, held_out: HeldOutSet
+) -> AcceptedPrecision | RefusedPrecision:
     """Reduce, measure on validation, and accept or refuse.
 
     Where int8 is not accurate enough, the convolutions that disturb the features most are left in
@@ -84,27 +89,27 @@ def try_precision(
     try:
         for kept, model in _attempts(precision, reference.model, held_out):
             tried = _measure(precision, kept, model, reference, held_out)
-            if isinstance(tried, Accepted):
+            if isinstance(tried, AcceptedPrecision):
                 return tried
             reason = tried.reason
     except DatasetError as error:
         reason = str(error)
-    return Refused(precision, reason)
+    return RefusedPrecision(precision, reason)
 
 
 def _measure(
     precision: Precision,
     kept: Sequence[str],
     model: onnx.ModelProto,
-    reference: Reference,
-    held_out: HeldOut,
-) -> Accepted | Refused:
+    reference: Float32Reference,
+    held_out: HeldOutSet,
+) -> AcceptedPrecision | RefusedPrecision:
     content = to_bytes(model)
     try:
         engine = create_engine(ACCEPTED_WITH[precision], EngineRequest(content, precision))
     except EngineError as error:
-        return Refused(precision, str(error))
-    infer = of_engine(engine)
+        return RefusedPrecision(precision, str(error))
+    infer = engine_absolute_branch(engine)
     try:
         features = held_out.map_features(infer)
         answers = held_out.answers(infer, reference.relate, features)
@@ -114,15 +119,15 @@ def _measure(
             outputs, reference.relate, reference.features, reference.golden, held_out
         )
     except (EngineError, ValueError) as error:  # numbers that are none, or beyond half precision
-        return Refused(precision, f"it computes no usable answers: {error}")
+        return RefusedPrecision(precision, f"it computes no usable answers: {error}")
     finally:
         engine.close()
     every = [*answers.outputs.values(), *([] if features is None else [features.local_NCHW])]
     if not all(np.isfinite(values).all() for values in every):
-        return Refused(precision, "its answers are not all finite")
+        return RefusedPrecision(precision, "its answers are not all finite")
     losses, acceptable = _losses(answers, reference.answers, held_out)
     if not acceptable:
-        return Refused(precision, f"{losses}; at most {LARGEST_LOSS:.0%} more is accepted")
+        return RefusedPrecision(precision, f"{losses}; at most {LARGEST_LOSS:.0%} more is accepted")
     info = engine.describe()
     variant = {
         "accepted_with": f"{info.name} {info.version}",
@@ -132,11 +137,11 @@ def _measure(
     }
     own = None if precision == "bfloat16" else content
     summary = f"{losses}; {len(kept)} convolutions kept in float32" if kept else losses
-    return Accepted(precision, own, features, variant, summary)
+    return AcceptedPrecision(precision, own, features, variant, summary)
 
 
 def _attempts(
-    precision: Precision, model: onnx.ModelProto, held_out: HeldOut
+    precision: Precision, model: onnx.ModelProto, held_out: HeldOutSet
 ) -> Iterator[tuple[Sequence[str], onnx.ModelProto]]:
     if precision == "bfloat16":
         yield (), model
@@ -157,7 +162,7 @@ def _attempts(
                     yield sensitive[:count], quantiser.quantise(sensitive[:count])
 
 
-def calibration_images(held_out: HeldOut) -> np.ndarray:
+def calibration_images(held_out: HeldOutSet) -> np.ndarray:
     """Training images spread over the map, normalised."""
     stored = held_out.run.mapping
     chosen = np.linspace(0, len(stored.image_NHW3) - 1, CALIBRATION_IMAGES).round().astype(int)
@@ -165,7 +170,7 @@ def calibration_images(held_out: HeldOut) -> np.ndarray:
     return np.stack([normalise(i, held_out.run.preprocessing) for i in images])
 
 
-def _losses(answers: Answers, reference: Answers, held_out: HeldOut) -> tuple[str, bool]:
+def _losses(answers: BranchPoses, reference: BranchPoses, held_out: HeldOutSet) -> tuple[str, bool]:
     """By how much each median worsens, in words; and whether all of them may."""
     T_true = held_out.validation.T_map_camera_N44
     words, acceptable = [], True
@@ -173,7 +178,7 @@ def _losses(answers: Answers, reference: Answers, held_out: HeldOut) -> tuple[st
         T, T_reference = (getattr(a, f"T_{branch}_N44") for a in (answers, reference))
         if T is None:
             continue
-        now, before = (errors_of(poses, T_true) for poses in (T, T_reference))
+        now, before = (error_summary(poses, T_true) for poses in (T, T_reference))
         for unit in ("m", "deg"):
             change = now[f"median_{unit}"] / before[f"median_{unit}"] - 1.0
             acceptable &= change <= LARGEST_LOSS
@@ -181,7 +186,7 @@ def _losses(answers: Answers, reference: Answers, held_out: HeldOut) -> tuple[st
     return ", ".join(words), acceptable
 
 
-def _both(answers: Answers, reference: Answers, held_out: HeldOut) -> Mapping[str, Any]:
+def _both(answers: BranchPoses, reference: BranchPoses, held_out: HeldOutSet) -> Mapping[str, Any]:
     both = {"absolute": held_out.figures(answers.T_absolute_N44, reference.T_absolute_N44)}
     if answers.T_refined_N44 is not None:
         assert reference.T_refined_N44 is not None

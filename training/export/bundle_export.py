@@ -19,14 +19,14 @@ from rgsiam_ros.engines.self_test import Infer
 from rgsiam_ros.errors import DatasetError, RgsiamError
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_training.evaluation.held_out import (
-    HeldOut,
+    HeldOutSet,
+    engine_absolute_branch,
     largest_difference,
-    of_engine,
-    of_torch,
-    of_torch_relative,
+    torch_absolute_branch,
+    torch_relative_unit,
 )
-from rgsiam_training.export.acceptance import Accepted, Reference, try_precision
-from rgsiam_training.export.calibrate import calibrate_bundle, of_run
+from rgsiam_training.export.acceptance import AcceptedPrecision, Float32Reference, try_precision
+from rgsiam_training.export.calibrate import calibrate_bundle, images_of_run
 from rgsiam_training.export.golden_images import choose_golden, tolerance_for
 from rgsiam_training.export.onnx_export import (
     OPSET,
@@ -67,12 +67,12 @@ def export_bundle(
     refuse_existing(out)
     run = open_run(folder)
     _check_exportable(run)
-    held_out = HeldOut(run, map_spacing)
+    held_out = HeldOutSet(run, map_spacing)
     branch = run.absolute_branch()
     round_large_weights(branch)
     model = absolute_to_onnx(branch, run.preprocessing)
     contents = {ABSOLUTE_NAME: to_bytes(model)}
-    features = held_out.map_features(of_torch(branch))
+    features = held_out.map_features(torch_absolute_branch(branch))
     relate: Infer | None = None
     relate_torch: Infer | None = None
     if features is not None:
@@ -80,15 +80,15 @@ def export_bundle(
         contents[RELATIVE_NAME] = to_bytes(relative_to_onnx(unit, local_shape, held_out.neighbours))
         contents[map_features_name("float32")] = _npz(features.to_arrays())
         relate = create_engine(REFERENCE_ENGINE, EngineRequest(contents[RELATIVE_NAME])).infer
-        relate_torch = of_torch_relative(unit)
+        relate_torch = torch_relative_unit(unit)
     engine = create_engine(REFERENCE_ENGINE, EngineRequest(contents[ABSOLUTE_NAME]))
-    by_onnx = held_out.answers(of_engine(engine), relate, features)
-    by_torch = held_out.answers(of_torch(branch), relate_torch, features, like=by_onnx)
+    by_onnx = held_out.answers(engine_absolute_branch(engine), relate, features)
+    by_torch = held_out.answers(torch_absolute_branch(branch), relate_torch, features, like=by_onnx)
     absolute = held_out.figures(by_onnx.T_absolute_N44, by_torch.T_absolute_N44)
     check_parity(by_onnx.T_absolute_N44, by_torch.T_absolute_N44)
     golden = choose_golden(branch, relate_torch, features, held_out)
     stored = StoredImages(golden.image_NHW3, np.empty((0, 4, 4)))
-    outputs = held_out.infer(of_engine(engine), stored)
+    outputs = held_out.infer(engine_absolute_branch(engine), stored)
     tolerance = tolerance_for(outputs, relate, features, golden, held_out)
     engine.close()
     contents[GOLDEN_NAME] = _npz(golden.to_arrays())
@@ -115,10 +115,10 @@ def export_bundle(
             "map_images": len(features.local_NCHW),
             **held_out.figures(by_onnx.T_refined_N44, by_torch.T_refined_N44),
         }
-    reference = Reference(model, by_torch, relate, features, golden)
+    reference = Float32Reference(model, by_torch, relate, features, golden)
     for precision in precisions:
         tried = try_precision(precision, reference, held_out)
-        if not isinstance(tried, Accepted):
+        if not isinstance(tried, AcceptedPrecision):
             report(f"{precision} refused: {tried.reason}")
             continue
         report(f"{precision} accepted: {tried.summary}")
@@ -132,10 +132,10 @@ def export_bundle(
 
 
 def _check_exportable(run: Run) -> None:
-    if run.config.network.body == "lstm":
+    if run.config.network.neck == "lstm":
         raise DatasetError(
             f"{run.folder}: LSTMs do not export for any number of images: this body is there to be "
-            "compared with; train with network.body flatten or hourglass"
+            "compared with; train with network.neck flatten or hourglass"
         )
     if not run.config.losses.global_pose.enabled:
         raise DatasetError(
@@ -145,7 +145,7 @@ def _check_exportable(run: Run) -> None:
 
 def _calibrated(bundle: Bundle, run: Run, report: Callable[[str], None]) -> Bundle:
     try:
-        return calibrate_bundle(bundle, of_run(run), bundle.path, report=report)
+        return calibrate_bundle(bundle, images_of_run(run), bundle.path, report=report)
     except DatasetError as error:
         report(f"not calibrated: {error}")
         return bundle

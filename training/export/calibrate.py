@@ -19,7 +19,7 @@ from rgsiam_ros.camera.preprocessing import normalise
 from rgsiam_ros.engines import Engine, EngineRequest, create_engine
 from rgsiam_ros.errors import CameraError, DatasetError, EngineError
 from rgsiam_ros.geometry.poses import Array
-from rgsiam_ros.localization.branches import Answer, Answerer
+from rgsiam_ros.localization.branches import BranchEstimate, PoseBranches
 from rgsiam_ros.localization.live_view import LiveView
 from rgsiam_ros.recordings import Dataset
 from rgsiam_ros.recordings.ground_truth import truth_turn
@@ -27,8 +27,8 @@ from rgsiam_ros.uncertainty.calibration import (
     Branch,
     BranchCalibration,
     Calibration,
-    difficulty,
-    doubt,
+    sigma_predictors,
+    trust_predictors,
 )
 from rgsiam_ros.uncertainty.covariance import pose_error_vectors, turn_errors
 from rgsiam_training.config import AugmentationConfig
@@ -39,10 +39,10 @@ from rgsiam_training.export.calibration_fit import (
     fit_trust,
     widen_for_the_unseen,
 )
-from rgsiam_training.export.corruptions import SPOILERS
+from rgsiam_training.export.corruptions import CORRUPTIONS
 from rgsiam_training.fitting.run_folder import Run, StoredImages
 
-LOOKS = 3
+LIGHT_VARIANTS = 3
 """Each held-out image is seen in so many other lights: the next drive is on another day."""
 WITHHELD_REACHES = 2.0
 """Map images nearer than this are taken away to play a place that was never mapped."""
@@ -50,7 +50,7 @@ WRONG_REACHES = 0.5
 """A pose off by more than this share of the reach is wrong."""
 WRONG_MEDIANS = 4.0
 """The same for a bundle without a relative branch, in median errors on validation."""
-BINDING: dict[Branch, tuple[str, ...] | None] = {"absolute": ("spoilt",), "refined": None}
+BINDING: dict[Branch, tuple[str, ...] | None] = {"absolute": ("corrupted",), "refined": None}
 """Kinds of wrong poses that the stated rate holds for. The absolute branch alone can hardly tell a place
 that was never mapped; were it held to that, it would be silent everywhere."""
 FALSE_ACCEPT_RATE = 0.01
@@ -62,15 +62,15 @@ ENGINES: dict[Precision, str] = {"bfloat16": "openvino"}
 
 
 @dataclass
-class Samples:
+class CalibrationSamples:
     """Answers of one branch, right and wrong."""
 
-    right: list[Answer] = field(default_factory=list)
+    right: list[BranchEstimate] = field(default_factory=list)
     T_true: list[Array] = field(default_factory=list)
     """Of the right ones."""
     fold: list[int] = field(default_factory=list)
     """Of the right ones: which part of the held-out images they are from."""
-    wrong: list[Answer] = field(default_factory=list)
+    wrong: list[BranchEstimate] = field(default_factory=list)
     kind: list[str] = field(default_factory=list)
     """Of the wrong ones: why they are."""
 
@@ -86,7 +86,7 @@ class HeldOutImages:
     """Of the poses: see `rgsiam_ros.recordings.ground_truth`. None: the bundle's, turned like it."""
 
 
-def of_run(run: Run) -> HeldOutImages:
+def images_of_run(run: Run) -> HeldOutImages:
     """The stretches that a run held out."""
     return HeldOutImages(
         run.validation,
@@ -96,7 +96,7 @@ def of_run(run: Run) -> HeldOutImages:
     )
 
 
-def of_datasets(datasets: Sequence[Dataset], bundle: Bundle) -> HeldOutImages:
+def images_of_datasets(datasets: Sequence[Dataset], bundle: Bundle) -> HeldOutImages:
     """Whole sessions that were not trained on, seen as the vehicle sees them with `bundle`.
 
     Raises DatasetError where a camera cannot be reconciled with the bundle's, or frames differ.
@@ -181,7 +181,7 @@ def _calibrate(
     if bundle.manifest.refinement is not None:
         relative = create_engine("onnxruntime", EngineRequest(bundle.content(RELATIVE_NAME)))
     try:
-        answerer = Answerer(bundle, precision, relative)
+        answerer = PoseBranches(bundle, precision, relative)
         samples = _collect(bundle, precision, answerer, engine, held_out, seed)
         branches = {
             branch: _fit(branch, part, answerer, rate)
@@ -194,7 +194,10 @@ def _calibrate(
             relative.close()
     calibration = Calibration(branches)
     best: Branch = "refined" if answerer.refines else "absolute"
-    trust = [calibration.judge(best, a.evidence, answerer.lengths)[1] for a in samples[best].right]
+    trust = [
+        calibration.covariance_and_trust(best, a.quality, answerer.length_scale)[1]
+        for a in samples[best].right
+    ]
     figure = {
         "source": held_out.source,
         "frames": len(samples[best].right) + len(samples[best].wrong),
@@ -208,18 +211,21 @@ def _calibrate(
 def _collect(
     bundle: Bundle,
     precision: Precision,
-    answerer: Answerer,
+    answerer: PoseBranches,
     engine: Engine,
     held_out: HeldOutImages,
     seed: int,
-) -> dict[Branch, Samples]:
+) -> dict[Branch, CalibrationSamples]:
     """Answers to held-out images in other light, without their part of the map, mirrored, and spoilt.
 
     A mirrored image looks like a place that there might be, but is none that the network has seen.
     """
     images, T_true = held_out.images.image_NHW3, held_out.images.T_map_camera_N44
-    limit, exchange = wrong_from(bundle), answerer.lengths.metres_per_radian
-    samples: dict[Branch, Samples] = {"absolute": Samples(), "refined": Samples()}
+    limit, exchange = wrong_from(bundle), answerer.length_scale.metres_per_radian
+    samples: dict[Branch, CalibrationSamples] = {
+        "absolute": CalibrationSamples(),
+        "refined": CalibrationSamples(),
+    }
 
     def ask(image: NDArray[np.uint8], i: int, allowed: NDArray[np.int64] | None, kind: str) -> None:
         outputs = engine.infer(
@@ -241,7 +247,7 @@ def _collect(
                 part.fold.append(FOLDS * i // len(images))
 
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(LOOKS):
+    for _ in range(LIGHT_VARIANTS):
         for i, image in enumerate(_other_light(images, held_out.augmentation, generator)):
             ask(image, i, None, "seen")
             allowed = _elsewhere(bundle, precision, T_true[i])
@@ -249,13 +255,13 @@ def _collect(
                 ask(image, i, allowed, "unmapped")
             ask(np.ascontiguousarray(image[:, ::-1]), i, None, "mirrored")
     random = np.random.default_rng(seed)
-    spoilers = list(SPOILERS.values())
+    spoilers = list(CORRUPTIONS.values())
     for i, image in enumerate(np.concatenate([images, images])):
-        ask(spoilers[i % len(spoilers)](image, random), i % len(images), None, "spoilt")
+        ask(spoilers[i % len(spoilers)](image, random), i % len(images), None, "corrupted")
     return samples
 
 
-def _is_usable(answer: Answer) -> bool:
+def _is_usable(answer: BranchEstimate) -> bool:
     """Else the vehicle is lost, whatever the calibration says."""
     raw = answer.raw_covariance_66
     return raw is None or bool(np.isfinite(raw).all())
@@ -282,14 +288,16 @@ def _elsewhere(
     return far if len(far) >= refinement.neighbours else None
 
 
-def _fit(branch: Branch, samples: Samples, answerer: Answerer, rate: float) -> BranchCalibration:
+def _fit(
+    branch: Branch, samples: CalibrationSamples, answerer: PoseBranches, rate: float
+) -> BranchCalibration:
     if len(samples.right) < FEWEST_FRAMES or not samples.wrong:
         raise DatasetError(
             f"the {branch} branch answers only {len(samples.right)} of the held-out images rightly: "
             "train longer before you calibrate"
         )
-    lengths = answerer.lengths
-    signs = np.stack([difficulty(branch, a.evidence, lengths) for a in samples.right])
+    lengths = answerer.length_scale
+    signs = np.stack([sigma_predictors(branch, a.quality, lengths) for a in samples.right])
     T = np.stack([a.T_map_camera for a in samples.right])
     error = pose_error_vectors(T, np.stack(samples.T_true))
     error = turn_errors(error, np.swapaxes(T[:, :3, :3], -1, -2))
@@ -297,11 +305,11 @@ def _fit(branch: Branch, samples: Samples, answerer: Answerer, rate: float) -> B
     fitted = widen_for_the_unseen(fitted, signs, error, np.array(samples.fold))
     unjudged = BranchCalibration(**fitted, **NO_TRUST)
 
-    def doubts(answers: Sequence[Answer]) -> Array:
+    def doubts(answers: Sequence[BranchEstimate]) -> Array:
         rows = []
         for answer in answers:
-            sigma = unjudged.sigmas(difficulty(branch, answer.evidence, lengths))
-            rows.append(doubt(branch, answer.evidence, sigma, lengths))
+            sigma = unjudged.sigmas(sigma_predictors(branch, answer.quality, lengths))
+            rows.append(trust_predictors(branch, answer.quality, sigma, lengths))
         return np.stack(rows)
 
     trust = fit_trust(

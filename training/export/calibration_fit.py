@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from rgsiam_ros.geometry.poses import Array
-from rgsiam_ros.uncertainty.calibration import LARGEST_SIGN, BranchCalibration
+from rgsiam_ros.uncertainty.calibration import LARGEST_PREDICTOR, BranchCalibration
 
 SIGMA_RIDGE = 1.0
 """Pull of the weights of difficulty towards zero, against the mean log-likelihood of a frame."""
@@ -44,7 +44,7 @@ def fit_covariance(difficulty_N6F: Array, error_N6: Array) -> dict[str, Array]:
     """
     mean = difficulty_N6F.mean(axis=0)
     scale = np.maximum(difficulty_N6F.std(axis=0), SMALLEST_SCALE)
-    z_N6F = np.clip((difficulty_N6F - mean) / scale, -LARGEST_SIGN, LARGEST_SIGN)
+    z_N6F = np.clip((difficulty_N6F - mean) / scale, -LARGEST_PREDICTOR, LARGEST_PREDICTOR)
     fitted = np.stack([_fit_axis(z_N6F[:, axis], error_N6[:, axis]) for axis in range(6)])
     offset, weight = fitted[:, 0], fitted[:, 1:]
     whitened = error_N6 / np.exp(offset + (weight * z_N6F).sum(axis=2))

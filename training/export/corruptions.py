@@ -47,7 +47,7 @@ def noise(image_HW3: ImageBGR, random: np.random.Generator) -> ImageBGR:
     return np.repeat(np.repeat(coarse, grain, axis=0), grain, axis=1)[:height, :width]
 
 
-SPOILERS: dict[str, Callable[[ImageBGR, np.random.Generator], ImageBGR]] = {
+CORRUPTIONS: dict[str, Callable[[ImageBGR, np.random.Generator], ImageBGR]] = {
     "covered": covered,
     "night": night,
     "blurred": blurred,

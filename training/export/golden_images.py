@@ -10,8 +10,8 @@ from rgsiam_ros.bundle.golden import RELATIVE_OUTPUTS, GoldenImages
 from rgsiam_ros.bundle.manifest import Differences
 from rgsiam_ros.bundle.map_features import MapFeatures
 from rgsiam_ros.camera.preprocessing import normalise
-from rgsiam_ros.engines.self_test import Infer, compare
-from rgsiam_training.evaluation.held_out import HeldOut, Outputs, of_torch
+from rgsiam_ros.engines.self_test import Infer, differences_from_golden
+from rgsiam_training.evaluation.held_out import HeldOutSet, Outputs, torch_absolute_branch
 from rgsiam_training.fitting.run_folder import StoredImages
 from rgsiam_training.model.network import AbsoluteBranch
 
@@ -32,7 +32,7 @@ FLOOR = Differences(
 
 
 def choose_golden(
-    branch: AbsoluteBranch, relate: Infer | None, features: MapFeatures | None, held_out: HeldOut
+    branch: AbsoluteBranch, relate: Infer | None, features: MapFeatures | None, held_out: HeldOutSet
 ) -> GoldenImages:
     """Images spread over the validation split, with the answers of torch in float32.
 
@@ -44,7 +44,7 @@ def choose_golden(
     stretches = np.array_split(np.arange(len(clear)), min(COUNT, len(clear)))
     chosen = np.array([s[np.argmax(clear[s])] for s in stretches])
     images = StoredImages(stored.image_NHW3[chosen], stored.T_map_camera_N44[chosen])
-    absolute = held_out.infer(of_torch(branch), images)
+    absolute = held_out.infer(torch_absolute_branch(branch), images)
     if relate is None or features is None:
         return GoldenImages(images.image_NHW3, absolute)
     exchange = held_out.run.config.pairs.metres_per_radian
@@ -69,10 +69,10 @@ def tolerance_for(
     relate: Infer | None,
     features: MapFeatures | None,
     golden: GoldenImages,
-    held_out: HeldOut,
+    held_out: HeldOutSet,
 ) -> Differences:
     """From what a precision's own engine gives for the golden images."""
-    seen = compare(outputs, relate, features, golden, held_out.run.target)
+    seen = differences_from_golden(outputs, relate, features, golden, held_out.run.target)
     floor = FLOOR.model_dump()
     allowed = {
         name: None if value is None else max(MARGIN * value, floor[name])
@@ -82,7 +82,7 @@ def tolerance_for(
 
 
 @torch.no_grad()
-def _clearness(branch: AbsoluteBranch, stored: StoredImages, held_out: HeldOut) -> np.ndarray:
+def _clearness(branch: AbsoluteBranch, stored: StoredImages, held_out: HeldOutSet) -> np.ndarray:
     """How much likelier the likeliest anchor is than the next, ``(N,)``, as a difference of logits."""
     clear = []
     for image in stored.image_NHW3:

@@ -18,7 +18,7 @@ from rgsiam_training.config import TrainingConfig
 from rgsiam_training.data.augmentation import CameraRotation, change_look, random_rotations
 from rgsiam_training.data.view_geometry import pixel_rays, view_bounds
 from rgsiam_training.distributed import gathered, processes
-from rgsiam_training.losses.objective import Objective, Scene
+from rgsiam_training.losses.objective import Objective, SceneScale
 from rgsiam_training.model.backbones import cell_middles
 from rgsiam_training.model.gauss_newton import multiply_wxyz, rotation_matrix
 from rgsiam_training.model.network import SiameseNetwork
@@ -83,7 +83,7 @@ class RelocalizationModule(lightning.LightningModule):
         self.rotation = CameraRotation(scale.camera, preprocessing)
         low, high = view_bounds(scale.camera, preprocessing)
         field_of_view = np.arctan(high[0]) - np.arctan(low[0])
-        scene = Scene(
+        scene = SceneScale(
             anchor_spread=anchor_spacing(anchors),
             reach=reach,
             distance_per_radian=config.pairs.metres_per_radian / scale.scale_m,

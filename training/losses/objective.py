@@ -29,7 +29,7 @@ INITIAL_S_ROTATION = -3.0
 
 
 @dataclass(frozen=True)
-class Scene:
+class SceneScale:
     """Lengths of a map in normalised units."""
 
     anchor_spread: float
@@ -46,7 +46,7 @@ class Scene:
 class Objective(nn.Module):
     """The terms that the configuration switches on, weighted, over both twins."""
 
-    def __init__(self, config: LossConfig, network: SiameseNetwork, scene: Scene) -> None:
+    def __init__(self, config: LossConfig, network: SiameseNetwork, scene: SceneScale) -> None:
         super().__init__()
         self.config = config
         self.scene = scene

@@ -19,13 +19,13 @@ HOURGLASS_CHANNELS = 64
 HOURGLASS_CHANNELS_OUT = 16
 
 
-def create_body(config: NetworkConfig, shapes: Sequence[torch.Size]) -> nn.Module:
+def create_neck(config: NetworkConfig, shapes: Sequence[torch.Size]) -> nn.Module:
     """The module that `NetworkConfig.body` names. shapes: of the maps, without the batch."""
-    kinds = {"flatten": FlattenBody, "lstm": LstmBody, "hourglass": HourglassBody}
-    return kinds[config.body](config, shapes)
+    kinds = {"flatten": FlattenNeck, "lstm": LstmNeck, "hourglass": HourglassNeck}
+    return kinds[config.neck](config, shapes)
 
 
-class FlattenBody(nn.Sequential):
+class FlattenNeck(nn.Sequential):
     """The coarsest map, reduced in channels and flattened, not pooled: where in the picture a thing
     appears is what tells neighbouring poses apart.
     """
@@ -46,7 +46,7 @@ class FlattenBody(nn.Sequential):
         return super().forward(maps[-1])
 
 
-class LstmBody(nn.Module):
+class LstmNeck(nn.Module):
     """Our reading of Walch et al. 2017 (arXiv 1611.07890): the feature vector is laid out as a
     rectangle, and four LSTMs read it up, down, left and right; their last states are the feature.
     """
@@ -55,7 +55,7 @@ class LstmBody(nn.Module):
         super().__init__()
         if config.feature_size % (4 * LSTM_ROWS):
             raise ValueError(f"with body lstm feature_size must be a multiple of {4 * LSTM_ROWS}")
-        self.flatten = FlattenBody(config, shapes)
+        self.flatten = FlattenNeck(config, shapes)
         columns, hidden = config.feature_size // LSTM_ROWS, config.feature_size // 4
         self.down_and_up = nn.LSTM(columns, hidden, batch_first=True, bidirectional=True)
         self.right_and_left = nn.LSTM(LSTM_ROWS, hidden, batch_first=True, bidirectional=True)
@@ -70,7 +70,7 @@ class LstmBody(nn.Module):
         return torch.cat([*vertical, *horizontal], dim=1)
 
 
-class HourglassBody(nn.Module):
+class HourglassNeck(nn.Module):
     """Our reading of Melekhov et al. 2017 (arXiv 1703.07971): the coarsest map is brought back to the
     size of the finest, step by step, the backbone's maps of each size added, before it is flattened.
     """

@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 from rgsiam_ros.bundle import network_io
 from rgsiam_training.config import NetworkConfig
 from rgsiam_training.model.backbones import create_backbone, leading_stages
-from rgsiam_training.model.necks import create_body
+from rgsiam_training.model.necks import create_neck
 from rgsiam_training.model.poses import POSE_SIZE, PRECISION_ENTRIES, Poses
 from rgsiam_training.model.relative_unit import LocalHead, RelativeUnit
 from rgsiam_training.model.rotation_outputs import IDENTITY, unit_quaternion_wxyz
@@ -62,7 +62,7 @@ class FeatureExtractor(nn.Module):
             config.backbone,
             config.pretrained,
             config.relative.stride,
-            between=config.body == "hourglass",
+            between=config.neck == "hourglass",
         )
         with torch.no_grad():
             probe = self.backbone.eval()(torch.zeros(1, 3, input_height, input_width))
@@ -71,7 +71,7 @@ class FeatureExtractor(nn.Module):
         for stage in self._frozen:
             stage.requires_grad_(False)
         self.local_shape = tuple(probe[0].shape[1:])
-        self.neck = create_body(config, [part.shape[1:] for part in probe])
+        self.neck = create_neck(config, [part.shape[1:] for part in probe])
         self.train()
 
     def train(self, mode: bool = True) -> FeatureExtractor:

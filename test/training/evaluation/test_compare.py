@@ -18,7 +18,7 @@ from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.errors import DatasetError
 from rgsiam_training.config import PAIR_TERMS, TrainingConfig
 from rgsiam_training.data.preparation import PreparedImages
-from rgsiam_training.evaluation.compare.estimators import NearestAnswers, thumbnail
+from rgsiam_training.evaluation.compare.estimators import NearestImageEstimator, thumbnail
 from rgsiam_training.evaluation.compare.presets import PRESETS, presets_named
 from rgsiam_training.evaluation.compare.runner import RESULT_NAME
 from rgsiam_training.evaluation.compare.scenes import open_scene
@@ -70,7 +70,7 @@ def test_the_nearest_thumbnail_is_the_same_view_in_other_light():
     views = random.integers(0, 200, (5, 6, 8, 3)).repeat(16, 1).repeat(16, 2).astype(np.uint8)
     T = random_poses(5)
     stored = PreparedImages(views, T, np.zeros(5, np.int64), np.arange(5))
-    answers = NearestAnswers(stored, thumbnail, 0)
+    answers = NearestImageEstimator(stored, thumbnail, 0)
     brighter = np.clip(views[3] * 0.7 + 60.0, 0, 255).astype(np.uint8)
     np.testing.assert_array_equal(answers.answer(brighter), T[3])
 

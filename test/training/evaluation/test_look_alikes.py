@@ -10,7 +10,7 @@ pytest.importorskip("torch", reason="the training extra is not installed here")
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.errors import BundleError, DatasetError
 from rgsiam_ros.recordings import Frame
-from rgsiam_training.evaluation.look_alikes import compare_places
+from rgsiam_training.evaluation.look_alikes import measure_look_alikes
 
 ORIGIN = np.array([1000.0, 2000.0, 3.0])
 PLACES = [tuple((ORIGIN + 10.0 * MAP_COLOURS[i])[:2]) for i in (0, 1)]
@@ -51,7 +51,7 @@ NEAR = [HERE, HERE + 0.02, THERE, THERE - 0.02, np.array([0.5, 0.9, 0.9])]
 
 
 def test_places_with_features_of_their_own_are_told_apart(refinable_bundle):
-    found = compare_places(Colours(NEAR, NEAR), refinable_bundle, PLACES, radius_m=1.5)
+    found = measure_look_alikes(Colours(NEAR, NEAR), refinable_bundle, PLACES, radius_m=1.5)
     assert found["images"] == 4  # the fifth was taken elsewhere
     assert found["auroc"] == 1.0
     assert found["near_pairs"] >= 4
@@ -64,7 +64,7 @@ def test_images_that_look_like_the_other_place_are_counted(refinable_bundle):
     """Two of four look like the other place, 7 m away."""
     labels = [HERE, HERE, THERE, THERE]
     seen = [HERE, THERE, HERE, THERE]
-    found = compare_places(Colours(seen, labels), refinable_bundle, PLACES, radius_m=1.5)
+    found = measure_look_alikes(Colours(seen, labels), refinable_bundle, PLACES, radius_m=1.5)
     assert found["refined"]["above_5_m"] == 0.5
     assert found["auroc"] == pytest.approx(0.5, abs=0.1)
 
@@ -72,8 +72,8 @@ def test_images_that_look_like_the_other_place_are_counted(refinable_bundle):
 def test_nothing_to_compare_is_said(refinable_bundle, small_bundle):
     images = Colours(NEAR, NEAR)
     with pytest.raises(DatasetError, match="at least two places"):
-        compare_places(images, refinable_bundle, PLACES[:1], 1.0)
+        measure_look_alikes(images, refinable_bundle, PLACES[:1], 1.0)
     with pytest.raises(DatasetError, match="no image within 1 m"):
-        compare_places(images, refinable_bundle, [(0.0, 0.0), (5.0, 5.0)], 1.0)
+        measure_look_alikes(images, refinable_bundle, [(0.0, 0.0), (5.0, 5.0)], 1.0)
     with pytest.raises(BundleError, match="no map features"):
-        compare_places(images, small_bundle, PLACES, 1.0)
+        measure_look_alikes(images, small_bundle, PLACES, 1.0)

@@ -17,20 +17,20 @@ torch = pytest.importorskip("torch", reason="the training extra is not installed
 
 from rgsiam_ros.bundle import Bundle, write_bundle
 from rgsiam_ros.errors import BundleError, DatasetError
-from rgsiam_ros.fusion.map_alignment import align, georeferenced
+from rgsiam_ros.fusion.map_alignment import align_map, georeferenced
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings import open_dataset
 from rgsiam_ros.recordings.rosbag import BagTopics
 from rgsiam_ros.uncertainty.calibration import BranchCalibration
 from rgsiam_training.config import AugmentationConfig
-from rgsiam_training.export.calibrate import HeldOutImages, calibrate_bundle, of_datasets
+from rgsiam_training.export.calibrate import HeldOutImages, calibrate_bundle, images_of_datasets
 from rgsiam_training.export.calibration_fit import (
     NO_TRUST,
     fit_covariance,
     fit_trust,
     widen_for_the_unseen,
 )
-from rgsiam_training.export.corruptions import SPOILERS
+from rgsiam_training.export.corruptions import CORRUPTIONS
 from rgsiam_training.fitting.run_folder import StoredImages
 
 SIGMA = np.array([0.3, 0.1, 0.5, 0.01, 0.02, 0.03])
@@ -103,12 +103,12 @@ def test_spoilt_images_keep_their_size_and_are_spoilt():
     random = np.random.default_rng(0)
     image = random.integers(0, 255, (48, 64, 3), np.uint8)
     image[:24] //= 2
-    for spoil in SPOILERS.values():
+    for spoil in CORRUPTIONS.values():
         spoilt = spoil(image, np.random.default_rng(1))
         assert spoilt.shape == image.shape
         assert spoilt.dtype == np.uint8
         assert np.abs(spoilt.astype(int) - image).mean() > 10
-    assert (SPOILERS["night"](image, random).mean()) < 20
+    assert (CORRUPTIONS["night"](image, random).mean()) < 20
 
 
 AS_IT_IS = AugmentationConfig(
@@ -164,7 +164,7 @@ def test_the_command_asks_for_one_source(tmp_path):
 def test_a_turned_bundle_is_calibrated_by_true_poses_of_before(refinable_bundle, tmp_path):
     """The camera's own axes do not turn: the calibration is the same."""
     old = Bundle.load(refinable_bundle)
-    turned = georeferenced(old, align(fixes_of_a_turned_map()[0]), tmp_path / "turned")
+    turned = georeferenced(old, align_map(fixes_of_a_turned_map()[0]), tmp_path / "turned")
     held_out, said = dataclasses.replace(colours(48), map_frame="map"), []
     one = calibrate_bundle(old, held_out, tmp_path / "one")
     other = calibrate_bundle(turned, held_out, tmp_path / "other", report=said.append)
@@ -192,7 +192,7 @@ def test_sessions_of_a_wider_camera_are_seen_as_the_vehicle_sees_them(tmp_path):
     bundle = write_bundle(tmp_path / "narrow", text, contents)
     bag = cut_bag(TOWN_DRIVE, tmp_path / "bag", 4)
     dataset = open_dataset(bag, "test", BagTopics())
-    held_out = of_datasets([dataset], bundle)
+    held_out = images_of_datasets([dataset], bundle)
     assert held_out.map_frame == "map"
     relocalizer = Relocalizer.from_bundle(bundle.path)
     relocalizer.use_camera(dataset.camera)
@@ -205,4 +205,4 @@ def test_sessions_of_a_wider_camera_are_seen_as_the_vehicle_sees_them(tmp_path):
     text["camera"] |= {"fx": 50.0, "fy": 50.0}
     wide = write_bundle(tmp_path / "wide", text, contents)
     with pytest.raises(DatasetError, match="bag: the live image does not contain the view"):
-        of_datasets([dataset], wide)
+        images_of_datasets([dataset], wide)

@@ -11,14 +11,16 @@ from support.small_network import SMALL, TERMS, images, siamese
 
 from rgsiam_training.config import ReprojectionConfig, TermConfig, TrainingConfig
 from rgsiam_training.losses.mapnet import MapNetRelativeTerm
-from rgsiam_training.losses.objective import Objective, Scene
+from rgsiam_training.losses.objective import Objective, SceneScale
 from rgsiam_training.losses.relative_pose import RelativeRegressionTerm
 from rgsiam_training.losses.reprojection import LINEAR_UP_TO, ReprojectionTerm
 from rgsiam_training.model.necks import LSTM_ROWS
 from rgsiam_training.model.poses import PairTruth, Poses, relative_poses
 
 ALL = torch.tensor([True])
-SCENE = Scene(anchor_spread=0.5, reach=0.5, distance_per_radian=0.3, widest_angle=1.0, scale_m=10.0)
+SCENE = SceneScale(
+    anchor_spread=0.5, reach=0.5, distance_per_radian=0.3, widest_angle=1.0, scale_m=10.0
+)
 
 
 def points_before(true, count=7, seed=0):

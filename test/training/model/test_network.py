@@ -14,7 +14,7 @@ from rgsiam_training.config import NetworkConfig, TrainingConfig, load_config
 from rgsiam_training.data.preparation import normalisation_of, spread_anchors
 from rgsiam_training.export.onnx_export import absolute_to_onnx, round_large_weights, to_bytes
 from rgsiam_training.fitting.lightning_module import MapScale, RelocalizationModule
-from rgsiam_training.losses.objective import Objective, Scene
+from rgsiam_training.losses.objective import Objective, SceneScale
 from rgsiam_training.losses.weighting import LearnedWeighting
 from rgsiam_training.model.backbones import cell_middles, create_backbone
 from rgsiam_training.model.network import AbsoluteBranch, GlobalPoseUnit
@@ -153,7 +153,7 @@ def test_unknown_names_and_settings_are_refused_by_name(tmp_path):
 def errors_without(*terms):
     config = TrainingConfig(datasets=("x",)).without(terms)
     network = siamese(height=64, width=96).train()
-    scene = Scene(anchor_spread=0.5, reach=0.5, distance_per_radian=0.3, widest_angle=1.0)
+    scene = SceneScale(anchor_spread=0.5, reach=0.5, distance_per_radian=0.3, widest_angle=1.0)
     objective = Objective(config.losses, network, scene)
     t = torch.zeros(4, 3)
     t[2:, 0] = 0.1
@@ -184,7 +184,7 @@ def test_without_pairs_nothing_of_pairs_is_left():
 
 def test_pairs_without_a_common_view_leave_the_relative_terms_out():
     network = siamese().train()
-    scene = Scene(anchor_spread=0.5, reach=0.5, distance_per_radian=0.3, widest_angle=1.0)
+    scene = SceneScale(anchor_spread=0.5, reach=0.5, distance_per_radian=0.3, widest_angle=1.0)
     objective = Objective(TrainingConfig(datasets=("x",)).losses, network, scene)
     t = torch.zeros(4, 3)
     t[2:, 0] = 3.0

@@ -17,20 +17,25 @@ from rgsiam_ros.camera.preprocessing import normalise
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.refinement import combine, make_agreement
 from rgsiam_training.data.preparation import PreparedImages
-from rgsiam_training.evaluation.compare.presets import Answering
-from rgsiam_training.evaluation.held_out import CHUNK, HeldOut, of_torch, of_torch_relative
+from rgsiam_training.evaluation.compare.presets import EstimatorName
+from rgsiam_training.evaluation.held_out import (
+    CHUNK,
+    HeldOutSet,
+    torch_absolute_branch,
+    torch_relative_unit,
+)
 from rgsiam_training.fitting.run_folder import Run
 from rgsiam_training.model.backbones import create_backbone
 from rgsiam_training.model.network import SiameseNetwork, TwinOutput
 
-SAMPLES = 40
+DROPOUT_SAMPLES = 40
 RETRIEVED = 5
 THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT = 16, 12
 
 ImageHW3 = NDArray[np.uint8]
 
 
-class Answers(Protocol):
+class PoseEstimator(Protocol):
     """A trained method."""
 
     parameters: int
@@ -41,7 +46,7 @@ class Answers(Protocol):
         ...
 
 
-class _OfRun:
+class _RunEstimator:
     """What answers from a run share."""
 
     def __init__(self, run: Run) -> None:
@@ -54,7 +59,7 @@ class _OfRun:
         return self.network(torch.from_numpy(inputs))
 
 
-class AbsoluteAnswers(_OfRun):
+class AbsoluteEstimator(_RunEstimator):
     """The global pose."""
 
     def __init__(self, run: Run) -> None:
@@ -62,13 +67,13 @@ class AbsoluteAnswers(_OfRun):
         self.parameters = count(self.network.extractor, self.network.global_unit)
 
     def answer(self, image_HW3: ImageHW3) -> Array:
-        """See `Answers`."""
+        """See `PoseEstimator`."""
         twin = self.twin([image_HW3])
         t, q = twin.translation_B3[0].numpy(), twin.quaternion_wxyz_B4[0].numpy()
         return restore_poses(t, q, self.run.target)
 
 
-class SampledAnswers(_OfRun):
+class DropoutEstimator(_RunEstimator):
     """The mean of the poses that dropout gives: positions linearly, quaternions by their sum."""
 
     def __init__(self, run: Run) -> None:
@@ -78,9 +83,9 @@ class SampledAnswers(_OfRun):
 
     @torch.no_grad()
     def answer(self, image_HW3: ImageHW3) -> Array:
-        """See `Answers`."""
+        """See `PoseEstimator`."""
         unit = self.network.global_unit
-        feature = self.twin([image_HW3]).feature_BF.expand(SAMPLES, -1)
+        feature = self.twin([image_HW3]).feature_BF.expand(DROPOUT_SAMPLES, -1)
         torch.manual_seed(self._random)
         unit.dropout.train()
         t_S3, q_S4, _, _ = unit(feature)
@@ -90,7 +95,7 @@ class SampledAnswers(_OfRun):
         return restore_poses(t_S3.mean(dim=0).numpy(), q.numpy(), self.run.target)
 
 
-class RefinedAnswers(_OfRun):
+class RefinedEstimator(_RunEstimator):
     """The relative branch, as on the vehicle."""
 
     def __init__(self, run: Run) -> None:
@@ -105,16 +110,16 @@ class RefinedAnswers(_OfRun):
             network.local_head,
             network.relative_unit,
         )
-        self._held_out = held_out = HeldOut(run)
-        self._infer = of_torch(run.absolute_branch())
-        self._relate = of_torch_relative(run.relative_branch())
+        self._held_out = held_out = HeldOutSet(run)
+        self._infer = torch_absolute_branch(run.absolute_branch())
+        self._relate = torch_relative_unit(run.relative_branch())
         features = held_out.map_features(self._infer)
         assert features is not None
         self._features = features
         self._agreement = held_out.agreement(held_out.infer(self._infer, held_out.validation))
 
     def answer(self, image_HW3: ImageHW3) -> Array:
-        """See `Answers`."""
+        """See `PoseEstimator`."""
         outputs = self._infer(normalise(image_HW3, self.run.preprocessing)[None])
         T = restore_poses(
             outputs[network_io.TRANSLATION][0], outputs[network_io.ROTATION][0], self.run.target
@@ -129,10 +134,10 @@ class RefinedAnswers(_OfRun):
         )
 
 
-class RegressedAnswers(_OfRun):
+class RegressedEstimator(_RunEstimator):
     """A regressed relative pose to each of the nearest map images, and their robust mean.
 
-    They are found by the ImageNet feature of `NearestAnswers`: a network that only ever saw pairs of
+    They are found by the ImageNet feature of `NearestImageEstimator`: a network that only ever saw pairs of
     one place tells places apart badly.
     """
 
@@ -155,7 +160,7 @@ class RegressedAnswers(_OfRun):
 
     @torch.no_grad()
     def answer(self, image_HW3: ImageHW3) -> Array:
-        """See `Answers`."""
+        """See `PoseEstimator`."""
         assert self.network.regressor is not None
         likeness = self._retrieval_NF @ self._retrieve(image_HW3)
         nearest = np.argsort(-likeness, kind="stable")[:RETRIEVED]
@@ -169,7 +174,7 @@ class RegressedAnswers(_OfRun):
         return T_K44[0] if combined is None else combined.T_map_camera
 
 
-class NearestAnswers:
+class NearestImageEstimator:
     """The pose of the training image with the most similar feature."""
 
     def __init__(
@@ -181,7 +186,7 @@ class NearestAnswers:
         self._T_N44 = training.T_map_camera_N44
 
     def answer(self, image_HW3: ImageHW3) -> Array:
-        """See `Answers`."""
+        """See `PoseEstimator`."""
         return self._T_N44[np.argmax(self._feature_NF @ self._feature_of(image_HW3))]
 
 
@@ -213,9 +218,9 @@ def count(*modules: nn.Module) -> int:
     return sum(p.numel() for module in modules for p in module.parameters())
 
 
-OF_RUN: dict[Answering, Callable[[Run], Answers]] = {
-    "absolute": AbsoluteAnswers,
-    "refined": RefinedAnswers,
-    "sampled": SampledAnswers,
-    "regressed": RegressedAnswers,
+RUN_ESTIMATORS: dict[EstimatorName, Callable[[Run], PoseEstimator]] = {
+    "absolute": AbsoluteEstimator,
+    "refined": RefinedEstimator,
+    "sampled": DropoutEstimator,
+    "regressed": RegressedEstimator,
 }

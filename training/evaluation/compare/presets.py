@@ -12,7 +12,7 @@ from typing import Any, Literal
 from rgsiam_ros.errors import DatasetError
 from rgsiam_training.config import PAIR_TERMS, TrainingConfig, set_dotted
 
-Answering = Literal[
+EstimatorName = Literal[
     "absolute", "refined", "sampled", "regressed", "nearest_feature", "nearest_thumbnail"
 ]
 """Ways from an image to a pose, see `rgsiam_training.evaluation.compare.estimators`."""
@@ -36,7 +36,7 @@ class Preset:
     summary: str
     """What it is, and where our reading departs from its authors."""
     source: str
-    answering: tuple[Answering, ...]
+    answering: tuple[EstimatorName, ...]
     """Each gives a row of the table."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Fields of `TrainingConfig`, dotted."""
@@ -99,14 +99,14 @@ PRESETS = (
         "four LSTMs read the feature vector, laid out as a rectangle",
         "Walch et al. 2017, arXiv 1611.07890",
         ("absolute",),
-        {**COORDINATES, "network.body": "lstm"},
+        {**COORDINATES, "network.neck": "lstm"},
     ),
     Preset(
         "hourglass",
         "an encoder and decoder with connections between them before the regression",
         "Melekhov et al. 2017, arXiv 1703.07971",
         ("absolute",),
-        {**COORDINATES, "network.body": "hourglass"},
+        {**COORDINATES, "network.neck": "hourglass"},
     ),
     Preset(
         "relnet",

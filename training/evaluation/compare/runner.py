@@ -24,15 +24,15 @@ from rgsiam_training.config import TrainingConfig, load_config
 from rgsiam_training.data.preparation import prepare
 from rgsiam_training.evaluation.compare.budget import epochs_within
 from rgsiam_training.evaluation.compare.estimators import (
-    OF_RUN,
-    Answers,
-    NearestAnswers,
+    RUN_ESTIMATORS,
+    NearestImageEstimator,
+    PoseEstimator,
     pretrained_feature,
     thumbnail,
 )
-from rgsiam_training.evaluation.compare.presets import Answering, Preset
+from rgsiam_training.evaluation.compare.presets import EstimatorName, Preset
 from rgsiam_training.evaluation.compare.scenes import Scene
-from rgsiam_training.evaluation.held_out import errors_of
+from rgsiam_training.evaluation.held_out import error_summary
 from rgsiam_training.fitting.run_folder import open_run
 from rgsiam_training.fitting.train import CHECKPOINT_NAME, CONFIG_NAME, train
 
@@ -41,7 +41,7 @@ RUN_NAME = "run"
 Report = Callable[[str], None]
 
 
-def compare(
+def run_comparison(
     scenes: Sequence[Scene],
     presets: Sequence[Preset],
     seeds: Sequence[int],
@@ -92,14 +92,14 @@ def _run(
         trained = _trained(config, budget_min, folder, report)
         run = open_run(folder / RUN_NAME)
         preprocessing = run.preprocessing
-        methods = {name: OF_RUN[name](run) for name in preset.answering}
+        methods = {name: RUN_ESTIMATORS[name](run) for name in preset.answering}
     else:
         data = prepare(config)
         preprocessing = data.preprocessing
         methods = {}
         for name in preset.answering:
             feature_of, weights = _retrieval(name, config, preprocessing)
-            methods[name] = NearestAnswers(data.training, feature_of, weights)
+            methods[name] = NearestImageEstimator(data.training, feature_of, weights)
     if scene.name not in tests:
         tests[scene.name] = _test_images(scene, config, preprocessing)
     image_NHW3, T_true_N44 = tests[scene.name]
@@ -136,7 +136,7 @@ def _trained(
 
 
 def _retrieval(
-    name: Answering, config: TrainingConfig, preprocessing: Preprocessing
+    name: EstimatorName, config: TrainingConfig, preprocessing: Preprocessing
 ) -> tuple[Callable[[NDArray[np.uint8]], Array], int]:
     if name == "nearest_thumbnail":
         return thumbnail, 0
@@ -155,14 +155,16 @@ def _test_images(
     return np.stack(images), poses_of(dataset.frames)
 
 
-def _measure(method: Answers, image_NHW3: NDArray[np.uint8], T_true_N44: Array) -> dict[str, Any]:
+def _measure(
+    method: PoseEstimator, image_NHW3: NDArray[np.uint8], T_true_N44: Array
+) -> dict[str, Any]:
     poses, seconds = [], []
     method.answer(image_NHW3[0])
     for image in image_NHW3:
         began = time.perf_counter()
         poses.append(method.answer(image))
         seconds.append(time.perf_counter() - began)
-    figures = errors_of(np.stack(poses), T_true_N44)
+    figures = error_summary(np.stack(poses), T_true_N44)
     metres, radians = pose_errors(np.stack(poses), T_true_N44)
     for m, deg in RECALL_THRESHOLDS:
         within = (metres <= m) & (np.degrees(radians) <= deg)

@@ -36,7 +36,7 @@ MEAN_OF_SCENES = "mean of scenes"
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """One method on one scene, or averaged over scenes."""
 
     scene: str
@@ -47,7 +47,7 @@ class Row:
     """Standard deviation over seeds; NaN with one seed."""
 
 
-def read_rows(out: Path) -> list[Row]:
+def read_rows(out: Path) -> list[ResultRow]:
     """The results below `out`, by scene, then averaged over the scenes that a method ran on all of.
 
     The average over scenes is taken for each seed first; its spread is over seeds. Raises DatasetError
@@ -87,7 +87,7 @@ def read_rows(out: Path) -> list[Row]:
     return rows
 
 
-def write_tables(out: Path, notes: Sequence[str] = ()) -> list[Row]:
+def write_tables(out: Path, notes: Sequence[str] = ()) -> list[ResultRow]:
     """Write ``compare.md``, ``compare.csv`` and ``compare.png`` into `out`; notes: below the table."""
     rows = read_rows(out)
     (out / "compare.md").write_text(_markdown(rows, notes))
@@ -109,17 +109,17 @@ def _place(method: str) -> tuple[int, str]:
     return [preset.name for preset in PRESETS].index(method.partition(",")[0]), method
 
 
-def _row(scene: str, method: str, results: list[dict[str, float]]) -> Row:
+def _row(scene: str, method: str, results: list[dict[str, float]]) -> ResultRow:
     mean = {name: float(np.mean([r[name] for r in results])) for name in results[0]}
     several = len(results) > 1
     spread = {
         name: float(np.std([r[name] for r in results], ddof=1)) if several else float("nan")
         for name in mean
     }
-    return Row(scene, method, len(results), mean, spread)
+    return ResultRow(scene, method, len(results), mean, spread)
 
 
-def _markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
+def _markdown(rows: Sequence[ResultRow], notes: Sequence[str]) -> str:
     names = (*ERRORS, *RECALLS, *COSTS)
     lines = []
     for scene in dict.fromkeys(row.scene for row in rows):
@@ -147,7 +147,7 @@ def _cell(name: str, mean: float, spread: float) -> str:
     return text if np.isnan(spread) else f"{text} ± {spread:.2f}"
 
 
-def _draw(rows: Sequence[Row], path: Path) -> None:
+def _draw(rows: Sequence[ResultRow], path: Path) -> None:
     """Medians, and p95 behind them, of each method on each scene."""
     scenes = list(dict.fromkeys(row.scene for row in rows))
     methods = sorted({row.method for row in rows}, key=_place)
