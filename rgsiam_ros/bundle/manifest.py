@@ -1,4 +1,4 @@
-"""The manifest of a bundle: one validated, typed description of everything in it."""
+"""The manifest of a bundle: a validated, typed description of everything in it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rgsiam_ros.bundle.precision import (
+    PRECISIONS,
     Precision,
     absolute_name,
     calibration_name,
@@ -20,7 +21,7 @@ from rgsiam_ros.geometry.geodesy import Datum
 from rgsiam_ros.geometry.poses import pose_matrix
 from rgsiam_ros.uncertainty.covariance import check_covariance
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.yaml"
 ABSOLUTE_NAME = "absolute.onnx"
 RELATIVE_NAME = "relative.onnx"
@@ -38,8 +39,8 @@ PLACES: dict[str, tuple[str, int]] = {
     "golden_images": (r"golden_images\.npz", 64 * MEBIBYTE),
     "mask": (r"mask\.png", 64 * MEBIBYTE),
 }
-"""Role of a file in a bundle: the names it may have (precision before the ending) and its largest
-size in bytes. Every role but ``absolute`` is optional."""
+"""For each role of a file: the names that it may have (the precision stands before the ending), and its
+largest size in bytes. Every bundle has files of the roles ``absolute`` and ``golden_images``."""
 
 FrameId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_/.-]{0,127}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -53,13 +54,15 @@ class _Part(BaseModel):
 
 
 class Target(_Part):
-    """The network's translation ``x`` means ``origin_m + turn * (scale_m * x)`` metres in the map
-    frame, and its rotation ``R`` means ``turn * R``.
+    """What the network's outputs mean in the map frame.
+
+    The position is ``origin_m + turn * (scale_m * x)`` metres for the translation output ``x``. The rotation
+    is ``turn * R`` for the rotation output ``R``.
     """
 
     origin_m: tuple[Metres, Metres, Metres]
     turn_wxyz: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
-    """Rotation of what the network learnt into the map's axes (`rgsiam georeference` sets it)."""
+    """Unit quaternion: rotation from the frame of training to the map's axes. `rgsiam georeference` sets it."""
     scale_m: float = Field(gt=0.0, le=1e6)
 
     @field_validator("turn_wxyz")
@@ -70,7 +73,7 @@ class Target(_Part):
 
 
 class Network(_Part):
-    """Where the weights come from, for people; and how the rotation output is to be read."""
+    """Where the network comes from, for people, and how its rotation output is to be read."""
 
     backbone: str
     rotation: Literal["quaternion_wxyz"] = "quaternion_wxyz"
@@ -82,13 +85,13 @@ class TrainingData(_Part):
     """What the network was trained on."""
 
     fingerprint: Sha256
-    """SHA-256 over the images and poses used, see ``rgsiam_ros.recordings``."""
+    """SHA-256 over the stored images, stamps and poses, see `rgsiam_ros.recordings.base.fingerprint`."""
     source: str
     frames: int = Field(ge=1)
 
 
 class Validation(_Part):
-    """Errors on the held-out stretches of the *training* sessions; not a test result."""
+    """Errors on held-out stretches of the *training* sessions. This is no test result."""
 
     frames: int = Field(ge=1)
     median_m: NotNegative
@@ -98,7 +101,7 @@ class Validation(_Part):
     mean_deg: NotNegative
     p95_deg: NotNegative
     export_difference_m: NotNegative
-    """Largest difference of the exported network to torch in float32, over the validation frames."""
+    """Largest difference of the exported network from torch in float32, over the validation frames."""
     export_difference_deg: NotNegative
 
 
@@ -106,10 +109,10 @@ MatrixRow = tuple[float, float, float, float, float, float]
 
 
 class ResidualCovariance(_Part):
-    """Constant uncertainty of the absolute branch, from the errors on the validation frames."""
+    """Constant covariance of a branch, computed from its errors on the validation frames."""
 
     axes: Literal["camera"] = "camera"
-    """Fixed axes of the camera's optical frame; turned into map axes with each estimate."""
+    """The fixed axes of the camera's optical frame. Each estimate rotates the matrix into map axes."""
     matrix: tuple[MatrixRow, MatrixRow, MatrixRow, MatrixRow, MatrixRow, MatrixRow]
     """Order x y z rotX rotY rotZ; metres and radians."""
 
@@ -121,73 +124,72 @@ class ResidualCovariance(_Part):
 
 
 class Refinement(_Part):
-    """How the relative branch is used, and how well it did. Needs relative.onnx and map_features.npz."""
+    """How the relative branch is used. It needs ``relative.onnx`` and map features."""
 
     neighbours: int = Field(ge=1, le=64)
-    """Map images that each live image is aligned to."""
+    """Number of map images that each live image is aligned to."""
     reach_m: float = Field(gt=0.0, le=1e4)
     """Largest distance of two cameras that the relative unit learnt to bridge."""
     metres_per_radian: float = Field(gt=0.0, le=1e4)
+    """Exchange rate between rotation and translation."""
     map_images: int = Field(ge=1)
-    validation: Validation
-    """Of the refined branch, over the same frames."""
-    covariance: ResidualCovariance
-    """Of the refined branch."""
 
 
 class Differences(_Part):
-    """How far a network's answers are from those of torch in float32, on the golden images.
+    """Largest differences of a network's outputs from torch's in float32, on the golden images.
 
-    As a tolerance: how far they may be. None where the network has no such answer.
+    The same type holds the tolerances. None: the network has no such output.
     """
 
     position_m: NotNegative
     rotation_deg: NotNegative
     sigma: NotNegative | None = None
-    """Of the network's own uncertainty: largest relative difference of a standard deviation."""
+    """Relative difference of a standard deviation that the network predicts."""
     metric_feature: NotNegative | None = None
-    """Length of the difference of the unit vectors."""
+    """Length of the difference of two unit vectors."""
     local_map: NotNegative | None = None
-    """Length of the difference, relative to the length of the local map."""
+    """Length of the difference, divided by the length of the local map."""
     relative_position_m: NotNegative | None = None
-    """Of the relative unit, given torch's local map: the largest over the map images."""
+    """Of the relative unit's poses, for torch's local map: the largest over the map images."""
     relative_rotation_deg: NotNegative | None = None
     relative_information: NotNegative | None = None
-    """Norm of the difference, relative to the norm."""
+    """Norm of the difference, divided by the norm."""
 
 
 class BranchFigures(_Part):
-    """How well a branch did on the held-out stretches, and its residual covariance."""
+    """Errors of a branch on the held-out stretches, and its residual covariance."""
 
     validation: Validation
     covariance: ResidualCovariance
 
 
 class Variant(_Part):
-    """The absolute branch in a reduced precision, as it was accepted at export."""
+    """The networks in one precision, as the export accepted them."""
 
     accepted_with: str
-    """The engine that ran it then."""
+    """The engine that ran them at export."""
     tolerance: Differences
+    """Differences from torch in float32 that an engine may have on the golden images."""
     kept_float32: tuple[str, ...] = ()
-    """Convolutions that were not quantised, because accuracy asked for it."""
+    """Convolutions that stay in float32, because accuracy required it."""
     absolute: BranchFigures
     refined: BranchFigures | None = None
+    """With a relative branch."""
 
 
 class CalibrationSummary(_Part):
-    """How a precision was calibrated, for people; the numbers are in ``calibration.PRECISION.npz``."""
+    """How a precision was calibrated, for people. The numbers are in ``calibration.PRECISION.npz``."""
 
     source: str
-    """What it was fitted on."""
+    """The recording or run that it was fitted on."""
     frames: int = Field(ge=1)
-    """Poses, right and wrong, that it was fitted to."""
+    """Number of poses, right and wrong, that it was fitted on."""
     false_accept_rate: float = Field(gt=0.0, lt=1.0)
-    """Share of wrong poses that are believed, which the threshold was chosen for."""
+    """Share of the wrong poses that is trusted, which the threshold was chosen for."""
     accepted: Fraction
-    """Share of the right poses that are believed, of the branch that answers by default."""
+    """Share of the right poses that is trusted, in the branch that the vehicle uses by default."""
     wrong_m: float = Field(gt=0.0)
-    """From this error on a pose counts as wrong, rotation counted in with metres per radian."""
+    """From this error on a pose counts as wrong. Rotation counts by metres per radian."""
 
 
 class FileEntry(_Part):
@@ -206,9 +208,9 @@ class FileEntry(_Part):
 
 
 class Manifest(_Part):
-    """Everything the vehicle must know about a bundle. See docs/bundle.md."""
+    """Everything that the vehicle must know about a bundle. See docs/bundle.md."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     created: str
     map_frame: FrameId = "map"
@@ -218,41 +220,18 @@ class Manifest(_Part):
     target: Target
     network: Network
     training_data: TrainingData
-    validation: Validation
-    covariance: ResidualCovariance
     refinement: Refinement | None = None
-    tolerance: Differences | None = None
-    """For float32. Every tolerance comes with the golden images; without them no engine is tested."""
-    variants: dict[Precision, Variant] = Field(default_factory=dict)
-    """What was accepted at export beside float32."""
+    variants: dict[Precision, Variant]
+    """What the export accepted. Every bundle has ``float32``."""
     calibrations: dict[Precision, CalibrationSummary] = Field(default_factory=dict)
-    """By `rgsiam calibrate`; without them the residual covariances are published, and nothing is held
-    back."""
+    """Written by `rgsiam calibrate`. Without one the node publishes the residual covariance and is never
+    lost."""
     files: dict[str, FileEntry] = Field(max_length=MOST_FILES)
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """All that the bundle offers."""
-        return ("float32", *self.variants)
-
-    def tolerance_of(self, precision: Precision) -> Differences | None:
-        """How far this precision may be from torch in float32; None in bundles of before."""
-        return self.tolerance if precision == "float32" else self.variants[precision].tolerance
-
-    def absolute_figures(self, precision: Precision) -> BranchFigures:
-        """Of the absolute branch in this precision."""
-        if precision == "float32":
-            return BranchFigures(validation=self.validation, covariance=self.covariance)
-        return self.variants[precision].absolute
-
-    def refined_figures(self, precision: Precision) -> BranchFigures | None:
-        """Of the refined branch in this precision, where there is one."""
-        if self.refinement is None:
-            return None
-        if precision == "float32":
-            part = self.refinement
-            return BranchFigures(validation=part.validation, covariance=part.covariance)
-        return self.variants[precision].refined
+        """The precisions that the bundle offers, float32 first."""
+        return tuple(precision for precision in PRECISIONS if precision in self.variants)
 
     @model_validator(mode="after")
     def _files_are_in_their_places(self) -> Manifest:
@@ -267,8 +246,9 @@ class Manifest(_Part):
                     f"file {name!r} claims {entry.size} bytes; the largest allowed for "
                     f"{entry.role} is {largest}"
                 )
-        if ABSOLUTE_NAME not in self.files:
-            raise ValueError(f"files does not list {ABSOLUTE_NAME}, which every bundle needs")
+        for name in (ABSOLUTE_NAME, GOLDEN_NAME):
+            if name not in self.files:
+                raise ValueError(f"files does not list {name}, which every bundle needs")
         for name in (RELATIVE_NAME, MAP_FEATURES_NAME):
             if self.refinement is not None and name not in self.files:
                 raise ValueError(f"refinement needs {name}, which files does not list")
@@ -288,17 +268,11 @@ class Manifest(_Part):
 
     @model_validator(mode="after")
     def _variants_are_whole(self) -> Manifest:
-        if (self.tolerance is None) != (GOLDEN_NAME not in self.files):
-            raise ValueError(f"tolerance and {GOLDEN_NAME} come together, or not at all")
+        if "float32" not in self.variants:
+            raise ValueError("variants does not list float32, which every bundle needs")
         for precision, variant in self.variants.items():
-            if precision == "float32":
-                raise ValueError(
-                    "float32 is not a variant: it is what the others are compared with"
-                )
-            if self.tolerance is None or (variant.refined is None) != (self.refinement is None):
-                raise ValueError(
-                    f"variant {precision} needs a tolerance, and both branches' figures"
-                )
+            if (variant.refined is None) != (self.refinement is None):
+                raise ValueError(f"variant {precision} needs the figures of each branch")
             needed = [absolute_name(precision)]
             needed += [map_features_name(precision)] if self.refinement is not None else []
             for name in needed:

@@ -93,14 +93,8 @@ class MapFeatures:
         best = np.argsort(distance, kind="stable")[:count]
         return best if allowed is None else allowed[best]
 
-    def feature_distances(
-        self, metric_feature_D: ArrayLike, count: int, allowed: NDArray[np.int64] | None = None
-    ) -> tuple[float, float]:
-        """Length of the difference of unit features, 0..2, to the most similar image and to the last of
-        the `count` most similar ones. allowed: as in `nearest`.
-        """
-        nearest = self.nearest(metric_feature_D, count, allowed)
+    def feature_distances(self, metric_feature_D: ArrayLike, index_K: NDArray[np.int64]) -> Array:
+        """Length of the difference of unit features, 0..2, to the map images `index_K`: ``(K,)``."""
         feature = np.asarray(metric_feature_D, np.float32)
-        ends = self.metric_feature_ND[nearest[[0, -1]]].astype(np.float64)
-        first, last = np.linalg.norm(ends - feature, axis=1)
-        return float(first), float(last)
+        chosen = self.metric_feature_ND[index_K].astype(np.float64)
+        return np.linalg.norm(chosen - feature, axis=1)

@@ -6,6 +6,7 @@ import io
 import math
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from tokenize import TokenError
 
@@ -78,3 +79,10 @@ def _array(content: bytes, name: str) -> NDArray:
         shape, order="F" if fortran_order else "C"
     )
     return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def npz_bytes(arrays: Mapping[str, NDArray]) -> bytes:
+    """The content of a compressed npz file with these arrays."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()

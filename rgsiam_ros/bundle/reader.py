@@ -132,10 +132,8 @@ class Bundle:
         return self._calibrations[precision]
 
     @cached_property
-    def golden(self) -> GoldenImages | None:
-        """Images with known answers; None in bundles of before. Raises BundleError."""
-        if GOLDEN_NAME not in self._contents:
-            return None
+    def golden(self) -> GoldenImages:
+        """Images with known outputs, for the self-test. Raises BundleError."""
         try:
             return GoldenImages.from_arrays(self._arrays(GOLDEN_NAME), self.manifest.preprocessing)
         except ValueError as error:
@@ -174,8 +172,6 @@ class Bundle:
             given = check_onnx(self.content(name), self.path / name, inputs, outputs, optional)
         if RELATIVE_NAME in self._contents:
             check_onnx(self.content(RELATIVE_NAME), self.path / RELATIVE_NAME, *relative)
-        if self.golden is None:
-            return
         known = outputs | {name: shape for name, shape in optional.items() if name in given}
         shapes = {name: shape[1:] for name, shape in known.items()}
         neighbours, images = (
@@ -237,8 +233,8 @@ def read_manifest(path: Path) -> Manifest:
     version = data.get("schema_version")
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise BundleError(
-            f"{path} has schema version {version!r}; this release reads version {SCHEMA_VERSION}: "
-            "export the bundle anew, or install the release that wrote it"
+            f"{path} has schema version {version!r}; this release reads version {SCHEMA_VERSION}: make "
+            "the bundle anew with `rgsiam export`, or install the release that wrote it"
         )
     try:
         return Manifest.model_validate(data)

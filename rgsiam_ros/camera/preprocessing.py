@@ -68,9 +68,23 @@ def fit_image(
     camera: the one that took the image, at any resolution; crop_xywh: the part of a wider live
     image that shows what the training camera saw (see `rgsiam_ros.camera.model.match_view`). Shrinking
     averages over areas, so that fine texture does not alias.
-    Returns ``(input_height, input_width, 3)``.
+    Returns ``(input_height, input_width, 3)``. Raises ImageError for what is no image.
     """
-    image = check_image(image_HW3)
+    return fit_checked_image(
+        check_image(image_HW3), preprocessing, camera, mask_HW=mask_HW, crop_xywh=crop_xywh
+    )
+
+
+def fit_checked_image(
+    image_HW3: ImageBGR,
+    preprocessing: Preprocessing,
+    camera: Camera,
+    *,
+    mask_HW: NDArray[np.uint8] | None = None,
+    crop_xywh: tuple[int, int, int, int] | None = None,
+) -> ImageBGR:
+    """As `fit_image`, for an image that `check_image` returned."""
+    image = image_HW3
     if preprocessing.undistort:
         image = undistort(image, camera)
     if crop_xywh is not None:

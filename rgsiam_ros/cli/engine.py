@@ -1,26 +1,21 @@
-"""`rgsiam engine`: what is installed, build ahead of time, verify."""
+"""`rgsiam engine`: list the engines, build one ahead of time, verify them."""
 
 from __future__ import annotations
 
 import datetime
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from rgsiam_ros.cli.console import console
+from rgsiam_ros.cli.options import BundlePath, CacheFolder, EngineName, PrecisionName, Threads
 from rgsiam_ros.errors import EngineError
 
 engine_app = typer.Typer(no_args_is_help=True, help="Inference engines: list, build, verify.")
-console = Console()
 
-BundlePath = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
-CacheFolder = Annotated[
-    Path | None, typer.Option(help="Folder of built engines, else your own cache.")
-]
 GPU_ENGINES = ("tensorrt", "tensorrt_rtx", "onnxruntime_tensorrt")
 
 
@@ -95,15 +90,19 @@ def engine_build(
 @engine_app.command("verify")
 def engine_verify(
     bundle: BundlePath,
-    engine: Annotated[str, typer.Option(help="auto: all that could serve.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto: all that the bundle has.")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads, 0: engine's choice.")] = 0,
+    engine: EngineName = "auto",
+    precision: PrecisionName = "auto",
+    threads: Threads = 0,
     cache: CacheFolder = None,
 ) -> None:
-    """Test engines on the bundle's golden images, time them, print a row of docs/engines.md each."""
+    """Test every engine on the bundle's golden images, time it, print rows for docs/engines.md."""
     from rgsiam_ros.bundle import Bundle
+    from rgsiam_ros.engines.benchmark import benchmark_engines
+    from rgsiam_ros.engines.options import EngineOptions
+    from rgsiam_ros.geometry.units import angle_text, length_text
 
-    rows = benchmark_engines(Bundle.load(bundle), engine, precision, threads=threads, cache=cache)
+    options = EngineOptions(engine, precision, threads, cache=cache)
+    rows = benchmark_engines(Bundle.load(bundle), options)
     today = datetime.date.today().isoformat()
     print(
         "| device | date | engine | precision | absolute ms p50, p99 | relative ms | difference |"
@@ -111,13 +110,12 @@ def engine_verify(
     print("|---|---|---|---|---|---|---|")
     for row in (row for row in rows if not row.problem):
         relative = "" if row.relative_ms is None else f"{row.relative_ms[0]:.2f}"
-        apart = "no golden images"
-        if row.differences is not None:
-            d = row.differences
-            apart = f"{d.position_m * 1e3:.3g} mm, {d.rotation_deg * 1e3:.3g} millidegrees"
+        d = row.differences
+        assert d is not None
+        difference = f"{length_text(d.position_m)}, {angle_text(d.rotation_deg)}"
         print(
             f"| {row.device} | {today} | {row.engine} {row.version} | {row.precision} | "
-            f"{row.absolute_ms[0]:.2f}, {row.absolute_ms[1]:.2f} | {relative} | {apart} |"
+            f"{row.absolute_ms[0]:.2f}, {row.absolute_ms[1]:.2f} | {relative} | {difference} |"
         )
     for row in (row for row in rows if row.problem):
         console.print(f"{row.engine} {row.precision}: {escape(row.problem)}", soft_wrap=True)

@@ -1,43 +1,52 @@
-"""`rgsiam`: one program. Replay and bundle commands come with the runtime, the rest with training."""
+"""`rgsiam`: one program. The runtime brings replay, bundle, engine and fusion commands; training adds its own."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-from rgsiam_ros import __version__
+from rgsiam_ros.cli.console import console, log_to_terminal
 from rgsiam_ros.cli.engine import engine_app
+from rgsiam_ros.cli.options import (
+    BASE_FRAME,
+    TRUTH_TOPIC,
+    BaseFrame,
+    BatchSize,
+    BranchName,
+    BundleOption,
+    BundlePath,
+    EngineName,
+    ImageTopic,
+    InfoTopic,
+    PrecisionName,
+    ResultsFolder,
+    Threads,
+    TruthTopic,
+)
 from rgsiam_ros.errors import RgsiamError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 bundle_app = typer.Typer(no_args_is_help=True, help="Look at and verify bundles.")
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(engine_app, name="engine")
-console = Console()
 
-BranchName = Annotated[str, typer.Option(help="absolute, refined, or auto: what the bundle has.")]
-EngineName = Annotated[str, typer.Option(help="auto, or one that `rgsiam engine list` names.")]
-PrecisionName = Annotated[str, typer.Option(help="One of the bundle's, or auto.")]
-TRUTH_TOPIC = "/ground_truth/odometry"
-BundlePath = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
-
+COMMAND_GROUP = "rgsiam_ros.commands"
+"""Entry points of this group add commands. The training side registers its commands there, in setup.py, so
+that the vehicle side never names it."""
 TRAINING_COMMANDS = (
     *("train", "compare", "export", "calibrate", "evaluate", "look-alikes"),
     *("inspect", "download", "town"),
 )
-COMMAND_GROUP = "rgsiam_ros.commands"
-"""Entry points of this group add commands. The training side registers its own there (setup.py), so
-that the vehicle side never names it."""
-TRAINING_NEEDS = ("torch", "lightning", "timm", "roma")
+TRAINING_NEEDS = ("torch", "lightning", "timm", "roma", "omegaconf", "sklearn")
 INSTALL_HINT = "pip install 'rgsiam_ros[training]', or run `make dev` in a clone"
 
 
@@ -46,40 +55,42 @@ def program() -> None:
     """Camera relocalization for ROS 2: train, export, replay."""
 
 
-@app.command()
-def version() -> None:
+@app.command("version")
+def print_version() -> None:
     """Print the version."""
-    console.print(__version__)
+    console.print(version("rgsiam_ros"))
 
 
 @app.command()
 def replay(
     bag: Annotated[Path, typer.Argument(help="Folder of a rosbag2 recording.")],
-    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")],
-    out: Annotated[Path, typer.Option(help="Results folder, new.")] = Path("results/replay"),
+    bundle: BundleOption,
+    out: ResultsFolder = Path("results/replay"),
     ros: Annotated[bool, typer.Option("--ros", help="Through the real node, over DDS.")] = False,
     with_filter: Annotated[
-        bool, typer.Option("--with-filter", help="--ros: beside robot_localization's real filters.")
+        bool,
+        typer.Option("--with-filter", help="With --ros: run robot_localization's filters too."),
     ] = False,
     fusion_config: Annotated[
         Path | None,
-        typer.Option(help="--with-filter: topics and frames, a folder `fusion-config` wrote."),
+        typer.Option(help="With --with-filter: a folder from `rgsiam fusion-config`."),
     ] = None,
     rerun: Annotated[Path | None, typer.Option(help="Write a Rerun recording (.rrd) too.")] = None,
-    rate: Annotated[float, typer.Option(min=0.05, max=20.0, help="--ros: speed of playing.")] = 1.0,
+    rate: Annotated[
+        float, typer.Option(min=0.05, max=20.0, help="With --ros: playback speed.")
+    ] = 1.0,
     engine: EngineName = "auto",
     precision: PrecisionName = "auto",
     branch: BranchName = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads, 0: engine's choice.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, max=64, help="Images of one inference.")] = 1,
-    image_topic: Annotated[str | None, typer.Option(help="Image topic of the bag.")] = None,
-    camera_info_topic: Annotated[str | None, typer.Option(help="Camera info topic.")] = None,
-    truth_topic: Annotated[
-        str, typer.Option(help="Topic of true poses, if there is one.")
-    ] = TRUTH_TOPIC,
-    base_frame: Annotated[str, typer.Option(help="Vehicle frame to report.")] = "base_link",
+    threads: Threads = 0,
+    batch: BatchSize = 1,
+    image_topic: ImageTopic = None,
+    camera_info_topic: InfoTopic = None,
+    truth_topic: TruthTopic = TRUTH_TOPIC,
+    base_frame: BaseFrame = BASE_FRAME,
 ) -> None:
     """Relocalize a recorded drive and report: offline, or (--ros) through the real node."""
+    from rgsiam_ros.engines.options import EngineOptions
     from rgsiam_ros.fusion.robot_localization import read_setup
     from rgsiam_ros.recordings.rosbag import BagTopics
     from rgsiam_ros.replay.run import ReplayOptions, run_replay
@@ -88,18 +99,14 @@ def replay(
         raise typer.BadParameter("--with-filter needs --ros")
     if fusion_config is not None and not with_filter:
         raise typer.BadParameter("--fusion-config needs --with-filter")
-    topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame)
     options = ReplayOptions(
-        engine=engine,
-        precision=precision,
+        engine=EngineOptions(engine, precision, threads, batch, fallback="none"),
         branch=branch,
-        threads=threads,
-        batch=batch,
         ros=ros,
         with_filter=with_filter,
         fusion=None if fusion_config is None else read_setup(fusion_config),
         rate=rate,
-        topics=topics,
+        topics=BagTopics(image_topic, camera_info_topic, truth_topic, base_frame),
         rerun=rerun,
     )
     run_replay(bag, bundle, out, options, console)
@@ -108,7 +115,7 @@ def replay(
 @app.command()
 def georeference(
     bag: Annotated[Path, typer.Argument(help="Folder of a recording with fixes.")],
-    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")],
+    bundle: BundleOption,
     out: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
     picture: Annotated[Path, typer.Option(help="Where to draw the residuals.")] = Path(
         "results/georeference.png"
@@ -117,12 +124,12 @@ def georeference(
         str, typer.Option(help="bundle: it relocalizes the bag; truth: the bag's true poses.")
     ] = "bundle",
     fix_topic: Annotated[str | None, typer.Option(help="NavSatFix topic of the bag.")] = None,
-    image_topic: Annotated[str | None, typer.Option(help="Image topic of the bag.")] = None,
-    camera_info_topic: Annotated[str | None, typer.Option(help="Camera info topic.")] = None,
-    truth_topic: Annotated[str, typer.Option(help="Topic of true poses.")] = TRUTH_TOPIC,
-    base_frame: Annotated[str, typer.Option(help="Vehicle frame.")] = "base_link",
+    image_topic: ImageTopic = None,
+    camera_info_topic: InfoTopic = None,
+    truth_topic: TruthTopic = TRUTH_TOPIC,
+    base_frame: BaseFrame = BASE_FRAME,
 ) -> None:
-    """Find out where on the Earth a bundle's map is, and write a bundle whose map is east, north, up."""
+    """Find the map's place on the Earth, and write a bundle whose map axes are east, north, up."""
     from rgsiam_ros.recordings.rosbag import BagTopics
     from rgsiam_ros.replay.georeference import GeoreferenceOptions, run_georeference
 
@@ -173,7 +180,7 @@ def fusion_config(
         sources=tuple(name for name in SOURCES if name not in (without or ())),
     )
     for path in write_files(manifest, setup, out):
-        console.print(f"written: {path}")
+        console.print(f"written: {path}", soft_wrap=True)
     launch = "ros2 launch rgsiam_ros relocalize_with_gps.launch.py"
     folders = f"{quote(f'bundle:={bundle.resolve()}')} {quote(f'fusion_config:={out.resolve()}')}"
     console.print(f"{launch} {escape(folders)}", soft_wrap=True, highlight=False)
@@ -222,15 +229,17 @@ def bundle_verify(path: BundlePath) -> None:
 
 
 def _register_training() -> None:
+    """Add the training commands, or in their place commands that say what is missing."""
     missing = [name for name in TRAINING_NEEDS if find_spec(name) is None]
-    if not missing:
-        for entry_point in entry_points(group=COMMAND_GROUP):
+    registered = entry_points(group=COMMAND_GROUP)
+    if not missing and registered:
+        for entry_point in registered:
             entry_point.load()(app)
         return
     for name in TRAINING_COMMANDS:
         app.command(
             name,
-            help=f"Needs the training extra: {INSTALL_HINT}",
+            help=f"Needs the training extra: {escape(INSTALL_HINT)}",
             context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
         )(_refuse(missing))
 
@@ -239,20 +248,21 @@ def _refuse(missing: list[str]) -> Callable[[typer.Context], None]:
     def command(context: typer.Context) -> None:
         raise RgsiamError(
             f"`rgsiam {context.info_name}` needs the training extra, which is not installed "
-            f"(missing: {', '.join(missing)}): {INSTALL_HINT}"
+            f"(missing: {', '.join(missing) or 'its commands'}): {INSTALL_HINT}"
         )
 
     return command
 
 
 def main() -> None:
-    """Run the program; an error the input caused is one line and exit status 1."""
+    """Run the program. An error that the input caused is one line on standard error and exit status 1."""
+    log_to_terminal()
     if not sys.argv[1:] or sys.argv[1] in (*TRAINING_COMMANDS, "--help"):
         _register_training()
     try:
         app()
     except RgsiamError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        logging.getLogger("rgsiam_ros").error("%s", error)
         sys.exit(1)
 
 

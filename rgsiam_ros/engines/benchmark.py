@@ -1,11 +1,10 @@
-"""What each engine on this machine makes of a bundle: a row of a table that a user can send us."""
+"""Test and time every engine on this machine: one row of a table that a user can send us."""
 
 from __future__ import annotations
 
 import platform
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from rgsiam_ros.bundle import Bundle, network_io
 from rgsiam_ros.bundle.manifest import Differences
 from rgsiam_ros.bundle.precision import Precision
 from rgsiam_ros.camera.preprocessing import normalise
+from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.engines.selection import (
     INT8_FEATURES,
     SelectedEngines,
@@ -35,81 +35,77 @@ class EngineTiming:
     device: str
     version: str = ""
     differences: Differences | None = None
+    """From torch in float32, on the golden images. None where the engine cannot serve."""
     absolute_ms: tuple[float, float] = (float("nan"), float("nan"))
     """Median and 99th percentile of one inference of the absolute branch."""
     relative_ms: tuple[float, float] | None = None
-    """Of the relative unit, for all neighbours of one look."""
+    """The same of the relative unit, for all neighbours of an image at once."""
     problem: str = ""
-    """Why it does not serve; empty where it does."""
+    """Why the engine cannot serve; empty where it can."""
 
 
-def benchmark_engines(
-    bundle: Bundle, engine: str, precision: str, *, threads: int = 0, cache: Path | None = None
-) -> list[EngineTiming]:
-    """Start, self-test and time what was asked for, each engine and precision on its own."""
-    rows = []
-    features = None if engine == "auto" and precision == "auto" else INT8_FEATURES
-    for name, chosen in candidates(bundle.manifest.precisions, engine, precision, features):
+def benchmark_engines(bundle: Bundle, options: EngineOptions) -> list[EngineTiming]:
+    """Start, self-test and time each engine and precision that `options` allow, one after the other."""
+    timings = []
+    automatic = options.engine == "auto" and options.precision == "auto"
+    features = None if automatic else INT8_FEATURES
+    offered = bundle.manifest.precisions
+    for name, precision in candidates(offered, options.engine, options.precision, features):
+        wanted = replace(options, engine=name, precision=precision, fallback="none")
         try:
-            serving = select_engines(
-                bundle,
-                engine=name,
-                precision=chosen,
-                refine=bundle.manifest.refinement is not None,
-                threads=threads,
-                cache=cache,
-                fallback="none",
-            )
+            engines = select_engines(bundle, wanted, refine=bundle.manifest.refinement is not None)
         except EngineError as error:
-            reason = str(error).partition(f"{name} {chosen}: ")[2] or str(error)
-            rows.append(EngineTiming(name, chosen, "", problem=reason))
+            reason = str(error).partition(f"{name} {precision}: ")[2] or str(error)
+            timings.append(EngineTiming(name, precision, "", problem=reason))
             continue
-        info = serving.describe()
+        info = engines.describe()
         device = cpu_name() if info.device == "cpu" else info.device
+        row = EngineTiming(name, precision, device, info.version)
         try:
-            times = _time(serving, bundle)
-            rows.append(
-                EngineTiming(name, chosen, device, info.version, serving.differences, *times)
+            absolute, relative = _time(engines, bundle)
+            row = replace(
+                row,
+                differences=engines.differences,
+                absolute_ms=absolute,
+                relative_ms=relative,
             )
         except EngineError as error:
-            rows.append(EngineTiming(name, chosen, device, info.version, problem=str(error)))
+            row = replace(row, problem=str(error))
         finally:
-            serving.close()
-    return rows
+            engines.close()
+        timings.append(row)
+    return timings
 
 
 def cpu_name() -> str:
-    """As Linux names it, else the architecture."""
+    """The CPU's name from Linux, else its architecture."""
     return cpu_entry("model name", "Model") or platform.machine()
 
 
 def _time(
-    serving: SelectedEngines, bundle: Bundle
+    engines: SelectedEngines, bundle: Bundle
 ) -> tuple[tuple[float, float], tuple[float, float] | None]:
-    size = bundle.manifest.preprocessing
-    golden = bundle.golden
-    if golden is None:
-        image = np.zeros((1, 3, size.input_height, size.input_width), np.float32)
-    else:
-        image = normalise(golden.image_NHW3[0], size)[None]
-    inputs = {network_io.IMAGE: image}
-    outputs = serving.absolute.infer(inputs)
-    absolute, relative = [], []
+    """Median and 99th percentile of the absolute branch and of the relative unit, milliseconds."""
+    refinement = bundle.manifest.refinement
+    image = normalise(bundle.golden.image_NHW3[0], bundle.manifest.preprocessing)
+    inputs = {network_io.IMAGE: image[None]}
+    outputs = engines.absolute.infer(inputs)
     relative_inputs = None
-    if serving.relative is not None and bundle.manifest.refinement is not None:
-        features = bundle.map_features(serving.precision)
-        map_local = features.local_NCHW[: bundle.manifest.refinement.neighbours]
+    if engines.relative is not None and refinement is not None:
+        features = bundle.map_features(engines.precision)
+        map_local = features.local_NCHW[: refinement.neighbours]
         relative_inputs = {
             network_io.MAP_LOCAL: map_local.astype(np.float32),
             network_io.LOCAL_MAP: outputs[network_io.LOCAL_MAP].copy(),
         }
+    absolute, relative = [], []
     for _ in range(WARM_UP + REPEATS):
         began = time.perf_counter()
-        serving.absolute.infer(inputs)
+        engines.absolute.infer(inputs)
         between = time.perf_counter()
         absolute.append(between - began)
-        if serving.relative is not None and relative_inputs is not None:
-            serving.relative.infer(relative_inputs)
+        if engines.relative is not None and relative_inputs is not None:
+            engines.relative.infer(relative_inputs)
             relative.append(time.perf_counter() - between)
     return _percentiles(absolute), _percentiles(relative) if relative else None
 

@@ -1,4 +1,4 @@
-"""Which engine serves a bundle: the best that is installed and proves itself on the golden images."""
+"""Select the engine that serves a bundle: the best that is installed and passes the self-test."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.bundle.manifest import RELATIVE_NAME, Differences
 from rgsiam_ros.bundle.precision import PRECISIONS, Precision
-from rgsiam_ros.engines import ENGINES, Engine, EngineInfo, EngineRequest, create_engine, self_test
+from rgsiam_ros.engines import ENGINES, Engine, EngineInfo, EngineRequest, create_engine
 from rgsiam_ros.engines.availability import why_not
+from rgsiam_ros.engines.options import FALLBACKS, EngineOptions
+from rgsiam_ros.engines.self_test import describe_exceeded, measure_golden_images
 from rgsiam_ros.errors import EngineError
 
 Candidate = tuple[str, Precision]
@@ -30,27 +32,24 @@ ORDER: tuple[Candidate, ...] = (
     ("onnxruntime", "float32"),
     ("openvino", "float32"),
 )
-"""Best first, as measured by ``benchmarks/engines.py`` on CPUs; GPUs come before them. ONNX Runtime's
-TensorRT provider chooses number formats by itself, so it serves only where it is asked for."""
+"""Best first, as ``benchmarks/engines.py`` measured on CPUs; GPU engines come before CPU engines. ONNX
+Runtime's TensorRT provider is not in the list, because it chooses number formats by itself: it serves only
+where the user names it."""
 INT8_FEATURES = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
-"""Instructions without which int8 is slow, or saturates."""
+"""CPU instructions for int8. Without one of them int8 is slow, or its sums saturate."""
 RELATIVE_ON_CPU = "onnxruntime"
-"""The relative unit's hundreds of small nodes run about as fast there as in OpenVINO."""
-UNTESTED: Candidate = ("onnxruntime", "float32")
-"""What ``auto`` takes for a bundle without golden images, made before there were any: nothing else is
-taken on trust, unless it is asked for by name."""
-FALLBACKS = ("auto", "none")
+"""OpenVINO runs the hundreds of small nodes of the relative unit no faster."""
 
 
 @dataclass(frozen=True)
 class RefusedEngine:
-    """An engine that was tried and does not serve."""
+    """An engine that was tried and cannot serve."""
 
     engine: str
     precision: Precision
     reason: str
     installed: bool = True
-    """False where its library, provider or GPU is missing: nothing to warn of."""
+    """False where its library, provider or GPU is missing. That needs no warning."""
 
     def __str__(self) -> str:
         """One line for a log."""
@@ -59,16 +58,16 @@ class RefusedEngine:
 
 @dataclass(frozen=True)
 class SelectedEngines:
-    """The engines that serve, and how they were chosen."""
+    """The engines that serve a bundle, and how they were selected."""
 
     absolute: Engine
     relative: Engine | None
     precision: Precision
-    differences: Differences | None
-    """To torch in float32 on the golden images; None where the bundle has none."""
-    refusals: list[RefusedEngine] = field(default_factory=list)
+    differences: Differences
+    """From torch in float32, on the golden images."""
+    refused: list[RefusedEngine] = field(default_factory=list)
     fell_back: bool = False
-    """True where what was asked for does not serve."""
+    """True where the engine that was asked for cannot serve."""
 
     def describe(self) -> EngineInfo:
         """The engine of the absolute branch."""
@@ -86,10 +85,11 @@ class SelectedEngines:
 def candidates(
     offered: Sequence[Precision], engine: str, precision: str, features: Sequence[str] | None = None
 ) -> list[Candidate]:
-    """What to try, best first.
+    """Engines and precisions to try, best first.
 
-    offered: the bundle's precisions; engine, precision: a name or ``auto``; features: of the CPU, read
-    from the machine where None. What was asked for by name is tried whatever the CPU.
+    offered: the bundle's precisions; engine, precision: a name or ``auto``; features: names of the CPU's
+    instructions, None: read them from the machine. A precision that is asked for by name is tried on any
+    CPU. Raises EngineError for an unknown name and for a precision that the bundle does not offer.
     """
     if engine != "auto" and engine not in ENGINES:
         raise EngineError(
@@ -120,56 +120,47 @@ def candidates(
     return found
 
 
-def select_engines(
-    bundle: Bundle,
-    *,
-    engine: str = "auto",
-    precision: str = "auto",
-    refine: bool,
-    threads: int = 0,
-    batch: int = 1,
-    cache: Path | None = None,
-    fallback: str = "auto",
-) -> SelectedEngines:
-    """Start the best engine that passes the self-test.
+def select_engines(bundle: Bundle, options: EngineOptions, *, refine: bool) -> SelectedEngines:
+    """Start the best engine that passes the self-test on the bundle's golden images.
 
-    engine, precision: a name or ``auto``; refine: start the relative unit too; fallback: ``auto``
-    takes another engine where the one asked for does not serve, ``none`` refuses. Raises EngineError
-    with every reason where none serves.
+    refine: start the relative unit too. Raises EngineError, with every reason, where no engine can serve.
     """
-    offered = bundle.manifest.precisions
-    if bundle.golden is None and batch > 1:
-        raise EngineError(f"{bundle.path} takes single images only: export it anew, or use batch 1")
-    refusals: list[RefusedEngine] = []
-    every = [UNTESTED] if bundle.golden is None else candidates(offered, "auto", "auto")
-    if (engine, precision) == ("auto", "auto"):
-        wishes = [every]
-    elif fallback == "auto":
-        try:
-            wishes = [candidates(offered, engine, precision)]
-        except EngineError as error:
-            if engine not in ("auto", *ENGINES) or precision not in PRECISIONS:
-                raise
-            refusals.append(RefusedEngine(engine, precision, str(error)))
-            wishes = [[]]
-        wishes.append([c for c in every if c not in wishes[0]])
-    else:
-        wishes = [candidates(offered, engine, precision)]
-    for round_number, wish in enumerate(wishes):
-        for candidate in wish:
-            started = _try(
-                bundle, candidate, refine=refine, batch=batch, threads=threads, cache=cache
-            )
-            if isinstance(started, RefusedEngine):
-                refusals.append(started)
+    if options.fallback not in FALLBACKS:
+        raise EngineError(
+            f"engine_fallback is {options.fallback!r}: choose one of {', '.join(FALLBACKS)}"
+        )
+    refused: list[RefusedEngine] = []
+    for round_number, wished in enumerate(_rounds(bundle, options, refused)):
+        for candidate in wished:
+            tried = _try(bundle, candidate, options, refine=refine)
+            if isinstance(tried, RefusedEngine):
+                refused.append(tried)
                 continue
-            absolute, relative, differences = started
+            absolute, relative, differences = tried
             fell_back = round_number > 0
             return SelectedEngines(
-                absolute, relative, candidate[1], differences, refusals, fell_back
+                absolute, relative, candidate[1], differences, refused, fell_back
             )
-    listed = "; ".join(str(refusal) for refusal in refusals)
-    raise EngineError(f"no engine serves {bundle.path}: {listed}")
+    reasons = "; ".join(str(engine) for engine in refused)
+    raise EngineError(f"no engine serves {bundle.path}: {reasons}")
+
+
+def _rounds(
+    bundle: Bundle, options: EngineOptions, refused: list[RefusedEngine]
+) -> list[list[Candidate]]:
+    """What to try first, and what to fall back on. Adds to `refused` a request that cannot be tried at all."""
+    offered = bundle.manifest.precisions
+    if options.fallback == "none":
+        return [candidates(offered, options.engine, options.precision)]
+    every = candidates(offered, "auto", "auto")
+    try:
+        wished = candidates(offered, options.engine, options.precision)
+    except EngineError as error:
+        if options.engine not in ("auto", *ENGINES) or options.precision not in PRECISIONS:
+            raise
+        refused.append(RefusedEngine(options.engine, options.precision, str(error)))  # type: ignore[arg-type]
+        wished = []
+    return [wished, [candidate for candidate in every if candidate not in wished]]
 
 
 def cpu_features() -> frozenset[str]:
@@ -194,38 +185,32 @@ def relative_engine_for(engine: str) -> str:
 
 
 def _try(
-    bundle: Bundle,
-    candidate: Candidate,
-    *,
-    refine: bool,
-    batch: int,
-    threads: int,
-    cache: Path | None,
-) -> tuple[Engine, Engine | None, Differences | None] | RefusedEngine:
+    bundle: Bundle, candidate: Candidate, options: EngineOptions, *, refine: bool
+) -> tuple[Engine, Engine | None, Differences] | RefusedEngine:
+    """The engines of one candidate and their differences from torch, or why they cannot serve."""
     name, precision = candidate
     opened: list[Engine] = []
     try:
+        shared = {"threads": options.threads, "cache": options.cache}
         network = bundle.absolute_onnx(precision)
-        opened.append(create_engine(name, EngineRequest(network, precision, threads, batch, cache)))
+        request = EngineRequest(network, precision, batch=options.batch, **shared)  # type: ignore[arg-type]
+        opened.append(create_engine(name, request))
         if refine:
-            unit = EngineRequest(bundle.content(RELATIVE_NAME), "float32", threads, 1, cache)
-            opened.append(create_engine(relative_engine_for(name), unit))
+            request = EngineRequest(bundle.content(RELATIVE_NAME), "float32", **shared)  # type: ignore[arg-type]
+            opened.append(create_engine(relative_engine_for(name), request))
         absolute, relative = opened[0], opened[1] if refine else None
-        found = self_test.measure_golden_images(absolute, relative, bundle, precision, batch)
-        tolerance = bundle.manifest.tolerance_of(precision)
-        problems = []
-        if found is not None and tolerance is not None:
-            problems = self_test.exceeded(found, tolerance)
+        differences = measure_golden_images(absolute, relative, bundle, options.batch)
+        tolerance = bundle.manifest.variants[precision].tolerance
+        problems = describe_exceeded(differences, tolerance)
         if not problems:
-            served = absolute, relative, found
             opened = []
-            return served
-        reason, installed = "; ".join(problems), True
+            return absolute, relative, differences
+        reason, installed = f"failed the self-test: {'; '.join(problems)}", True
     except EngineError as error:
         reason, installed = str(error), bool(opened) or why_not(name) is None
+        if opened:
+            reason = f"failed the self-test: {reason}"
     finally:
         for engine in opened:
             engine.close()
-    if opened:
-        reason = f"failed the self-test: {reason}"
     return RefusedEngine(name, precision, reason, installed)

@@ -1,4 +1,4 @@
-"""Does an engine compute what was trained? Golden images say so, on the machine it runs on."""
+"""Self-test: does an engine compute what was trained? Its outputs for the golden images tell."""
 
 from __future__ import annotations
 
@@ -11,60 +11,32 @@ from rgsiam_ros.bundle import Bundle, network_io
 from rgsiam_ros.bundle.golden import GoldenImages
 from rgsiam_ros.bundle.manifest import Differences, Target
 from rgsiam_ros.bundle.map_features import MapFeatures
-from rgsiam_ros.bundle.precision import Precision
 from rgsiam_ros.camera.preprocessing import normalise
-from rgsiam_ros.engines import Engine
+from rgsiam_ros.engines.base import Engine
+from rgsiam_ros.engines.batching import infer_all
 from rgsiam_ros.geometry.poses import pose_errors
+from rgsiam_ros.geometry.units import angle_text, length_text
 
 Infer = Callable[[Mapping[str, NDArray[np.float32]]], Mapping[str, NDArray[np.float32]]]
 
+"""Outputs of a network by name, for inputs by name."""
 TINY = 1e-12
-UNITS = {
-    "position_m": "m",
-    "rotation_deg": "deg",
-    "relative_position_m": "m",
-    "relative_rotation_deg": "deg",
-}
 
 
 def measure_golden_images(
-    absolute: Engine,
-    relative: Engine | None,
-    bundle: Bundle,
-    precision: Precision,
-    batch: int = 1,
-) -> Differences | None:
-    """How far the engines' answers on the golden images are from torch's; None without any.
+    absolute: Engine, relative: Engine | None, bundle: Bundle, batch: int = 1
+) -> Differences:
+    """Differences of the engines' outputs from torch's in float32, on the bundle's golden images.
 
-    relative: None where only the absolute branch is in use. Raises EngineError.
+    relative: None where only the absolute branch is in use; batch: the batch size that `absolute` was
+    started with. Raises EngineError.
     """
-    golden = bundle.golden
-    if golden is None:
-        return None
-    manifest = bundle.manifest
+    golden, manifest = bundle.golden, bundle.manifest
     images = np.stack([normalise(i, manifest.preprocessing) for i in golden.image_NHW3])
-    given = infer_all(absolute, images, batch)
+    outputs = infer_all(absolute, images, batch)
     infer = relative.infer if relative is not None else None
     features = bundle.map_features() if infer is not None else None
-    return differences_from_golden(given, infer, features, golden, manifest.target)
-
-
-def infer_all(
-    engine: Engine, image_N3HW: NDArray[np.float32], batch: int = 1
-) -> dict[str, NDArray[np.float32]]:
-    """An engine's outputs for any number of images, `batch` at a time; the last batch is filled up.
-
-    image_N3HW: normalised; batch: what the engine was started with. Raises EngineError.
-    """
-    answers: list[dict[str, NDArray[np.float32]]] = []
-    for start in range(0, len(image_N3HW), batch):
-        images = image_N3HW[start : start + batch]
-        count = len(images)
-        if count < batch:
-            images = np.concatenate([images, np.repeat(images[-1:], batch - count, axis=0)])
-        outputs = engine.infer({network_io.IMAGE: images})
-        answers.append({name: value[:count].copy() for name, value in outputs.items()})
-    return {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}
+    return differences_from_golden(outputs, infer, features, golden, manifest.target)
 
 
 def differences_from_golden(
@@ -74,16 +46,16 @@ def differences_from_golden(
     golden: GoldenImages,
     target: Target,
 ) -> Differences:
-    """Largest differences of answers for the golden images from those of torch in float32.
+    """Largest differences of a network's outputs for the golden images from torch's in float32.
 
-    given: outputs of ``absolute.onnx`` by name, stacked; relate: of ``relative.onnx``, which computes
-    in float32 always and is asked with torch's own local maps and the map's `features` in float32, so
-    that every neighbour counts.
+    given: outputs of ``absolute.onnx`` by name, ``(N, ...)`` each; relate: runs ``relative.onnx``, which
+    always computes in float32. It gets torch's local maps and the map's `features` in float32, so that every
+    neighbour is compared.
     """
     expected = golden.absolute
     outputs = {name: np.asarray(given[name], np.float64) for name in expected}
-    apart = dict(_apart(network_io.restore_poses, outputs, expected, target))
-    figures = {"position_m": float(apart["m"].max()), "rotation_deg": float(apart["deg"].max())}
+    metres, degrees = _pose_differences(network_io.restore_poses, outputs, expected, target)
+    figures = {"position_m": float(metres.max()), "rotation_deg": float(degrees.max())}
     if network_io.PRECISION_FACTOR in expected:
         sigma, true = (_sigmas(o[network_io.PRECISION_FACTOR], target) for o in (outputs, expected))
         figures["sigma"] = float(np.abs(sigma / true - 1.0).max())
@@ -98,35 +70,41 @@ def differences_from_golden(
     return Differences(**figures)
 
 
-def exceeded(found: Differences, tolerance: Differences) -> list[str]:
-    """What is farther off than it may be, in words with figures; empty where all is well.
+def describe_exceeded(found: Differences, tolerance: Differences) -> list[str]:
+    """One line for each difference that exceeds its tolerance; empty where none does.
 
-    A number that is not finite counts as too far.
+    A difference that is not finite always exceeds.
     """
     problems = []
     for name, value in found.model_dump().items():
         limit = getattr(tolerance, name)
-        if value is None:
+        if value is None or (limit is not None and value <= limit):
             continue
-        if limit is None or not value <= limit:
-            unit = f" {UNITS[name]}" if name in UNITS else ""
-            allowed = "none is known" if limit is None else f"{limit:.3g}{unit} is allowed"
-            problems.append(f"{name.replace('_', ' ')} {value:.3g}{unit} where {allowed}")
+        allowed = "no tolerance is known" if limit is None else f"{_text(name, limit)} is allowed"
+        what = name.removesuffix("_m").removesuffix("_deg").replace("_", " ")
+        problems.append(f"{what} is off by {_text(name, value)}, {allowed}")
     return problems
 
 
-def _apart(
+def _text(name: str, value: float) -> str:
+    if name.endswith("_m"):
+        return length_text(value)
+    return angle_text(value) if name.endswith("_deg") else f"{value:.3g}"
+
+
+def _pose_differences(
     restore: Callable[..., np.ndarray],
     outputs: Mapping[str, ArrayLike],
     expected: Mapping[str, ArrayLike],
     target: Target,
-) -> list[tuple[str, np.ndarray]]:
+) -> tuple[np.ndarray, np.ndarray]:
+    """Metres and degrees between the poses of two sets of outputs, ``(N,)`` each."""
     T, T_true = (
         restore(o[network_io.TRANSLATION], o[network_io.ROTATION], target)
         for o in (outputs, expected)
     )
     metres, radians = pose_errors(T, T_true)
-    return [("m", metres), ("deg", np.degrees(radians))]
+    return metres, np.degrees(radians)
 
 
 def _sigmas(factor_N21: ArrayLike, target: Target) -> np.ndarray:
@@ -139,30 +117,32 @@ def _sigmas(factor_N21: ArrayLike, target: Target) -> np.ndarray:
 
 
 def _relative_length(values: ArrayLike, expected: ArrayLike) -> float:
+    """Largest norm of a row's difference, divided by the norm of the expected row."""
     true = np.asarray(expected, np.float64).reshape(len(expected), -1)  # type: ignore[arg-type]
-    apart = np.asarray(values).reshape(true.shape) - true
-    return float((np.linalg.norm(apart, axis=1) / (np.linalg.norm(true, axis=1) + TINY)).max())
+    difference = np.asarray(values).reshape(true.shape) - true
+    return float((np.linalg.norm(difference, axis=1) / (np.linalg.norm(true, axis=1) + TINY)).max())
 
 
 def _relative_unit(
     relate: Infer, features: MapFeatures, golden: GoldenImages, target: Target
 ) -> dict[str, float]:
+    """Largest differences of the relative unit's outputs, over all golden images and their neighbours."""
     assert golden.relative is not None
     assert golden.map_index_NK is not None
     metres, degrees, information = [], [], []
     for i, nearest in enumerate(golden.map_index_NK):
-        answer = relate(
+        outputs = relate(
             {
                 network_io.MAP_LOCAL: features.local_NCHW[nearest].astype(np.float32),
                 network_io.LOCAL_MAP: golden.absolute[network_io.LOCAL_MAP][i : i + 1],
             }
         )
         expected = {name: value[i] for name, value in golden.relative.items()}
-        apart = dict(_apart(network_io.restore_relative_poses, answer, expected, target))
-        metres.append(apart["m"].max())
-        degrees.append(apart["deg"].max())
+        m, deg = _pose_differences(network_io.restore_relative_poses, outputs, expected, target)
+        metres.append(m.max())
+        degrees.append(deg.max())
         information.append(
-            _relative_length(answer[network_io.INFORMATION], expected[network_io.INFORMATION])
+            _relative_length(outputs[network_io.INFORMATION], expected[network_io.INFORMATION])
         )
     return {
         "relative_position_m": float(np.max(metres)),

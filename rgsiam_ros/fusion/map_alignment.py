@@ -8,20 +8,22 @@ turned so that its axes are east, north and up there.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from transforms3d.euler import euler2mat
+from transforms3d.quaternions import mat2quat
 
 from rgsiam_ros.bundle import Bundle, rewrite_bundle
 from rgsiam_ros.bundle.map_features import MapFeatures
+from rgsiam_ros.bundle.npz import npz_bytes
 from rgsiam_ros.bundle.precision import map_features_name
 from rgsiam_ros.errors import GeoreferenceError
 from rgsiam_ros.geometry.geodesy import Datum, LocalFrame
-from rgsiam_ros.geometry.poses import Array, pose_matrix, quaternion_wxyz
+from rgsiam_ros.geometry.poses import Array, pose_matrix
 
 FEWEST_FIXES = 20
 LARGEST_YAW_SIGMA_DEG = 1.0
@@ -142,7 +144,7 @@ def georeferenced(bundle: Bundle, alignment: MapAlignment, out: Path) -> Bundle:
     target = manifest.target.model_dump(mode="json")
     turn = T.copy()
     turn[:3, :3] = T[:3, :3] @ pose_matrix(np.zeros(3), manifest.target.turn_wxyz)[:3, :3]
-    target["turn_wxyz"] = quaternion_wxyz(turn).tolist()
+    target["turn_wxyz"] = mat2quat(turn[:3, :3]).tolist()
     target["origin_m"] = (T[:3, :3] @ np.asarray(manifest.target.origin_m) + T[:3, 3]).tolist()
     description: dict[str, Any] = {"datum": alignment.datum.model_dump(), "target": target}
     contents: dict[str, bytes] = {}
@@ -152,9 +154,7 @@ def georeferenced(bundle: Bundle, alignment: MapAlignment, out: Path) -> Bundle:
             turned = MapFeatures(
                 features.metric_feature_ND, features.local_NCHW, T @ features.T_map_camera_N44
             )
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, **turned.to_arrays())  # type: ignore[arg-type]
-            contents[map_features_name(precision)] = buffer.getvalue()
+            contents[map_features_name(precision)] = npz_bytes(turned.to_arrays())
     return rewrite_bundle(bundle, out, description, contents)
 
 
@@ -219,5 +219,5 @@ def _tilt_deg(antenna: Array, height_residual: Array, weight_N1: Array) -> float
 
 
 def _about_z(yaw: float) -> Array:
-    c, s = np.cos(yaw), np.sin(yaw)
-    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+    """``(3, 3)`` rotation by `yaw` radians about the vertical."""
+    return euler2mat(0.0, 0.0, yaw, axes="sxyz")

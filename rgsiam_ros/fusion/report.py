@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rgsiam_ros.geometry.poses import Array
+from rgsiam_ros.geometry.summaries import summarise
 from rgsiam_ros.recordings.rosbag import Drive
 from rgsiam_ros.recordings.tum import write_tum
 
@@ -108,9 +109,7 @@ def in_words(figures: dict[str, Any]) -> str:
 
 
 def _spread(values: Array) -> dict[str, float] | None:
-    if not len(values):
-        return None
-    return {"median_m": float(np.median(values)), "p95_m": float(np.percentile(values, 95))}
+    return summarise(values, ("median", "p95"), "_m") if len(values) else None
 
 
 def _draw(

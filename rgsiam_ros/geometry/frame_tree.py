@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -15,8 +14,6 @@ from rgsiam_ros.geometry.poses import (
     check_pose,
     interpolate_poses,
     invert,
-    pose_matrix,
-    quaternion_wxyz_from_xyzw,
 )
 
 HISTORY = 1024
@@ -114,12 +111,3 @@ class TransformTree:
         for child in reversed(chain[: chain.index(common)]):
             T = T @ self._edges[child].at(child, stamp_ns)
         return T
-
-
-def matrix_from_transform(transform: Any) -> Array:
-    """``(4, 4)`` from any object shaped like ``geometry_msgs/Transform``.
-
-    Raises ValueError for a quaternion that is not of unit length.
-    """
-    t, q = transform.translation, transform.rotation
-    return pose_matrix([t.x, t.y, t.z], quaternion_wxyz_from_xyzw([q.x, q.y, q.z, q.w]))

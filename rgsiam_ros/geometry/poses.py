@@ -37,12 +37,7 @@ def pose_matrix(translation_m: ArrayLike, quaternion_wxyz: ArrayLike) -> Array:
     """
     translation = np.asarray(translation_m, np.float64)
     q_wxyz = np.asarray(quaternion_wxyz, np.float64)
-    if not (np.isfinite(translation).all() and np.isfinite(q_wxyz).all()):
-        raise ValueError("a pose holds a non-finite number")
-    norm = np.linalg.norm(q_wxyz, axis=-1)
-    if np.any(np.abs(norm - 1.0) > UNIT_QUATERNION_TOLERANCE):
-        worst = float(norm.flat[np.argmax(np.abs(norm - 1.0))])
-        raise ValueError(f"a quaternion has norm {worst:.4f}, not 1")
+    check_quaternions(translation, q_wxyz)
     T = np.zeros((*q_wxyz.shape[:-1], 4, 4))
     flat_xyzw = quaternion_xyzw_from_wxyz(q_wxyz).reshape(-1, 4)
     matrices = Rotation.from_quat(flat_xyzw).as_matrix()
@@ -50,6 +45,20 @@ def pose_matrix(translation_m: ArrayLike, quaternion_wxyz: ArrayLike) -> Array:
     T[..., :3, 3] = translation
     T[..., 3, 3] = 1.0
     return T
+
+
+def check_quaternions(translation_m: Array, quaternion_wxyz: Array) -> None:
+    """Raise ValueError unless all numbers are finite and the quaternions have norm 1.
+
+    translation_m: ``(..., 3)``; quaternion_wxyz: ``(..., 4)``; the norm may be off by
+    ``UNIT_QUATERNION_TOLERANCE``.
+    """
+    if not (np.isfinite(translation_m).all() and np.isfinite(quaternion_wxyz).all()):
+        raise ValueError("a pose holds a non-finite number")
+    norm = np.linalg.norm(quaternion_wxyz, axis=-1)
+    if np.any(np.abs(norm - 1.0) > UNIT_QUATERNION_TOLERANCE):
+        worst = float(norm.flat[np.argmax(np.abs(norm - 1.0))])
+        raise ValueError(f"a quaternion has norm {worst:.4f}, not 1")
 
 
 def quaternion_wxyz(T: ArrayLike) -> Array:

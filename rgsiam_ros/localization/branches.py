@@ -1,4 +1,4 @@
-"""From the networks' outputs for one image to judged poses of both branches."""
+"""From the networks' outputs for one image to the pose of each branch."""
 
 from __future__ import annotations
 
@@ -22,21 +22,25 @@ from rgsiam_ros.uncertainty.pose_quality import PoseQuality
 
 @dataclass(frozen=True)
 class BranchEstimate:
-    """One branch's pose of one image, and what it says about itself."""
+    """The pose that one branch estimates for one image."""
 
     branch: Branch
     T_map_camera: Array
+    """``(4, 4)``, metres."""
     quality: PoseQuality
     raw_covariance_66: Array | None
-    """The network's own, uncalibrated, of the absolute pose; the camera's axes."""
+    """Covariance of the absolute pose as the network predicts it, not calibrated, in the camera's axes."""
+    neighbour_K: NDArray[np.int64] | None = None
+    """Indices of the map images that are most like the live image. None for a bundle without a map."""
 
 
 class PoseBranches:
-    """A bundle's way from outputs to poses, in one precision."""
+    """The branches of a bundle, in one precision."""
 
     def __init__(self, bundle: Bundle, precision: Precision, relative: Engine | None) -> None:
-        """relative: over the bundle's ``relative.onnx``; None for the absolute branch alone."""
+        """relative: runs the bundle's ``relative.onnx``; None for the absolute branch alone."""
         manifest = bundle.manifest
+        variant = manifest.variants[precision]
         self._target = manifest.target
         self._map: MapFeatures | None = None
         self._refiner: Refiner | None = None
@@ -49,64 +53,72 @@ class PoseBranches:
         if relative is not None:
             self._refiner = Refiner(bundle, relative, precision)
         self._calibration = bundle.calibration(precision)
-        self._residual_66: dict[Branch, Array] = {}
-        figures = {"absolute": manifest.absolute_figures(precision)}
-        refined = manifest.refined_figures(precision)
-        if refined is not None:
-            figures["refined"] = refined
-        for branch, figure in figures.items():
-            matrix = np.asarray(figure.covariance.matrix, np.float64)
-            self._residual_66[branch] = matrix  # type: ignore[index]
+        self._residual_66: dict[Branch, Array] = {
+            "absolute": np.asarray(variant.absolute.covariance.matrix, np.float64)
+        }
+        if variant.refined is not None:
+            matrix = np.asarray(variant.refined.covariance.matrix, np.float64)
+            self._residual_66["refined"] = matrix
 
     @property
     def refines(self) -> bool:
-        """Whether the relative branch answers."""
+        """Whether the relative branch is in use."""
         return self._refiner is not None
 
     @property
     def calibrated(self) -> bool:
-        """Whether covariances are per image and lost images are noticed."""
+        """Whether each image gets a covariance of its own and a trust score."""
         return self._calibration is not None
 
-    def absolute(
+    def estimate_absolute(
         self, outputs: Mapping[str, np.ndarray], allowed: NDArray[np.int64] | None = None
     ) -> BranchEstimate:
-        """The absolute branch's answer. outputs: of ``absolute.onnx`` for one image; allowed: indices
-        of the map images that may be used, None for all. Raises EngineError for numbers that are no pose.
+        """The absolute branch's estimate.
+
+        outputs: of ``absolute.onnx`` for one image; allowed: indices of the map images that may be used,
+        None for all. Raises EngineError where the outputs are no pose.
         """
         T = restore_poses(
             outputs[network_io.TRANSLATION][0], outputs[network_io.ROTATION][0], self._target
         )
         raw = raw_covariance(outputs, self._target)
-        first = last = 0.0
-        if self._map is not None:
-            feature = outputs[network_io.METRIC_FEATURE][0]
-            first, last = self._map.feature_distances(feature, self._neighbours, allowed)
         sigma = None if raw is None else np.sqrt(np.diag(raw))
-        return BranchEstimate("absolute", T, PoseQuality(first, last, sigma), raw)
+        if self._map is None:
+            return BranchEstimate("absolute", T, PoseQuality(raw_sigma_6=sigma), raw)
+        feature = outputs[network_io.METRIC_FEATURE][0]
+        neighbour_K = self._map.nearest(feature, self._neighbours, allowed)
+        first, last = self._map.feature_distances(feature, neighbour_K[[0, -1]])
+        quality = PoseQuality(float(first), float(last), sigma)
+        return BranchEstimate("absolute", T, quality, raw, neighbour_K)
 
-    def refined(
+    def estimate_refined(
         self,
         outputs: Mapping[str, np.ndarray],
         absolute: BranchEstimate,
         allowed: NDArray[np.int64] | None = None,
     ) -> BranchEstimate | None:
-        """The relative branch's answer; None where there is none. Arguments as in `absolute`."""
-        if self._refiner is None:
+        """The relative branch's estimate. None where no map image gives a pose, or without that branch.
+
+        absolute: the estimate of the same image. Other arguments and errors as in `estimate_absolute`.
+        """
+        if self._refiner is None or absolute.neighbour_K is None:
             return None
-        found = self._refiner.refine(outputs, absolute.T_map_camera, allowed)
+        found = self._refiner.refine(outputs, absolute.T_map_camera, absolute.neighbour_K, allowed)
         if found is None:
             return None
-        T, disagreement = found
-        evidence = replace(absolute.quality, refined_quality=disagreement)
-        return BranchEstimate("refined", T, evidence, absolute.raw_covariance_66)
+        T, refined_quality = found
+        quality = replace(absolute.quality, refined_quality=refined_quality)
+        return BranchEstimate("refined", T, quality, absolute.raw_covariance_66)
 
-    def judge(self, answer: BranchEstimate) -> tuple[Array, float | None]:
-        """Covariance ``(6, 6)`` in fixed map axes, metres and radians; and the trust, if calibrated."""
-        R_map_camera = answer.T_map_camera[:3, :3]
+    def covariance_and_trust(self, estimate: BranchEstimate) -> tuple[Array, float | None]:
+        """Covariance ``(6, 6)`` in fixed map axes, metres and radians, and the trust score.
+
+        Without a calibration the covariance is the branch's residual covariance and the score is None.
+        """
+        R_map_camera = estimate.T_map_camera[:3, :3]
         if self._calibration is None:
-            return rotate_axes(self._residual_66[answer.branch], R_map_camera), None
+            return rotate_axes(self._residual_66[estimate.branch], R_map_camera), None
         covariance, trust = self._calibration.covariance_and_trust(
-            answer.branch, answer.quality, self.length_scale
+            estimate.branch, estimate.quality, self.length_scale
         )
         return rotate_axes(covariance, R_map_camera), trust

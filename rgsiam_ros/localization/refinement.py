@@ -139,19 +139,19 @@ class Refiner:
         self._target = manifest.target
         self._engine = engine
         self._map = bundle.map_features(precision)
-        self._neighbours = manifest.refinement.neighbours
         self._agreement = agreement_of(manifest, precision)
 
     def refine(
         self,
         outputs: Mapping[str, np.ndarray],
         T_absolute: Array,
+        nearest_K: NDArray[np.int64],
         allowed: NDArray[np.int64] | None = None,
     ) -> tuple[Array, RefinedQuality] | None:
         """Refined ``T_map_camera``, and how it stands to its sources.
 
-        outputs: of ``absolute.onnx`` for one image; T_absolute: the pose among them; allowed: map
-        images that may be used. None where no neighbour gives a pose. Raises EngineError.
+        outputs: of ``absolute.onnx`` for one image; T_absolute: the pose among them; nearest_K: the map
+        images that are most like it; allowed: map images that may be used. None where no neighbour gives a pose. Raises EngineError.
         """
         local_1CHW = outputs[network_io.LOCAL_MAP]
 
@@ -164,10 +164,9 @@ class Refiner:
         looked = look(
             relate,
             self._map,
-            outputs[network_io.METRIC_FEATURE][0],
+            nearest_K,
             T_absolute,
             self._target,
-            self._neighbours,
             self._agreement,
             allowed,
         )
@@ -190,7 +189,7 @@ class Refiner:
 def agreement_of(manifest: Manifest, precision: Precision = "float32") -> Agreement:
     """The lengths by which a bundle's hypotheses are judged in this precision."""
     assert manifest.refinement is not None
-    absolute = manifest.absolute_figures(precision).validation
+    absolute = manifest.variants[precision].absolute.validation
     return make_agreement(
         manifest.refinement.reach_m,
         manifest.refinement.metres_per_radian,
@@ -216,19 +215,19 @@ def make_agreement(
 def look(
     relate: Callable[[NDArray[np.int64]], Mapping[str, np.ndarray]],
     features: MapFeatures,
-    metric_feature_D: ArrayLike,
+    nearest_K: NDArray[np.int64],
     T_absolute: Array,
     target: Target,
-    neighbours: int,
     agreement: Agreement,
     allowed: NDArray[np.int64] | None = None,
 ) -> Looked | None:
     """The refined pose of one image: a look at what is alike, then one at what is near.
 
-    relate: the answers of ``relative.onnx`` for these map images, see `rgsiam_ros.bundle.network_io`; allowed:
-    indices of the map images that may be used, None for all. None where no neighbour gives a pose.
+    relate: the answers of ``relative.onnx`` for these map images, see `rgsiam_ros.bundle.network_io`;
+    nearest_K: indices of the map images that are most like it; allowed: indices of the map images that may be
+    used, None for all. None where no neighbour gives a pose.
     """
-    nearest = features.nearest(metric_feature_D, neighbours, allowed)
+    nearest = nearest_K
     exchange = agreement.metres_per_radian
     looked = None
     for _ in range(LOOKS):
@@ -241,7 +240,7 @@ def look(
         before = found if looked is None else looked.combined
         metres, radians = pose_errors(found.T_map_camera, before.T_map_camera)
         looked = Looked(found, float(nearest_m), float(metres + exchange * radians))
-        nearest = features.near(found.T_map_camera, neighbours, exchange, allowed)
+        nearest = features.near(found.T_map_camera, len(nearest_K), exchange, allowed)
     return looked
 
 

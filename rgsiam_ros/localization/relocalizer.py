@@ -1,4 +1,4 @@
-"""One image in, one pose out: the whole method on the vehicle, without ROS and without torch."""
+"""One image in, one pose out: the method on the vehicle, without ROS and without torch."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rgsiam_ros.bundle import Bundle, Manifest, network_io
+from rgsiam_ros.bundle import Bundle, Manifest
 from rgsiam_ros.camera.frozen import DEFAULT_LIMIT, FrozenCamera
 from rgsiam_ros.camera.model import Camera, ViewMatch
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.engines import EngineInfo
+from rgsiam_ros.engines.batching import infer_all
+from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.engines.selection import SelectedEngines, select_engines
-from rgsiam_ros.engines.self_test import infer_all
 from rgsiam_ros.errors import BundleError, EngineError, RgsiamError
 from rgsiam_ros.geometry.poses import Array, check_pose
 from rgsiam_ros.localization.branches import PoseBranches
 from rgsiam_ros.localization.live_view import LiveView
+from rgsiam_ros.uncertainty.calibration import Branch
 from rgsiam_ros.uncertainty.covariance import check_covariance, rotate_axes
 from rgsiam_ros.uncertainty.pose_quality import PoseQuality, RefinedQuality
 
 BRANCHES = ("auto", "absolute", "refined")
-"""``refined``: the relative branch over the map's features; ``absolute``: the network's global pose
-alone; ``auto``: refined where the bundle can."""
+"""``refined``: the relative branch over the map's features. ``absolute``: the network's global pose alone.
+``auto``: refined where the bundle has a relative branch."""
 
-NO_NEIGHBOUR = -1.0
-"""Most trust in an absolute pose where the relative branch was asked and no map image gave a pose: by
-itself a sign of being lost."""
+LARGEST_TRUST_WITHOUT_NEIGHBOUR = -1.0
+"""The relative branch was asked, and no map image gave a pose. The absolute pose is then never trusted."""
 
 
 @dataclass(frozen=True)
@@ -45,26 +45,25 @@ class PoseEstimate:
     """Order x y z rotX rotY rotZ about fixed *map* axes; metres and radians."""
     timings_ms: dict[str, float]
     """Milliseconds spent in each stage."""
-    branch: Literal["absolute", "refined"] = "absolute"
-    """Which branch the pose is from: refined falls back where no neighbour gives an answer."""
+    branch: Branch = "absolute"
+    """The branch that the pose is from. The absolute branch steps in where no map image gives a pose."""
     quality: PoseQuality = field(default_factory=PoseQuality)
-    """What the answer says about itself."""
+    """The figures that covariance and trust are predicted from."""
     raw_covariance_66: Array | None = None
-    """The network's own, uncalibrated uncertainty of the *absolute* pose; axes as above."""
+    """Covariance of the *absolute* pose as the network predicts it, not calibrated; axes as above."""
     trust: float | None = None
-    """Score less threshold, see `rgsiam_ros.uncertainty.calibration`; None where the bundle is not calibrated."""
-
+    """Trust score minus threshold, see `rgsiam_ros.uncertainty.calibration`. None without a calibration."""
     frozen: bool = False
-    """Whether the camera has been repeating this image."""
+    """Whether the camera repeats this image."""
 
     @property
     def lost(self) -> bool:
-        """Whether the pose must not be believed."""
+        """Whether the pose must not be used."""
         return bool(self.why_lost)
 
     @cached_property
     def why_lost(self) -> str:
-        """In a few words; empty where the pose may be believed."""
+        """The reason in a few words; empty where the pose may be used."""
         if self.frozen:
             return "lost: the camera repeats the same image"
         if self.trust is not None and np.isnan(self.trust):
@@ -82,73 +81,69 @@ class PoseEstimate:
 
     @property
     def refined_quality(self) -> RefinedQuality | None:
-        """Of a refined pose."""
+        """The figures that only a refined pose has."""
         return self.quality.refined_quality
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """An image at the network's input, waiting for inference."""
+
+    place: int
+    """Index in the list of results."""
+    input_3HW: NDArray[np.float32]
+    preprocess_ms: float
+    frozen: bool
+
+
 class Relocalizer:
-    """A bundle made ready to answer. Not thread-safe: one image at a time."""
+    """A bundle with running engines. Not thread-safe: one call at a time."""
 
     def __init__(
         self,
         bundle: Bundle,
-        serving: SelectedEngines,
+        engines: SelectedEngines,
         batch: int = 1,
         frozen_images: int = DEFAULT_LIMIT,
     ) -> None:
-        """serving: with a relative unit for the refined branch; batch: of the absolute branch;
-        frozen_images: see `rgsiam_ros.camera.frozen.FrozenCamera`.
+        """engines: with a relative unit for the refined branch; batch: what the absolute branch's engine
+        was started with; frozen_images: see `rgsiam_ros.camera.frozen.FrozenCamera`.
         """
-        self._frozen_camera = FrozenCamera(frozen_images)
+        self.engines = engines
         self._bundle = bundle
-        self._serving = serving
-        self._engine = serving.absolute
         self._batch = batch
-        self._answerer = PoseBranches(bundle, serving.precision, serving.relative)
+        self._frozen_camera = FrozenCamera(frozen_images)
+        self._branches = PoseBranches(bundle, engines.precision, engines.relative)
         self._live_view = LiveView(bundle)
 
     @classmethod
     def from_bundle(
         cls,
         path: str | Path,
-        engine: str = "auto",
+        options: EngineOptions | None = None,
         *,
-        precision: str = "auto",
-        threads: int = 0,
         branch: str = "auto",
-        batch: int = 1,
-        cache: Path | None = None,
-        fallback: str = "auto",
         frozen_images: int = DEFAULT_LIMIT,
     ) -> Relocalizer:
-        """Load the bundle at `path` and start an engine that passes its self-test.
+        """Load the bundle at `path` and start the best engine that passes the self-test.
 
-        engine: a name from `rgsiam_ros.engines.ENGINES`, or ``auto``; precision: one of the bundle's,
-        or ``auto``; threads: CPU threads for one inference, 0 lets the engine choose; branch: one of
-        `BRANCHES`; batch: images of one inference in `estimate_many`; cache: folder of built engines;
-        fallback: see `rgsiam_ros.engines.selection.select_engines`; frozen_images: identical images in a row from
-        which the camera is frozen, 0: never. Raises BundleError (also where the bundle
-        cannot refine but shall) or EngineError.
+        options: how the networks shall run; branch: one of `BRANCHES`; frozen_images: this many identical
+        images in a row count as a frozen camera, 0: never. Raises BundleError, also where `branch` is
+        ``refined`` and the bundle has no relative branch, and EngineError.
         """
+        options = options or EngineOptions()
         if branch not in BRANCHES:
             raise BundleError(f"branch {branch!r} is unknown: choose one of {', '.join(BRANCHES)}")
         bundle = Bundle.load(path)
-        if branch == "refined" and bundle.manifest.refinement is None:
+        has_relative_branch = bundle.manifest.refinement is not None
+        if branch == "refined" and not has_relative_branch:
             raise BundleError(
                 f"{path} has no relative branch: set branch to absolute, or train and export with "
                 "relative_pose switched on"
             )
-        serving = select_engines(
-            bundle,
-            engine=engine,
-            precision=precision,
-            refine=branch != "absolute" and bundle.manifest.refinement is not None,
-            threads=threads,
-            batch=batch,
-            cache=cache,
-            fallback=fallback,
-        )
-        return cls(bundle, serving, batch, frozen_images)
+        refine = branch != "absolute" and has_relative_branch
+        engines = select_engines(bundle, options, refine=refine)
+        return cls(bundle, engines, options.batch, frozen_images)
 
     @property
     def manifest(self) -> Manifest:
@@ -156,125 +151,116 @@ class Relocalizer:
         return self._bundle.manifest
 
     @property
-    def branch(self) -> Literal["absolute", "refined"]:
-        """Which branch answers."""
-        return "refined" if self._answerer.refines else "absolute"
+    def branch(self) -> Branch:
+        """The branch in use."""
+        return "refined" if self._branches.refines else "absolute"
 
     @property
     def calibrated(self) -> bool:
-        """Whether covariances are per image and lost images are noticed."""
-        return self._answerer.calibrated
+        """Whether each image gets a covariance of its own and a trust score."""
+        return self._branches.calibrated
 
     def describe_engine(self) -> EngineInfo:
-        """What runs the network."""
-        return self._engine.describe()
-
-    @property
-    def serving(self) -> SelectedEngines:
-        """The engines in use, and why others are not."""
-        return self._serving
+        """The engine of the absolute branch."""
+        return self.engines.describe()
 
     def use_camera(self, camera: Camera) -> ViewMatch:
         """Adapt to the live camera: crop its images to the view that the network learnt with.
 
-        Raises CameraError when that is impossible; images are then treated as before the call.
+        Raises CameraError where that is impossible. Images are then treated as before the call.
         """
         return self._live_view.use_camera(camera)
 
     def forget(self) -> None:
-        """Forget the images before: the camera is not frozen."""
+        """Forget the previous images: the camera does not count as frozen."""
         self._frozen_camera.forget()
 
     def estimate(self, image_HW3: ImageBGR) -> PoseEstimate:
         """Pose of the camera that took a BGR uint8 ``(H, W, 3)`` image.
 
-        Raises ImageError or CameraError for an image that cannot be used and EngineError when the
-        network fails or answers with numbers that are no pose.
+        Raises ImageError or CameraError for an image that cannot be used, and EngineError where the network
+        fails or its outputs are no pose.
         """
-        outputs, timings = self._one(image_HW3)
-        return self._finish(outputs, timings, self._frozen_camera.seen(image_HW3))
+        (estimate,) = self.estimate_many([image_HW3])
+        if isinstance(estimate, RgsiamError):
+            raise estimate
+        return estimate
 
     def estimate_many(
         self, images: Sequence[ImageBGR | RgsiamError]
     ) -> list[PoseEstimate | RgsiamError]:
-        """As `estimate` for a number of images, in batches of the size the engine was started with.
+        """As `estimate`, for several images. The engine runs them in batches.
 
-        An image that cannot be used gets its error in place of an answer, and an error given in place
-        of an image stays there. Times of inference are shared out.
+        The result holds the error in place of the estimate where an image cannot be used. An error in place
+        of an image stays where it is. Each image gets an equal share of the inference time.
         """
-        answers: list[PoseEstimate | RgsiamError] = []
-        prepared: list[tuple[int, NDArray[np.float32], float, bool]] = []
-        for image in images:
+        results: list[PoseEstimate | RgsiamError] = []
+        prepared: list[_Prepared] = []
+        for place, image in enumerate(images):
+            results.append(EngineError("no estimate yet"))
             try:
-                if isinstance(image, RgsiamError):
-                    raise image
-                began = time.perf_counter()
-                fitted, frozen = self._live_view.prepare(image), self._frozen_camera.seen(image)
-                prepared.append((len(answers), fitted, _since(began), frozen))
-                answers.append(EngineError("not answered"))
+                prepared.append(self._prepare(image, place))
             except RgsiamError as error:
-                answers.append(error)
+                results[place] = error
         if not prepared:
-            return answers
+            return results
         began = time.perf_counter()
+        inputs = np.stack([item.input_3HW for item in prepared])
         try:
-            outputs = infer_all(self._engine, np.stack([p[1] for p in prepared]), self._batch)
+            outputs = infer_all(self.engines.absolute, inputs, self._batch)
         except EngineError as error:
-            for place, *_ in prepared:
-                answers[place] = error
-            return answers
+            for item in prepared:
+                results[item.place] = error
+            return results
         inference_ms = _since(began) / len(prepared)
-        for row, (place, _, preprocess_ms, frozen) in enumerate(prepared):
-            own = {name: value[row : row + 1] for name, value in outputs.items()}
-            timings = {"preprocess": preprocess_ms, "inference": inference_ms}
+        for row, item in enumerate(prepared):
+            own_outputs = {name: value[row : row + 1] for name, value in outputs.items()}
+            timings = {"preprocess": item.preprocess_ms, "inference": inference_ms}
             try:
-                answers[place] = self._finish(own, timings, frozen)
+                results[item.place] = self._finish(own_outputs, timings, item.frozen)
             except RgsiamError as error:
-                answers[place] = error
-        return answers
+                results[item.place] = error
+        return results
 
-    def _one(self, image_HW3: ImageBGR) -> tuple[Mapping[str, np.ndarray], dict[str, float]]:
+    def _prepare(self, image: ImageBGR | RgsiamError, place: int) -> _Prepared:
+        if isinstance(image, RgsiamError):
+            raise image
         began = time.perf_counter()
-        input_3HW = self._live_view.prepare(image_HW3)
-        timings = {"preprocess": _since(began)}
-        began = time.perf_counter()
-        if self._batch == 1:
-            outputs: Mapping[str, np.ndarray] = self._engine.infer(
-                {network_io.IMAGE: input_3HW[None]}
-            )
-        else:
-            outputs = infer_all(self._engine, input_3HW[None], self._batch)
-        return outputs, timings | {"inference": _since(began)}
+        input_3HW = self._live_view.prepare(image)
+        return _Prepared(place, input_3HW, _since(began), self._frozen_camera.seen(image))
 
     def _finish(
         self, outputs: Mapping[str, np.ndarray], timings: dict[str, float], frozen: bool
     ) -> PoseEstimate:
-        """From the absolute branch's outputs for one image to the answer."""
+        """From the absolute branch's outputs for one image to the estimate."""
         began = time.perf_counter()
-        answer = absolute = self._answerer.absolute(outputs)
+        absolute = self._branches.estimate_absolute(outputs)
         timings["pose"] = _since(began)
-        if self._answerer.refines:
+        chosen = absolute
+        if self._branches.refines:
             began = time.perf_counter()
-            answer = self._answerer.refined(outputs, absolute) or absolute
+            chosen = self._branches.estimate_refined(outputs, absolute) or absolute
             timings["refinement"] = _since(began)
-        covariance, trust = self._answerer.judge(answer)
-        if answer.branch == "absolute" and self._answerer.refines and trust is not None:
-            trust = min(trust, NO_NEIGHBOUR)
-        raw = answer.raw_covariance_66
+        covariance, trust = self._branches.covariance_and_trust(chosen)
+        if trust is not None and self._branches.refines and chosen.branch == "absolute":
+            trust = min(trust, LARGEST_TRUST_WITHOUT_NEIGHBOUR)
+        raw = chosen.raw_covariance_66
         return PoseEstimate(
-            answer.T_map_camera,
-            covariance,
-            timings,
-            answer.branch,
-            answer.quality,
-            None if raw is None else rotate_axes(raw, absolute.T_map_camera[:3, :3]),
-            trust,
-            frozen,
+            T_map_camera=chosen.T_map_camera,
+            covariance_66=covariance,
+            timings_ms=timings,
+            branch=chosen.branch,
+            quality=chosen.quality,
+            raw_covariance_66=(
+                None if raw is None else rotate_axes(raw, absolute.T_map_camera[:3, :3])
+            ),
+            trust=trust,
+            frozen=frozen,
         )
 
     def close(self) -> None:
         """Release the engines."""
-        self._serving.close()
+        self.engines.close()
 
 
 def _since(began: float) -> float:

@@ -11,22 +11,24 @@ from rclpy.node import Node
 
 from rgsiam_ros.bundle import Manifest
 from rgsiam_ros.bundle.reader import MANIFEST_NAME, read_manifest
+from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.engines.selection import SelectedEngines
 from rgsiam_ros.errors import BundleError
+from rgsiam_ros.geometry.units import angle_text, length_text
 from rgsiam_ros.localization.relocalizer import Relocalizer
 
 
 @dataclass(frozen=True)
 class LoadedBundle:
-    """A bundle that serves."""
+    """A bundle whose engines run."""
 
     path: str
     relocalizer: Relocalizer
     digest: str
-    """SHA-256 of its manifest, which holds those of all its files."""
+    """SHA-256 of the manifest, which holds the SHA-256 of every other file."""
 
     def identity(self) -> dict[str, str]:
-        """For ``/diagnostics``."""
+        """The values that identify it in ``/diagnostics``."""
         info = self.relocalizer.describe_engine()
         return {
             "bundle": self.relocalizer.manifest.name,
@@ -40,35 +42,35 @@ class LoadedBundle:
 
 
 def load(node: Node, path: str) -> LoadedBundle:
-    """Load, start an engine and test it. Raises RgsiamError."""
+    """Load the bundle at `path`, start its engines and test them. Raises RgsiamError."""
 
     def value(name: str) -> Any:
         return node.get_parameter(name).value
 
-    peek(path)
+    read_manifest_of(path)
     digest = hashlib.sha256((Path(path) / MANIFEST_NAME).read_bytes()).hexdigest()
-    relocalizer = Relocalizer.from_bundle(
-        path,
-        value("engine"),
+    options = EngineOptions(
+        engine=value("engine"),
         precision=value("precision"),
         threads=value("threads"),
-        branch=value("branch"),
         cache=Path(value("engine_cache")) if value("engine_cache") else None,
         fallback=value("engine_fallback"),
-        frozen_images=value("frozen_images"),
+    )
+    relocalizer = Relocalizer.from_bundle(
+        path, options, branch=value("branch"), frozen_images=value("frozen_images")
     )
     return LoadedBundle(path, relocalizer, digest)
 
 
-def peek(path: str) -> Manifest:
-    """What the bundle at `path` says of itself; nothing else is read. Raises BundleError."""
+def read_manifest_of(path: str) -> Manifest:
+    """The manifest of the bundle at `path`, without reading its other files. Raises BundleError."""
     if not Path(path).is_dir():
         raise BundleError(f"{path or '(empty)'} is not a directory: give the folder of a bundle")
     return read_manifest(Path(path) / MANIFEST_NAME)
 
 
 def refuse_without_datum(node: Node, path: str, manifest: Manifest) -> None:
-    """Raises BundleError where a fix is asked for that the bundle cannot give."""
+    """Raise BundleError where ``publish_fix`` is set and the bundle has no datum."""
     if node.get_parameter("publish_fix").value and manifest.datum is None:
         raise BundleError(
             f"{path} has no datum, so no fix can be published: set publish_fix to false, or give the "
@@ -76,14 +78,14 @@ def refuse_without_datum(node: Node, path: str, manifest: Manifest) -> None:
         )
 
 
-def announce(node: Node, loaded: LoadedBundle, what: str) -> None:
-    """To the log: what serves, and what it lacks."""
+def log_loaded(node: Node, loaded: LoadedBundle, note: str) -> None:
+    """Log what serves, which engines failed, and what the bundle lacks. note: ends the main line."""
     log, relocalizer = node.get_logger(), loaded.relocalizer
-    log_serving(log, relocalizer.engines)
+    log_engines(log, relocalizer.engines)
     info, name = relocalizer.describe_engine(), relocalizer.manifest.name
     log.info(
         f"bundle {name} ({loaded.path}), engine {info.name} {info.version} {info.precision} on "
-        f"{info.device}, {relocalizer.branch} branch; {what}"
+        f"{info.device}, {relocalizer.branch} branch; {note}"
     )
     if not relocalizer.calibrated:
         log.warning(
@@ -92,22 +94,16 @@ def announce(node: Node, loaded: LoadedBundle, what: str) -> None:
         )
 
 
-def log_serving(log: Any, serving: SelectedEngines) -> None:
-    """WARN for a fallback and for an engine that computes wrongly; INFO for the rest."""
-    failed = [str(refusal) for refusal in serving.refusals if refusal.installed]
-    info = serving.describe()
-    if serving.fell_back:
-        reasons = "; ".join(str(refusal) for refusal in serving.refusals)
-        log.warn(f"falling back to engine {info.name} {info.precision}: {reasons}")
+def log_engines(log: Any, engines: SelectedEngines) -> None:
+    """WARN for a fallback and for an engine that fails the self-test; INFO for the self-test's result."""
+    failed = [str(refused) for refused in engines.refused if refused.installed]
+    info, differences = engines.describe(), engines.differences
+    if engines.fell_back:
+        reasons = "; ".join(str(refused) for refused in engines.refused)
+        log.warning(f"falling back to engine {info.name} {info.precision}: {reasons}")
     elif failed:
-        log.warn(f"not used: {'; '.join(failed)}")
-    if serving.differences is None:
-        log.warn(
-            "the bundle has no golden images, so its engine was not tested: export the bundle anew"
-        )
-    else:
-        d = serving.differences
-        log.info(
-            f"self-test passed: {d.position_m * 1e3:.3g} mm and {d.rotation_deg * 1e3:.3g} "
-            "millidegrees from what torch gave in float32"
-        )
+        log.warning(f"not used: {'; '.join(failed)}")
+    log.info(
+        f"self-test passed: {length_text(differences.position_m)} and "
+        f"{angle_text(differences.rotation_deg)} from torch in float32"
+    )

@@ -11,7 +11,7 @@ from rclpy.parameter import Parameter
 from rclpy.timer import Timer
 
 from rgsiam_ros.errors import RgsiamError
-from rgsiam_ros.node.bundle_loading import LoadedBundle, load, peek, refuse_without_datum
+from rgsiam_ros.node.bundle_loading import LoadedBundle, load, read_manifest_of, refuse_without_datum
 
 POLL_S = 0.05
 
@@ -41,7 +41,7 @@ class BundleReload:
             return f"bundle {self._attempt.path} is being loaded: set it again when it serves"
         value = self._node.get_parameter
         try:
-            manifest = peek(path)
+            manifest = read_manifest_of(path)
             refuse_without_datum(self._node, path, manifest)
         except RgsiamError as error:
             return str(error)

@@ -8,6 +8,7 @@ from sensor_msgs.msg import CameraInfo
 
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.errors import CameraError, TransformUnavailableError
+from rgsiam_ros.geometry.conversions import roll_pitch_yaw_deg
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.node.health import Health
@@ -102,7 +103,8 @@ class CameraMount:
         self._health.count("mount_changed")
         self._node.get_logger().warning(
             f"the mount {self._base_frame} -> {camera_frame} has changed, now at "
-            f"{np.round(found[:3, 3], 3).tolist()}: poses follow it; if nobody moved the camera, two "
-            "nodes publish this transform",
+            f"{np.round(found[:3, 3], 3).tolist()} m, roll pitch yaw "
+            f"{np.round(roll_pitch_yaw_deg(found), 2).tolist()} degrees: poses follow it; if nobody moved "
+            "the camera, two nodes publish this transform",
             throttle_duration_sec=30.0,
         )

@@ -13,7 +13,8 @@ from std_msgs.msg import Header
 from rgsiam_ros.camera.decoding import decode_compressed, decode_raw
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import ImageBGR
-from rgsiam_ros.geometry.poses import Array, quaternion_wxyz, quaternion_xyzw_from_wxyz
+from rgsiam_ros.geometry.conversions import quaternion_xyzw_of
+from rgsiam_ros.geometry.poses import Array
 
 
 def image_from_message(message: Image | CompressedImage) -> ImageBGR:
@@ -35,13 +36,8 @@ def camera_from_message(info: CameraInfo) -> Camera:
     return Camera.from_camera_info(info.width, info.height, info.k, info.distortion_model, info.d)
 
 
-def stamp_ns(stamp: Time) -> int:
-    """Integer nanoseconds."""
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
-
-
 def stamp_message(nanoseconds: int) -> Time:
-    """The reverse of `stamp_ns`."""
+    """A ``builtin_interfaces/Time`` of integer nanoseconds."""
     return Time(sec=nanoseconds // 1_000_000_000, nanosec=nanoseconds % 1_000_000_000)
 
 
@@ -75,9 +71,8 @@ def transform_message(parent: str, child: str, nanoseconds: int, T: Array) -> Tr
 def _pose(T: Array) -> Pose:
     pose = Pose()
     pose.position.x, pose.position.y, pose.position.z = (float(value) for value in T[:3, 3])
-    quaternion_xyzw = quaternion_xyzw_from_wxyz(quaternion_wxyz(T))
     q = pose.orientation
-    q.x, q.y, q.z, q.w = (float(value) for value in quaternion_xyzw)
+    q.x, q.y, q.z, q.w = (float(value) for value in quaternion_xyzw_of(T))
     return pose
 
 

@@ -9,10 +9,10 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 
 from rgsiam_ros.errors import TransformUnavailableError
+from rgsiam_ros.geometry.conversions import pose_from_message, stamp_to_ns
 from rgsiam_ros.geometry.frame_tree import TransformTree
-from rgsiam_ros.geometry.poses import Array, pose_matrix, quaternion_wxyz_from_xyzw
+from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.node.log_throttle import LogThrottle
-from rgsiam_ros.node.messages import stamp_ns
 from rgsiam_ros.uncertainty.gate import GateDecision, GateLimits, TemporalGate
 
 MODES = ("none", "speed", "odometry")
@@ -69,11 +69,9 @@ class OdometryGate:
             return None
 
     def _take(self, message: Odometry) -> None:
-        p, q = message.pose.pose.position, message.pose.pose.orientation
-        reason = self._why_ignored(message)
+        pose, reason = message.pose.pose, self._why_ignored(message)
         try:
-            quaternion_wxyz = quaternion_wxyz_from_xyzw([q.x, q.y, q.z, q.w])
-            T_odom_base = pose_matrix([p.x, p.y, p.z], quaternion_wxyz)
+            T_odom_base = pose_from_message(pose.position, pose.orientation)
         except ValueError as error:
             reason = f"{error}; correct what is published there"
         if reason:
@@ -82,7 +80,7 @@ class OdometryGate:
             return
         self._odom_frame = message.header.frame_id
         with self._lock:
-            at_ns = stamp_ns(message.header.stamp)
+            at_ns = stamp_to_ns(message.header.stamp)
             self._track.update(PARENT, CHILD, T_odom_base, at_ns, static=False)
 
     def _why_ignored(self, message: Odometry) -> str:

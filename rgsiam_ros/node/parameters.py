@@ -14,7 +14,8 @@ from rgsiam_ros.bundle.precision import PRECISIONS
 from rgsiam_ros.camera.frozen import DEFAULT_LIMIT
 from rgsiam_ros.engines import ENGINES
 from rgsiam_ros.engines.selection import FALLBACKS
-from rgsiam_ros.geometry.poses import Array, pose_matrix, quaternion_wxyz_from_xyzw
+from rgsiam_ros.geometry.conversions import pose_from_xyzw
+from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.relocalizer import BRANCHES
 from rgsiam_ros.node.odometry_gate import MODES
 from rgsiam_ros.uncertainty.gate import FEWEST_TO_RECOVER
@@ -243,4 +244,4 @@ def mount_from_parameters(node: Node) -> Array | None:
         if parameter.type_ == Kind.NOT_SET or parameter.value is None:
             return None
         values.append(np.asarray(parameter.value, np.float64))
-    return pose_matrix(values[0], quaternion_wxyz_from_xyzw(values[1]))
+    return pose_from_xyzw(values[0], values[1])

@@ -32,15 +32,16 @@ from rgsiam_ros.errors import (
     RgsiamError,
     TransformUnavailableError,
 )
+from rgsiam_ros.geometry.conversions import stamp_to_ns
 from rgsiam_ros.geometry.poses import Array, invert
 from rgsiam_ros.localization.relocalizer import PoseEstimate
-from rgsiam_ros.node.bundle_loading import LoadedBundle, announce, load, refuse_without_datum
+from rgsiam_ros.node.bundle_loading import LoadedBundle, load, log_loaded, refuse_without_datum
 from rgsiam_ros.node.bundle_reload import BundleReload
 from rgsiam_ros.node.camera import CameraMount, LiveCamera
 from rgsiam_ros.node.health import WARN, Health
 from rgsiam_ros.node.image_stream import ImageStream, delay_s
 from rgsiam_ros.node.log_throttle import LogThrottle
-from rgsiam_ros.node.messages import ReceivedImage, stamp_ns
+from rgsiam_ros.node.messages import ReceivedImage
 from rgsiam_ros.node.odometry_gate import OdometryGate
 from rgsiam_ros.node.parameters import declare_all, why_refused
 from rgsiam_ros.node.pose_output import PoseOutput
@@ -124,7 +125,7 @@ class RelocalizeNode(LifecycleNode):
             return FAILED
         self._mount = CameraMount(self, self._transforms, self._base_frame, self._health)
         self._open_inputs()
-        announce(self, self._loaded, f"publishing {self._base_frame} in {self._map_frame}")
+        log_loaded(self, self._loaded, f"publishing {self._base_frame} in {self._map_frame}")
         self._status.serving(self._loaded.identity())
         self._status.state(INACTIVE)
         return OK
@@ -204,7 +205,7 @@ class RelocalizeNode(LifecycleNode):
             self._camera.renew()
             self._forget.set()
         self._status.serving(loaded.identity())
-        announce(self, loaded, f"it serves from now on, in {self._map_frame}")
+        log_loaded(self, loaded, f"it serves from now on, in {self._map_frame}")
         if old is not None:
             old.relocalizer.close()
 
@@ -286,7 +287,7 @@ class RelocalizeNode(LifecycleNode):
     def _on_image(self, message: Image | CompressedImage) -> None:
         if not (self._active and self._enabled):
             return
-        at_ns = stamp_ns(message.header.stamp)
+        at_ns = stamp_to_ns(message.header.stamp)
         reason = self._watch.why_useless(at_ns)
         if reason:
             self._reject(at_ns, reason, "stamp")
@@ -296,7 +297,7 @@ class RelocalizeNode(LifecycleNode):
     def _process(self, received: ReceivedImage) -> None:
         """One image, in the worker's thread. Whatever is wrong with it, the node lives on."""
         header = received.message.header
-        at_ns = stamp_ns(header.stamp)
+        at_ns = stamp_to_ns(header.stamp)
         try:
             with self._in_work:
                 loaded = self._loaded

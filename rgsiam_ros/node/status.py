@@ -12,6 +12,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
+from rgsiam_ros.geometry.conversions import stamp_text
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.relocalizer import PoseEstimate
 from rgsiam_ros.node.health import ERROR, OK, STALE, WARN, Health, Limits
@@ -157,7 +158,7 @@ class StatusOutput:
         self._status.publish(self._message(STALE, message, {}))
 
     def _say(self, level: int, message: str, at_ns: int, values: dict[str, Any]) -> None:
-        values = {"stamp": f"{at_ns // 10**9}.{at_ns % 10**9:09d}", **values}
+        values = {"stamp": stamp_text(at_ns), **values}
         with self._lock:
             if self._why_idle():
                 return  # the last image came to its end after that

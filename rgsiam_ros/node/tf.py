@@ -13,10 +13,11 @@ from rclpy.time import Time
 from tf2_msgs.msg import TFMessage
 
 from rgsiam_ros.errors import RgsiamError, TransformUnavailableError
-from rgsiam_ros.geometry.frame_tree import TransformTree, matrix_from_transform
+from rgsiam_ros.geometry.conversions import pose_from_message, stamp_to_ns
+from rgsiam_ros.geometry.frame_tree import TransformTree
 from rgsiam_ros.geometry.poses import Array, invert
 from rgsiam_ros.node.log_throttle import THROTTLE_S
-from rgsiam_ros.node.messages import stamp_ns, transform_message
+from rgsiam_ros.node.messages import transform_message
 from rgsiam_ros.node.qos import STATIC_TF_QOS, TF_QOS
 
 try:
@@ -55,7 +56,7 @@ class Tf2RosTransforms:
         time = Time() if at_ns is None else Time(nanoseconds=at_ns)
         try:
             found = self._buffer.lookup_transform(target, source, time)
-            return matrix_from_transform(found.transform)
+            return pose_from_message(found.transform.translation, found.transform.rotation)
         except (tf2_ros.TransformException, ValueError) as error:
             raise TransformUnavailableError(f"{target} -> {source}: {error}") from error
 
@@ -94,7 +95,10 @@ class PlainTransforms:
         for item in message.transforms:
             parent, child = item.header.frame_id, item.child_frame_id
             try:
-                T, at_ns = matrix_from_transform(item.transform), stamp_ns(item.header.stamp)
+                T, at_ns = (
+                    pose_from_message(item.transform.translation, item.transform.rotation),
+                    stamp_to_ns(item.header.stamp),
+                )
                 with self._lock:
                     self._tree.update(parent, child, T, at_ns, static=static)
             except ValueError as error:
@@ -140,7 +144,7 @@ class OwnedTransform:
 
 def _mark(message: TransformStamped) -> tuple[int, float, float, float]:
     t = message.transform.translation
-    return stamp_ns(message.header.stamp), t.x, t.y, t.z
+    return stamp_to_ns(message.header.stamp), t.x, t.y, t.z
 
 
 @dataclass(frozen=True)

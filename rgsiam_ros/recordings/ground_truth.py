@@ -1,13 +1,13 @@
-"""True poses in the frame that a bundle answers in.
+"""Bring true poses into the frame of a bundle's poses.
 
-`rgsiam georeference` turns a bundle's map into east, north and up, and leaves its frame's name. What was
-recorded in that map before, and the run that it was trained by, know nothing of the turn. Their true poses
-are taken to be in the frame that the bundle was trained in, and turned like the map.
+`rgsiam georeference` rotates a bundle's map into east, north and up, and keeps the name of its frame.
+Recordings and training runs from before that do not know the rotation. Their true poses are taken to be in
+the frame of training, and are rotated like the map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,42 +16,46 @@ import numpy as np
 from rgsiam_ros.bundle import Manifest
 from rgsiam_ros.errors import BundleError
 from rgsiam_ros.geometry.poses import Array, pose_matrix, rotation_vector
+from rgsiam_ros.geometry.units import angle_text
 from rgsiam_ros.recordings.rosbag import Drive
 
-Report = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 SMALLEST_TURN_RAD = 1e-9
 
 
-def truth_turn(manifest: Manifest, map_frame: str, source: str | Path, report: Report) -> Array:
-    """``(4, 4)``: from the frame of recorded true poses to the bundle's map; a rotation about its origin.
+def truth_turn(manifest: Manifest, map_frame: str, source: str | Path) -> Array:
+    """Rotation from the frame of the true poses to the bundle's map, ``(4, 4)``, about the map's origin.
 
-    map_frame: of the true poses; source: what they are from; report: told of a turn, and warned where
-    the frames differ. Raises BundleError where they differ and the bundle was turned.
+    map_frame: frame id of the true poses; source: where they come from, for messages. Logs a rotation, and
+    warns where the two frame ids differ. Raises BundleError where they differ and the bundle was rotated.
     """
     T = pose_matrix(np.zeros(3), manifest.target.turn_wxyz)
-    turned = float(np.linalg.norm(rotation_vector(T[:3, :3])))
+    turn_rad = float(np.linalg.norm(rotation_vector(T[:3, :3])))
     if map_frame.lstrip("/") != manifest.map_frame.lstrip("/"):
-        apart = (
-            f"{source}: its true poses are in the frame {map_frame}, but bundle {manifest.name} "
-            f"answers in {manifest.map_frame}"
+        frames_differ = (
+            f"{source}: the true poses are in the frame {map_frame}, the poses of bundle "
+            f"{manifest.name} in {manifest.map_frame}"
         )
-        if turned > SMALLEST_TURN_RAD:
+        if turn_rad > SMALLEST_TURN_RAD:
             raise BundleError(
-                f"{apart}, which rgsiam georeference turned: give the bundle of before, or true poses in "
-                f"the {manifest.map_frame} that it was trained in (--truth-topic)"
+                f"{frames_differ}, and rgsiam georeference rotated that bundle: use the bundle from before, "
+                f"or give true poses in {manifest.map_frame} (--truth-topic)"
             )
-        report(f"{apart}: errors mean something only if both are the same frame")
-    elif turned > SMALLEST_TURN_RAD:
-        report(
-            f"{source}: true poses are turned by {np.degrees(turned):.2f} degrees, as rgsiam georeference "
-            f"turned bundle {manifest.name}: they are taken to be in the frame that it was trained in"
+        logger.warning("%s: the errors are wrong unless both are the same frame", frames_differ)
+    elif turn_rad > SMALLEST_TURN_RAD:
+        logger.info(
+            "%s: true poses are rotated by %s, as rgsiam georeference rotated bundle %s",
+            source,
+            angle_text(float(np.degrees(turn_rad))),
+            manifest.name,
         )
     return T
 
 
-def drive_in_map(drive: Drive, manifest: Manifest, report: Report = lambda _: None) -> Drive:
-    """The drive with its true poses in the bundle's map; see `truth_turn`."""
+def drive_in_map(drive: Drive, manifest: Manifest) -> Drive:
+    """The drive with its true poses in the bundle's map, see `truth_turn`."""
     if not len(drive.truth_stamps_ns):
         return drive
-    T = truth_turn(manifest, drive.map_frame, drive.path, report)
+    T = truth_turn(manifest, drive.map_frame, drive.path)
     return replace(drive, truth_T_map_base_N44=T @ drive.truth_T_map_base_N44)

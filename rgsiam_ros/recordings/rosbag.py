@@ -16,7 +16,8 @@ from rgsiam_ros.camera.decoding import decode_compressed, decode_raw
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import BagError, CameraError, TransformUnavailableError
-from rgsiam_ros.geometry.frame_tree import TransformTree, matrix_from_transform
+from rgsiam_ros.geometry.conversions import pose_from_message, stamp_to_ns
+from rgsiam_ros.geometry.frame_tree import TransformTree
 from rgsiam_ros.geometry.poses import (
     Array,
     interpolate_poses,
@@ -87,7 +88,9 @@ class Drive:
             chosen = [c for c in reader.connections if c.topic == self.image_topic]
             for connection, _, raw in recorded(reader, chosen, self.path):
                 message = _deserialize(reader, raw, connection, self.path)
-                yield RecordedImage(stamp_of(message), message.header.frame_id, message)
+                yield RecordedImage(
+                    stamp_to_ns(message.header.stamp), message.header.frame_id, message
+                )
 
     def true_base_poses(self, stamps_ns: Any) -> tuple[Array, np.ndarray]:
         """True ``T_map_base`` at stamps: ``(N, 4, 4)``, and a boolean ``(N,)``: where it is known.
@@ -212,11 +215,6 @@ def require_truth(drive: Drive, wanted: BagTopics) -> None:
         )
 
 
-def stamp_of(message: Any) -> int:
-    """Header stamp in integer nanoseconds."""
-    return int(message.header.stamp.sec) * 1_000_000_000 + int(message.header.stamp.nanosec)
-
-
 def recorded(
     reader: AnyReader, connections: list[Any], bag: Path
 ) -> Iterator[tuple[Any, int, bytes]]:
@@ -308,7 +306,7 @@ def _static_tree(reader: AnyReader, bag: Path) -> TransformTree:
     for message in _messages(reader, bag, "/tf_static"):
         for item in message.transforms:
             try:
-                matrix = matrix_from_transform(item.transform)
+                matrix = pose_from_message(item.transform.translation, item.transform.rotation)
                 tree.update(item.header.frame_id, item.child_frame_id, matrix, 0, static=True)
             except ValueError as error:
                 raise BagError(
@@ -330,7 +328,7 @@ def _truth_track(bag: Path, topic: str | None, messages: list) -> tuple[np.ndarr
     poses = [m.pose.pose if hasattr(m.pose, "pose") else m.pose for m in messages]
     translations = np.array([[p.position.x, p.position.y, p.position.z] for p in poses])
     quaternions_xyzw = np.array([[getattr(p.orientation, a) for a in "xyzw"] for p in poses])
-    stamps, first = np.unique([stamp_of(m) for m in messages], return_index=True)
+    stamps, first = np.unique([stamp_to_ns(m.header.stamp) for m in messages], return_index=True)
     try:
         track = pose_matrix(translations, quaternion_wxyz_from_xyzw(quaternions_xyzw))
     except ValueError as error:

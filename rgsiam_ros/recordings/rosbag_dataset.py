@@ -11,6 +11,7 @@ import numpy as np
 
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import DatasetError, ImageError
+from rgsiam_ros.geometry.conversions import stamp_to_ns
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.recordings.base import Dropped, Frame
 from rgsiam_ros.recordings.depth_points import points_of_depth
@@ -20,7 +21,6 @@ from rgsiam_ros.recordings.rosbag import (
     read_drive,
     read_messages,
     require_truth,
-    stamp_of,
 )
 
 
@@ -92,7 +92,7 @@ class RosbagDataset:
         """
         depth_type = ("sensor_msgs/msg/Image",)
         topic, messages = read_messages(self.path, self._depth_topic, depth_type, "depth")
-        by_stamp = {stamp_of(message): message for message in messages}
+        by_stamp = {stamp_to_ns(message.header.stamp): message for message in messages}
         for frame in self.frames:
             message = by_stamp.get(frame.stamp_ns)
             if message is None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from rgsiam_ros.geometry.poses import Array, quaternion_wxyz, quaternion_xyzw_from_wxyz
+from rgsiam_ros.geometry.conversions import quaternion_xyzw_of, stamp_text
+from rgsiam_ros.geometry.poses import Array
 
 
 def write_tum(path: Path, poses: Iterable[tuple[int, Array]]) -> None:
-    """TUM trajectory: ``stamp_s x y z qx qy qz qw``, stamps with all nine decimals."""
+    """Write stamps (ns) and ``(4, 4)`` poses as lines ``stamp_s x y z qx qy qz qw``."""
     lines = []
     for stamp_ns, T in poses:
-        quaternion_xyzw = quaternion_xyzw_from_wxyz(quaternion_wxyz(T))
-        numbers = " ".join(f"{value:.9f}" for value in [*T[:3, 3], *quaternion_xyzw])
-        lines.append(f"{stamp_ns // 10**9}.{stamp_ns % 10**9:09d} {numbers}\n")
+        numbers = " ".join(f"{value:.9f}" for value in [*T[:3, 3], *quaternion_xyzw_of(T)])
+        lines.append(f"{stamp_text(stamp_ns)} {numbers}\n")
     path.write_text("".join(lines))

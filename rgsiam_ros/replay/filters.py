@@ -34,7 +34,8 @@ from rgsiam_ros.fusion.robot_localization import (
     parameters,
     to_yaml,
 )
-from rgsiam_ros.geometry.poses import Array, pose_matrix, quaternion_wxyz_from_xyzw
+from rgsiam_ros.geometry.conversions import pose_from_message, stamp_to_ns
+from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.node.qos import STATIC_TF_QOS
 
 SETS: dict[str, tuple[str, ...]] = {
@@ -207,12 +208,10 @@ class Filters:
 
     def _start(self, one: FilterSet) -> None:
         def take(message: Odometry) -> None:
-            p, q = message.pose.pose.position, message.pose.pose.orientation
-            stamp = message.header.stamp
-            one.stamps_ns.append(stamp.sec * 10**9 + stamp.nanosec)
+            pose = message.pose.pose
+            one.stamps_ns.append(stamp_to_ns(message.header.stamp))
             try:
-                quaternion_wxyz = quaternion_wxyz_from_xyzw([q.x, q.y, q.z, q.w])
-                one.T_map_base.append(pose_matrix([p.x, p.y, p.z], quaternion_wxyz))
+                one.T_map_base.append(pose_from_message(pose.position, pose.orientation))
             except ValueError:  # a filter that diverged must not end the replay
                 one.T_map_base.append(NOT_FINITE)
 

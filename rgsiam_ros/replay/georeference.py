@@ -1,9 +1,9 @@
-"""`rgsiam georeference`, from a bag and a bundle to a bundle with a datum and a picture of the residuals."""
+"""`rgsiam georeference`: from a bag and a bundle to a bundle with a datum, and a picture of the residuals."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,23 +19,25 @@ from rgsiam_ros.errors import (
     TransformUnavailableError,
 )
 from rgsiam_ros.fusion.map_alignment import Fixes, MapAlignment, align_map, georeferenced
+from rgsiam_ros.geometry.conversions import stamp_to_ns
 from rgsiam_ros.geometry.poses import Array, interpolate_poses
 from rgsiam_ros.localization.relocalizer import Relocalizer
-from rgsiam_ros.recordings.ground_truth import Report, drive_in_map
+from rgsiam_ros.recordings.ground_truth import drive_in_map
 from rgsiam_ros.recordings.rosbag import (
     FIX_TYPES,
     BagTopics,
     Drive,
     read_drive,
     read_messages,
-    stamp_of,
     static_tree,
 )
 from rgsiam_ros.replay.offline import replay_offline
 
+logger = logging.getLogger(__name__)
+
 LONGEST_GAP_NS = 1_000_000_000
 UNKNOWN_SIGMA_M = 3.0
-"""Of a fix that does not say."""
+"""Horizontal standard deviation that is assumed for a fix without a usable variance."""
 WARN_SCALE, WARN_TILT_DEG = 0.01, 1.0
 
 
@@ -58,9 +60,8 @@ def run_georeference(
     refuse_existing(out)
     bundle = Bundle.load(path)
     drive = read_drive(bag, options.topics)
-    say = partial(console.print, soft_wrap=True)
-    stamps, poses = _poses(drive, bundle, options, say)
-    fixes = read_fixes(drive, stamps, poses, options.fix_topic, say)
+    stamps, poses = _poses(drive, bundle, options)
+    fixes = read_fixes(drive, stamps, poses, options.fix_topic)
     found = align_map(fixes)
     used = found.weight_N > 0.25
     off = np.linalg.norm(found.residual_N3[used, :2], axis=1)
@@ -74,12 +75,12 @@ def run_georeference(
         soft_wrap=True,
     )
     if abs(found.scale - 1.0) > WARN_SCALE:
-        console.print(f"[yellow]the map's lengths are off by {found.scale - 1.0:+.1%}[/yellow]")
+        logger.warning("the map's lengths are off by %+.1f %%", 100.0 * (found.scale - 1.0))
     if found.tilt_deg > WARN_TILT_DEG:
-        console.print("[yellow]the map's z axis may not be vertical: heights will drift[/yellow]")
+        logger.warning("the map's z axis may not be vertical: heights will drift")
     _draw(fixes, found, picture, f"{bag.name} on {bundle.manifest.name}")
     georeferenced(bundle, found, out)
-    console.print(f"picture: {picture}\nbundle: {out}")
+    console.print(f"picture: {picture}\nbundle: {out}", soft_wrap=True)
     return found
 
 
@@ -88,11 +89,11 @@ def read_fixes(
     stamps_ns: np.ndarray,
     T_map_base: Array,
     topic: str | None,
-    report: Report = lambda _: None,
 ) -> Fixes:
-    """The fixes of a bag at whose stamps the map has a pose. Raises BagError, GeoreferenceError.
+    """The fixes of a bag at whose stamps the map has a pose.
 
-    report: told how many do not say how uncertain they are, or nothing that can be.
+    stamps_ns, T_map_base: ``(N,)`` stamps and ``(N, 4, 4)`` poses by the map; topic: None for the only
+    NavSatFix topic. Warns of fixes without a usable variance. Raises BagError, GeoreferenceError.
     """
     topic, messages = read_messages(drive.path, topic, FIX_TYPES, "fix")
     good = [m for m in messages if m.status.status >= 0 and np.isfinite(_place(m)).all()]
@@ -110,7 +111,7 @@ def read_fixes(
         raise GeoreferenceError(
             f"{drive.path}: the map has a pose for {len(stamps_ns)} images only: is this the right map?"
         )
-    at = np.array([stamp_of(m) for m in good], np.int64)
+    at = np.array([stamp_to_ns(m.header.stamp) for m in good], np.int64)
     after = np.clip(np.searchsorted(stamps_ns, at), 1, len(stamps_ns) - 1)
     near = (stamps_ns[after] - stamps_ns[after - 1]) <= LONGEST_GAP_NS
     near &= (at >= stamps_ns[0]) & (at <= stamps_ns[-1])
@@ -119,16 +120,21 @@ def read_fixes(
     claimed = np.array([_sigma(m) for m in kept], np.float64)
     silent = np.array([m.position_covariance_type == 0 for m in kept], bool)
     for count, fault in (
-        (int(silent.sum()), "do not say how uncertain they are"),
+        (int(silent.sum()), "have no covariance"),
         (
             int((np.isnan(claimed) & ~silent).sum()),
-            "claim a variance that is none (negative, NaN or 0)",
+            "have a variance that is negative, NaN or 0",
         ),
     ):
         if count:
-            report(
-                f"{count} of {len(kept)} fixes on {topic} {fault}: taken for {UNKNOWN_SIGMA_M:g} m. "
-                "Correct the receiver's position_covariance, or fixes are weighed wrongly"
+            logger.warning(
+                "%d of %d fixes on %s %s: a sigma of %g m is assumed. Correct the receiver's "
+                "position_covariance, or the fixes are weighted wrongly",
+                count,
+                len(kept),
+                topic,
+                fault,
+                UNKNOWN_SIGMA_M,
             )
     return Fixes(
         at[near],
@@ -138,9 +144,8 @@ def read_fixes(
     )
 
 
-def _poses(
-    drive: Drive, bundle: Bundle, options: GeoreferenceOptions, report: Report
-) -> tuple[np.ndarray, Array]:
+def _poses(drive: Drive, bundle: Bundle, options: GeoreferenceOptions) -> tuple[np.ndarray, Array]:
+    """Stamps ``(N,)`` and poses ``T_map_base`` ``(N, 4, 4)`` that the fixes are compared with."""
     if options.poses == "truth":
         if len(drive.truth_stamps_ns) < 2:
             raise BagError(f"{drive.path} has no true poses on {options.topics.truth}")
@@ -149,7 +154,7 @@ def _poses(
                 f"{drive.path}: its true poses are in the frame {drive.map_frame}, but the bundle's map is "
                 f"{bundle.manifest.map_frame}: name another --truth-topic, or leave --poses at bundle"
             )
-        drive = drive_in_map(drive, bundle.manifest, report)
+        drive = drive_in_map(drive, bundle.manifest)
         return drive.truth_stamps_ns, drive.truth_T_map_base_N44
     if drive.T_base_camera is None:
         raise BagError(

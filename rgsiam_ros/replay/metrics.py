@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rgsiam_ros.geometry.summaries import summarise
 from rgsiam_ros.replay import covariance_consistency
 from rgsiam_ros.replay.records import ReplayRecord
 from rgsiam_ros.uncertainty.covariance import pose_error_vectors
@@ -17,7 +18,7 @@ WRONG_M = 5.0
 """A pose off by more is counted as wrong."""
 
 
-def summarise(record: ReplayRecord) -> dict[str, Any]:
+def replay_metrics(record: ReplayRecord) -> dict[str, Any]:
     """Errors of the answered frames, recall over all frames with a true pose, availability, latency.
 
     A frame without an answer counts against recall and availability, not against the errors.
@@ -33,8 +34,8 @@ def summarise(record: ReplayRecord) -> dict[str, Any]:
         "refined": _refined(record),
         "availability": answered / len(record.frames) if record.frames else 0.0,
         "frames_with_truth": with_truth,
-        "position_error_m": _spread(metres),
-        "rotation_error_deg": _spread(degrees),
+        "position_error_m": summarise(metres) if len(metres) else None,
+        "rotation_error_deg": summarise(degrees) if len(degrees) else None,
         "recall": {
             f"{m:g} m {deg:g} deg": (
                 float(np.sum((metres <= m) & (degrees <= deg)) / with_truth) if with_truth else None
@@ -97,14 +98,3 @@ def _refined(record: ReplayRecord) -> int | None:
     """How many poses are from the relative branch; None where the poses do not say."""
     branches = [frame.branch for frame in record.frames if frame.branch]
     return branches.count("refined") if branches else None
-
-
-def _spread(values: np.ndarray) -> dict[str, float] | None:
-    if not len(values):
-        return None
-    return {
-        "median": float(np.median(values)),
-        "mean": float(values.mean()),
-        "p95": float(np.percentile(values, 95)),
-        "max": float(values.max()),
-    }

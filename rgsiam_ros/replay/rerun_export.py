@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from rgsiam_ros.errors import ImageError, ResultsError
-from rgsiam_ros.geometry.poses import pose_errors, quaternion_wxyz, quaternion_xyzw_from_wxyz
+from rgsiam_ros.geometry.conversions import quaternion_xyzw_of
+from rgsiam_ros.geometry.poses import pose_errors
 from rgsiam_ros.recordings.rosbag import Drive
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 
@@ -82,7 +83,7 @@ def _log_frame(stream: Any, frame: FrameRecord) -> None:
     if T is None:
         stream.log("map/pose", rerun.Clear(recursive=True))
         return
-    rotation = rerun.Quaternion(xyzw=quaternion_xyzw_from_wxyz(quaternion_wxyz(T)))
+    rotation = rerun.Quaternion(xyzw=quaternion_xyzw_of(T))
     pose = rerun.Transform3D(translation=T[:3, 3], quaternion=rotation)
     stream.log("map/pose", pose, rerun.TransformAxes3D(2.0))
     if frame.covariance_66 is not None:
@@ -90,12 +91,11 @@ def _log_frame(stream: Any, frame: FrameRecord) -> None:
         axes[:, 0] *= np.sign(np.linalg.det(axes))
         turn = np.eye(4)
         turn[:3, :3] = axes
-        wxyz = quaternion_wxyz(turn)
         sigmas = np.sqrt(np.maximum(variances, 0.0))
         ellipsoid = rerun.Ellipsoids3D(
             centers=[T[:3, 3]],
             half_sizes=[SIGMAS * sigmas],
-            quaternions=[rerun.Quaternion(xyzw=quaternion_xyzw_from_wxyz(wxyz))],
+            quaternions=[rerun.Quaternion(xyzw=quaternion_xyzw_of(turn))],
             colors=[ESTIMATED],
         )
         stream.log("map/covariance", ellipsoid)

@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from rgsiam_ros.errors import ResultsError
-from rgsiam_ros.geometry.poses import Array, pose_errors, quaternion_wxyz, quaternion_xyzw_from_wxyz
+from rgsiam_ros.geometry.conversions import quaternion_xyzw_of
+from rgsiam_ros.geometry.poses import Array, pose_errors
 from rgsiam_ros.recordings.tum import write_tum
 from rgsiam_ros.replay.covariance_consistency import lines
-from rgsiam_ros.replay.metrics import summarise
+from rgsiam_ros.replay.metrics import replay_metrics
 from rgsiam_ros.replay.plot import draw_replay
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 
@@ -43,7 +44,7 @@ def write_results(
 
     extra: further entries for `metrics.json`. Raises ResultsError when the disk does not take it.
     """
-    metrics = summarise(record) | (extra or {})
+    metrics = replay_metrics(record) | (extra or {})
     with all_or_nothing(out) as folder:
         write_tum(folder / "estimated.tum", _poses(record, "T_map_frame"))
         write_tum(folder / "ground_truth.tum", _poses(record, "T_true"))
@@ -167,9 +168,8 @@ def _row(frame: FrameRecord) -> dict[str, Any]:
     row |= {name: getattr(frame, name) for name in TRUST}
     T = frame.T_estimated
     if T is not None:
-        quaternion_xyzw = quaternion_xyzw_from_wxyz(quaternion_wxyz(T))
         names = ("x", "y", "z", "qx", "qy", "qz", "qw")
-        row |= dict(zip(names, [*T[:3, 3], *quaternion_xyzw], strict=True))
+        row |= dict(zip(names, [*T[:3, 3], *quaternion_xyzw_of(T)], strict=True))
     if frame.T_true is not None:
         row |= dict(zip(("true_x", "true_y", "true_z"), frame.T_true[:3, 3], strict=True))
     if T is not None and frame.T_true is not None:

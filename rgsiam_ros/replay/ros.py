@@ -1,7 +1,8 @@
-"""Replay a drive over DDS into the real node, in a process of its own. An adapter: imports ROS."""
+"""Replay a drive over DDS into the real node, which runs in another process. This module imports ROS."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.errors import RgsiamError
 from rgsiam_ros.fusion.report import Tracks
 from rgsiam_ros.fusion.robot_localization import FusionSetup
-from rgsiam_ros.geometry.poses import pose_matrix, quaternion_wxyz_from_xyzw
+from rgsiam_ros.geometry.conversions import pose_from_message, stamp_to_ns
 from rgsiam_ros.recordings.rosbag import Drive, open_bag, recorded
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 
@@ -43,6 +44,8 @@ except ImportError as error:
         f"--ros needs ROS 2's Python packages ({error}): source your ROS installation, or run in "
         "the environment that `make demo` sets up"
     ) from error
+
+logger = logging.getLogger(__name__)
 
 MESSAGES = {
     "sensor_msgs/msg/CompressedImage": CompressedImage,
@@ -74,7 +77,7 @@ def replay_through_node(
         with _node_process(drive, bundle, options) as process:
             player.wait_until_active(executor, process)
             if options.with_filter:
-                player.start_filters(bundle, options.fusion, console)
+                player.start_filters(bundle, options.fusion)
             player.play(executor, options.rate, process, console)
         return player.record(), {} if player.filters is None else player.filters.tracks()
     finally:
@@ -127,27 +130,25 @@ class _Player(Node):
             "above"
         )
 
-    def start_filters(self, bundle: Path, setup: FusionSetup, console: Console) -> None:
+    def start_filters(self, bundle: Path, setup: FusionSetup) -> None:
         """Start robot_localization beside the node, or say that it is not there."""
         from rgsiam_ros.replay.filters import Filters, find_robot_localization
 
         prefix = find_robot_localization()
         if prefix is None:
-            console.print(
-                "[yellow]robot_localization is not installed (no lib/robot_localization/ekf_node on "
-                "AMENT_PREFIX_PATH): apt install ros-jazzy-robot-localization. Replaying without "
-                "it.[/yellow]",
-                soft_wrap=True,
+            logger.warning(
+                "robot_localization is not installed (no lib/robot_localization/ekf_node on "
+                "AMENT_PREFIX_PATH): apt install ros-jazzy-robot-localization. The replay runs without it"
             )
             return
         manifest = Bundle.load(bundle).manifest
         if manifest.datum is None:
-            console.print("[yellow]the bundle has no datum: GPS is left out[/yellow]")
+            logger.warning("the bundle has no datum: the filters run without GPS")
         self.filters = Filters(self, prefix, manifest, setup, NAMESPACE)
         with open_bag(self._drive.path) as reader:
             self.filters.open({c.topic: c.msgtype for c in reader.connections})
         version = ".".join(str(part) for part in self.filters.version) or "of unknown version"
-        console.print(f"robot_localization {version} at {prefix}")
+        logger.info("robot_localization %s at %s", version, prefix)
 
     def play(self, executor: Any, rate: float, process: subprocess.Popen, console: Console) -> None:
         """Publish everything at `rate` times its recorded pace, then wait for the last answers."""
@@ -195,17 +196,15 @@ class _Player(Node):
 
     def _take_pose(self, message: PoseWithCovarianceStamped) -> None:
         received = time.monotonic()
-        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        stamp = stamp_to_ns(message.header.stamp)
         sent = self._sent_at.get(stamp)
         if sent is None:
             return
         pose = message.pose.pose
-        p, q = pose.position, pose.orientation
-        quaternion_wxyz = quaternion_wxyz_from_xyzw([q.x, q.y, q.z, q.w])
         self._map_frame = message.header.frame_id
         self._frames[stamp] = FrameRecord(
             stamp,
-            pose_matrix([p.x, p.y, p.z], quaternion_wxyz),
+            pose_from_message(pose.position, pose.orientation),
             np.asarray(message.pose.covariance).reshape(6, 6),
             timings_ms={"image to pose": (received - sent) * 1e3},
         )
@@ -217,11 +216,11 @@ def _node_process(drive: Drive, bundle: Path, options: Any) -> Iterator[subproce
     parameters = {
         "bundle": str(bundle.resolve()),
         "image_transport": "compressed" if _is_compressed(drive) else "raw",
-        "engine": options.engine,
-        "precision": options.precision,
+        "engine": options.engine.engine,
+        "precision": options.engine.precision,
         "engine_fallback": "none",
         "branch": options.branch,
-        "threads": str(options.threads),
+        "threads": str(options.engine.threads),
         "base_frame": drive.base_frame,
         "planar_covariance": str(options.with_filter and options.fusion.two_d_mode).lower(),
         "autostart": "true",

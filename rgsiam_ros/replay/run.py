@@ -1,22 +1,25 @@
-"""`rgsiam replay`, offline or through the node, from bag to results folder."""
+"""`rgsiam replay`: from a bag to a results folder, offline or through the node."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from rgsiam_ros import __version__
 from rgsiam_ros.bundle import Manifest
 from rgsiam_ros.bundle.precision import absolute_name
+from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import FusionError
 from rgsiam_ros.fusion.report import LABELS, Tracks, gps_state, in_words, report_tracks
 from rgsiam_ros.fusion.robot_localization import FusionSetup, check
+from rgsiam_ros.geometry.conversions import stamp_to_ns
 from rgsiam_ros.geometry.poses import pose_errors
+from rgsiam_ros.geometry.units import angle_text, length_text
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.ground_truth import drive_in_map
 from rgsiam_ros.recordings.rosbag import (
@@ -25,9 +28,8 @@ from rgsiam_ros.recordings.rosbag import (
     Drive,
     read_drive,
     read_messages,
-    stamp_of,
 )
-from rgsiam_ros.replay.metrics import summarise
+from rgsiam_ros.replay.metrics import replay_metrics
 from rgsiam_ros.replay.offline import replay_offline, with_truth
 from rgsiam_ros.replay.progress import progress_bar
 from rgsiam_ros.replay.records import ReplayRecord
@@ -39,19 +41,18 @@ from rgsiam_ros.replay.results import all_or_nothing, claim_folder, print_table,
 class ReplayOptions:
     """What the user chose; saved with the results."""
 
-    engine: str = "auto"
-    precision: str = "auto"
+    engine: EngineOptions = field(default_factory=lambda: EngineOptions(fallback="none"))
+    """The batch size counts offline only."""
     branch: str = "auto"
-    threads: int = 0
-    batch: int = 1
-    """Images of one inference; offline only."""
     ros: bool = False
+    """Replay through the node, over DDS."""
     with_filter: bool = False
-    """Beside --ros: robot_localization too, where it is installed."""
+    """With `ros`: run robot_localization too, where it is installed."""
     fusion: FusionSetup | None = None
-    """Topics and frames of the bag, for the filter; None: the usual topics, the bundle's and the drive's
-    frames, and GPS where the bundle has a datum."""
+    """Topics and frames of the bag, for the filter. None: the usual topics, the frames of bundle and drive,
+    and GPS where the bundle has a datum."""
     rate: float = 1.0
+    """Playback speed with `ros`: 1 is the recorded speed."""
     topics: BagTopics = field(default_factory=BagTopics)
     rerun: Path | None = None
     """Where to write a Rerun recording too."""
@@ -60,31 +61,22 @@ class ReplayOptions:
 def run_replay(
     bag: Path, bundle: Path, out: Path, options: ReplayOptions, console: Console
 ) -> dict[str, Any]:
-    """Replay `bag` with `bundle`, write a results folder, print a table; returns the metrics.
+    """Replay `bag` with `bundle`, write a results folder, print a table. Returns the metrics.
 
-    With options.ros the drive is also replayed offline, and both are compared pose by pose.
-    Raises RgsiamError for anything wrong with bag, bundle or folder.
+    With ``options.ros`` the drive is replayed offline too, and the poses are compared one by one. Raises
+    RgsiamError for a bag, bundle or folder that cannot be used.
     """
     if options.rerun is not None:
         check_recording(options.rerun)
-    relocalizer = Relocalizer.from_bundle(
-        bundle,
-        options.engine,
-        precision=options.precision,
-        threads=options.threads,
-        branch=options.branch,
-        batch=options.batch,
-        fallback="none",
-    )
-    say = partial(console.print, soft_wrap=True)
-    drive = drive_in_map(read_drive(bag, options.topics), relocalizer.manifest, say)
+    relocalizer = Relocalizer.from_bundle(bundle, options.engine, branch=options.branch)
+    drive = drive_in_map(read_drive(bag, options.topics), relocalizer.manifest)
     if options.with_filter:
         options = replace(
             options, fusion=_fusion_setup(options.fusion, drive, relocalizer.manifest)
         )
     claim_folder(out)
     config = _effective_config(bag, bundle, relocalizer, options)
-    offline = _offline_with_progress(drive, relocalizer, options.batch, console)
+    offline = _offline_with_progress(drive, relocalizer, options.engine.batch, console)
     if options.ros:
         from rgsiam_ros.replay.ros import replay_through_node
 
@@ -97,14 +89,15 @@ def run_replay(
     else:
         record, extra = offline, {}
     relocalizer.close()
-    print_table(summarise(record), console, config["title"])  # before the disk may be full
+    print_table(replay_metrics(record), console, config["title"])  # before the disk may be full
     if options.ros:
         ros = extra["ros"]
         console.print(
             f"through the node: {ros['returned']} poses for {ros['sent']} images, "
-            f"{ros['returned_share']:.1%} of the {ros['expected']} expected ones; against offline at most "
-            f"{ros['largest_difference_m'] * 1e3:.3g} mm, "
-            f"{ros['largest_difference_deg'] * 1e3:.3g} millidegrees"
+            f"{ros['returned_share']:.1%} of the {ros['expected']} expected; largest difference from "
+            f"offline {length_text(ros['largest_difference_m'])}, "
+            f"{angle_text(ros['largest_difference_deg'])}",
+            soft_wrap=True,
         )
     for name, figures in extra.get("fusion", {}).items():
         if isinstance(figures, dict):
@@ -118,7 +111,7 @@ def run_replay(
 
 
 def difference_to_offline(offline: ReplayRecord, through_node: ReplayRecord) -> dict[str, Any]:
-    """How far the node's poses are from the offline ones, on the stamps that came back."""
+    """Largest difference of the node's poses from the offline ones, over the stamps that both have."""
     expected = {f.stamp_ns: f.T_map_frame for f in offline.frames if f.T_map_frame is not None}
     back = {f.stamp_ns: f.T_map_frame for f in through_node.frames if f.T_map_frame is not None}
     pairs = [(T, expected[stamp]) for stamp, T in back.items() if stamp in expected]
@@ -161,7 +154,7 @@ def _report_tracks(
     fixes: list[Any] = []
     if options.fusion is not None and "gps" in options.fusion.sources:
         _, fixes = read_messages(drive.path, options.fusion.gps_topic, FIX_TYPES, "gps")
-    stamps = np.array([stamp_of(message) for message in fixes], np.int64)
+    stamps = np.array([stamp_to_ns(message.header.stamp) for message in fixes], np.int64)
     return report_tracks(tracks, drive, (stamps, gps_state(fixes)), out, title)
 
 
@@ -181,12 +174,21 @@ def _effective_config(
     manifest = relocalizer.manifest
     return {
         "title": f"{bag.name}, bundle {manifest.name}, {mode}",
-        "rgsiam_ros": __version__,
+        "rgsiam_ros": version("rgsiam_ros"),
         "bag": str(bag),
         "bundle": str(bundle),
         "bundle_created": manifest.created,
         "absolute_sha256": manifest.files[absolute_name(relocalizer.engines.precision)].sha256,
         "branch_in_use": relocalizer.branch,
         "engine_in_use": asdict(relocalizer.describe_engine()),
-        "options": asdict(options) | {"rerun": options.rerun and str(options.rerun)},
+        "options": _plain(asdict(options)),
     }
+
+
+def _plain(value: Any) -> Any:
+    """Paths as text and tuples as lists, so that YAML can hold them."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

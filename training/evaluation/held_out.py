@@ -116,9 +116,8 @@ class HeldOutSet:
             return relate({network_io.MAP_LOCAL: map_local, network_io.LOCAL_MAP: local_1CHW})
 
         target = self.run.target
-        found = look(
-            relate_to, features, metric_feature_D, T_absolute, target, self.neighbours, agreement
-        )
+        nearest_K = features.nearest(metric_feature_D, self.neighbours)
+        found = look(relate_to, features, nearest_K, T_absolute, target, agreement)
         return T_absolute if found is None else found.combined.T_map_camera
 
     def agreement(self, outputs: Outputs) -> Agreement:
@@ -196,9 +195,7 @@ def error_summary(T_estimated_N44: Array, T_true_N44: Array) -> dict[str, Any]:
     metres, radians = pose_errors(T_estimated_N44, T_true_N44)
     figures: dict[str, Any] = {"frames": len(metres)}
     for unit, values in (("m", metres), ("deg", np.degrees(radians))):
-        figures[f"median_{unit}"] = float(np.median(values))
-        figures[f"mean_{unit}"] = float(values.mean())
-        figures[f"p95_{unit}"] = float(np.percentile(values, 95))
+        figures |= summarise(values, ("median", "mean", "p95"), f"_{unit}")
     return figures
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 
 from rgsiam_ros.bundle import Bundle, refuse_existing, write_bundle
 from rgsiam_ros.bundle.manifest import ABSOLUTE_NAME, GOLDEN_NAME, RELATIVE_NAME
+from rgsiam_ros.bundle.npz import npz_bytes
 from rgsiam_ros.bundle.precision import Precision, absolute_name, map_features_name
 from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.engines.self_test import Infer
@@ -78,7 +78,7 @@ def export_bundle(
     if features is not None:
         unit, local_shape = run.relative_branch(), features.local_NCHW.shape[1:]
         contents[RELATIVE_NAME] = to_bytes(relative_to_onnx(unit, local_shape, held_out.neighbours))
-        contents[map_features_name("float32")] = _npz(features.to_arrays())
+        contents[map_features_name("float32")] = npz_bytes(features.to_arrays())
         relate = create_engine(REFERENCE_ENGINE, EngineRequest(contents[RELATIVE_NAME])).infer
         relate_torch = torch_relative_unit(unit)
     engine = create_engine(REFERENCE_ENGINE, EngineRequest(contents[ABSOLUTE_NAME]))
@@ -91,7 +91,7 @@ def export_bundle(
     outputs = held_out.infer(engine_absolute_branch(engine), stored)
     tolerance = tolerance_for(outputs, relate, features, golden, held_out)
     engine.close()
-    contents[GOLDEN_NAME] = _npz(golden.to_arrays())
+    contents[GOLDEN_NAME] = npz_bytes(golden.to_arrays())
     description = run.description(out.name) | {
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "network": {
@@ -126,7 +126,7 @@ def export_bundle(
         if tried.onnx_bytes is not None:
             contents[absolute_name(precision)] = tried.onnx_bytes
         if tried.features is not None:
-            contents[map_features_name(precision)] = _npz(tried.features.to_arrays())
+            contents[map_features_name(precision)] = npz_bytes(tried.features.to_arrays())
     bundle = write_bundle(out, description, contents)
     return _calibrated(bundle, run, report) if calibrate else bundle
 
@@ -161,9 +161,3 @@ def check_parity(T_onnx_N44: Array, T_torch_N44: Array) -> None:
             f"{LARGEST_DIFFERENCE_M * 1e3:g} mm, {LARGEST_DIFFERENCE_DEG * 1e3:g} millidegrees); "
             "nothing was exported"
         )
-
-
-def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from rgsiam_ros.bundle import Bundle, network_io, rewrite_bundle
 from rgsiam_ros.bundle.manifest import RELATIVE_NAME
+from rgsiam_ros.bundle.npz import npz_bytes
 from rgsiam_ros.bundle.precision import Precision, calibration_name
 from rgsiam_ros.camera.preprocessing import normalise
 from rgsiam_ros.engines import Engine, EngineRequest, create_engine
@@ -153,9 +153,7 @@ def calibrate_bundle(
         except EngineError as error:
             report(f"{precision} not calibrated: {error}")
             continue
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **calibration.to_arrays())  # type: ignore[arg-type]
-        contents[calibration_name(precision)] = buffer.getvalue()
+        contents[calibration_name(precision)] = npz_bytes(calibration.to_arrays())
         figures[precision] = figure
         report(
             f"{precision} calibrated on {figure['frames']} answers: {figure['accepted']:.1%} of the "
