@@ -37,7 +37,7 @@ TRAINING_COMMANDS = (
 COMMAND_GROUP = "rgsiam_ros.commands"
 """Entry points of this group add commands. The training side registers its own there (setup.py), so
 that the vehicle side never names it."""
-TRAINING_NEEDS = ("torch", "lightning", "timm", "roma")
+TRAINING_NEEDS = ("torch", "lightning", "timm", "roma", "sklearn", "omegaconf")
 INSTALL_HINT = "pip install 'rgsiam_ros[training]', or run `make dev` in a clone"
 
 
