@@ -1,4 +1,8 @@
-"""Fetch a large file over HTTP, to be continued where it broke off, and unpack it with care."""
+"""Download a large file over HTTP, continue it after an interruption, and unpack it safely.
+
+Why not pooch (1.9.0): it never replaces a file before the new one is checked, but it cannot resume; a
+failed download is deleted and starts again at byte 0.
+"""
 
 from __future__ import annotations
 
