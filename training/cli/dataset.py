@@ -66,14 +66,16 @@ def inspect(
 
 def download(
     benchmark: Annotated[str, typer.Argument(help="7scenes or cambridge.")],
-    scenes: Annotated[list[str], typer.Argument(help="Scenes, as redkitchen or KingsCollege.")],
-    to: Annotated[Path, typer.Option(help="Folder below which each scene gets one.")],
+    scenes: Annotated[
+        list[str], typer.Argument(help="Scenes, for example redkitchen or KingsCollege.")
+    ],
+    to: Annotated[Path, typer.Option(help="Parent folder of the scenes' folders.")],
     keep_archive: Annotated[bool, typer.Option(help="Keep the zip after unpacking.")] = False,
     accept_changed: Annotated[
-        bool, typer.Option(help="Take a file whose checksum is not the one that is known.")
+        bool, typer.Option(help="Accept a file whose SHA-256 has changed.")
     ] = False,
 ) -> None:
-    """Download a public benchmark, resuming what broke off; read its terms of use first."""
+    """Download a public benchmark. Read its terms of use first. Interrupted downloads continue."""
     from rgsiam_training.datasets.download import download_scene
 
     for scene in scenes:

@@ -1,4 +1,4 @@
-"""Download the benchmarks that others publish: 7-Scenes and Cambridge Landmarks."""
+"""Download public benchmarks: 7-Scenes and Cambridge Landmarks."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ from pathlib import Path
 
 from rgsiam_ros.errors import DatasetError
 from rgsiam_training.datasets.http_download import (
-    Progress,
+    DownloadProgress,
     fetch,
-    read_records,
+    read_checksums,
     require_checksum,
     sha256_of,
     unpack,
-    write_records,
+    write_checksums,
 )
 
 DISK_FACTOR = 2.5
-"""Disk that an archive needs: itself, what is in it, and one sequence's archive in between."""
+"""Disk space that an archive needs, in multiples of its size: for the archive, its content, and the
+inner archive of one sequence while it is unpacked."""
 CHECKSUMS = "checksums.json"
+"""SHA-256 of each archive that was downloaded to a folder."""
 
 
 @dataclass(frozen=True)
 class Publisher:
-    """Where the scenes of a benchmark are, and on what terms."""
+    """A benchmark: the addresses of its scenes, its terms of use, known checksums."""
 
     title: str
     base_url: str
     scenes: dict[str, str]
-    """Scene to the rest of its URL."""
+    """Path of each scene's archive below `base_url`."""
     terms: str
     sha256: dict[str, str]
-    """Known checksums of archives."""
+    """SHA-256 by the file name of the archive."""
 
 
 def _zips(*names: str) -> dict[str, str]:
@@ -47,7 +49,7 @@ PUBLISHERS = {
         _zips("chess", "fire", "heads", "office", "pumpkin", "redkitchen", "stairs"),
         "Microsoft's own terms, for non-commercial use: read them at "
         "https://www.microsoft.com/en-us/research/project/rgb-d-dataset-7-scenes/",
-        # Not Microsoft's: written down by users who downloaded the files (docs/datasets.md).
+        # Microsoft publishes none; users computed these from their downloads (docs/datasets.md).
         {
             "chess.zip": "d00b5b8f904123ec136768ee0ebd8f72aebb5473630fb5d8ec352e70ae4859d0",
             "fire.zip": "735d577f471a116b3f190f9bd79026b7fccfc6dee220473499bdb2b93efd1955",
@@ -69,8 +71,8 @@ PUBLISHERS = {
             "GreatCourt": "251291/GreatCourt.zip",
             "Street": "251292/Street.zip",
         },
-        "the licence that each scene's page in the repository names (non-commercial): read it at "
-        "https://www.repository.cam.ac.uk/handle/1810/251342 and the like",
+        "the licence on each scene's page in the repository, for non-commercial use: read it, for "
+        "example, at https://www.repository.cam.ac.uk/handle/1810/251342",
         {},
     ),
 }
@@ -82,23 +84,24 @@ def download_scene(
     to: Path,
     *,
     report: Callable[[str], None] = print,
-    progress: Progress = lambda done, total: None,
+    progress: DownloadProgress = lambda done, total: None,
     accept_changed: bool = False,
     keep_archive: bool = False,
     base_url: str | None = None,
 ) -> Path:
-    """Download, check and unpack one scene below `to`; returns its folder.
+    """Download one scene into a new folder below `to`, and return the folder.
 
-    A download that broke off is continued. The length, the SHA-256 (known, or recorded in
-    ``checksums.json`` at the first download) and every CRC in the archive are checked before the
-    folder appears. accept_changed: record a new checksum. base_url: another server, for tests.
+    An interrupted download is continued. The folder appears only after the archive's length, its
+    SHA-256 and the CRC of each file in it are checked. The expected SHA-256 is the one that
+    ``checksums.json`` recorded at the first download, else the one in `PUBLISHERS`. accept_changed: do not
+    check the SHA-256, only record it. base_url: address of another server, for tests.
 
-    Raises DatasetError: unknown names, no space, no connection, a damaged or changed file.
+    Raises DatasetError: unknown name, too little disk space, no connection, a damaged or changed archive.
     """
     publisher = _publisher(name, scene)
     folder = to / scene
     if folder.exists():
-        report(f"{folder} is there already: remove it to download again")
+        report(f"{folder} exists already: remove it to download the scene again")
         return folder
     report(f"{publisher.title}: {scene}. Terms of use: {publisher.terms}")
     url = f"{base_url or publisher.base_url}/{publisher.scenes[scene]}"
@@ -107,19 +110,15 @@ def download_scene(
         to.mkdir(parents=True, exist_ok=True)
         if not archive.is_file():
             fetch(url, archive, lambda size: int(DISK_FACTOR * size), progress)
-        records = read_records(to / CHECKSUMS)
-        sources = (records, f"in {to / CHECKSUMS}"), (publisher.sha256, "known")
-        for sums, source in () if accept_changed else sources:
-            if expected := sums.get(archive.name):
-                require_checksum(archive, expected, source)
-                report(f"{archive.name}: SHA-256 is that {source}")
-                break
+        recorded = read_checksums(to / CHECKSUMS)
+        if accept_changed:
+            report(f"{archive.name}: the SHA-256 is recorded unchecked (--accept-changed)")
         else:
-            report(f"{archive.name}: no SHA-256 to compare with; it goes to {to / CHECKSUMS}")
+            _check(archive, recorded, publisher, report)
         unpacking = to / f".{scene}.unpacking"
         shutil.rmtree(unpacking, ignore_errors=True)
         _unpack_all(archive, unpacking, report)
-        write_records(to / CHECKSUMS, records | {archive.name: sha256_of(archive)})
+        write_checksums(to / CHECKSUMS, recorded | {archive.name: sha256_of(archive)})
         top = unpacking / scene
         (top if top.is_dir() else unpacking).replace(folder)
         shutil.rmtree(unpacking, ignore_errors=True)
@@ -130,20 +129,38 @@ def download_scene(
     return folder
 
 
+def _check(
+    archive: Path, recorded: dict[str, str], publisher: Publisher, report: Callable[[str], None]
+) -> None:
+    """Compare the archive with the recorded SHA-256, else with the known one, if one of them exists."""
+    sources = (
+        (recorded, f"the one in {archive.parent / CHECKSUMS}"),
+        (publisher.sha256, "the known one"),
+    )
+    for checksums, source in sources:
+        if expected := checksums.get(archive.name):
+            require_checksum(archive, expected, source)
+            report(f"{archive.name}: the SHA-256 is {source}")
+            return
+    report(f"{archive.name}: no SHA-256 is known; this one is recorded in {CHECKSUMS}")
+
+
 def _unpack_all(archive: Path, folder: Path, report: Callable[[str], None]) -> None:
-    """The archive and the archives of sequences in it, which are removed one by one."""
-    left_out = unpack(archive, folder)
+    """Unpack the archive and its inner archives (one per sequence); delete the inner archives."""
+    skipped = unpack(archive, folder)
     for inner in sorted(folder.rglob("*.zip")):
-        left_out += unpack(inner, inner.parent)
+        skipped += unpack(inner, inner.parent)
         inner.unlink()
-    if left_out:
-        report(f"{archive.name}: {len(left_out)} files of no use not unpacked ({left_out[0]}, ...)")
+    if skipped:
+        report(f"{archive.name}: {len(skipped)} system files skipped ({skipped[0]}, ...)")
 
 
 def _publisher(name: str, scene: str) -> Publisher:
     if name not in PUBLISHERS:
-        raise DatasetError(f"{name!r} is none of {', '.join(PUBLISHERS)}")
+        raise DatasetError(f"unknown benchmark {name!r}: choose one of {', '.join(PUBLISHERS)}")
     publisher = PUBLISHERS[name]
     if scene not in publisher.scenes:
-        raise DatasetError(f"{name} has no scene {scene!r}, but {', '.join(publisher.scenes)}")
+        raise DatasetError(
+            f"{name} has no scene {scene!r}: choose from {', '.join(publisher.scenes)}"
+        )
     return publisher

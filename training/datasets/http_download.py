@@ -1,4 +1,8 @@
-"""Fetch a large file over HTTP, to be continued where it broke off, and unpack it with care."""
+"""Download a large file over HTTP, continue it after an interruption, and unpack it safely.
+
+Why not pooch (1.9.0): it never replaces a file before the new one is checked, but it cannot resume; a
+failed download is deleted and starts again at byte 0.
+"""
 
 from __future__ import annotations
 
@@ -19,64 +23,72 @@ from rgsiam_ros.errors import DatasetError
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 60.0
-TRIES_WITHOUT_PROGRESS, MOST_CONNECTIONS = 3, 100
+MAX_FAILURES = 3
+"""Connections in a row that deliver no new bytes, after which a download gives up."""
+MAX_CONNECTIONS = 100
 PAUSE_S = 1.0
 PARTIAL_CONTENT, RANGE_NOT_SATISFIABLE, SERVER_ERROR = 206, 416, 500
-LEFTOVERS = ("Thumbs.db", ".DS_Store", "desktop.ini")
-"""Files of an operating system that got into archives; they are not unpacked."""
+SYSTEM_FILES = ("Thumbs.db", ".DS_Store", "desktop.ini")
+"""Files of an operating system that some archives contain; they are not unpacked."""
 
-Progress = Callable[[int, int], None]
-"""Is told the bytes that are there and those that there will be."""
+DownloadProgress = Callable[[int, int], None]
+"""Is called with the number of bytes downloaded so far and the size of the whole file."""
 
 
-def fetch(url: str, target: Path, needed_bytes: Callable[[int], int], progress: Progress) -> None:
-    """Download to `target`; until it is whole it is called ``.part``, and continued from there.
+def fetch(
+    url: str, target: Path, needed_bytes: Callable[[int], int], progress: DownloadProgress
+) -> None:
+    """Download `url` to `target`; continue a partial download.
 
-    needed_bytes: disk space that must be free for a file of that many bytes. Raises DatasetError.
+    The partial file is `target` with the suffix ``.part``. It gets its final name when it is complete.
+    needed_bytes: maps the size of the file to the disk space that must be free for it. Raises DatasetError.
     """
     part = target.with_name(target.name + ".part")
     failures = 0
     problem = ""
-    for _ in range(MOST_CONNECTIONS):
+    for _ in range(MAX_CONNECTIONS):
         before = _size(part)
         try:
-            if _continue(url, part, needed_bytes, progress):
+            if _fetch_rest(url, part, needed_bytes, progress):
                 part.replace(target)
-                _identity(part).unlink(missing_ok=True)
+                _validator_file(part).unlink(missing_ok=True)
                 return
-            problem = "the connection broke off"
+            problem = "the connection was interrupted"
         except urllib.error.HTTPError as error:
-            problem = f"the server says {error.code} {error.reason}"
+            problem = f"the server answered {error.code} {error.reason}"
             if error.code == RANGE_NOT_SATISFIABLE and before:
-                part.unlink()  # it is longer than the file: another one
+                part.unlink()  # longer than the file on the server: it belongs to another version
             elif error.code < SERVER_ERROR:
-                raise DatasetError(f"{url}: {problem}: it may have moved") from error
+                raise DatasetError(f"{url}: {problem}: the file may have moved") from error
         except (OSError, HTTPException) as error:
             problem = str(getattr(error, "reason", error))
         failures = 0 if _size(part) > before else failures + 1
-        if failures >= TRIES_WITHOUT_PROGRESS:
+        if failures >= MAX_FAILURES:
             break
         time.sleep(failures * PAUSE_S)
     kept = f"; {_size(part)} bytes are kept in {part}" if _size(part) else ""
     raise DatasetError(f"{url}: {problem}{kept}: run the same command again to continue")
 
 
-def _continue(url: str, part: Path, needed_bytes: Callable[[int], int], progress: Progress) -> bool:
-    """One connection. Returns whether the file is whole now."""
+def _fetch_rest(
+    url: str, part: Path, needed_bytes: Callable[[int], int], progress: DownloadProgress
+) -> bool:
+    """Open one connection and append what it delivers to `part`; return whether `part` is complete.
+
+    ``If-Range`` makes the server send the whole file if it has changed since `part` was begun.
+    """
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
-    have, known = _size(part), _stored_identity(part)
-    if have and known:
+    have, validator = _size(part), _stored_validator(part)
+    if have and validator:
         request.add_header("Range", f"bytes={have}-")
-        request.add_header("If-Range", known)
+        request.add_header("If-Range", validator)
     else:
         have = 0
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
-        if (
-            response.status != PARTIAL_CONTENT
-        ):  # the server has no ranges, or the file is another one now
-            have = 0
+        if response.status != PARTIAL_CONTENT:
+            have = 0  # the server does not support ranges, or the file has changed
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            raise DatasetError(f"{url}: the server answered with another range: remove {part}")
+            raise DatasetError(f"{url}: the server sent a wrong range: remove {part} and try again")
         total = have + _length(response, url)
         needed = needed_bytes(total) - have
         free = shutil.disk_usage(part.parent).free
@@ -85,9 +97,9 @@ def _continue(url: str, part: Path, needed_bytes: Callable[[int], int], progress
                 f"{part.parent} has {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB are needed to "
                 "download and unpack: free space or choose another --to"
             )
-        identity = response.headers.get("ETag") or response.headers.get("Last-Modified")
-        if identity and not identity.startswith("W/"):
-            _identity(part).write_text(identity)
+        validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        if validator and not validator.startswith("W/"):  # If-Range does not accept weak ETags
+            _validator_file(part).write_text(validator)
         with part.open("ab" if have else "wb") as file:
             while chunk := response.read(CHUNK_BYTES):
                 file.write(chunk)
@@ -96,7 +108,7 @@ def _continue(url: str, part: Path, needed_bytes: Callable[[int], int], progress
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's bytes."""
+    """SHA-256 of a file's content, in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -104,38 +116,41 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_records(path: Path) -> dict[str, str]:
-    """Checksums by file name that were recorded before. Raises DatasetError."""
+def read_checksums(path: Path) -> dict[str, str]:
+    """SHA-256 by file name, as earlier downloads recorded it. Raises DatasetError."""
     try:
         return dict(json.loads(path.read_text())) if path.is_file() else {}
     except (ValueError, TypeError) as error:
-        raise DatasetError(f"{path} is damaged ({error}): mend or remove it") from error
+        raise DatasetError(f"{path} is damaged ({error}): repair or remove it") from error
 
 
-def write_records(path: Path, records: dict[str, str]) -> None:
-    """Store checksums by file name."""
-    path.write_text(json.dumps(records, indent=2, sort_keys=True) + "\n")
+def write_checksums(path: Path, checksums: dict[str, str]) -> None:
+    """Record SHA-256 by file name."""
+    path.write_text(json.dumps(checksums, indent=2, sort_keys=True) + "\n")
 
 
 def require_checksum(path: Path, expected: str, source: str) -> None:
-    """Raises DatasetError where a file has another SHA-256; it is set aside then."""
+    """Raise DatasetError if the file's SHA-256 is not `expected`; the file is renamed in this case.
+
+    source: where `expected` comes from, for the message.
+    """
     found = sha256_of(path)
     if found != expected:
-        aside = path.with_name(path.name + ".rejected")
-        path.replace(aside)
+        rejected = path.with_name(path.name + ".rejected")
+        path.replace(rejected)
         raise DatasetError(
-            f"{path.name}: SHA-256 is {found}, but {expected} is {source}: the download is set "
-            f"aside as {aside}; try again, or pass --accept-changed if the publisher changed the file"
+            f"{path.name}: the SHA-256 is {found}, but {source} is {expected}; the file was renamed "
+            f"to {rejected}: try again, or pass --accept-changed if the publisher changed the file"
         )
 
 
 def unpack(archive: Path, folder: Path) -> list[str]:
-    """Unpack a zip, every file's CRC checked. Returns the names that were left out.
+    """Unpack a zip archive and check the CRC of each file; return the names of skipped files.
 
-    Raises DatasetError for a damaged archive, one with links or with paths that lead out of `folder`,
-    and where the disk is too small.
+    Raises DatasetError if the archive is damaged, contains links or paths that lead out of `folder`, or
+    needs more disk space than is free.
     """
-    left_out = []
+    skipped = []
     try:
         with zipfile.ZipFile(archive) as opened:
             entries = opened.infolist()
@@ -143,18 +158,22 @@ def unpack(archive: Path, folder: Path) -> list[str]:
                 _refuse_escape(archive, entry)
             size = sum(entry.file_size for entry in entries)
             folder.mkdir(parents=True, exist_ok=True)
-            if shutil.disk_usage(folder).free < size:
-                raise DatasetError(f"{archive} needs {size / 1e9:.1f} GB more in {folder}")
+            free = shutil.disk_usage(folder).free
+            if free < size:
+                raise DatasetError(
+                    f"{folder} has {free / 1e9:.1f} GB free, {size / 1e9:.1f} GB are needed to "
+                    f"unpack {archive.name}: free space or choose another --to"
+                )
             for entry in entries:
-                if PurePosixPath(entry.filename).name in LEFTOVERS:
-                    left_out.append(entry.filename)
+                if PurePosixPath(entry.filename).name in SYSTEM_FILES:
+                    skipped.append(entry.filename)
                 else:
                     opened.extract(entry, folder)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise DatasetError(
-            f"{archive} is damaged ({error}): remove it and download again"
+            f"{archive} is damaged ({error}): remove it and download it again"
         ) from error
-    return left_out
+    return skipped
 
 
 def _refuse_escape(archive: Path, entry: zipfile.ZipInfo) -> None:
@@ -169,7 +188,7 @@ def _refuse_escape(archive: Path, entry: zipfile.ZipInfo) -> None:
 def _length(response: HTTPResponse, url: str) -> int:
     length = response.headers.get("Content-Length")
     if length is None:
-        raise DatasetError(f"{url}: the server does not say how long the file is")
+        raise DatasetError(f"{url}: the server does not send the file's length (Content-Length)")
     return int(length)
 
 
@@ -177,9 +196,10 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _identity(part: Path) -> Path:
+def _validator_file(part: Path) -> Path:
+    """Stores the ETag or modification date of the file that `part` is the beginning of."""
     return part.with_name(part.name + ".etag")
 
 
-def _stored_identity(part: Path) -> str:
-    return _identity(part).read_text() if _identity(part).is_file() else ""
+def _stored_validator(part: Path) -> str:
+    return _validator_file(part).read_text() if _validator_file(part).is_file() else ""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
 
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.uncertainty.calibration import LARGEST_PREDICTOR, BranchCalibration
@@ -17,6 +18,7 @@ SIGMA_RIDGE = 1.0
 SHRINK_CORRELATION = 0.3
 """By which correlations are drawn towards none: another day repeats them only in part."""
 TRUST_RIDGE = 0.01
+"""Pull of the weights of doubt towards zero, against the mean logistic loss of a pose."""
 SMALLEST_SCALE = 1e-3
 SMALLEST_VARIANCE = 1e-12
 SMALLEST_SECOND_MOMENT = 1e-9
@@ -107,13 +109,17 @@ def fit_trust(
     false_accept_rate: float,
     binding: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """A logistic score of right against wrong poses, both kinds weighing the same, and its threshold.
+    """Fit a logistic score that separates right from wrong poses, and choose its threshold.
 
-    The threshold leaves at most `false_accept_rate` of the wrong poses of each kind (with fewer than
-    `SMALLEST_GROUP` of a kind: of all together). Where that would be lenient, because right and wrong are
-    far apart here, it is raised until `RIGHT_KEPT` of the right poses are left: what is truly unmapped
-    resembles the map more than the wrong poses that can be made for a calibration. binding: kinds that
-    the rate holds for, None for all; the others only shape the score. Raises ValueError where a side is empty.
+    The right poses together weigh as much as the wrong poses together. The score minimises the weighted
+    mean logistic loss plus ``TRUST_RIDGE * |weights|^2``; the offset is not penalised.
+
+    At the threshold at most `false_accept_rate` of the wrong poses of each kind are accepted. Kinds with
+    fewer than `SMALLEST_GROUP` poses are not tested alone; if all kinds are that small, the rate holds for
+    all wrong poses together. If the threshold keeps more than `RIGHT_KEPT` of the right poses, it is
+    raised until it keeps that share, because a place that is really unmapped resembles the map more than
+    the wrong poses that a calibration can make. binding: the kinds that the rate holds for (None: all);
+    the other kinds only shape the score. Raises ValueError if one side is empty.
     """
     if not len(right_NG) or not len(wrong_MG):
         raise ValueError("a calibration needs right and wrong poses")
@@ -121,19 +127,10 @@ def fit_trust(
     is_right = np.arange(len(signs)) < len(right_NG)
     mean, scale = signs.mean(axis=0), np.maximum(signs.std(axis=0), SMALLEST_SCALE)
     z = (signs - mean) / scale
-    side = np.where(is_right, 1.0, -1.0)
     weight = np.where(is_right, 0.5 / is_right.sum(), 0.5 / (~is_right).sum())
-
-    def loss(parameters: Array) -> tuple[float, Array]:
-        margin = side * (parameters[0] + z @ parameters[1:])
-        value = (weight * np.logaddexp(0.0, -margin)).sum()
-        slope = -weight * side / (1.0 + np.exp(np.clip(margin, -500.0, 500.0)))
-        weights = z.T @ slope + 2.0 * TRUST_RIDGE * parameters[1:]
-        gradient = np.concatenate([[slope.sum()], weights])
-        return value + TRUST_RIDGE * (parameters[1:] ** 2).sum(), gradient
-
-    found = minimize(loss, np.zeros(1 + z.shape[1]), jac=True, method="L-BFGS-B").x
-    score = found[0] + z @ found[1:]
+    model = LogisticRegression(C=0.5 / TRUST_RIDGE, tol=1e-8, max_iter=10_000)
+    model.fit(z, is_right, sample_weight=weight)
+    score = model.decision_function(z)
     wrong = score[~is_right]
     kinds = np.asarray(kind_M)
     bound = [kind for kind in np.unique(kinds) if binding is None or kind in binding]
@@ -142,8 +139,8 @@ def fit_trust(
     thresholds = [_just_above(group, false_accept_rate) for group in groups]
     threshold = max(*thresholds, float(np.quantile(score[is_right], 1.0 - RIGHT_KEPT)))
     return {
-        "trust_offset": float(found[0]),
-        "trust_weight_G": found[1:],
+        "trust_offset": float(model.intercept_[0]),
+        "trust_weight_G": model.coef_[0],
         "trust_mean_G": mean,
         "trust_scale_G": scale,
         "threshold": threshold,

@@ -1,4 +1,4 @@
-"""Downloading, from a server of our own."""
+"""Downloading from a local test server."""
 
 import hashlib
 import http.server
@@ -24,7 +24,7 @@ from rgsiam_training.datasets.download import PUBLISHERS, download_scene
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves `files`; may break off, lie, or know no ranges."""
+    """Serves `files`; can interrupt answers, send wrong content, and lack ranges."""
 
     def do_GET(self):
         home = self.server
@@ -95,7 +95,7 @@ def get(server, to, scene="ShopFacade", name="cambridge", **options):
     return download_scene(name, scene, to, **options), said
 
 
-def test_a_scene_comes_whole_and_opens(server, shop, tmp_path):
+def test_a_downloaded_scene_is_complete_and_opens(server, shop, tmp_path):
     seen = []
     folder, said = get(server, tmp_path / "to", progress=lambda *p: seen.append(p))
     assert len(open_dataset(folder).frames) == 6
@@ -104,13 +104,13 @@ def test_a_scene_comes_whole_and_opens(server, shop, tmp_path):
     recorded = json.loads((tmp_path / "to" / "checksums.json").read_text())
     assert recorded == {"ShopFacade.zip": hashlib.sha256(shop).hexdigest()}
     assert "Terms of use" in said[0]
-    assert "no SHA-256 to compare with" in said[1]
+    assert "no SHA-256 is known" in said[1]
     _, said = get(server, tmp_path / "to")
-    assert "is there already" in said[0]
+    assert "exists already" in said[0]
     assert len(server.requests) == 1
 
 
-def test_seven_scenes_has_archives_in_its_archive(server, tmp_path, monkeypatch):
+def test_inner_archives_of_seven_scenes_are_unpacked(server, tmp_path, monkeypatch):
     png = cv2.imencode(".png", picture((50, 50)))[1].tobytes()
     pose = b"1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n"
     sequence = {"seq-01/Thumbs.db": b"x"}
@@ -125,26 +125,28 @@ def test_seven_scenes_has_archives_in_its_archive(server, tmp_path, monkeypatch)
         }
     )
     server.files["/heads.zip"] = content
-    with pytest.raises(DatasetError, match=r"heads.zip: SHA-256 is .*is known: .*--accept-changed"):
+    with pytest.raises(
+        DatasetError, match=r"heads.zip: the SHA-256 is .*the known one is .*--accept-changed"
+    ):
         get(server, tmp_path / "to", "heads", "7scenes")
     assert not (tmp_path / "to" / "heads").exists()
     known = hashlib.sha256(content).hexdigest()
     monkeypatch.setitem(PUBLISHERS["7scenes"].sha256, "heads.zip", known)
     folder, said = get(server, tmp_path / "to", "heads", "7scenes")
     assert len(open_dataset(folder).frames) == 3
-    assert "SHA-256 is that known" in said[1]
-    assert "1 files of no use not unpacked (seq-01/Thumbs.db" in said[2]
+    assert "heads.zip: the SHA-256 is the known one" in said[1]
+    assert "1 system files skipped (seq-01/Thumbs.db" in said[2]
     assert not list(folder.rglob("*.zip"))
 
 
-def test_a_broken_connection_is_continued(server, shop, tmp_path):
+def test_an_interrupted_connection_is_continued(server, shop, tmp_path):
     server.break_after = [50_000, 70_000]
     folder, _ = get(server, tmp_path)
     assert (folder / "noise.bin").stat().st_size == 200_000
     assert [r for _, r in server.requests] == [None, "bytes=50000-", "bytes=120000-"]
 
 
-def test_a_download_that_was_stopped_is_continued_by_the_next(server, shop, tmp_path):
+def test_the_next_call_continues_an_interrupted_download(server, shop, tmp_path):
     server.break_after = [50_000, 0, 0, 0]
     with pytest.raises(DatasetError, match=r"50000 bytes are kept in .*run the same command again"):
         get(server, tmp_path)
@@ -154,7 +156,7 @@ def test_a_download_that_was_stopped_is_continued_by_the_next(server, shop, tmp_
     assert not list(tmp_path.glob("*.part*"))
 
 
-def test_a_file_that_changed_meanwhile_is_begun_anew(server, shop, tmp_path):
+def test_a_file_that_changed_on_the_server_restarts(server, shop, tmp_path):
     server.break_after = [50_000, 0, 0, 0]
     with pytest.raises(DatasetError, match="kept"):
         get(server, tmp_path)
@@ -162,19 +164,19 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(server, shop, tmp_path):
     assert (get(server, tmp_path)[0] / "noise.bin").is_file()
 
 
-def test_a_part_longer_than_the_file_is_thrown_away(server, shop, tmp_path):
+def test_a_partial_file_longer_than_the_file_is_discarded(server, shop, tmp_path):
     (tmp_path / "ShopFacade.zip.part").write_bytes(shop + b"more")
     (tmp_path / "ShopFacade.zip.part.etag").write_text(server.etag)
     assert (get(server, tmp_path)[0] / "noise.bin").is_file()
 
 
-def test_a_server_without_ranges_serves_too(server, shop, tmp_path):
+def test_a_server_without_ranges_works(server, shop, tmp_path):
     server.ranges = False
     server.break_after = [50_000]
     assert (get(server, tmp_path)[0] / "noise.bin").is_file()
     server.break_after = [50_000] * 4
     shutil.rmtree(tmp_path / "ShopFacade")
-    with pytest.raises(DatasetError, match="the connection broke off"):
+    with pytest.raises(DatasetError, match="the connection was interrupted"):
         get(server, tmp_path)
 
 
@@ -182,7 +184,7 @@ def test_a_corrupted_archive_is_refused(server, shop, tmp_path):
     spoilt = bytearray(shop)
     spoilt[-100_000] ^= 0xFF
     server.files["/251336/ShopFacade.zip"] = bytes(spoilt)
-    with pytest.raises(DatasetError, match=r"ShopFacade.zip is damaged .*download again"):
+    with pytest.raises(DatasetError, match=r"ShopFacade.zip is damaged .*download it again"):
         get(server, tmp_path)
     assert not (tmp_path / "ShopFacade").exists()
     assert not (tmp_path / "checksums.json").exists()
@@ -192,14 +194,14 @@ def test_a_corrupted_archive_is_refused(server, shop, tmp_path):
         get(server, tmp_path)
 
 
-def test_another_checksum_than_at_the_first_time_is_refused(server, shop, tmp_path):
+def test_a_checksum_that_differs_from_the_recorded_one_is_refused(server, shop, tmp_path):
     folder, _ = get(server, tmp_path)
     shutil.rmtree(folder)
-    assert "SHA-256 is that in" in get(server, tmp_path)[1][1]
+    assert "the SHA-256 is the one in" in get(server, tmp_path)[1][1]
     shutil.rmtree(folder)
     server.files["/251336/ShopFacade.zip"] = zip_of({"ShopFacade/other": b"1"})
     with pytest.raises(
-        DatasetError, match=r"but .* is in .*checksums.json: the download is set aside"
+        DatasetError, match=r"but the one in .*checksums.json is .*; the file was renamed"
     ):
         get(server, tmp_path)
     assert (tmp_path / "ShopFacade.zip.rejected").is_file()
@@ -209,7 +211,7 @@ def test_another_checksum_than_at_the_first_time_is_refused(server, shop, tmp_pa
     get(server, tmp_path)
 
 
-def test_too_little_disk_is_said_before_anything_is_fetched(server, shop, tmp_path, monkeypatch):
+def test_too_little_disk_space_is_reported_before_downloading(server, shop, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 2 * len(shop)))
     with pytest.raises(DatasetError, match=r"GB free, .* GB are needed to download and unpack"):
@@ -238,12 +240,14 @@ def test_links_are_refused(server, tmp_path):
         get(server, tmp_path)
 
 
-def test_what_is_unknown_or_gone_is_named(server, tmp_path):
-    with pytest.raises(DatasetError, match="'kitti' is none of 7scenes, cambridge"):
+def test_errors_name_what_is_unknown_or_missing(server, tmp_path):
+    with pytest.raises(
+        DatasetError, match="unknown benchmark 'kitti': choose one of 7scenes, cambridge"
+    ):
         get(server, tmp_path, "00", "kitti")
-    with pytest.raises(DatasetError, match="no scene 'office2', but chess"):
+    with pytest.raises(DatasetError, match="no scene 'office2': choose from chess"):
         get(server, tmp_path, "office2", "7scenes")
-    with pytest.raises(DatasetError, match=r"Street.zip: the server says 404"):
+    with pytest.raises(DatasetError, match=r"Street.zip: the server answered 404"):
         get(server, tmp_path, "Street")
     server.shutdown()
     server.server_close()

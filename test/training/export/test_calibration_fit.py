@@ -1,0 +1,110 @@
+"""The trust score of a calibration: its optimum, its balance of both sides, its threshold."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", reason="the training extra is not installed here")
+
+from scipy.special import expit
+
+from rgsiam_training.export.calibration_fit import TRUST_RIDGE, fit_trust
+
+
+def clouds(right_count, wrong_count, apart=2.0, signs=2, seed=0):
+    """Signs of right poses around zero, of wrong poses around `apart`."""
+    random = np.random.default_rng(seed)
+    right = random.normal(0.0, 1.0, (right_count, signs))
+    return right, random.normal(apart, 1.0, (wrong_count, signs))
+
+
+def scores(fitted, signs):
+    z = (signs - fitted["trust_mean_G"]) / fitted["trust_scale_G"]
+    return fitted["trust_offset"] + z @ fitted["trust_weight_G"]
+
+
+def accepted(fitted, signs):
+    return float(np.mean(scores(fitted, signs) >= fitted["threshold"]))
+
+
+def test_two_mirrored_points_have_their_known_optimum():
+    right, wrong = np.full((40, 1), 3.0), np.full((40, 1), 7.0)
+    fitted = fit_trust(right, wrong, ["far"] * 40, 0.01)
+    assert fitted["trust_mean_G"] == pytest.approx([5.0])
+    assert fitted["trust_scale_G"] == pytest.approx([2.0])
+    assert fitted["trust_offset"] == pytest.approx(0.0, abs=1e-6)
+    # log(1 + exp(-b)) + TRUST_RIDGE * b^2 is least where its derivative vanishes
+    strength = -fitted["trust_weight_G"][0]
+    assert expit(-strength) == pytest.approx(2.0 * TRUST_RIDGE * strength, abs=1e-7)
+
+
+def test_no_other_score_has_a_lower_penalised_loss():
+    right, wrong = clouds(300, 80, signs=3)
+    fitted = fit_trust(right, wrong, ["far"] * 80, 0.01)
+
+    def loss(offset, weights):
+        moved = fitted | {"trust_offset": offset, "trust_weight_G": weights}
+        of_right = np.logaddexp(0.0, -scores(moved, right)).mean()
+        of_wrong = np.logaddexp(0.0, scores(moved, wrong)).mean()
+        return 0.5 * (of_right + of_wrong) + TRUST_RIDGE * (weights**2).sum()
+
+    offset, weights = fitted["trust_offset"], fitted["trust_weight_G"]
+    least = loss(offset, weights)
+    for step in np.concatenate([np.eye(4), -np.eye(4)]) * 1e-3:
+        assert loss(offset + step[0], weights + step[1:]) > least
+
+
+@pytest.mark.parametrize(("right_count", "wrong_count"), [(1000, 30), (30, 1000), (200, 200)])
+def test_both_sides_weigh_the_same_whatever_their_counts(right_count, wrong_count):
+    right, wrong = clouds(right_count, wrong_count, apart=1.0)
+    fitted = fit_trust(right, wrong, ["far"] * wrong_count, 0.01)
+    doubted = 1.0 - expit(scores(fitted, right)).mean()
+    believed = expit(scores(fitted, wrong)).mean()
+    assert doubted == pytest.approx(believed, abs=1e-6)  # the offset is not penalised
+    assert 0.1 < doubted < 0.4
+
+
+def test_a_sign_that_never_varies_gets_no_weight():
+    right, wrong = clouds(100, 100)
+    right[:, 1] = wrong[:, 1] = 4.0
+    fitted = fit_trust(right, wrong, ["far"] * 100, 0.01)
+    assert fitted["trust_weight_G"][1] == pytest.approx(0.0, abs=1e-9)
+    assert fitted["trust_weight_G"][0] < -1.0
+
+
+def test_the_threshold_holds_for_each_kind_that_binds():
+    right, far = clouds(1000, 200, apart=3.0)
+    near = clouds(1, 200, apart=1.5, seed=1)[1]
+    wrong, kinds = np.concatenate([far, near]), ["far"] * 200 + ["near"] * 200
+    every = fit_trust(right, wrong, kinds, 0.1)
+    assert accepted(every, near) == 0.1
+    assert accepted(every, far) < 0.1
+    only_far = fit_trust(right, wrong, kinds, 0.1, binding={"far"})
+    assert accepted(only_far, near) > 0.1
+    assert accepted(only_far, far) <= 0.1
+    np.testing.assert_array_equal(only_far["trust_weight_G"], every["trust_weight_G"])
+
+
+def test_a_kind_of_few_poses_has_no_threshold_of_its_own():
+    right, far = clouds(1000, 100, apart=1.5)
+    few = clouds(10, 1)[0]  # as right poses look
+    fitted = fit_trust(right, np.concatenate([far, few]), ["far"] * 100 + ["few"] * 10, 0.1)
+    assert accepted(fitted, far) == 0.1
+    assert accepted(fitted, few) > 0.1
+    small = clouds(1, 15, apart=1.5, seed=1)[1]
+    wrong = np.concatenate([small, few])
+    together = fit_trust(right, wrong, ["small"] * 15 + ["few"] * 10, 0.2)
+    assert accepted(together, wrong) == 0.2
+
+
+def test_a_threshold_that_keeps_too_many_right_poses_is_raised():
+    right, far = clouds(1000, 100, apart=30.0)
+    fitted = fit_trust(right, far, ["far"] * 100, 0.01)
+    assert accepted(fitted, far) == 0.0
+    assert accepted(fitted, right) == pytest.approx(0.95, abs=0.001)
+
+
+@pytest.mark.parametrize("side", ["right", "wrong"])
+def test_an_empty_side_is_refused(side):
+    right, wrong = clouds(0 if side == "right" else 9, 0 if side == "wrong" else 9)
+    with pytest.raises(ValueError, match="right and wrong"):
+        fit_trust(right, wrong, ["far"] * len(wrong), 0.01)
