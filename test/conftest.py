@@ -1,10 +1,10 @@
-"""Shared parts of the tests: where things are, small bundles, small bags."""
+"""Fixtures that tests of several rooms use."""
 
 import os
 from pathlib import Path
 
 import pytest
-from support.bundles import brightness_network, description, golden_parts, refinable_parts
+from support.bundles import brightness_contents, description, int8_parts, refinable_parts
 from support.paths import ROOT
 
 from rgsiam_ros.bundle import write_bundle
@@ -20,8 +20,8 @@ def shared_data():
 
 @pytest.fixture
 def tested_bundle(tmp_path):
-    """A valid bundle with golden images, in float32 and int8."""
-    return write_bundle(tmp_path / "tested", *golden_parts()).path
+    """A valid bundle with a relative branch, in float32 and int8."""
+    return write_bundle(tmp_path / "tested", *int8_parts()).path
 
 
 @pytest.fixture
@@ -33,9 +33,7 @@ def refinable_bundle(tmp_path):
 @pytest.fixture
 def small_bundle(tmp_path):
     """A valid bundle whose answers are known: see `brightness_network`."""
-    return write_bundle(
-        tmp_path / "small", description(), {"absolute.onnx": brightness_network()}
-    ).path
+    return write_bundle(tmp_path / "small", description(), brightness_contents()).path
 
 
 @pytest.fixture
@@ -50,4 +48,4 @@ def town_like_bundle(tmp_path):
         "cx": 160.0,
         "cy": 90.0,
     }
-    return write_bundle(tmp_path / "town_like", text, {"absolute.onnx": brightness_network()}).path
+    return write_bundle(tmp_path / "town_like", text, brightness_contents()).path

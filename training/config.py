@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
 from numpy.typing import ArrayLike, NDArray
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rgsiam_ros.errors import DatasetError
@@ -126,8 +128,8 @@ class NetworkConfig(_Part):
     """Places of the map that the global pose unit chooses between before it regresses the rest."""
     frozen_stages: int = Field(2, ge=0)
     """First stages of the backbone, with its stem, that keep their ImageNet weights."""
-    body: Literal["flatten", "lstm", "hourglass"] = "flatten"
-    """What makes the feature vector of the backbone's maps, see `rgsiam_training.model.necks`."""
+    neck: Literal["flatten", "lstm", "hourglass"] = "flatten"
+    """The module between the backbone's maps and the feature vector, see `rgsiam_training.model.necks`."""
     rotation: RotationOutput = "quaternion"
     """What the global unit regresses; the bundle holds unit quaternions whichever it is."""
     metric_size: int = Field(128, ge=8)
@@ -166,17 +168,6 @@ class LossConfig(_Part):
     relative_regression: TermConfig = TermConfig(enabled=False)
     fixed_beta_m: float | None = Field(None, gt=0.0)
     """Metres that a unit of quaternion error costs in `global_pose`; None: a learned weight."""
-
-    def without(self, names: Iterable[str]) -> LossConfig:
-        """The same with these terms switched off. Raises DatasetError for an unknown name."""
-        terms = [name for name in LossConfig.model_fields if name != "fixed_beta_m"]
-        unknown = sorted(set(names) - set(terms))
-        if unknown:
-            raise DatasetError(
-                f"there is no loss term {', '.join(unknown)}: choose from {', '.join(terms)}"
-            )
-        off = {name: getattr(self, name).model_copy(update={"enabled": False}) for name in names}
-        return self.model_copy(update=off)
 
 
 PAIR_TERMS = (
@@ -242,39 +233,63 @@ class TrainingConfig(_Part):
         """Whether any term trains the relative pose unit."""
         return self.losses.relative_pose.enabled or self.losses.matching.enabled
 
-    def without(self, terms: Iterable[str]) -> TrainingConfig:
-        """The same with these loss terms switched off. Raises DatasetError for an unknown name."""
-        return self.model_copy(update={"losses": self.losses.without(terms)})
-
-    def of_single_images(self) -> TrainingConfig:
-        """The same without whatever needs a pair: images in random order, global pose terms."""
-        pairs = self.pairs.model_copy(update={"near_share": 0.0, "hard_share": 0.0})
-        return self.without(PAIR_TERMS).model_copy(update={"pairs": pairs})
+    def with_settings(self, settings: Mapping[str, Any]) -> TrainingConfig:
+        """A copy with some fields replaced. settings: values by dotted name. Raises DatasetError."""
+        return _validated(self.model_dump(mode="json"), settings, (), "settings")
 
     def save(self, path: Path) -> None:
         """Write as YAML."""
         path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
 
 
-def set_dotted(data: dict[str, Any], values: Mapping[str, Any]) -> None:
-    """Set fields of nested mappings in place; their names are dotted."""
-    for dotted, value in values.items():
-        *parents, last = dotted.split(".")
-        place = data
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
+def load_config(
+    path: Path | None, overrides: Mapping[str, Any], assignments: Sequence[str] = ()
+) -> TrainingConfig:
+    """A configuration: a YAML file (None: the defaults), then `overrides`, then `assignments`.
 
-
-def load_config(path: Path | None, overrides: dict[str, Any]) -> TrainingConfig:
-    """A configuration from a YAML file (None: the defaults) with overrides on top.
-
-    overrides: field names, dotted for nested ones, to values; None values are ignored.
-    Raises DatasetError naming the file and the fields that are wrong.
+    overrides: values by dotted name, None is ignored; assignments: texts ``NAME=VALUE`` with a dotted name
+    and a value in YAML, as typed after ``--set``. Raises DatasetError, which names the file and the fields
+    that are wrong.
     """
     try:
-        data = {} if path is None else yaml.safe_load(path.read_text()) or {}
-        set_dotted(data, {name: value for name, value in overrides.items() if value is not None})
-        return TrainingConfig.model_validate(data)
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise DatasetError(f"training configuration {path or ''}: {error}") from error
+        tree = {} if path is None else yaml.safe_load(path.read_text()) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DatasetError(f"training configuration {path} cannot be read: {error}") from error
+    if not isinstance(tree, dict):
+        raise DatasetError(f"training configuration {path} holds no mapping")
+    wanted = {name: value for name, value in overrides.items() if value is not None}
+    return _validated(tree, wanted, assignments, str(path or "from the command line"))
+
+
+def default_of(name: str) -> Any:
+    """The default of a field. name: dotted, as for ``--set``."""
+    value: Any = TrainingConfig(datasets=("-",))
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _validated(
+    tree: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    assignments: Sequence[str],
+    source: str,
+) -> TrainingConfig:
+    """The configuration in `tree` with settings and assignments on top. source: for messages."""
+    for text in assignments:
+        if not text.partition("=")[0].strip() or "=" not in text:
+            raise DatasetError(f"--set {text!r} is not NAME=VALUE, for example pairs.reach_m=1")
+    try:
+        merged = OmegaConf.create(dict(tree))
+        for name, value in settings.items():
+            OmegaConf.update(merged, name, value, merge=False)
+        merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(assignments)))
+        return TrainingConfig.model_validate(OmegaConf.to_container(merged))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc']) or 'the whole'}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise DatasetError(f"training configuration {source}: {problems}") from error
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise DatasetError(f"training configuration {source}: {error}") from error

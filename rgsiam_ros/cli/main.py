@@ -225,7 +225,12 @@ def bundle_verify(path: BundlePath) -> None:
 
     relocalizer = Relocalizer.from_bundle(path)
     relocalizer.close()
-    console.print(f"{path} is sound: {relocalizer.manifest.name}, {relocalizer.describe_engine()}")
+    info = relocalizer.describe_engine()
+    console.print(
+        f"{path} is sound: bundle {relocalizer.manifest.name}, engine {info.name} {info.version} "
+        f"{info.precision} on {info.device}",
+        soft_wrap=True,
+    )
 
 
 def _register_training() -> None:

@@ -11,7 +11,12 @@ from rclpy.parameter import Parameter
 from rclpy.timer import Timer
 
 from rgsiam_ros.errors import RgsiamError
-from rgsiam_ros.node.bundle_loading import LoadedBundle, load, read_manifest_of, refuse_without_datum
+from rgsiam_ros.node.bundle_loading import (
+    LoadedBundle,
+    load,
+    read_manifest_of,
+    refuse_without_datum,
+)
 
 POLL_S = 0.05
 

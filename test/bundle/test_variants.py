@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from support.bundles import edit_manifest, golden_parts, npz_bytes
+from support.bundles import edit_manifest, int8_parts, npz_bytes
 
 from rgsiam_ros.bundle import Bundle, write_bundle
 from rgsiam_ros.errors import BundleError
@@ -86,7 +86,7 @@ def test_half_described_variants_are_refused(tested_bundle, change, message):
     ],
 )
 def test_golden_images_that_do_not_fit_are_refused(tmp_path, name, value, message):
-    text, contents = golden_parts()
+    text, contents = int8_parts()
     with np.load(io.BytesIO(contents["golden_images.npz"])) as stored:
         arrays = dict(stored)
     arrays.pop(name, None)
@@ -98,7 +98,7 @@ def test_golden_images_that_do_not_fit_are_refused(tmp_path, name, value, messag
 
 
 def test_maps_of_other_images_are_refused(tmp_path):
-    text, contents = golden_parts()
+    text, contents = int8_parts()
     with np.load(io.BytesIO(contents["map_features.npz"])) as stored:
         arrays = dict(stored)
     arrays["T_map_camera_N44"][:, 0, 3] += 1.0

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from support.bundles import ABSOLUTE_BIAS, INT8_BIAS, colour_absolute, golden_parts, npz_bytes
+from support.bundles import ABSOLUTE_BIAS, INT8_BIAS, colour_absolute, int8_parts, npz_bytes
 from support.images import flat_image
 from support.paths import TOWN_BUNDLE
 
@@ -61,7 +61,7 @@ def test_the_town_is_served_and_says_how_far_off_it_is():
 
 def broken(tmp_path, **changes):
     """A bundle in which a network is not what the golden images say."""
-    text, contents = golden_parts()
+    text, contents = int8_parts()
     contents |= {name.replace("_onnx", ".onnx"): value for name, value in changes.items()}
     return write_bundle(tmp_path / "broken", text, contents).path
 
@@ -104,7 +104,7 @@ def test_each_answer_is_tested(tmp_path):
     half = np.tile(np.array([1.0, 0.01, 0.0, 0.0], np.float32), (3, 1))
     changes = {
         "metric_feature": (unit, r"metric feature \S+ where 0\.005 is allowed"),
-        "local_map": (golden(golden_parts()[1])["local_map"] + 0.1, r"local map \S+ where 0\.005"),
+        "local_map": (golden(int8_parts()[1])["local_map"] + 0.1, r"local map \S+ where 0\.005"),
         "rotation_quaternion_wxyz": (half, r"rotation deg 1\.15 deg where 0\.005 deg is allowed"),
         "relative_information": (
             np.tile(90.0 * np.eye(6), (3, 2, 1, 1)),
@@ -112,7 +112,7 @@ def test_each_answer_is_tested(tmp_path):
         ),
     }
     for number, (name, (value, message)) in enumerate(changes.items()):
-        text, contents = golden_parts()
+        text, contents = int8_parts()
         contents["golden_images.npz"] = npz_bytes({**golden(contents), name: value})
         path = write_bundle(tmp_path / str(number), text, contents).path
         with pytest.raises(EngineError, match=message):
@@ -170,7 +170,7 @@ def test_numbers_that_are_none_fail_the_self_test(tmp_path):
 
 def test_reduced_features_are_compared_with_reduced_ones(tmp_path):
     """The int8 map's local maps say that it was taken a metre further west: only int8 answers move."""
-    text, contents = golden_parts()
+    text, contents = int8_parts()
     with np.load(io.BytesIO(contents["map_features.npz"])) as stored:
         arrays = dict(stored)
     arrays["local_NCHW"] = arrays["local_NCHW"].copy()

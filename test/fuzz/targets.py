@@ -21,7 +21,7 @@ import yaml
 from edits import edited, edited_npz, edited_text
 from rosbags.highlevel import AnyReader
 from support.bags import cut_bag
-from support.bundles import golden_parts
+from support.bundles import int8_parts
 from support.paths import TOWN_BUNDLE, TOWN_DRIVE
 
 from rgsiam_ros.bundle import Bundle, write_bundle
@@ -136,7 +136,7 @@ def _once(name, make):
 
 def _bundle() -> Bundle:
     def make():
-        text, contents = golden_parts()
+        text, contents = int8_parts()
         mask = np.full((text["camera"]["height"], text["camera"]["width"]), 255, np.uint8)
         contents["mask.png"] = cv2.imencode(".png", mask)[1].tobytes()
         text["preprocessing"]["mask"] = "mask.png"

@@ -16,7 +16,7 @@ from onnx import helper, load_model_from_string, numpy_helper
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
-from support.bundles import brightness_network, description, golden_parts
+from support.bundles import brightness_network, description, int8_parts
 from targets import TARGETS
 
 from rgsiam_ros.bundle import Bundle, write_bundle
@@ -163,7 +163,7 @@ def test_networks_that_could_do_more_than_a_network_are_refused(tmp_path, change
 @pytest.mark.parametrize("name", ["manifest.yaml", "golden_images.npz"])
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
 def test_what_is_no_plain_file_is_neither_followed_nor_waited_for(tmp_path, name, kind):
-    bundle = write_bundle(tmp_path / "b", *golden_parts()).path
+    bundle = write_bundle(tmp_path / "b", *int8_parts()).path
     path = bundle / name
     moved = path.rename(tmp_path / name)
     {
@@ -176,7 +176,7 @@ def test_what_is_no_plain_file_is_neither_followed_nor_waited_for(tmp_path, name
 
 
 def test_files_beyond_number_are_refused(tmp_path):
-    text, contents = golden_parts()
+    text, contents = int8_parts()
     more = {f"absolute.p{n}.onnx": contents["absolute.onnx"] for n in range(40)}
     with pytest.raises(BundleError, match="at most 32 items"):
         write_bundle(tmp_path / "b", text, {**contents, **more})

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from support.bundles import ABSOLUTE_BIAS, golden_parts, int8_is_fast
+from support.bundles import ABSOLUTE_BIAS, int8_parts, int8_is_fast
 from support.images import flat_image, jpeg_bytes
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
@@ -224,7 +224,7 @@ def test_the_engine_is_tested_and_a_missing_one_falls_back_with_a_warning(
 def test_a_broken_network_is_refused_and_the_next_serves(peer, start, tmp_path):
     if not int8_is_fast():
         pytest.skip("`auto` does not try int8 on this CPU")
-    text, contents = golden_parts(int8_bias=ABSOLUTE_BIAS + 0.05)
+    text, contents = int8_parts(int8_bias=ABSOLUTE_BIAS + 0.05)
     bundle = write_bundle(tmp_path / "broken", text, contents).path
     node = start(bundle=bundle, engine="onnxruntime")
     answer(peer, 1)

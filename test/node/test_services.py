@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from support.bundles import brightness_network, description, edit_manifest
+from support.bundles import brightness_contents, description, edit_manifest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 
@@ -33,7 +33,7 @@ def bundle_at(path, origin_x=5000.0, **changes):
     """The small bundle's sister, elsewhere."""
     text = description() | {"name": "sister"} | changes
     text["target"] = {"origin_m": [origin_x, 2000.0, 3.0], "scale_m": 10.0}
-    return write_bundle(path, text, {"absolute.onnx": brightness_network()}).path
+    return write_bundle(path, text, brightness_contents()).path
 
 
 def test_disabled_nothing_is_answered_and_whoever_comes_late_is_told(peer, start):

@@ -115,41 +115,12 @@ def colour_relative(neighbours):
     return _model(nodes, weights, inputs, outputs)
 
 
-def refinable_parts(neighbours=2):
-    """Description and contents of a bundle whose relative branch is exact; absolute is off."""
-    text = description()
-    text["refinement"] = {
-        "neighbours": neighbours,
-        "reach_m": 2.0,
-        "metres_per_radian": 4.0,
-        "map_images": len(MAP_COLOURS),
-        "validation": text["validation"],
-        "covariance": {"matrix": np.diag([0.01, 0.02, 0.03, 1e-4, 2e-4, 3e-4]).tolist()},
-    }
-    poses = np.tile(np.eye(4), (len(MAP_COLOURS), 1, 1))
-    poses[:, :3, 3] = np.array(text["target"]["origin_m"]) + 10.0 * MAP_COLOURS
-    unit = MAP_COLOURS / np.linalg.norm(MAP_COLOURS, axis=1, keepdims=True)
-    features = io.BytesIO()
-    np.savez(
-        features,
-        metric_feature_ND=unit.astype(np.float16),
-        local_NCHW=MAP_COLOURS[:, :, None, None].astype(np.float16),
-        T_map_camera_N44=poses,
-    )
-    contents = {
-        "absolute.onnx": colour_absolute(),
-        "relative.onnx": colour_relative(neighbours),
-        "map_features.npz": features.getvalue(),
-    }
-    return text, contents
-
-
 GOLDEN_COLOURS = ((76, 102, 204), (153, 102, 51), (128, 128, 128))
-"""Blue, green and red of the golden images of `tested_bundle`."""
-
-
+"""Blue, green and red of the golden images."""
 INT8_BIAS = ABSOLUTE_BIAS + 0.01
-"""By which the "int8" network of `tested_bundle` is off: 0.1 m more."""
+"""Error of the "int8" network of `int8_parts`, normalised: 0.1 m more than float32."""
+TIGHT = 5e-3
+"""Tolerance of every difference, whatever its unit."""
 
 
 def npz_bytes(arrays):
@@ -158,48 +129,28 @@ def npz_bytes(arrays):
     return buffer.getvalue()
 
 
-def golden_parts(neighbours=2, int8_bias=INT8_BIAS):
-    """As `refinable_parts`, with golden images and a network that plays the int8 one."""
-    text, contents = refinable_parts(neighbours)
-    images = np.stack([flat_image(*colour, 64, 48) for colour in GOLDEN_COLOURS])
-    colour = images[:, 0, 0, ::-1].astype(np.float32) / 255.0
-    identity = np.tile(np.array([1.0, 0.0, 0.0, 0.0], np.float32), (len(images), 1))
-    index = np.tile(np.arange(neighbours), (len(images), 1))
-    relative = colour[:, None] - MAP_COLOURS[index].astype(np.float16)
-    golden = {
-        "image_NHW3": images,
-        "translation_normalised": colour + [ABSOLUTE_BIAS, 0.0, 0.0],
-        "rotation_quaternion_wxyz": identity,
-        "metric_feature": colour / np.linalg.norm(colour, axis=1, keepdims=True),
-        "local_map": colour[:, :, None, None],
-        "map_index_NK": index,
-        "relative_translation_normalised": relative,
-        "relative_rotation_quaternion_wxyz": np.tile(identity[:, None], (1, neighbours, 1)),
-        "relative_information": np.tile(100.0 * np.eye(6), (len(images), neighbours, 1, 1)),
+def golden_colours(width=64, height=48):
+    """Golden images ``(N, H, W, 3)`` of one colour each, and the colours, red first, 0..1."""
+    images = np.stack([flat_image(*colour, width, height) for colour in GOLDEN_COLOURS])
+    return images, images[:, 0, 0, ::-1].astype(np.float32) / 255.0
+
+
+def figures(sigma_6):
+    """Errors and residual covariance of a branch, for a manifest."""
+    names = [f"{n}_{u}" for n in ("median", "mean", "p95") for u in ("m", "deg")]
+    difference = {"export_difference_m": 0.0, "export_difference_deg": 0.0}
+    return {
+        "validation": {"frames": 10, **dict.fromkeys(names, 0.1), **difference},
+        "covariance": {"matrix": np.diag(np.square(sigma_6)).tolist()},
     }
-    names = ("position_m", "metric_feature", "local_map", "relative_position_m")
-    others = ("rotation_deg", "relative_rotation_deg", "relative_information")
-    tight = dict.fromkeys((*names, *others), 5e-3)
-    figures = {"validation": text["validation"], "covariance": text["covariance"]}
-    wider = {"covariance": {"matrix": (4.0 * np.asarray(text["covariance"]["matrix"])).tolist()}}
-    text["tolerance"] = tight
-    text["variants"] = {
-        "int8": {
-            "accepted_with": "test",
-            "tolerance": {**tight, "position_m": 0.15},
-            "absolute": {**figures, **wider},
-            "refined": {**figures, **wider},
-        }
-    }
-    contents["absolute.int8.onnx"] = colour_absolute(bias=int8_bias)
-    contents["map_features.int8.npz"] = contents["map_features.npz"]
-    contents["golden_images.npz"] = npz_bytes(golden)
-    return text, contents
+
+
+ABSOLUTE_SIGMA = np.array([0.1, 0.1, 0.1, 0.02, 0.02, 0.02])
+REFINED_SIGMA = np.sqrt([0.01, 0.02, 0.03, 1e-4, 2e-4, 3e-4])
 
 
 def description(width=64, height=48):
-    """The manifest of a small bundle, without its files."""
-    sigma = [0.1, 0.1, 0.1, 0.02, 0.02, 0.02]
+    """The manifest of a small bundle with an absolute branch, without its files."""
     return {
         "name": "small",
         "created": "2026-01-01T00:00:00+00:00",
@@ -214,14 +165,88 @@ def description(width=64, height=48):
         "target": {"origin_m": [1000.0, 2000.0, 3.0], "scale_m": 10.0},
         "network": {"backbone": "brightness", "opset": 17, "exported_with": "test"},
         "training_data": {"fingerprint": "0" * 64, "source": "test", "frames": 10},
-        "validation": {
-            "frames": 10,
-            **{f"{n}_{u}": 0.1 for n in ("median", "mean", "p95") for u in ("m", "deg")},
-            "export_difference_m": 0.0,
-            "export_difference_deg": 0.0,
+        "variants": {
+            "float32": {
+                "accepted_with": "test",
+                "tolerance": {"position_m": TIGHT, "rotation_deg": TIGHT},
+                "absolute": figures(ABSOLUTE_SIGMA),
+            }
         },
-        "covariance": {"matrix": np.diag(np.square(sigma)).tolist()},
     }
+
+
+def brightness_contents(width=64, height=48, quaternion_wxyz=(1.0, 0.0, 0.0, 0.0)):
+    """The files of a small bundle: `brightness_network` and its golden images."""
+    images, colour = golden_colours(width, height)
+    golden = {
+        "image_NHW3": images,
+        "translation_normalised": colour,
+        "rotation_quaternion_wxyz": np.tile(np.float32(quaternion_wxyz), (len(images), 1)),
+    }
+    return {
+        "absolute.onnx": brightness_network(width, height, quaternion_wxyz),
+        "golden_images.npz": npz_bytes(golden),
+    }
+
+
+def refinable_parts(neighbours=2):
+    """Description and contents of a bundle whose relative branch is exact; the absolute branch is off."""
+    text = description()
+    text["refinement"] = {
+        "neighbours": neighbours,
+        "reach_m": 2.0,
+        "metres_per_radian": 4.0,
+        "map_images": len(MAP_COLOURS),
+    }
+    names = ("position_m", "metric_feature", "local_map", "relative_position_m")
+    others = ("rotation_deg", "relative_rotation_deg", "relative_information")
+    float32 = text["variants"]["float32"]
+    float32["tolerance"] = dict.fromkeys((*names, *others), TIGHT)
+    float32["refined"] = figures(REFINED_SIGMA)
+    poses = np.tile(np.eye(4), (len(MAP_COLOURS), 1, 1))
+    poses[:, :3, 3] = np.array(text["target"]["origin_m"]) + 10.0 * MAP_COLOURS
+    unit = MAP_COLOURS / np.linalg.norm(MAP_COLOURS, axis=1, keepdims=True)
+    features = {
+        "metric_feature_ND": unit.astype(np.float16),
+        "local_NCHW": MAP_COLOURS[:, :, None, None].astype(np.float16),
+        "T_map_camera_N44": poses,
+    }
+    images, colour = golden_colours()
+    identity = np.tile(np.array([1.0, 0.0, 0.0, 0.0], np.float32), (len(images), 1))
+    index = np.tile(np.arange(neighbours), (len(images), 1))
+    golden = {
+        "image_NHW3": images,
+        "translation_normalised": colour + [ABSOLUTE_BIAS, 0.0, 0.0],
+        "rotation_quaternion_wxyz": identity,
+        "metric_feature": colour / np.linalg.norm(colour, axis=1, keepdims=True),
+        "local_map": colour[:, :, None, None],
+        "map_index_NK": index,
+        "relative_translation_normalised": colour[:, None] - MAP_COLOURS[index].astype(np.float16),
+        "relative_rotation_quaternion_wxyz": np.tile(identity[:, None], (1, neighbours, 1)),
+        "relative_information": np.tile(100.0 * np.eye(6), (len(images), neighbours, 1, 1)),
+    }
+    contents = {
+        "absolute.onnx": colour_absolute(),
+        "relative.onnx": colour_relative(neighbours),
+        "map_features.npz": npz_bytes(features),
+        "golden_images.npz": npz_bytes(golden),
+    }
+    return text, contents
+
+
+def int8_parts(neighbours=2, int8_bias=INT8_BIAS):
+    """As `refinable_parts`, with a network that plays the int8 one."""
+    text, contents = refinable_parts(neighbours)
+    float32 = text["variants"]["float32"]
+    text["variants"]["int8"] = {
+        "accepted_with": "test",
+        "tolerance": {**float32["tolerance"], "position_m": 0.15},
+        "absolute": figures(2.0 * ABSOLUTE_SIGMA),
+        "refined": figures(2.0 * ABSOLUTE_SIGMA),
+    }
+    contents["absolute.int8.onnx"] = colour_absolute(bias=int8_bias)
+    contents["map_features.int8.npz"] = contents["map_features.npz"]
+    return text, contents
 
 
 def edit_manifest(bundle, change):

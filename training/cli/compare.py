@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-console = Console()
+from rgsiam_ros.cli.console import console
 
 
 def compare(
@@ -33,22 +29,15 @@ def compare(
 ) -> None:
     """Train and measure the paper's comparisons on the same backbone and budget."""
     from rgsiam_training.evaluation.compare.presets import presets_named
-    from rgsiam_training.evaluation.compare.runner import run_comparison as run
+    from rgsiam_training.evaluation.compare.runner import run_comparison
     from rgsiam_training.evaluation.compare.scenes import open_scene
     from rgsiam_training.evaluation.compare.table import write_tables
 
-    quieten()
     chosen = presets_named([name.strip() for name in presets.split(",") if name.strip()])
     scenes = [open_scene(text) for text in datasets]
     if not tables_only:
-        say = partial(console.print, soft_wrap=True)
-        run(scenes, chosen, range(seeds), budget, out, say, lambda: write_tables(out) and None)
+        run_comparison(
+            scenes, chosen, range(seeds), budget, out, lambda: write_tables(out) and None
+        )
     write_tables(out)
     console.print(f"results: {out}/compare.md, compare.csv, compare.png")
-
-
-def quieten() -> None:
-    """Keep Lightning from saying the same again for each of many trainings."""
-    warnings.filterwarnings("ignore", module="lightning")
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)

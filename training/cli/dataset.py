@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -17,7 +15,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-console = Console()
+from rgsiam_ros.cli.console import console
+from rgsiam_ros.cli.options import TRUTH_TOPIC, ImageTopic, InfoTopic, TruthTopic
 
 
 def inspect(
@@ -28,13 +27,9 @@ def inspect(
     out: Annotated[
         Path | None, typer.Option(help="Folder, new, for inspection.json and inspection.png.")
     ] = None,
-    image_topic: Annotated[str | None, typer.Option(help="Image topic of the bags.")] = None,
-    camera_info_topic: Annotated[
-        str | None, typer.Option(help="Camera info topic of the bags.")
-    ] = None,
-    truth_topic: Annotated[
-        str | None, typer.Option(help="Topic of true poses in the bags.")
-    ] = None,
+    image_topic: ImageTopic = None,
+    camera_info_topic: InfoTopic = None,
+    truth_topic: TruthTopic = TRUTH_TOPIC,
 ) -> None:
     """Count, check and draw a dataset; what is odd stands below "look at these"."""
     import json
@@ -46,7 +41,7 @@ def inspect(
     from rgsiam_training.datasets.inspection_plot import draw_inspection
     from rgsiam_training.datasets.inspection_table import print_inspection
 
-    topics = BagTopics(image_topic, camera_info_topic, truth_topic or BagTopics.truth)
+    topics = BagTopics(image_topic, camera_info_topic, truth_topic)
     if out is not None:
         claim_folder(out)
     opened = open_dataset(dataset, "train", topics)
@@ -92,7 +87,6 @@ def download(
                 benchmark,
                 scene,
                 to,
-                report=partial(console.print, soft_wrap=True),
                 progress=show,
                 keep_archive=keep_archive,
                 accept_changed=accept_changed,

@@ -1,25 +1,35 @@
-"""Training commands of the `rgsiam` program; registered when the training extra is installed."""
+"""Training commands of the `rgsiam` program. setup.py registers them as an entry point."""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from rgsiam_ros.cli.console import console
+from rgsiam_ros.cli.options import (
+    TRUTH_TOPIC,
+    BatchSize,
+    BranchName,
+    BundleOption,
+    BundlePath,
+    EngineName,
+    ImageTopic,
+    InfoTopic,
+    PrecisionName,
+    ResultsFolder,
+    Seed,
+    Split,
+    TruthTopic,
+)
 from rgsiam_training.cli.compare import compare
 from rgsiam_training.cli.dataset import download, inspect
+from rgsiam_training.config import default_of
 
-console = Console()
-
-ImageTopic = Annotated[str | None, typer.Option(help="Image topic of the bags.")]
-InfoTopic = Annotated[str | None, typer.Option(help="Camera info topic of the bags.")]
-TruthTopic = Annotated[str | None, typer.Option(help="Topic of true poses in the bags.")]
-BranchName = Annotated[str, typer.Option(help="absolute, refined, or auto: what the bundle has.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+DatasetPath = Annotated[Path, typer.Argument(help="A bag, or see docs/datasets.md.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -30,90 +40,80 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
+def setting(name: str, help_text: str) -> Any:
+    """An option for one field of the configuration, whose help shows the field's default."""
+    return typer.Option(help=f"{help_text} ({name})", show_default=f"{default_of(name)}")
+
+
 def train(
     datasets: Annotated[
         list[str], typer.Argument(help="Sessions of one map: bags, or see docs/datasets.md.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of this run, new.")],
-    config: Annotated[Path | None, typer.Option(help="YAML of a training configuration.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
-    width: Annotated[int | None, typer.Option(help="Network input width, pixels.")] = None,
-    height: Annotated[int | None, typer.Option(help="Network input height, pixels.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="timm model name.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    image_topic: ImageTopic = None,
-    camera_info_topic: InfoTopic = None,
-    truth_topic: TruthTopic = None,
-    depth_topic: Annotated[
-        str | None, typer.Option(help="Depth image topic of the bags, for losses.reprojection.")
+    config: Annotated[
+        Path | None, typer.Option(help="YAML of a training configuration, see docs/training.md.")
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="Method to train: siamese, or another one of `rgsiam compare`.")
+    ] = "siamese",
+    epochs: Annotated[
+        int | None,
+        setting("optimisation.epochs", "Passes over the training images"),
+    ] = None,
+    width: Annotated[
+        int | None, setting("input_width", "Width of the network's input, pixels")
+    ] = None,
+    height: Annotated[
+        int | None, setting("input_height", "Height of the network's input, pixels")
     ] = None,
     reach: Annotated[
-        float | None, typer.Option(help="Metres between images that see the same: 8; indoors 1.")
+        float | None,
+        setting("pairs.reach_m", "Metres between two cameras that see the same; in a room 1"),
     ] = None,
     rotation: Annotated[
-        float | None, typer.Option(help="Degrees by which training turns the camera; hand-held 10.")
+        float | None,
+        setting("augmentation.rotation_deg", "Degrees of random camera rotation; hand-held 10"),
     ] = None,
-    map_spacing: Annotated[
-        float | None, typer.Option(help="Spacing of the map's images in the bundle, of the reach.")
+    seed: Annotated[int | None, setting("seed", "Seed of everything random")] = None,
+    image_topic: ImageTopic = None,
+    truth_topic: Annotated[
+        str | None, setting("topics.truth", "Topic of the true poses in the bags")
     ] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="32-true, or bf16-mixed where that is faster.")
-    ] = None,
-    patience: Annotated[
-        int | None, typer.Option(help="Validations without improvement before it stops; 0: never.")
-    ] = None,
-    without: Annotated[
-        list[str] | None, typer.Option(help="Loss term to switch off; may be repeated.")
-    ] = None,
-    stretch_frames: Annotated[
-        int | None,
-        typer.Option(help="Length of one held-out stretch: 40; shorter ones are more of them."),
-    ] = None,
-    leave_out: Annotated[
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    assignments: Annotated[
         list[str] | None,
-        typer.Option(help="x,y,radius in the map frame: use no frame there. May be repeated."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any other field of the configuration, by its dotted name: --set pairs.reach_m=1. "
+            "May be repeated.",
+        ),
     ] = None,
-    single_image: Annotated[
-        bool, typer.Option(help="No pairs: the global pose loss alone, for comparison.")
-    ] = False,
-    preset: Annotated[
-        str | None, typer.Option(help="Another method, as `rgsiam compare` trains it.")
-    ] = None,
-    resume: Annotated[bool, typer.Option(help="Continue from the last checkpoint.")] = False,
 ) -> None:
-    """Train on recorded sessions with true poses."""
+    """Train on recorded sessions with true poses.
+
+    One epoch is one pass over the training images: (training images / 16) steps, where 16 is
+    optimisation.batch_pairs. In each step 16 images are drawn, each with a partner.
+    """
     from rgsiam_training.config import load_config
-    from rgsiam_training.data.splits import circles
     from rgsiam_training.evaluation.compare.presets import trainable
     from rgsiam_training.fitting.train import train as run_training
 
-    overrides = {
+    overrides = trainable(preset).settings | {
         "datasets": datasets,
         "optimisation.epochs": epochs,
         "input_width": width,
         "input_height": height,
-        "network.backbone": backbone,
-        "seed": seed,
-        "topics.image": image_topic,
-        "topics.camera_info": camera_info_topic,
-        "topics.truth": truth_topic,
-        "topics.depth": depth_topic,
         "pairs.reach_m": reach,
         "augmentation.rotation_deg": rotation,
-        "optimisation.precision": precision,
-        "optimisation.patience": patience,
-        "map_images.spacing": map_spacing,
-        "split.stretch_frames": stretch_frames,
-        "split.leave_out": circles(leave_out or ()) or None,
+        "seed": seed,
+        "topics.image": image_topic,
+        "topics.truth": truth_topic,
     }
-    chosen = load_config(config, overrides)
-    if preset:
-        chosen = trainable(preset).apply(chosen)
-    if single_image:
-        chosen = chosen.of_single_images()
-    say = partial(console.print, soft_wrap=True)
-    run_training(chosen.without(without or ()), out, resume=resume, report=say)
-    console.print(f"trained: {out}; next: [bold]rgsiam export {out} --out models/NAME[/bold]")
+    run_training(load_config(config, overrides, assignments or ()), out, resume=resume)
+    console.print(
+        f"trained: {out}; next: [bold]rgsiam export {out} --out models/NAME[/bold]", soft_wrap=True
+    )
 
 
 def export(
@@ -135,6 +135,7 @@ def export(
 ) -> None:
     """Turn a training run into a bundle; refused unless ONNX Runtime and torch agree."""
     from rgsiam_ros.bundle.precision import PRECISIONS
+    from rgsiam_ros.geometry.units import angle_text, length_text
     from rgsiam_training.export.bundle_export import DEFAULT_PRECISIONS, export_bundle
 
     unknown = [name for name in precision or () if name not in PRECISIONS]
@@ -145,38 +146,34 @@ def export(
 
         find_compiler()  # says what is missing before the long work
     wanted = [p for p in PRECISIONS[1:] if p in (precision or DEFAULT_PRECISIONS)]
-    bundle = export_bundle(
-        run, out, map_spacing, wanted, report=partial(console.print, soft_wrap=True)
-    )
+    bundle = export_bundle(run, out, map_spacing, wanted)
     manifest = bundle.manifest
-    console.print(f"exported: {out}; validation, {manifest.validation.frames} held-out frames:")
+    frames = manifest.variants["float32"].absolute.validation.frames
+    console.print(f"exported: {out}; errors on {frames} held-out frames:", soft_wrap=True)
     if manifest.refinement is not None:
         features = bundle.map_features()
         console.print(
             f"map: {len(features.T_map_camera_N44)} images of {features.bytes_per_image} bytes"
         )
-    for chosen in manifest.precisions:
-        figures = {"absolute": manifest.absolute_figures(chosen)}
-        refined = manifest.refined_figures(chosen)
-        if refined is not None:
-            figures["refined"] = refined
-        for branch, figure in figures.items():
-            v = figure.validation
+    for name, variant in manifest.variants.items():
+        for branch, figures in (("absolute", variant.absolute), ("refined", variant.refined)):
+            if figures is None:
+                continue
+            v = figures.validation
             console.print(
-                f"{chosen}, {branch}: median {v.median_m:.2f} m {v.median_deg:.2f} deg, p95 "
-                f"{v.p95_m:.2f} m {v.p95_deg:.2f} deg; against torch at most "
-                f"{v.export_difference_m * 1e3:.3g} mm, {v.export_difference_deg * 1e3:.3g} "
-                "millidegrees",
+                f"{name}, {branch}: median {v.median_m:.2f} m {v.median_deg:.2f} deg, p95 "
+                f"{v.p95_m:.2f} m {v.p95_deg:.2f} deg; largest difference from torch "
+                f"{length_text(v.export_difference_m)}, {angle_text(v.export_difference_deg)}",
                 soft_wrap=True,
             )
     if tensorrt:
         from rgsiam_training.export.tensorrt_export import compile_for_this_gpu
 
-        compile_for_this_gpu(run, bundle, console.print)
+        compile_for_this_gpu(run, bundle)
 
 
 def calibrate(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    bundle: BundlePath,
     run: Annotated[
         Path | None, typer.Option(help="The training run: its held-out stretches are used.")
     ] = None,
@@ -184,20 +181,18 @@ def calibrate(
         list[str] | None, typer.Option(help="Session that was not trained on. May be repeated.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of a new bundle; without it BUNDLE is replaced.")
+        Path | None, typer.Option(help="Folder of a new bundle; default: BUNDLE is replaced.")
     ] = None,
     false_accepts: Annotated[
-        float, typer.Option(min=1e-4, max=0.5, help="Share of wrong poses that may be believed.")
+        float, typer.Option(min=1e-4, max=0.5, help="Share of wrong poses that may be trusted.")
     ] = 0.01,
     seed: Seed = 0,
-    split: Annotated[
-        str, typer.Option(help="train or test, where the dataset has splits.")
-    ] = "test",
+    split: Split = "test",
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
-    truth_topic: TruthTopic = None,
+    truth_topic: TruthTopic = TRUTH_TOPIC,
 ) -> None:
-    """Fit covariances and lost detection on images that were not trained on (export does it too)."""
+    """Fit covariance and trust on images that were not trained on. `rgsiam export` does it too."""
     from rgsiam_ros.bundle import Bundle
     from rgsiam_ros.recordings import open_dataset
     from rgsiam_ros.recordings.rosbag import BagTopics
@@ -210,67 +205,55 @@ def calibrate(
     if run is not None:
         held_out = images_of_run(open_run(run))
     else:
-        topics = BagTopics(image_topic, camera_info_topic, truth_topic or BagTopics.truth)
+        topics = BagTopics(image_topic, camera_info_topic, truth_topic)
         opened = [open_dataset(path, split, topics) for path in data or ()]
         held_out = images_of_datasets(opened, loaded)
-    calibrate_bundle(
-        loaded,
-        held_out,
-        out or bundle,
-        false_accept_rate=false_accepts,
-        seed=seed,
-        report=partial(console.print, soft_wrap=True),
-    )
-    console.print(f"calibrated: {out or bundle}")
+    target = out or bundle
+    calibrate_bundle(loaded, held_out, target, false_accept_rate=false_accepts, seed=seed)
+    console.print(f"calibrated: {target}", soft_wrap=True)
 
 
 def evaluate(
-    dataset: Annotated[Path, typer.Argument(help="A bag, or see docs/datasets.md.")],
-    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")],
-    out: Annotated[Path, typer.Option(help="Results folder, new.")],
-    split: Annotated[
-        str, typer.Option(help="train or test, where the dataset has splits.")
-    ] = "test",
+    dataset: DatasetPath,
+    bundle: BundleOption,
+    out: ResultsFolder,
+    split: Split = "test",
     branch: BranchName = "auto",
-    engine: Annotated[str, typer.Option(help="Inference engine.")] = "auto",
-    precision: Annotated[str, typer.Option(help="One of the bundle's, or auto.")] = "auto",
-    batch: Annotated[int, typer.Option(min=1, max=64, help="Images of one inference.")] = 1,
+    engine: EngineName = "auto",
+    precision: PrecisionName = "auto",
+    batch: BatchSize = 1,
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
-    truth_topic: TruthTopic = None,
+    truth_topic: TruthTopic = TRUTH_TOPIC,
 ) -> None:
-    """Relocalize every image of a dataset and report errors (bags: see also `replay`)."""
+    """Relocalize every image of a dataset and report errors. For bags see `replay` too."""
+    from rgsiam_ros.engines.options import EngineOptions
     from rgsiam_ros.recordings.rosbag import BagTopics
     from rgsiam_training.evaluation.evaluate import evaluate_dataset
 
-    topics = BagTopics(image_topic, camera_info_topic, truth_topic or BagTopics.truth)
     evaluate_dataset(
         dataset,
         bundle,
         out,
+        console,
         split=split,
-        topics=topics,
+        topics=BagTopics(image_topic, camera_info_topic, truth_topic),
         branch=branch,
-        engine=engine,
-        precision=precision,
-        batch=batch,
-        console=console,
+        engine=EngineOptions(engine, precision, batch=batch, fallback="none"),
     )
 
 
 def look_alikes(
-    dataset: Annotated[Path, typer.Argument(help="A bag, or see docs/datasets.md.")],
-    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")],
+    dataset: DatasetPath,
+    bundle: BundleOption,
     place: Annotated[list[str], typer.Option(help="x,y in the map frame; twice or more.")],
     radius: Annotated[float, typer.Option(help="Metres around a place that belong to it.")] = 20.0,
-    split: Annotated[
-        str, typer.Option(help="train or test, where the dataset has splits.")
-    ] = "test",
+    split: Split = "test",
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
-    truth_topic: TruthTopic = None,
+    truth_topic: TruthTopic = TRUTH_TOPIC,
 ) -> None:
-    """Measure how well places that look alike are told apart."""
+    """Measure how well a bundle tells places apart that look alike."""
     from rgsiam_ros.recordings import open_dataset
     from rgsiam_ros.recordings.rosbag import BagTopics
     from rgsiam_training.evaluation.look_alikes import measure_look_alikes
@@ -279,7 +262,7 @@ def look_alikes(
         places = [(float(x), float(y)) for x, y in (text.split(",") for text in place)]
     except ValueError as error:
         raise typer.BadParameter(f"a place is x,y, not {' '.join(place)}") from error
-    topics = BagTopics(image_topic, camera_info_topic, truth_topic or BagTopics.truth)
+    topics = BagTopics(image_topic, camera_info_topic, truth_topic)
     found = measure_look_alikes(open_dataset(dataset, split, topics), bundle, places, radius)
     console.print(
         f"{found['images']} images; features of {found['near_pairs']} near pairs against "

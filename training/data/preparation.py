@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from rgsiam_ros.recordings import Dataset, fingerprint, open_dataset
 from rgsiam_ros.recordings.base import PointDataset, describe_dropped, poses_of
 from rgsiam_training.config import TrainingConfig
 from rgsiam_training.data.splits import split_contiguous
+
+logger = logging.getLogger(__name__)
 
 SMALLEST_SCALE_M = 0.1
 
@@ -58,15 +61,15 @@ class PreparedData:
     source: str
 
 
-def prepare(config: TrainingConfig, report: Callable[[str], None] = lambda _: None) -> PreparedData:
+def prepare(config: TrainingConfig) -> PreparedData:
     """Open the datasets of a run, decode them once and cut validation out of them.
 
-    report: told what was left out. Raises DatasetError, also where the datasets disagree on camera or map frame.
+    Logs what was left out. Raises DatasetError, also where the datasets disagree on camera or map frame.
     """
     datasets = [open_dataset(path, split="train", topics=config.topics) for path in config.datasets]
     for dataset in datasets:
         if left_out := describe_dropped(dataset):
-            report(left_out)
+            logger.warning(left_out)
     camera = _common_camera(datasets)
     mean, std = normalisation_of(config.network.backbone)
     preprocessing = Preprocessing(

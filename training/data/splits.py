@@ -59,11 +59,3 @@ def split_contiguous(
     if not all(len(part) for part in parts):
         raise DatasetError("nothing is left to train on or to validate with: leave out less")
     return parts[0], parts[1]
-
-
-def circles(texts: Sequence[str]) -> list[tuple[float, float, float]]:
-    """Circles from ``x,y,radius`` as typed. Raises DatasetError."""
-    try:
-        return [(float(x), float(y), float(r)) for x, y, r in (text.split(",") for text in texts)]
-    except ValueError as error:
-        raise DatasetError(f"a circle is x,y,radius in metres, not {' '.join(texts)}") from error

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from rgsiam_training.datasets.http_download import (
     unpack,
     write_checksums,
 )
+
+logger = logging.getLogger(__name__)
 
 DISK_FACTOR = 2.5
 """Disk space that an archive needs, in multiples of its size: for the archive, its content, and the
@@ -83,7 +85,6 @@ def download_scene(
     scene: str,
     to: Path,
     *,
-    report: Callable[[str], None] = print,
     progress: DownloadProgress = lambda done, total: None,
     accept_changed: bool = False,
     keep_archive: bool = False,
@@ -101,9 +102,9 @@ def download_scene(
     publisher = _publisher(name, scene)
     folder = to / scene
     if folder.exists():
-        report(f"{folder} exists already: remove it to download the scene again")
+        logger.info("%s exists already: remove it to download the scene again", folder)
         return folder
-    report(f"{publisher.title}: {scene}. Terms of use: {publisher.terms}")
+    logger.info("%s: %s. Terms of use: %s", publisher.title, scene, publisher.terms)
     url = f"{base_url or publisher.base_url}/{publisher.scenes[scene]}"
     archive = to / f"{scene}.zip"
     try:
@@ -112,12 +113,12 @@ def download_scene(
             fetch(url, archive, lambda size: int(DISK_FACTOR * size), progress)
         recorded = read_checksums(to / CHECKSUMS)
         if accept_changed:
-            report(f"{archive.name}: the SHA-256 is recorded unchecked (--accept-changed)")
+            logger.warning("%s: the SHA-256 is recorded unchecked (--accept-changed)", archive.name)
         else:
-            _check(archive, recorded, publisher, report)
+            _check(archive, recorded, publisher)
         unpacking = to / f".{scene}.unpacking"
         shutil.rmtree(unpacking, ignore_errors=True)
-        _unpack_all(archive, unpacking, report)
+        _unpack_all(archive, unpacking)
         write_checksums(to / CHECKSUMS, recorded | {archive.name: sha256_of(archive)})
         top = unpacking / scene
         (top if top.is_dir() else unpacking).replace(folder)
@@ -129,9 +130,7 @@ def download_scene(
     return folder
 
 
-def _check(
-    archive: Path, recorded: dict[str, str], publisher: Publisher, report: Callable[[str], None]
-) -> None:
+def _check(archive: Path, recorded: dict[str, str], publisher: Publisher) -> None:
     """Compare the archive with the recorded SHA-256, else with the known one, if one of them exists."""
     sources = (
         (recorded, f"the one in {archive.parent / CHECKSUMS}"),
@@ -140,19 +139,19 @@ def _check(
     for checksums, source in sources:
         if expected := checksums.get(archive.name):
             require_checksum(archive, expected, source)
-            report(f"{archive.name}: the SHA-256 is {source}")
+            logger.info("%s: the SHA-256 is %s", archive.name, source)
             return
-    report(f"{archive.name}: no SHA-256 is known; this one is recorded in {CHECKSUMS}")
+    logger.info("%s: no SHA-256 is known; this one is recorded in %s", archive.name, CHECKSUMS)
 
 
-def _unpack_all(archive: Path, folder: Path, report: Callable[[str], None]) -> None:
+def _unpack_all(archive: Path, folder: Path) -> None:
     """Unpack the archive and its inner archives (one per sequence); delete the inner archives."""
     skipped = unpack(archive, folder)
     for inner in sorted(folder.rglob("*.zip")):
         skipped += unpack(inner, inner.parent)
         inner.unlink()
     if skipped:
-        report(f"{archive.name}: {len(skipped)} system files skipped ({skipped[0]}, ...)")
+        logger.info("%s: %d system files skipped (%s, ...)", archive.name, len(skipped), skipped[0])
 
 
 def _publisher(name: str, scene: str) -> Publisher:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import RgsiamError
 from rgsiam_ros.localization.relocalizer import PoseEstimate, Relocalizer
 from rgsiam_ros.recordings import open_dataset
@@ -20,42 +21,40 @@ from rgsiam_ros.replay.offline import decoded, record_of
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 from rgsiam_ros.replay.results import claim_folder, print_table, write_results
 
+logger = logging.getLogger(__name__)
+
 
 def evaluate_dataset(
     path: Path,
     bundle: Path,
     out: Path,
+    console: Console,
     *,
     split: str,
-    console: Console,
     topics: BagTopics | None = None,
     branch: str = "auto",
-    engine: str = "auto",
-    precision: str = "auto",
-    batch: int = 1,
+    engine: EngineOptions | None = None,
 ) -> dict[str, Any]:
-    """Relocalize every frame of a dataset's split; write a results folder; return the metrics.
+    """Relocalize every frame of a dataset's split, write a results folder, print a table.
 
-    The reported pose is the camera's, as the datasets label it; the labels are turned where the bundle
-    was (see `rgsiam_ros.recordings.ground_truth`). batch: images of one inference.
+    Returns the metrics. The reported pose is the camera's, as the datasets label it. The labels are rotated
+    where the bundle was (see `rgsiam_ros.recordings.ground_truth`). engine: default: no fallback.
     """
-    relocalizer = Relocalizer.from_bundle(
-        bundle, engine, precision=precision, branch=branch, batch=batch, fallback="none"
-    )
+    engine = engine or EngineOptions(fallback="none")
+    relocalizer = Relocalizer.from_bundle(bundle, engine, branch=branch)
     dataset = open_dataset(path, split, topics)
     if left_out := describe_dropped(dataset):
-        console.print(left_out, soft_wrap=True)
+        logger.warning(left_out)
     claim_folder(out)
     relocalizer.use_camera(dataset.camera)
-    say = partial(console.print, soft_wrap=True)
-    turn = truth_turn(relocalizer.manifest, dataset.map_frame, path, say)
+    turn = truth_turn(relocalizer.manifest, dataset.map_frame, path)
     frames = []
     pairs = zip(dataset.frames, dataset.read_images(), strict=True)
-    while group := list(islice(pairs, batch)):
-        answers = relocalizer.estimate_many([decoded(image) for _, image in group])
-        for (frame, _), answer in zip(group, answers, strict=True):
+    while group := list(islice(pairs, engine.batch)):
+        estimates = relocalizer.estimate_many([decoded(image) for _, image in group])
+        for (frame, _), estimate in zip(group, estimates, strict=True):
             true = replace(frame, T_map_camera=turn @ frame.T_map_camera)
-            frames.append(_record(true, answer))
+            frames.append(_record(true, estimate))
     config = {
         "title": f"{path.name} ({split}), bundle {relocalizer.manifest.name}",
         "dataset": str(path),
@@ -68,7 +67,7 @@ def evaluate_dataset(
     result = ReplayRecord(frames, "camera", relocalizer.manifest.map_frame)
     metrics = write_results(result, config, out)
     print_table(metrics, console, config["title"])
-    console.print(f"results: {out}")
+    console.print(f"results: {out}", soft_wrap=True)
     return metrics
 
 

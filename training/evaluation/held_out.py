@@ -15,8 +15,10 @@ from rgsiam_ros.bundle.map_features import MapFeatures
 from rgsiam_ros.bundle.network_io import restore_poses
 from rgsiam_ros.camera.preprocessing import normalise
 from rgsiam_ros.engines import Engine
-from rgsiam_ros.engines.self_test import Infer, infer_all
+from rgsiam_ros.engines.batching import infer_all
+from rgsiam_ros.engines.self_test import Infer
 from rgsiam_ros.geometry.poses import Array, pose_errors
+from rgsiam_ros.geometry.summaries import summarise
 from rgsiam_ros.localization.refinement import Agreement, look, make_agreement
 from rgsiam_ros.uncertainty.covariance import residual_covariance
 from rgsiam_training.data.map_selection import thin
@@ -76,7 +78,7 @@ class HeldOutSet:
             parts.append(infer(np.stack([normalise(i, self.run.preprocessing) for i in chosen])))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def answers(
+    def estimate(
         self,
         infer: InferMany,
         relate: Infer | None,

@@ -13,7 +13,8 @@ from scipy.stats import mannwhitneyu
 from rgsiam_ros.bundle import Bundle, network_io
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.engines import EngineRequest, create_engine
-from rgsiam_ros.engines.self_test import infer_all
+from rgsiam_ros.engines.batching import infer_all
+from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import BundleError, DatasetError
 from rgsiam_ros.geometry.poses import Array, pose_errors
 from rgsiam_ros.localization.live_view import LiveView
@@ -42,7 +43,7 @@ def measure_look_alikes(
     bundle = Bundle.load(bundle_path)
     if bundle.manifest.refinement is None:
         raise BundleError(f"{bundle_path} has no map features to compare with")
-    turn = truth_turn(bundle.manifest, dataset.map_frame, dataset.path, lambda _: None)
+    turn = truth_turn(bundle.manifest, dataset.map_frame, dataset.path)
     T_live = turn @ poses_of(dataset.frames)
     place_of_live = _place_of(T_live, places_m, radius_m)
     place_of_map = _place_of(bundle.map_features().T_map_camera_N44, places_m, radius_m)
@@ -117,7 +118,9 @@ def _feature_distances(
 def _errors_m(
     images: Sequence[ImageBGR], T_true_N44: Array, dataset: Dataset, bundle: Path, branch: str
 ) -> Array:
-    relocalizer = Relocalizer.from_bundle(bundle, "onnxruntime", precision="float32", branch=branch)
+    relocalizer = Relocalizer.from_bundle(
+        bundle, EngineOptions("onnxruntime", "float32"), branch=branch
+    )
     relocalizer.use_camera(dataset.camera)
     estimated = np.stack([relocalizer.estimate(image).T_map_camera for image in images])
     relocalizer.close()

@@ -112,7 +112,7 @@ def _measure(
     infer = engine_absolute_branch(engine)
     try:
         features = held_out.map_features(infer)
-        answers = held_out.answers(infer, reference.relate, features)
+        answers = held_out.estimate(infer, reference.relate, features)
         stored = StoredImages(reference.golden.image_NHW3, np.empty((0, 4, 4)))
         outputs = held_out.infer(infer, stored)
         tolerance = tolerance_for(

@@ -1,11 +1,14 @@
-"""From a training run to a bundle, with proof that the exported networks are the trained ones."""
+"""Export a training run to a bundle, and check that the exported networks compute as the trained ones."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +21,7 @@ from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.engines.self_test import Infer
 from rgsiam_ros.errors import DatasetError, RgsiamError
 from rgsiam_ros.geometry.poses import Array
+from rgsiam_ros.geometry.units import angle_text, length_text
 from rgsiam_training.evaluation.held_out import (
     HeldOutSet,
     engine_absolute_branch,
@@ -37,6 +41,8 @@ from rgsiam_training.export.onnx_export import (
 )
 from rgsiam_training.fitting.run_folder import Run, StoredImages, open_run
 
+logger = logging.getLogger(__name__)
+
 LARGEST_DIFFERENCE_M = 1e-3
 LARGEST_DIFFERENCE_DEG = 1e-3
 REFERENCE_ENGINE = "onnxruntime"
@@ -47,32 +53,65 @@ class ExportError(RgsiamError):
     """The exported network is not the trained one."""
 
 
+@dataclass(frozen=True)
+class _Float32Export:
+    """The float32 networks, ready for the bundle."""
+
+    reference: Float32Reference
+    contents: dict[str, bytes]
+    """Files of the bundle, by name."""
+    variant: dict[str, Any]
+    """For the manifest."""
+
+
 def export_bundle(
     folder: Path,
     out: Path,
     map_spacing: float | None = None,
     precisions: Sequence[Precision] = DEFAULT_PRECISIONS,
-    report: Callable[[str], None] = lambda _: None,
     calibrate: bool = True,
 ) -> Bundle:
-    """Export the averaged network of the run in `folder` to a bundle at `out`.
+    """Export the averaged network of the run in `folder` to a new bundle at `out`.
 
-    map_spacing: thins the map's images further, see `MapImagesConfig.spacing`; precisions: to try
-    beside float32; report: told what was accepted and what was refused; calibrate: see
-    `rgsiam_training.export.calibrate`, on the run's validation (what does not suffice is reported). Raises DatasetError for an
-    incomplete run, ExportError when ONNX Runtime and torch differ by more than a millimetre or a
-    millidegree on any validation frame, in either branch (of the refined one: on those whose pose the
-    image determines), BundleError when `out` exists.
+    map_spacing: keeps fewer map images, see `MapImagesConfig.spacing`; precisions: reduced precisions to try
+    beside float32; calibrate: fit covariance and trust on the run's validation frames, see
+    `rgsiam_training.export.calibrate`. Logs which precisions were accepted, which were refused, and why a
+    calibration was not possible.
+
+    Raises DatasetError for an incomplete run and BundleError where `out` exists. Raises ExportError where ONNX
+    Runtime and torch differ by more than a millimetre or a millidegree on any validation frame. The refined
+    branch is compared only on frames whose pose the image determines, see `HeldOutSet.determined`.
     """
     refuse_existing(out)
     run = open_run(folder)
     _check_exportable(run)
     held_out = HeldOutSet(run, map_spacing)
+    float32 = _export_float32(run, held_out)
+    contents, variants = float32.contents, {"float32": float32.variant}
+    for precision in precisions:
+        tried = try_precision(precision, float32.reference, held_out)
+        if not isinstance(tried, AcceptedPrecision):
+            logger.warning("%s refused: %s", precision, tried.reason)
+            continue
+        logger.info("%s accepted: %s", precision, tried.summary)
+        variants[precision] = tried.variant
+        if tried.onnx_bytes is not None:
+            contents[absolute_name(precision)] = tried.onnx_bytes
+        if tried.features is not None:
+            contents[map_features_name(precision)] = npz_bytes(tried.features.to_arrays())
+    description = _describe(run, held_out, float32.reference, out.name)
+    bundle = write_bundle(out, description | {"variants": variants}, contents)
+    return _calibrated(bundle, run) if calibrate else bundle
+
+
+def _export_float32(run: Run, held_out: HeldOutSet) -> _Float32Export:
+    """Export the networks in float32 and check them against torch. Raises ExportError."""
     branch = run.absolute_branch()
     round_large_weights(branch)
     model = absolute_to_onnx(branch, run.preprocessing)
     contents = {ABSOLUTE_NAME: to_bytes(model)}
-    features = held_out.map_features(torch_absolute_branch(branch))
+    in_torch = torch_absolute_branch(branch)
+    features = held_out.map_features(in_torch)
     relate: Infer | None = None
     relate_torch: Infer | None = None
     if features is not None:
@@ -82,60 +121,55 @@ def export_bundle(
         relate = create_engine(REFERENCE_ENGINE, EngineRequest(contents[RELATIVE_NAME])).infer
         relate_torch = torch_relative_unit(unit)
     engine = create_engine(REFERENCE_ENGINE, EngineRequest(contents[ABSOLUTE_NAME]))
-    by_onnx = held_out.answers(engine_absolute_branch(engine), relate, features)
-    by_torch = held_out.answers(torch_absolute_branch(branch), relate_torch, features, like=by_onnx)
-    absolute = held_out.figures(by_onnx.T_absolute_N44, by_torch.T_absolute_N44)
+    in_onnx = engine_absolute_branch(engine)
+    by_onnx = held_out.estimate(in_onnx, relate, features)
+    by_torch = held_out.estimate(in_torch, relate_torch, features, like=by_onnx)
     check_parity(by_onnx.T_absolute_N44, by_torch.T_absolute_N44)
     golden = choose_golden(branch, relate_torch, features, held_out)
-    stored = StoredImages(golden.image_NHW3, np.empty((0, 4, 4)))
-    outputs = held_out.infer(engine_absolute_branch(engine), stored)
-    tolerance = tolerance_for(outputs, relate, features, golden, held_out)
-    engine.close()
     contents[GOLDEN_NAME] = npz_bytes(golden.to_arrays())
-    description = run.description(out.name) | {
+    outputs = held_out.infer(in_onnx, StoredImages(golden.image_NHW3, np.empty((0, 4, 4))))
+    info = engine.describe()
+    engine.close()
+    variant = {
+        "accepted_with": f"{info.name} {info.version}",
+        "tolerance": tolerance_for(outputs, relate, features, golden, held_out).model_dump(),
+        "absolute": held_out.figures(by_onnx.T_absolute_N44, by_torch.T_absolute_N44),
+    }
+    if by_onnx.T_refined_N44 is not None and by_torch.T_refined_N44 is not None:
+        determined = held_out.determined(by_torch.T_refined_N44)
+        check_parity(by_onnx.T_refined_N44[determined], by_torch.T_refined_N44[determined])
+        variant["refined"] = held_out.figures(by_onnx.T_refined_N44, by_torch.T_refined_N44)
+    reference = Float32Reference(model, by_torch, relate, features, golden)
+    return _Float32Export(reference, contents, variant)
+
+
+def _describe(
+    run: Run, held_out: HeldOutSet, reference: Float32Reference, name: str
+) -> dict[str, Any]:
+    """The manifest's fields, except variants and files."""
+    description = run.description(name) | {
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "network": {
             "backbone": run.config.network.backbone,
             "opset": OPSET,
             "exported_with": f"torch {torch.__version__}, onnx {version('onnx')}",
         },
-        **absolute,
-        "tolerance": tolerance.model_dump(),
-        "variants": {},
     }
-    if features is not None:
-        assert by_onnx.T_refined_N44 is not None
-        assert by_torch.T_refined_N44 is not None
-        determined = held_out.determined(by_torch.T_refined_N44)
-        check_parity(by_onnx.T_refined_N44[determined], by_torch.T_refined_N44[determined])
+    if reference.features is not None:
         description["refinement"] = {
             "neighbours": held_out.neighbours,
             "reach_m": run.config.pairs.reach_m,
             "metres_per_radian": run.config.pairs.metres_per_radian,
-            "map_images": len(features.local_NCHW),
-            **held_out.figures(by_onnx.T_refined_N44, by_torch.T_refined_N44),
+            "map_images": len(reference.features.local_NCHW),
         }
-    reference = Float32Reference(model, by_torch, relate, features, golden)
-    for precision in precisions:
-        tried = try_precision(precision, reference, held_out)
-        if not isinstance(tried, AcceptedPrecision):
-            report(f"{precision} refused: {tried.reason}")
-            continue
-        report(f"{precision} accepted: {tried.summary}")
-        description["variants"][precision] = tried.variant
-        if tried.onnx_bytes is not None:
-            contents[absolute_name(precision)] = tried.onnx_bytes
-        if tried.features is not None:
-            contents[map_features_name(precision)] = npz_bytes(tried.features.to_arrays())
-    bundle = write_bundle(out, description, contents)
-    return _calibrated(bundle, run, report) if calibrate else bundle
+    return description
 
 
 def _check_exportable(run: Run) -> None:
     if run.config.network.neck == "lstm":
         raise DatasetError(
-            f"{run.folder}: LSTMs do not export for any number of images: this body is there to be "
-            "compared with; train with network.neck flatten or hourglass"
+            f"{run.folder}: a network with LSTMs cannot be exported, because ONNX would fix its batch size: "
+            "train with network.neck flatten or hourglass"
         )
     if not run.config.losses.global_pose.enabled:
         raise DatasetError(
@@ -143,21 +177,20 @@ def _check_exportable(run: Run) -> None:
         )
 
 
-def _calibrated(bundle: Bundle, run: Run, report: Callable[[str], None]) -> Bundle:
+def _calibrated(bundle: Bundle, run: Run) -> Bundle:
     try:
-        return calibrate_bundle(bundle, images_of_run(run), bundle.path, report=report)
+        return calibrate_bundle(bundle, images_of_run(run), bundle.path)
     except DatasetError as error:
-        report(f"not calibrated: {error}")
+        logger.warning("not calibrated: %s", error)
         return bundle
 
 
 def check_parity(T_onnx_N44: Array, T_torch_N44: Array) -> None:
-    """Raises ExportError where poses differ by more than a millimetre or a millidegree."""
-    apart_m, apart_deg = largest_difference(T_onnx_N44, T_torch_N44)
-    if apart_m > LARGEST_DIFFERENCE_M or apart_deg > LARGEST_DIFFERENCE_DEG:
+    """Raise ExportError where poses differ by more than a millimetre or a millidegree."""
+    metres, degrees = largest_difference(T_onnx_N44, T_torch_N44)
+    if metres > LARGEST_DIFFERENCE_M or degrees > LARGEST_DIFFERENCE_DEG:
         raise ExportError(
-            f"ONNX Runtime and torch differ by up to {apart_m * 1e3:.3f} mm and "
-            f"{apart_deg * 1e3:.3f} millidegrees over {len(T_onnx_N44)} validation frames (limits: "
-            f"{LARGEST_DIFFERENCE_M * 1e3:g} mm, {LARGEST_DIFFERENCE_DEG * 1e3:g} millidegrees); "
-            "nothing was exported"
+            f"ONNX Runtime and torch differ by up to {length_text(metres)} and {angle_text(degrees)} over "
+            f"{len(T_onnx_N44)} validation frames (limits: {length_text(LARGEST_DIFFERENCE_M)}, "
+            f"{angle_text(LARGEST_DIFFERENCE_DEG)}); nothing was exported"
         )

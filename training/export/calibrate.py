@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ from rgsiam_training.export.calibration_fit import (
 )
 from rgsiam_training.export.corruptions import CORRUPTIONS
 from rgsiam_training.fitting.run_folder import Run, StoredImages
+
+logger = logging.getLogger(__name__)
 
 LIGHT_VARIANTS = 3
 """Each held-out image is seen in so many other lights: the next drive is on another day."""
@@ -128,7 +131,6 @@ def calibrate_bundle(
     *,
     false_accept_rate: float = FALSE_ACCEPT_RATE,
     seed: int = 0,
-    report: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
     """Calibrate every precision of `bundle` that runs here, and write it to `out` (may be the same).
 
@@ -142,7 +144,7 @@ def calibrate_bundle(
             "another session with --data"
         )
     if held_out.map_frame is not None:
-        turn = truth_turn(bundle.manifest, held_out.map_frame, held_out.source, report)
+        turn = truth_turn(bundle.manifest, held_out.map_frame, held_out.source)
         turned = turn @ held_out.images.T_map_camera_N44
         held_out = replace(held_out, images=replace(held_out.images, T_map_camera_N44=turned))
     contents: dict[str, bytes] = {}
@@ -151,13 +153,17 @@ def calibrate_bundle(
         try:
             calibration, figure = _calibrate(bundle, precision, held_out, false_accept_rate, seed)
         except EngineError as error:
-            report(f"{precision} not calibrated: {error}")
+            logger.warning("%s not calibrated: %s", precision, error)
             continue
         contents[calibration_name(precision)] = npz_bytes(calibration.to_arrays())
         figures[precision] = figure
-        report(
-            f"{precision} calibrated on {figure['frames']} answers: {figure['accepted']:.1%} of the "
-            f"right poses are believed, and at most {false_accept_rate:.1%} of the wrong ones"
+        logger.info(
+            "%s calibrated on %d poses: %.1f %% of the right poses are trusted, and at most %.1f %% of the "
+            "wrong ones",
+            precision,
+            figure["frames"],
+            100.0 * figure["accepted"],
+            100.0 * false_accept_rate,
         )
     kept = {p: v.model_dump() for p, v in bundle.manifest.calibrations.items()}
     return rewrite_bundle(bundle, out, {"calibrations": kept | figures}, contents)
@@ -167,7 +173,9 @@ def wrong_from(bundle: Bundle) -> float:
     """The error in metres from which a pose counts as wrong, rotation counted in."""
     if bundle.manifest.refinement is not None:
         return WRONG_REACHES * bundle.manifest.refinement.reach_m
-    return WRONG_MEDIANS * max(bundle.manifest.validation.median_m, 1e-3)
+    return WRONG_MEDIANS * max(
+        bundle.manifest.variants["float32"].absolute.validation.median_m, 1e-3
+    )
 
 
 def _calibrate(

@@ -30,7 +30,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from rgsiam_ros.bundle import network_io
 from rgsiam_ros.engines import EngineRequest, create_engine
-from rgsiam_ros.engines.self_test import infer_all
+from rgsiam_ros.engines.batching import infer_all
 
 BODY = ("Conv", "BatchNormalization", "Clip", "Relu", "Add", "MaxPool", "Pad", "GlobalAveragePool")
 """What computes in half precision; everything else stays in float32."""

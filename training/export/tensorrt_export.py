@@ -8,7 +8,8 @@ on the Jetson.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from rgsiam_training.export.onnx_export import round_large_weights
 from rgsiam_training.fitting.run_folder import open_run
 from rgsiam_training.model.network import AbsoluteBranch, RelativeBranch
 
+logger = logging.getLogger(__name__)
+
 COMPILED: tuple[Precision, ...] = ("float32", "float16")
 RELATIVE_INPUTS = (network_io.MAP_LOCAL, network_io.LOCAL_MAP)
 OPTIONS: dict[str, Any] = {
@@ -40,14 +43,12 @@ OPTIONS: dict[str, Any] = {
 """What torch-tensorrt is told."""
 
 
-def compile_for_this_gpu(
-    run_folder: Path, bundle: Bundle, report: Callable[[str], None], cache: Path | None = None
-) -> list[Path]:
+def compile_for_this_gpu(run_folder: Path, bundle: Bundle, cache: Path | None = None) -> list[Path]:
     """Compile a run's networks for this machine's GPU and keep them as those of its bundle.
 
     The absolute branch in float32, and in float16 where the bundle has that; the relative unit in
     float32; all for single images. What was built from ONNX before is replaced. bundle: exported from
-    this run; report: told of each engine; cache: folder of engines, None for the user's own. Raises
+    this run; cache: folder of engines, None for the user's own. Raises
     EngineError: no GPU, torch-tensorrt missing or unusable, network not compiled, folder not writable;
     DatasetError where there is no run.
     """
@@ -73,7 +74,9 @@ def compile_for_this_gpu(
         key = engine_key(library, bundle.content(name), precision, ONE)
         engine = compile_program(name, program, inputs, outputs)
         paths.append(EngineCache(cache).store(key, engine, made_by))
-        report(f"{name} in {precision}, compiled by torch-tensorrt for {gpu_name}: {paths[-1]}")
+        logger.info(
+            "%s in %s, compiled by torch-tensorrt for %s: %s", name, precision, gpu_name, paths[-1]
+        )
     return paths
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from rgsiam_training.data.preparation import PairImages, PreparedData, prepare
 from rgsiam_training.data.view_geometry import overlapping_images, view_bounds
 from rgsiam_training.distributed import planned, synchronise_batch_norm
 from rgsiam_training.fitting.lightning_module import MapScale, RelocalizationModule
+from rgsiam_training.fitting.notices import silence_notices
 
 CONFIG_NAME = "config.yaml"
 DATA_NAME = "data.yaml"
@@ -45,13 +47,11 @@ def train(
     resume: bool = False,
     progress: bool = True,
     callbacks: Sequence[lightning.Callback] = (),
-    report: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Train and leave in `run`: config, description of the data, validation images, checkpoint, log.
 
-    resume continues from the run's last checkpoint; callbacks: further Lightning callbacks; report:
-    told which frames are left out. In each of the processes that torchrun started; all leave one run. Raises
-    DatasetError when the run exists and `resume` is off, or there is nothing to resume, or it was
+    resume continues from the run's last checkpoint; callbacks: further Lightning callbacks. Every process
+    that torchrun started calls this; together they leave one run. Raises DatasetError when the run exists and `resume` is off, or there is nothing to resume, or it was
     started with another configuration; then the folder stays as it was.
     """
     checkpoint = run / CHECKPOINT_NAME
@@ -62,7 +62,10 @@ def train(
         raise DatasetError(f"{run} is not empty: give another --out, or --resume")
     if resume:
         _check_same(config, load_config(run / CONFIG_NAME, {}), run)
-    module, loader, data = build(config, (rank, processes), report if rank == 0 else lambda _: None)
+    if rank != 0:
+        logging.getLogger("rgsiam_training").setLevel(logging.ERROR)  # one process speaks for all
+    silence_notices()
+    module, loader, data = build(config, (rank, processes))
     if processes > 1:
         synchronise_batch_norm(module.network)
     if not resume and rank == 0:
@@ -96,12 +99,11 @@ def train(
 def build(
     config: TrainingConfig,
     part: tuple[int, int] = (0, 1),
-    report: Callable[[str], None] = lambda _: None,
 ) -> tuple[RelocalizationModule, DataLoader, PreparedData]:
     """The untrained module, its training batches (or this part of each) and its data."""
     lightning.seed_everything(config.seed, verbose=False)
     torch.set_flush_denormal(True)  # on a CPU a tenth of the time goes into numbers of no weight
-    data = prepare(config, report)
+    data = prepare(config)
     scale = MapScale(data.origin_m, data.scale_m, data.anchors_K3, data.camera)
     module = RelocalizationModule(
         config,

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="the training extra is not installed
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.camera.preprocessing import normalise
 from rgsiam_ros.engines import EngineRequest, create_engine
-from rgsiam_ros.engines.self_test import infer_all
+from rgsiam_ros.engines.batching import infer_all
 from rgsiam_ros.engines.tensorrt_build import build_engine
 from rgsiam_training import acceptance
 from rgsiam_training.config import TrainingConfig

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rgsiam_ros.errors import DatasetError
-from rgsiam_training.config import PAIR_TERMS, TrainingConfig, set_dotted
+from rgsiam_training.config import PAIR_TERMS, TrainingConfig
 
 EstimatorName = Literal[
     "absolute", "refined", "sampled", "regressed", "nearest_feature", "nearest_thumbnail"
@@ -44,9 +44,7 @@ class Preset:
 
     def apply(self, config: TrainingConfig) -> TrainingConfig:
         """A configuration with this preset's settings."""
-        values = config.model_dump(mode="json")
-        set_dotted(values, self.settings)
-        return TrainingConfig.model_validate(values)
+        return config.with_settings(self.settings)
 
 
 PRESETS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -36,9 +37,10 @@ from rgsiam_training.evaluation.held_out import error_summary
 from rgsiam_training.fitting.run_folder import open_run
 from rgsiam_training.fitting.train import CHECKPOINT_NAME, CONFIG_NAME, train
 
+logger = logging.getLogger(__name__)
+
 RESULT_NAME = "result.json"
 RUN_NAME = "run"
-Report = Callable[[str], None]
 
 
 def run_comparison(
@@ -47,7 +49,6 @@ def run_comparison(
     seeds: Sequence[int],
     budget_min: float,
     out: Path,
-    report: Report,
     after_each: Callable[[], None] = lambda: None,
 ) -> None:
     """Fill ``out/SCENE/PRESET/seed-N/result.json`` where it is missing.
@@ -64,11 +65,11 @@ def run_comparison(
                 key = _key(scene, preset, seed, budget_min)
                 if _is_done(folder / RESULT_NAME, key):
                     continue
-                report(f"{scene.name}, {preset.name}, seed {seed}")
+                logger.info("%s, %s, seed %d", scene.name, preset.name, seed)
                 try:
-                    rows = _run(scene, preset, seed, budget_min, folder, tests, report)
+                    rows = _run(scene, preset, seed, budget_min, folder, tests)
                 except RgsiamError as error:
-                    report(f"left out: {error}")
+                    logger.warning("left out: %s", error)
                     continue
                 about = {"scene": scene.name, "preset": preset.name, "seed": seed}
                 text = json.dumps(about | {"key": key, "answers": rows}, indent=2)
@@ -83,13 +84,12 @@ def _run(
     budget_min: float,
     folder: Path,
     tests: dict[str, tuple[NDArray[np.uint8], Array]],
-    report: Report,
 ) -> list[dict[str, Any]]:
     config = preset.apply(scene.config(seed))
     folder.mkdir(parents=True, exist_ok=True)
     trained: dict[str, Any] = {"epochs": 0, "training_s": 0.0}
     if preset.trained:
-        trained = _trained(config, budget_min, folder, report)
+        trained = _trained(config, budget_min, folder)
         run = open_run(folder / RUN_NAME)
         preprocessing = run.preprocessing
         methods = {name: RUN_ESTIMATORS[name](run) for name in preset.answering}
@@ -109,9 +109,7 @@ def _run(
     ]
 
 
-def _trained(
-    config: TrainingConfig, budget_min: float, folder: Path, report: Report
-) -> dict[str, Any]:
+def _trained(config: TrainingConfig, budget_min: float, folder: Path) -> dict[str, Any]:
     """Train, or go on with, the run in this folder."""
     run, clock = folder / RUN_NAME, folder / "training_s.json"
     resume = (run / CHECKPOINT_NAME).is_file()
@@ -123,11 +121,11 @@ def _trained(
         epochs = epochs_within(config, budget_min)
         plan = config.optimisation.model_copy(update={"epochs": epochs})
         config = config.model_copy(update={"optimisation": plan})
-    report(f"training for {config.optimisation.epochs} epochs")
+    logger.info("training for %d epochs", config.optimisation.epochs)
     before = json.loads(clock.read_text()) if clock.is_file() else 0.0
     began = time.process_time() / torch.get_num_threads()
     wall = time.perf_counter()
-    train(config, run, resume=resume, progress=False, report=report)
+    train(config, run, resume=resume, progress=False)
     spent = time.process_time() / torch.get_num_threads() - began
     if torch.cuda.is_available():
         spent = time.perf_counter() - wall
