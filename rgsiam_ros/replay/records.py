@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rgsiam_ros.geometry.poses import Array, pose_errors
-from rgsiam_ros.localization.refinement import Disagreement
+from rgsiam_ros.uncertainty.pose_quality import RefinedQuality
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class FrameRecord:
     """Why there is no answer."""
     branch: str = ""
     """Which branch answered; empty where that is not known."""
-    refined_quality: Disagreement | None = None
+    refined_quality: RefinedQuality | None = None
     """How a refined pose stands to its sources."""
     trust: float | None = None
     """Score less threshold; below 0 the vehicle is lost. None where that is not known."""

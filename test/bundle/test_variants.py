@@ -25,10 +25,10 @@ def test_a_variant_brings_its_own_network_features_and_figures(tested_bundle):
     assert manifest.precisions == ("float32", "int8")
     assert bundle.absolute_onnx("int8") == bundle.content("absolute.int8.onnx")
     assert bundle.absolute_onnx() == bundle.content("absolute.onnx")
-    assert manifest.tolerance_of("int8").position_m == 0.15
-    assert manifest.tolerance_of("float32").position_m == 5e-3
+    assert manifest.variants["int8"].tolerance.position_m == 0.15
+    assert manifest.variants["float32"].tolerance.position_m == 5e-3
     wide, narrow = (
-        np.asarray(manifest.refined_figures(p).covariance.matrix) for p in ("int8", "float32")
+        np.asarray(manifest.variants[p].refined.covariance.matrix) for p in ("int8", "float32")
     )
     assert not np.allclose(wide, narrow)
     assert len(bundle.golden.image_NHW3) == 3
@@ -39,15 +39,15 @@ def test_a_variant_brings_its_own_network_features_and_figures(tested_bundle):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (without("tolerance"), "tolerance and golden_images.npz come together"),
-        (without("files", "golden_images.npz"), "tolerance and golden_images.npz come together"),
+        (without("variants", "float32", "tolerance"), "variants.float32.tolerance: Field required"),
+        (without("files", "golden_images.npz"), "does not list golden_images.npz, which every"),
         (without("files", "absolute.int8.onnx"), "variant int8 needs absolute.int8.onnx"),
         (without("files", "map_features.int8.npz"), "variant int8 needs map_features.int8.npz"),
-        (without("variants", "int8", "refined"), "needs a tolerance, and both branches' figures"),
+        (without("variants", "int8", "refined"), "variant int8 needs the figures of each branch"),
         (without("variants", "int8", "tolerance"), "variants.int8.tolerance: Field required"),
         (
-            lambda data: data["variants"].update(float32=data["variants"].pop("int8")),
-            "float32 is not a variant",
+            without("variants", "float32"),
+            "variants does not list float32, which every bundle needs",
         ),
         (lambda data: data["variants"].update(int4=data["variants"].pop("int8")), "variants.int4"),
     ],

@@ -80,7 +80,7 @@ def test_engine_verify_prints_a_row_for_each_engine(tested_bundle):
     assert "tensorrt float32: TensorRT is not installed" in done.stdout
     named = rgsiam("engine", "verify", tested_bundle, "--threads", 1, "--engine", "onnxruntime")
     int8 = next(row for row in named.stdout.splitlines() if "| int8 |" in row)
-    assert "100 mm" in int8
+    assert "10 cm" in int8
     failed = rgsiam("engine", "verify", tested_bundle, "--engine", "tensorrt")
     assert failed.returncode == 1
     assert "error: no engine serves" in failed.stderr

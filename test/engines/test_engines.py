@@ -9,7 +9,8 @@ from rgsiam_ros.bundle import Bundle, network_io
 from rgsiam_ros.camera.preprocessing import normalise
 from rgsiam_ros.engines import ENGINES, EngineRequest, create_engine
 from rgsiam_ros.engines.availability import why_not
-from rgsiam_ros.engines.self_test import exceeded, infer_all, measure_golden_images
+from rgsiam_ros.engines.batching import infer_all
+from rgsiam_ros.engines.self_test import describe_exceeded, measure_golden_images
 from rgsiam_ros.errors import EngineError
 
 CPU_ENGINES = [
@@ -51,8 +52,8 @@ def test_both_networks_pass_the_self_test(town, name, precision):
         pytest.skip("int8 sums saturate on this CPU, and `auto` does not take it")
     absolute = create_engine(name, EngineRequest(town.absolute_onnx(precision), precision))
     relative = create_engine(name, EngineRequest(town.content("relative.onnx")))
-    found = measure_golden_images(absolute, relative, town, precision)
-    assert exceeded(found, town.manifest.tolerance_of(precision)) == []
+    found = measure_golden_images(absolute, relative, town)
+    assert describe_exceeded(found, town.manifest.variants[precision].tolerance) == []
     assert found.relative_position_m is not None
 
 

@@ -1,10 +1,17 @@
-"""Which engine serves, and how one that computes wrongly is kept from serving."""
+"""Which engine serves, and how the self-test keeps a wrong one from serving."""
 
 import io
 
 import numpy as np
 import pytest
-from support.bundles import ABSOLUTE_BIAS, INT8_BIAS, colour_absolute, int8_parts, npz_bytes
+from support.bundles import (
+    ABSOLUTE_BIAS,
+    INT8_BIAS,
+    colour_absolute,
+    golden_arrays,
+    int8_parts,
+    npz_bytes,
+)
 from support.images import flat_image
 from support.paths import TOWN_BUNDLE
 
@@ -12,6 +19,7 @@ from rgsiam_ros.bundle import Bundle, write_bundle
 from rgsiam_ros.bundle.precision import PRECISIONS
 from rgsiam_ros.engines import ENGINES
 from rgsiam_ros.engines.benchmark import benchmark_engines
+from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.engines.selection import ORDER, candidates, select_engines
 from rgsiam_ros.errors import EngineError
 from rgsiam_ros.localization.relocalizer import Relocalizer
@@ -50,13 +58,13 @@ def test_names_that_do_not_exist_are_refused():
 
 def test_the_town_is_served_and_says_how_far_off_it_is():
     bundle = Bundle.load(TOWN_BUNDLE)
-    serving = select_engines(bundle, refine=True)
-    tolerance = bundle.manifest.tolerance_of(serving.precision)
-    assert 0.0 < serving.differences.position_m <= tolerance.position_m
-    assert 0.0 < serving.differences.local_map <= tolerance.local_map
-    assert serving.relative is not None
-    assert not serving.fell_back
-    serving.close()
+    engines = select_engines(bundle, EngineOptions(), refine=True)
+    tolerance = bundle.manifest.variants[engines.precision].tolerance
+    assert 0.0 < engines.differences.position_m <= tolerance.position_m
+    assert 0.0 < engines.differences.local_map <= tolerance.local_map
+    assert engines.relative is not None
+    assert not engines.fell_back
+    engines.close()
 
 
 def broken(tmp_path, **changes):
@@ -68,34 +76,32 @@ def broken(tmp_path, **changes):
 
 def test_a_network_that_computes_wrongly_is_refused_with_figures(tmp_path, tested_bundle):
     """Half a metre off where 0.15 m is allowed: silently wrong, were there no self-test."""
-    good = Relocalizer.from_bundle(
-        tested_bundle, "onnxruntime", precision="int8", branch="absolute"
-    )
+    int8 = EngineOptions("onnxruntime", "int8")
+    good = Relocalizer.from_bundle(tested_bundle, int8, branch="absolute")
     assert off_by(good) == pytest.approx(10.0 * INT8_BIAS, abs=1e-3)
-    assert good.engines.refusals == []
+    assert good.engines.refused == []
     assert good.engines.differences.position_m == pytest.approx(0.1, abs=1e-3)
     wrong = colour_absolute(bias=ABSOLUTE_BIAS + 0.05)
     path = broken(tmp_path, **{"absolute.int8_onnx": wrong})
-    relocalizer = Relocalizer.from_bundle(
-        path, "onnxruntime", precision="int8", branch="absolute", fallback="auto"
-    )
+    relocalizer = Relocalizer.from_bundle(path, int8, branch="absolute")
     assert relocalizer.engines.precision == "float32"  # the next one serves
     assert relocalizer.engines.fell_back
     assert off_by(relocalizer) == pytest.approx(10.0 * ABSOLUTE_BIAS, abs=1e-3)
-    reason = next(r for r in relocalizer.engines.refusals if r.engine == "onnxruntime")
-    assert "failed the self-test: position m 0.5 m where 0.15 m is allowed" in str(reason)
+    reason = next(r for r in relocalizer.engines.refused if r.engine == "onnxruntime")
+    assert "failed the self-test: position is off by 50 cm, 15 cm is allowed" in str(reason)
     with pytest.raises(
         EngineError, match=r"no engine serves .*onnxruntime int8: failed the self-test"
     ):
-        Relocalizer.from_bundle(path, "onnxruntime", precision="int8", fallback="none")
+        Relocalizer.from_bundle(path, EngineOptions("onnxruntime", "int8", fallback="none"))
 
 
 def test_features_and_the_relative_unit_are_tested_too(tmp_path):
     path = broken(tmp_path, relative_onnx=colour_relative_off(0.01))
-    with pytest.raises(EngineError, match=r"relative position m 0\.1 m where 0\.005 m is allowed"):
-        Relocalizer.from_bundle(path, "onnxruntime")
-    absolute = Relocalizer.from_bundle(path, "onnxruntime", branch="absolute")
-    assert absolute.engines.refusals == []  # it does not need the relative unit
+    onnxruntime = EngineOptions("onnxruntime")
+    with pytest.raises(EngineError, match=r"relative position is off by 10 cm, 5 mm is allowed"):
+        Relocalizer.from_bundle(path, onnxruntime)
+    absolute = Relocalizer.from_bundle(path, onnxruntime, branch="absolute")
+    assert absolute.engines.refused == []  # it does not need the relative unit
 
 
 def test_each_answer_is_tested(tmp_path):
@@ -103,38 +109,44 @@ def test_each_answer_is_tested(tmp_path):
     unit = np.array([[1.0, 0.0, 0.0]] * 3, np.float32)
     half = np.tile(np.array([1.0, 0.01, 0.0, 0.0], np.float32), (3, 1))
     changes = {
-        "metric_feature": (unit, r"metric feature \S+ where 0\.005 is allowed"),
-        "local_map": (golden(int8_parts()[1])["local_map"] + 0.1, r"local map \S+ where 0\.005"),
-        "rotation_quaternion_wxyz": (half, r"rotation deg 1\.15 deg where 0\.005 deg is allowed"),
+        "metric_feature": (unit, r"metric feature is off by \S+, 0\.005 is allowed"),
+        "local_map": (
+            golden_arrays(int8_parts()[1])["local_map"] + 0.1,
+            r"local map is off by \S+, 0\.005",
+        ),
+        "rotation_quaternion_wxyz": (
+            half,
+            r"rotation is off by 1\.15 degrees, 5 millidegrees is allowed",
+        ),
         "relative_information": (
             np.tile(90.0 * np.eye(6), (3, 2, 1, 1)),
-            r"information 0\.111 where",
+            r"information is off by 0\.111",
         ),
     }
     for number, (name, (value, message)) in enumerate(changes.items()):
         text, contents = int8_parts()
-        contents["golden_images.npz"] = npz_bytes({**golden(contents), name: value})
+        contents["golden_images.npz"] = npz_bytes({**golden_arrays(contents), name: value})
         path = write_bundle(tmp_path / str(number), text, contents).path
         with pytest.raises(EngineError, match=message):
-            Relocalizer.from_bundle(path, "onnxruntime", fallback="none")
+            Relocalizer.from_bundle(path, EngineOptions("onnxruntime", fallback="none"))
 
 
 def test_a_precision_that_the_bundle_lacks_falls_back_or_is_refused(tested_bundle):
-    fallen = Relocalizer.from_bundle(tested_bundle, precision="float16")
+    fallen = Relocalizer.from_bundle(tested_bundle, EngineOptions(precision="float16"))
     assert fallen.engines.fell_back
-    assert "no float16 network" in str(fallen.engines.refusals[0])
+    assert "no float16 network" in str(fallen.engines.refused[0])
     with pytest.raises(EngineError, match="no float16 network, only float32, int8: export with"):
-        Relocalizer.from_bundle(tested_bundle, precision="float16", fallback="none")
+        Relocalizer.from_bundle(tested_bundle, EngineOptions(precision="float16", fallback="none"))
 
 
 def test_what_could_run_but_does_not_is_worth_a_warning(tested_bundle, monkeypatch):
     """TensorRT is there and has nothing built: not the same as no TensorRT."""
     monkeypatch.setattr("rgsiam_ros.engines.selection.why_not", lambda name: None)
-    serving = Relocalizer.from_bundle(tested_bundle).serving
-    assert [r.engine for r in serving.refusals if r.installed][:1] == ["tensorrt"]
+    engines = Relocalizer.from_bundle(tested_bundle).engines
+    assert [r.engine for r in engines.refused if r.installed][:1] == ["tensorrt"]
     monkeypatch.setattr("rgsiam_ros.engines.selection.why_not", lambda name: "not installed")
-    serving = Relocalizer.from_bundle(tested_bundle).serving
-    assert not [r for r in serving.refusals if r.installed]
+    engines = Relocalizer.from_bundle(tested_bundle).engines
+    assert not [r for r in engines.refused if r.installed]
 
 
 def colour_relative_off(by):
@@ -152,11 +164,6 @@ def colour_relative_off(by):
     return model.SerializeToString()
 
 
-def golden(contents):
-    with np.load(io.BytesIO(contents["golden_images.npz"])) as stored:
-        return dict(stored)
-
-
 def test_numbers_that_are_none_fail_the_self_test(tmp_path):
     zero = colour_absolute().replace(
         np.array([[1.0, 0.0, 0.0, 0.0]], np.float32).tobytes(), bytes(16)
@@ -165,7 +172,7 @@ def test_numbers_that_are_none_fail_the_self_test(tmp_path):
     with pytest.raises(
         EngineError, match="failed the self-test: the network answered with non-fini"
     ):
-        Relocalizer.from_bundle(path, "onnxruntime", precision="int8", fallback="none")
+        Relocalizer.from_bundle(path, EngineOptions("onnxruntime", "int8", fallback="none"))
 
 
 def test_reduced_features_are_compared_with_reduced_ones(tmp_path):
@@ -178,7 +185,7 @@ def test_reduced_features_are_compared_with_reduced_ones(tmp_path):
     contents["map_features.int8.npz"] = npz_bytes(arrays)
     path = write_bundle(tmp_path / "moved", text, contents).path
     moved = {
-        p: off_by(Relocalizer.from_bundle(path, "onnxruntime", precision=p, branch="refined"))
+        p: off_by(Relocalizer.from_bundle(path, EngineOptions("onnxruntime", p), branch="refined"))
         for p in ("float32", "int8")
     }
     assert moved["float32"] == pytest.approx(0.0, abs=0.02)
@@ -186,37 +193,33 @@ def test_reduced_features_are_compared_with_reduced_ones(tmp_path):
 
 
 def test_covariances_belong_to_a_precision(tested_bundle):
-    traces = [
-        np.trace(
-            Relocalizer.from_bundle(tested_bundle, "onnxruntime", precision=p, branch=b)
-            .estimate(flat_image(*LIVE))
-            .covariance_66
-        )
-        for p in ("float32", "int8")
-        for b in ("absolute",)
-    ]
+    traces = []
+    for precision in ("float32", "int8"):
+        options = EngineOptions("onnxruntime", precision)
+        relocalizer = Relocalizer.from_bundle(tested_bundle, options, branch="absolute")
+        traces.append(np.trace(relocalizer.estimate(flat_image(*LIVE)).covariance_66))
     assert traces[1] == pytest.approx(4.0 * traces[0])
 
 
-def test_a_bundle_without_golden_images_is_served_in_float32_untested(refinable_bundle):
-    serving = Relocalizer.from_bundle(refinable_bundle).serving
-    info = serving.describe()
-    assert (info.name, info.precision) == ("onnxruntime", "float32")
-    assert serving.differences is None
-    fallen = Relocalizer.from_bundle(refinable_bundle, "tensorrt_rtx", precision="float32").serving
-    assert fallen.describe().name == "onnxruntime"
-    with pytest.raises(EngineError, match="takes single images only"):
-        Relocalizer.from_bundle(refinable_bundle, batch=8)
+def test_a_network_of_single_images_takes_no_batches(tested_bundle):
+    with pytest.raises(
+        EngineError, match=r"onnxruntime float32: failed the self-test: input image"
+    ):
+        Relocalizer.from_bundle(tested_bundle, EngineOptions(batch=8))
+
+
+def test_an_unknown_fallback_is_refused(tested_bundle):
+    with pytest.raises(EngineError, match="engine_fallback is 'maybe': choose one of auto, none"):
+        Relocalizer.from_bundle(tested_bundle, EngineOptions(fallback="maybe"))
 
 
 def test_verify_reports_each_engine_and_each_reason(tested_bundle):
-    rows = benchmark_engines(Bundle.load(tested_bundle), "auto", "auto")
+    bundle = Bundle.load(tested_bundle)
+    rows = benchmark_engines(bundle, EngineOptions())
     served = {(row.engine, row.precision): row for row in rows if not row.problem}
     assert ("onnxruntime", "float32") in served
     assert all(len(row.problem) > 20 for row in rows if row.problem)
-    named = benchmark_engines(
-        Bundle.load(tested_bundle), "onnxruntime", "auto"
-    )  # int8 whatever the CPU
+    named = benchmark_engines(bundle, EngineOptions("onnxruntime"))  # int8 whatever the CPU
     assert [row.precision for row in named] == ["int8", "float32"]
     row = named[0]
     assert row.differences.position_m == pytest.approx(0.1, abs=1e-3)

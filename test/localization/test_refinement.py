@@ -113,7 +113,8 @@ class World:
 
     def look(self, query, T_absolute=None, relate=None):
         T_absolute = self.live if T_absolute is None else T_absolute
-        return look(relate or self.relate, self.map, query, T_absolute, self.target, 4, AGREEMENT)
+        nearest_K = self.map.nearest(query, 4)
+        return look(relate or self.relate, self.map, nearest_K, T_absolute, self.target, AGREEMENT)
 
 
 def test_a_second_look_takes_the_map_images_that_stand_nearest():
@@ -140,7 +141,8 @@ def test_map_images_that_are_not_allowed_are_never_looked_at():
     query = np.zeros(40)
     query[[8, 13]] = 1.0, 0.9
     allowed = np.array([5, 8, 12, 14, 30])
-    found = look(world.relate, world.map, query, world.live, world.target, 4, AGREEMENT, allowed)
+    nearest_K = world.map.nearest(query, 4, allowed)
+    found = look(world.relate, world.map, nearest_K, world.live, world.target, AGREEMENT, allowed)
     np.testing.assert_allclose(found.combined.T_map_camera, world.live, atol=1e-9)
     assert all(set(asked) <= set(allowed) for asked in world.asked)
     assert found.nearest_m == pytest.approx(3.0)

@@ -1,12 +1,19 @@
 import numpy as np
 import onnx
 import pytest
-from support.bundles import ABSOLUTE_BIAS, brightness_network, description
+from support.bundles import (
+    ABSOLUTE_BIAS,
+    brightness_contents,
+    description,
+    golden_arrays,
+)
 from support.images import flat_image
 from support.paths import TOWN_BUNDLE, TOWN_DRIVE
 
 from rgsiam_ros.bundle import write_bundle
+from rgsiam_ros.bundle.npz import npz_bytes
 from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import BundleError, CameraError, EngineError, ImageError
 from rgsiam_ros.geometry.poses import pose_errors
 from rgsiam_ros.localization.relocalizer import PoseEstimate, Relocalizer
@@ -77,18 +84,37 @@ def test_branches_are_named_and_refused_where_they_are_not(small_bundle):
 def test_covariance_turns_with_the_camera(tmp_path):
     half = float(np.sqrt(0.5))
     text = description()
-    text["covariance"]["matrix"] = np.diag([1.0, 4.0, 9.0, 0.01, 0.02, 0.03]).tolist()
-    network = brightness_network(quaternion_wxyz=(half, 0.0, 0.0, half))  # a quarter turn about z
-    path = write_bundle(tmp_path / "turned", text, {"absolute.onnx": network}).path
+    matrix = np.diag([1.0, 4.0, 9.0, 0.01, 0.02, 0.03]).tolist()
+    text["variants"]["float32"]["absolute"]["covariance"]["matrix"] = matrix
+    contents = brightness_contents(quaternion_wxyz=(half, 0.0, 0.0, half))  # a quarter turn about z
+    path = write_bundle(tmp_path / "turned", text, contents).path
     covariance = Relocalizer.from_bundle(path).estimate(flat_image(0, 0, 0)).covariance_66
     np.testing.assert_allclose(np.diag(covariance), [4.0, 1.0, 9.0, 0.02, 0.01, 0.03], rtol=1e-5)
 
 
 def test_a_network_that_answers_nonsense_raises(tmp_path):
-    network = brightness_network(quaternion_wxyz=(0.0, 0.0, 0.0, 0.0))
-    path = write_bundle(tmp_path / "zero", description(), {"absolute.onnx": network}).path
-    with pytest.raises(EngineError, match="no|non-finite"):
-        Relocalizer.from_bundle(path).estimate(flat_image(0, 0, 0))
+    """This network's quaternion is the image's red, and zero for a black image."""
+    contents = brightness_contents()
+    model = onnx.load_model_from_string(contents["absolute.onnx"])
+    for node in model.graph.node:
+        if node.output[0] == "nothing":
+            node.input[1] = "red"
+        elif node.output[0] == "rotation_quaternion_wxyz":
+            node.op_type = "Mul"
+    red = np.array([[1.0, 0.0, 0.0]], np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(red, "red"))
+    golden = golden_arrays(contents)
+    golden["rotation_quaternion_wxyz"] *= golden["translation_normalised"][:, :1]
+    contents |= {
+        "absolute.onnx": model.SerializeToString(),
+        "golden_images.npz": npz_bytes(golden),
+    }
+    relocalizer = Relocalizer.from_bundle(
+        write_bundle(tmp_path / "b", description(), contents).path
+    )
+    relocalizer.estimate(flat_image(0, 0, 100))
+    with pytest.raises(EngineError, match="non-finite"):
+        relocalizer.estimate(flat_image(0, 0, 0))
 
 
 def test_bad_images_do_not_harm_the_next(small_bundle):
@@ -101,7 +127,7 @@ def test_bad_images_do_not_harm_the_next(small_bundle):
 
 def test_unknown_engine_is_named(small_bundle):
     with pytest.raises(EngineError, match="'warp' is unknown: choose auto or one of tensorrt, .*"):
-        Relocalizer.from_bundle(small_bundle, "warp")
+        Relocalizer.from_bundle(small_bundle, EngineOptions("warp"))
 
 
 def test_a_closed_relocalizer_says_so(small_bundle):
@@ -137,7 +163,7 @@ def test_the_shipped_bundle_knows_the_town():
     metres, radians = pose_errors(estimated, T_map_base @ drive.T_base_camera)
     assert np.median(metres) < 8.0  # the town is 190 m by 80 m
     assert np.median(np.degrees(radians)) < 3.0
-    validation = relocalizer.manifest.validation
+    validation = relocalizer.manifest.variants["float32"].absolute.validation
     assert validation.export_difference_m < 1e-3
     assert validation.export_difference_deg < 1e-3
 
@@ -147,8 +173,9 @@ def test_many_images_answer_as_one_by_one(tested_bundle):
     colours = [(76, 102, 204), (50, 100, 50), (153, 102, 51), (128, 128, 128), (70, 100, 200)]
     images = [flat_image(*colour) for colour in colours]
     given = [*images[:2], np.zeros((0, 0, 3), np.uint8), ImageError("torn"), *images[2:]]
-    one = Relocalizer.from_bundle(tested_bundle, "onnxruntime")
-    together = Relocalizer.from_bundle(tested_bundle, "onnxruntime", batch=1).estimate_many(given)
+    onnxruntime = EngineOptions("onnxruntime")
+    one = Relocalizer.from_bundle(tested_bundle, onnxruntime)
+    together = Relocalizer.from_bundle(tested_bundle, onnxruntime).estimate_many(given)
     assert [type(a) for a in together[2:4]] == [ImageError, ImageError]
     answers = [a for a in together if not isinstance(a, Exception)]
     assert len(answers) == len(images)
@@ -164,9 +191,8 @@ def test_batches_of_any_size_answer_alike():
     images = [image.decode() for image, _ in zip(drive.read_images(), range(11), strict=False)]
     poses = []
     for batch in (1, 8):
-        relocalizer = Relocalizer.from_bundle(
-            TOWN_BUNDLE, "onnxruntime", precision="float32", batch=batch, branch="absolute"
-        )
+        options = EngineOptions("onnxruntime", "float32", batch=batch)
+        relocalizer = Relocalizer.from_bundle(TOWN_BUNDLE, options, branch="absolute")
         relocalizer.use_camera(drive.camera)
         poses.append(np.stack([a.T_map_camera for a in relocalizer.estimate_many(images)]))
         relocalizer.close()
@@ -203,7 +229,8 @@ def test_an_answer_that_is_not_whole_is_lost(change, reason):
 
 def test_an_image_whose_own_uncertainty_is_no_number_is_lost(tmp_path):
     """This network takes the logarithm of the brightness less a half: none for a dark image."""
-    model = onnx.load_model_from_string(brightness_network())
+    contents = brightness_contents(colours=((150, 160, 170), (200, 210, 220)))
+    model = onnx.load_model_from_string(contents["absolute.onnx"])
     helper, graph = onnx.helper, model.graph
     for name, value in (("half", np.full((1, 1), 0.5)), ("many", np.ones((1, 21)))):
         graph.initializer.append(onnx.numpy_helper.from_array(value.astype(np.float32), name))
@@ -217,9 +244,16 @@ def test_an_image_whose_own_uncertainty_is_no_number_is_lost(tmp_path):
     )
     shape = helper.make_tensor_value_info("precision_factor", onnx.TensorProto.FLOAT, [1, 21])
     graph.output.append(shape)
-    contents = {"absolute.onnx": model.SerializeToString()}
-    bundle = write_bundle(tmp_path / "b", description(), contents)
-    relocalizer = Relocalizer.from_bundle(bundle.path)
+    golden = golden_arrays(contents)
+    factor = np.log(golden["translation_normalised"].mean(axis=1, keepdims=True) - 0.5)
+    golden["precision_factor"] = np.tile(factor, (1, 21))
+    contents |= {
+        "absolute.onnx": model.SerializeToString(),
+        "golden_images.npz": npz_bytes(golden),
+    }
+    text = description()
+    text["variants"]["float32"]["tolerance"]["sigma"] = 1e-3
+    relocalizer = Relocalizer.from_bundle(write_bundle(tmp_path / "b", text, contents).path)
     assert relocalizer.estimate(flat_image(200, 200, 200)).why_lost == ""
     dark = relocalizer.estimate(flat_image(50, 50, 50))
     assert dark.why_lost == "lost: the network's own uncertainty is not usable"

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from support.bundles import ABSOLUTE_BIAS, int8_parts, int8_is_fast
+from support.bundles import ABSOLUTE_BIAS, int8_is_fast, int8_parts
 from support.images import flat_image, jpeg_bytes
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")

@@ -2,20 +2,20 @@
 
 import numpy as np
 import pytest
-from support.bags import IMAGES, TYPES, copy_bag, cut_bag
+from support.bags import cut_bag
 from support.paths import TOWN_MAP
 from support.poses import random_poses
 
 pytest.importorskip("torch", reason="the training extra is not installed here")
+
+from support.bags import with_depth
 
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.errors import BagError, DatasetError
 from rgsiam_ros.geometry.poses import invert
 from rgsiam_ros.recordings import open_dataset
 from rgsiam_ros.recordings.depth_points import points_of_depth
-from rgsiam_ros.recordings.rosbag import BagTopics, read_messages, stamp_of
-from rgsiam_training.config import TrainingConfig
-from rgsiam_training.data.preparation import prepare
+from rgsiam_ros.recordings.rosbag import BagTopics
 
 CAMERA = Camera(width=320, height=180, fx=190.0, fy=200.0, cx=150.0, cy=95.0)
 
@@ -53,30 +53,6 @@ def test_what_is_no_depth_gives_no_point():
     assert len(points_of_depth(depth, CAMERA, np.eye(4))) == 1
 
 
-def with_depth(target, encoding, metres):
-    """A short bag whose second image has a flat depth image; stamps as the images'."""
-    short = cut_bag(TOWN_MAP, target.parent / f"{target.name}_short", images=60)
-    _, images = read_messages(short, IMAGES, ("sensor_msgs/msg/CompressedImage",), "image")
-    kind = {"32FC1": np.float32, "16UC1": np.uint16, "rgb8": np.uint8}[encoding]
-    values = np.full((4, 6), metres * (1000.0 if encoding == "16UC1" else 1.0)).astype(kind)
-    name = "sensor_msgs/msg/Image"
-    message = TYPES.types[name](
-        header=images[1].header,
-        height=4,
-        width=6,
-        encoding=encoding,
-        is_bigendian=0,
-        step=values.strides[0],
-        data=values.view(np.uint8).ravel(),
-    )
-
-    def add(writer):
-        made = writer.add_connection("/camera/depth/image_raw", name, typestore=TYPES)
-        writer.write(made, stamp_of(images[1]), TYPES.serialize_cdr(message, name))
-
-    return copy_bag(short, target, lambda *_: True, at_end=add)
-
-
 @pytest.mark.parametrize("encoding", ["32FC1", "16UC1"])
 def test_the_depth_images_of_a_bag_become_points_of_their_frames(tmp_path, encoding):
     dataset = open_dataset(with_depth(tmp_path / "bag", encoding, 9.0))
@@ -85,20 +61,6 @@ def test_the_depth_images_of_a_bag_become_points_of_their_frames(tmp_path, encod
     in_camera = points[1] @ invert(dataset.frames[1].T_map_camera)[:3, :3].T
     in_camera += invert(dataset.frames[1].T_map_camera)[:3, 3]
     np.testing.assert_allclose(in_camera[:, 2], 9.0, atol=1e-6)
-
-
-def test_training_gets_as_many_points_as_it_asks_for(tmp_path):
-    bag = with_depth(tmp_path / "bag", "32FC1", 9.0)
-    config = TrainingConfig(
-        datasets=(str(bag),),
-        split={"fraction": 0.2, "stretch_frames": 8, "guard_frames": 2},
-        losses={"reprojection": {"enabled": True, "points": 10}},
-    )
-    data = prepare(config)
-    points = np.concatenate([data.training.point_NP3, data.validation.point_NP3])
-    assert points.shape[1:] == (10, 3)
-    assert np.isfinite(points).all(axis=2).sum() in (0, 10)  # 0: the frame is a guard
-    assert prepare(config.without(["reprojection"])).training.point_NP3 is None
 
 
 def test_a_bag_without_depth_or_with_another_kind_is_named(tmp_path):

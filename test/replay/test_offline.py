@@ -15,7 +15,7 @@ from rgsiam_ros.errors import BagError, ResultsError
 from rgsiam_ros.geometry.poses import pose_matrix, quaternion_wxyz_from_xyzw
 from rgsiam_ros.recordings.rosbag import BagTopics
 from rgsiam_ros.recordings.tum import write_tum
-from rgsiam_ros.replay.metrics import summarise
+from rgsiam_ros.replay.metrics import replay_metrics
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 from rgsiam_ros.replay.run import ReplayOptions, run_replay
 
@@ -122,7 +122,7 @@ def test_metrics_of_a_known_trajectory():
         T = T_true[i].copy()
         T[0, 3] += 0.1 * i
         frames.append(FrameRecord(i, T, None, T_true[i], {"total": float(i)}))
-    metrics = summarise(ReplayRecord(frames, "base_link", "map"))
+    metrics = replay_metrics(ReplayRecord(frames, "base_link", "map"))
     assert metrics["availability"] == 0.9
     assert metrics["position_error_m"]["median"] == pytest.approx(0.5)
     assert metrics["position_error_m"]["mean"] == pytest.approx(0.5)

@@ -12,7 +12,8 @@ from support.paths import TOWN_DRIVE
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 
 from rgsiam_ros.fusion.report import gps_state, report_tracks
-from rgsiam_ros.recordings.rosbag import read_drive, read_messages, stamp_of
+from rgsiam_ros.geometry.conversions import stamp_to_ns
+from rgsiam_ros.recordings.rosbag import read_drive, read_messages
 from rgsiam_ros.replay.run import ReplayOptions, run_replay
 
 
@@ -74,7 +75,7 @@ def test_tracks_of_filters_are_reported_by_what_gps_was(tmp_path):
     """A track 2 m beside the truth while GPS is bad, and exact else."""
     drive = read_drive(TOWN_DRIVE)
     _, fixes = read_messages(TOWN_DRIVE, "/gps/fix", ("sensor_msgs/msg/NavSatFix",), "gps")
-    stamps = np.array([stamp_of(m) for m in fixes], np.int64)
+    stamps = np.array([stamp_to_ns(m.header.stamp) for m in fixes], np.int64)
     state = gps_state(fixes)
     assert set(state) == {0, 1, 2}
     T, known = drive.true_base_poses(stamps)

@@ -2,9 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
+
+from rgsiam_ros.geometry.conversions import stamp_to_ns
+from rgsiam_ros.recordings.rosbag import read_messages
+from support.paths import TOWN_MAP
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 IMAGES = "/camera/image_raw/compressed"
@@ -54,3 +59,27 @@ def damage_image(source, target, index):
         return TYPES.serialize_cdr(message, connection.msgtype)
 
     return copy_bag(source, target, lambda *_: True, change)
+
+
+def with_depth(target, encoding, metres):
+    """A short bag whose second image has a flat depth image; stamps as the images'."""
+    short = cut_bag(TOWN_MAP, target.parent / f"{target.name}_short", images=60)
+    _, images = read_messages(short, IMAGES, ("sensor_msgs/msg/CompressedImage",), "image")
+    kind = {"32FC1": np.float32, "16UC1": np.uint16, "rgb8": np.uint8}[encoding]
+    values = np.full((4, 6), metres * (1000.0 if encoding == "16UC1" else 1.0)).astype(kind)
+    name = "sensor_msgs/msg/Image"
+    message = TYPES.types[name](
+        header=images[1].header,
+        height=4,
+        width=6,
+        encoding=encoding,
+        is_bigendian=0,
+        step=values.strides[0],
+        data=values.view(np.uint8).ravel(),
+    )
+
+    def add(writer):
+        made = writer.add_connection("/camera/depth/image_raw", name, typestore=TYPES)
+        writer.write(made, stamp_to_ns(images[1].header.stamp), TYPES.serialize_cdr(message, name))
+
+    return copy_bag(short, target, lambda *_: True, at_end=add)

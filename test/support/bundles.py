@@ -129,9 +129,9 @@ def npz_bytes(arrays):
     return buffer.getvalue()
 
 
-def golden_colours(width=64, height=48):
+def golden_colours(width=64, height=48, colours=GOLDEN_COLOURS):
     """Golden images ``(N, H, W, 3)`` of one colour each, and the colours, red first, 0..1."""
-    images = np.stack([flat_image(*colour, width, height) for colour in GOLDEN_COLOURS])
+    images = np.stack([flat_image(*colour, width, height) for colour in colours])
     return images, images[:, 0, 0, ::-1].astype(np.float32) / 255.0
 
 
@@ -175,9 +175,11 @@ def description(width=64, height=48):
     }
 
 
-def brightness_contents(width=64, height=48, quaternion_wxyz=(1.0, 0.0, 0.0, 0.0)):
+def brightness_contents(
+    width=64, height=48, quaternion_wxyz=(1.0, 0.0, 0.0, 0.0), colours=GOLDEN_COLOURS
+):
     """The files of a small bundle: `brightness_network` and its golden images."""
-    images, colour = golden_colours(width, height)
+    images, colour = golden_colours(width, height, colours)
     golden = {
         "image_NHW3": images,
         "translation_normalised": colour,
@@ -254,3 +256,9 @@ def edit_manifest(bundle, change):
     data = yaml.safe_load(path.read_text())
     change(data)
     path.write_text(yaml.safe_dump(data))
+
+
+def golden_arrays(contents):
+    """The arrays of a bundle's golden images."""
+    with np.load(io.BytesIO(contents["golden_images.npz"])) as stored:
+        return dict(stored)

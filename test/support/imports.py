@@ -21,40 +21,43 @@ def modules_of(folder, package):
 
 
 def imported_names(source):
-    """Every dotted name that a source imports, and every string that could be one."""
+    """Every dotted name that a source imports."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def words_in_strings(source):
+    """Every word of a source's strings, docstrings apart."""
     tree = ast.parse(source)
     docstrings = {
         id(statement.value)
         for node in ast.walk(tree)
         if isinstance(getattr(node, "body", None), list)
         for statement in node.body
-        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+        if isinstance(statement, ast.Expr)
     }
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif (
-            isinstance(node, ast.Constant)
-            and isinstance(node.value, str)
-            and id(node) not in docstrings
-        ):
-            yield from (word for word in node.value.replace(":", " ").split() if "." in word)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if id(node) not in docstrings:
+                yield from node.value.replace(":", " ").split()
 
 
 def import_graph(modules):
-    """For each module the modules that it imports. modules: names with paths, of one or more packages."""
+    """For each module the modules that it names. modules: names with paths, of one or more packages."""
     graph = {}
     for name, path in modules.items():
-        found = set()
-        for imported in imported_names(path.read_text()):
+        source = path.read_text()
+        found = {word for word in words_in_strings(source) if "." in word and word in modules}
+        for imported in imported_names(source):
             parts = imported.split(".")
             known = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
             target = next((prefix for prefix in known if prefix in modules), None)
-            if target is not None and target != name:
+            if target is not None:
                 found.add(target)
-        graph[name] = found
+        graph[name] = found - {name}
     return graph
 
 

@@ -59,8 +59,8 @@ def test_what_is_stored_is_read_back():
     back = Calibration.from_arrays(there.to_arrays())
     for branch in ("absolute", "refined"):
         for one, other in zip(
-            there.judge(branch, evidence(), LENGTHS),
-            back.judge(branch, evidence(), LENGTHS),
+            there.covariance_and_trust(branch, evidence(), LENGTHS),
+            back.covariance_and_trust(branch, evidence(), LENGTHS),
             strict=True,
         ):
             np.testing.assert_array_equal(one, other)
@@ -126,7 +126,7 @@ def test_where_no_map_image_gives_a_pose_the_vehicle_is_lost(tmp_path):
     assert white.lost
 
 
-def test_an_uncalibrated_bundle_does_not_judge(refinable_bundle):
+def test_an_uncalibrated_bundle_gives_no_trust(refinable_bundle):
     relocalizer = Relocalizer.from_bundle(refinable_bundle)
     assert not relocalizer.calibrated
     assert relocalizer.estimate(np.zeros((96, 128, 3), np.uint8)).trust is None
