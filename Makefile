@@ -12,7 +12,7 @@ FUZZ_SEED := $(or $(FUZZ_SEED),$(shell date +%s))
 SOAK_MINUTES ?= 30
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test fuzz soak audit lint minimum runtime dev lock clean
+.PHONY: demo test fuzz parameters soak audit lint minimum runtime dev lock clean
 
 demo: runtime  ## relocalize a drive through the real ROS 2 node
 	@rm -rf results/demo
@@ -49,6 +49,9 @@ runtime:
 
 dev:
 	@VENV=$(VENV) requirements/setup.sh dev
+
+parameters: runtime  ## write the node's parameters into docs/node.md and config/relocalize.yaml
+	$(BIN)/python -m rgsiam_ros.node.parameter_spec .
 
 lock:  ## for maintainers: resolve the dependencies anew (needs uv)
 	cd requirements && uv pip compile --universal --python-version 3.10 --generate-hashes -q \

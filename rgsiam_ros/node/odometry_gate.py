@@ -15,7 +15,6 @@ from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.node.log_throttle import LogThrottle
 from rgsiam_ros.uncertainty.gate import GateDecision, GateLimits, TemporalGate
 
-MODES = ("none", "speed", "odometry")
 PARENT, CHILD = "odom", "base"
 LARGEST_VARIANCE_M2 = 1e3
 """Odometry that claims a larger one in x or y has no pose, only speeds."""

@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from typing import Any
 
 import rclpy
@@ -15,7 +14,6 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import InvalidParameterException, InvalidParameterValueException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -58,24 +56,6 @@ CAUSES = ((CameraError, "camera"), (TransformUnavailableError, "mount"), (Engine
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
-class Services:
-    """Answers in the executor's thread."""
-
-    def __init__(self, node: Node, reset: Callable[[], str], enable: Callable[[bool], str]) -> None:
-        """reset, enable: do it and say what was done."""
-        self._reset, self._enable = reset, enable
-        node.create_service(Trigger, "~/reset", self._on_reset)
-        node.create_service(SetBool, "~/enable", self._on_enable)
-
-    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success, response.message = True, self._reset()
-        return response
-
-    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        response.success, response.message = True, self._enable(bool(request.data))
-        return response
-
-
 class RelocalizeNode(LifecycleNode):
     """Configure loads the bundle, activate publishes. Decoding and inference run in a worker."""
 
@@ -107,7 +87,8 @@ class RelocalizeNode(LifecycleNode):
             lambda: self._health.count("skipped"),
             ReceivedImage.decode,
         )
-        self._asked = Services(self, self._reset, self._enable)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(SetBool, "~/enable", self._on_enable)
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Load the bundle and start listening."""
@@ -209,20 +190,24 @@ class RelocalizeNode(LifecycleNode):
         if old is not None:
             old.relocalizer.close()
 
-    def _reset(self) -> str:
-        """Forget what was seen before; what is in work is finished first."""
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """``~/reset``: forget gate, frozen camera and stamps before the next image."""
         self._watch.forget()
         self._forget.set()
-        self.get_logger().info("reset: gate, frozen camera and stamps are forgotten")
-        return "gate, frozen camera and stamps are forgotten"
+        response.success, response.message = True, "gate, frozen camera and stamps are forgotten"
+        self.get_logger().info(f"reset: {response.message}")
+        return response
 
-    def _enable(self, enabled: bool) -> str:
-        self._enabled = enabled
-        if not enabled:
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        """``~/enable``: answer images, or ignore them. No pose is published after the answer ``false``."""
+        self._enabled = bool(request.data)
+        if not self._enabled:
             self._worker.drain(WAIT_FOR_FRAME_S)
-        self._status.enable(enabled)
-        self.get_logger().info("enabled" if enabled else "disabled: images are ignored")
-        return "enabled" if enabled else "disabled"
+        self._status.enable(self._enabled)
+        response.success, response.message = True, "enabled" if self._enabled else "disabled"
+        note = "" if self._enabled else ": images are ignored"
+        self.get_logger().info(f"{response.message}{note}")
+        return response
 
     def _other_findings(self) -> list[tuple[int, str]]:
         found = self._watch.findings() if self._active and self._enabled else []

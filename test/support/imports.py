@@ -40,9 +40,9 @@ def words_in_strings(source):
         if isinstance(statement, ast.Expr)
     }
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if id(node) not in docstrings:
-                yield from node.value.replace(":", " ").split()
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if is_text and id(node) not in docstrings:
+            yield from node.value.replace(":", " ").split()
 
 
 def import_graph(modules):

@@ -1,0 +1,332 @@
+"""The specification of the node's parameters. It is the only place that defines them.
+
+The node declares its parameters from it. ``make parameters`` writes it into docs/node.md and
+config/relocalize.yaml. A test compares these files and the launch file with it. This module knows no ROS.
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rgsiam_ros.bundle.precision import PRECISIONS
+from rgsiam_ros.camera.frozen import DEFAULT_LIMIT
+from rgsiam_ros.engines import ENGINES
+from rgsiam_ros.engines.options import FALLBACKS
+from rgsiam_ros.localization.relocalizer import BRANCHES
+from rgsiam_ros.uncertainty.gate import FEWEST_TO_RECOVER
+
+TF_MODES = ("none", "map_to_base", "map_to_odom")
+TRANSPORTS = ("raw", "compressed")
+GATE_MODES = ("none", "speed", "odometry")
+
+Kind = Literal["string", "integer", "double", "bool", "double_array"]
+Value = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One parameter."""
+
+    name: str
+    kind: Kind
+    default: Value | None
+    """None leaves the parameter unset."""
+    description: str
+    """One sentence, with the unit, without the values that are allowed."""
+    choices: tuple[str, ...] = ()
+    bounds: tuple[float, float] | None = None
+    length: int | None = None
+    live: bool = False
+    """Whether it may change while the node is configured."""
+    launch_argument: bool = False
+    """Whether relocalize.launch.py has an argument for it."""
+    example: str = ""
+    """A value to show, for a parameter that is unset by default."""
+
+
+SPECS = (
+    Spec(
+        "bundle",
+        "string",
+        "",
+        "Folder of the bundle. Another one serves as soon as it is loaded and tested.",
+        live=True,
+        launch_argument=True,
+    ),
+    Spec(
+        "image_transport",
+        "string",
+        "raw",
+        "Transport of the images.",
+        choices=TRANSPORTS,
+        launch_argument=True,
+    ),
+    Spec(
+        "engine",
+        "string",
+        "auto",
+        "Inference engine. auto: the best that is installed and passes its self-test.",
+        choices=("auto", *ENGINES),
+        launch_argument=True,
+    ),
+    Spec(
+        "precision",
+        "string",
+        "auto",
+        "Number format of the absolute branch. auto: the fastest that bundle and machine offer.",
+        choices=("auto", *PRECISIONS),
+        launch_argument=True,
+    ),
+    Spec(
+        "engine_fallback",
+        "string",
+        "auto",
+        "Where the engine asked for cannot serve: auto takes another with a WARN, none refuses.",
+        choices=FALLBACKS,
+    ),
+    Spec(
+        "engine_cache",
+        "string",
+        "",
+        "Folder of engines that `rgsiam engine build` made. Empty: ~/.cache/rgsiam_ros/engines.",
+    ),
+    Spec(
+        "branch",
+        "string",
+        "auto",
+        "absolute: the network's global pose. refined: aligned to map images. auto: refined where "
+        "the bundle can.",
+        choices=BRANCHES,
+    ),
+    Spec(
+        "threads",
+        "integer",
+        0,
+        "CPU threads for one inference. 0: the engine chooses.",
+        bounds=(0, 64),
+    ),
+    Spec(
+        "map_frame",
+        "string",
+        "",
+        "Frame id of the map. Empty: the bundle's.",
+        launch_argument=True,
+    ),
+    Spec(
+        "base_frame",
+        "string",
+        "base_link",
+        "Vehicle frame whose pose is published.",
+        launch_argument=True,
+    ),
+    Spec(
+        "odom_frame",
+        "string",
+        "odom",
+        "Odometry frame, for tf_mode map_to_odom.",
+        launch_argument=True,
+    ),
+    Spec(
+        "camera_frame",
+        "string",
+        "",
+        "Optical frame of the camera. Empty: the image's frame_id.",
+        launch_argument=True,
+    ),
+    Spec(
+        "tf_mode",
+        "string",
+        "none",
+        "Transform that the node broadcasts.",
+        choices=TF_MODES,
+        launch_argument=True,
+    ),
+    Spec(
+        "transform_tolerance",
+        "double",
+        0.1,
+        "Seconds by which map_to_odom is stamped into the future.",
+        bounds=(0.0, 10.0),
+        live=True,
+    ),
+    Spec(
+        "tf_rebroadcast_rate",
+        "double",
+        20.0,
+        "Rate in Hz at which map_to_odom is repeated between images.",
+        bounds=(1.0, 100.0),
+    ),
+    Spec(
+        "publish_fix",
+        "bool",
+        False,
+        "Publish ~/fix too. The bundle needs a datum. Fuse the fix or the pose, never both.",
+    ),
+    Spec(
+        "planar_covariance",
+        "bool",
+        False,
+        "Drop the covariances between x, y, yaw and z, roll, pitch, for a filter in two dimensions.",
+        launch_argument=True,
+    ),
+    Spec(
+        "frozen_images",
+        "integer",
+        DEFAULT_LIMIT,
+        "Identical images in a row that count as a frozen camera. 0: never.",
+        bounds=(0, 1000),
+    ),
+    Spec(
+        "gate",
+        "string",
+        "none",
+        "Gate over time: by the largest speed, or by the topic odometry. See docs/covariance.md.",
+        choices=GATE_MODES,
+    ),
+    Spec(
+        "gate_max_speed",
+        "double",
+        20.0,
+        "Largest speed of the vehicle in m/s, for the gate.",
+        bounds=(0.1, 200.0),
+    ),
+    Spec(
+        "gate_max_turn_rate",
+        "double",
+        1.0,
+        "Largest turn rate of the vehicle in rad/s, for the gate.",
+        bounds=(0.01, 20.0),
+    ),
+    Spec(
+        "gate_confidence",
+        "double",
+        0.999,
+        "Share of the true poses that pass the gate: a quantile of chi-square with 6 degrees of "
+        "freedom.",
+        bounds=(0.5, 0.999999),
+    ),
+    Spec(
+        "gate_recover_after",
+        "integer",
+        5,
+        "Number of poses in a row that agree with each other, after which the gate accepts them.",
+        bounds=(FEWEST_TO_RECOVER, 1000),
+    ),
+    Spec(
+        "mount_translation",
+        "double_array",
+        None,
+        "Camera in the base frame, metres, x y z. Used where /tf_static has no chain between them.",
+        length=3,
+        example="[1.2, 0.0, 1.6]",
+    ),
+    Spec(
+        "mount_quaternion_xyzw",
+        "double_array",
+        None,
+        "Optical frame of the camera in the base frame, unit quaternion x y z w. The example looks "
+        "ahead.",
+        length=4,
+        example="[-0.5, 0.5, -0.5, 0.5]",
+    ),
+    Spec(
+        "diagnostics_min_rate",
+        "double",
+        1.0,
+        "Rate of poses in Hz. A lower rate is a WARN in /diagnostics.",
+        bounds=(0.0, 1000.0),
+        live=True,
+    ),
+    Spec(
+        "diagnostics_max_delay",
+        "double",
+        0.5,
+        "Median time in seconds from image to pose. A longer time is a WARN in /diagnostics.",
+        bounds=(0.001, 60.0),
+        live=True,
+    ),
+    Spec(
+        "diagnostics_max_age",
+        "double",
+        2.0,
+        "Seconds without an image or without a pose. A longer time is an ERROR in /diagnostics.",
+        bounds=(0.1, 3600.0),
+        live=True,
+    ),
+    Spec(
+        "autostart",
+        "bool",
+        False,
+        "Configure and activate at the start. The launch file sets it.",
+        launch_argument=True,
+    ),
+)
+BY_NAME = {spec.name: spec for spec in SPECS}
+
+EMPTY = '""'
+"""An empty string in YAML."""
+TABLE_START, TABLE_END = "<!-- parameters: make parameters -->", "<!-- end of parameters -->"
+YAML_HEADING = """\
+# Parameters of the relocalize node. `make parameters` writes this file from
+# rgsiam_ros/node/parameter_spec.py. relocalize.launch.py has arguments for the other parameters, and a
+# value for one of those would not count here:
+{}
+/**:
+  ros__parameters:
+"""
+
+
+def as_markdown() -> str:
+    """The table of docs/node.md."""
+    lines = ["| parameter | default | meaning |", "|---|---|---|"]
+    for spec in SPECS:
+        default = "unset" if spec.default is None else _shown(spec.default) or "empty"
+        default = default if default in ("unset", "empty") else f"`{default}`"
+        notes = [spec.description.replace("|", "\\|")]
+        if spec.choices:
+            notes.append(f"One of {', '.join(f'`{choice}`' for choice in spec.choices)}.")
+        if spec.bounds:
+            notes.append(f"From {spec.bounds[0]:g} to {spec.bounds[1]:g}.")
+        if spec.example:
+            notes.append(f"Example: `{spec.example}`.")
+        if spec.live:
+            notes.append("May change while the node runs.")
+        lines.append(f"| `{spec.name}` | {default} | {' '.join(notes)} |")
+    return "\n".join(lines) + "\n"
+
+
+def as_yaml() -> str:
+    """The content of config/relocalize.yaml."""
+    names = ", ".join(spec.name for spec in SPECS if spec.launch_argument)
+    arguments = "\n".join(f"# {line}" for line in textwrap.wrap(names, 96))
+    lines = []
+    for spec in (spec for spec in SPECS if not spec.launch_argument):
+        lines.append(f"    # {spec.description}")
+        if spec.choices:
+            lines.append(f"    # One of {', '.join(spec.choices)}.")
+        if spec.default is None:
+            lines.append(f"    # {spec.name}: {spec.example}")
+        else:
+            lines.append(f"    {spec.name}: {_shown(spec.default) or EMPTY}")
+    return YAML_HEADING.format(arguments) + "\n".join(lines) + "\n"
+
+
+def write_places(root: Path) -> None:
+    """Write the table into docs/node.md and the parameters into config/relocalize.yaml below `root`."""
+    page = root / "docs" / "node.md"
+    before, _, rest = page.read_text().partition(TABLE_START)
+    after = rest.partition(TABLE_END)[2]
+    page.write_text(f"{before}{TABLE_START}\n{as_markdown()}{TABLE_END}{after}")
+    (root / "config" / "relocalize.yaml").write_text(as_yaml())
+
+
+def _shown(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+if __name__ == "__main__":
+    write_places(Path(sys.argv[1]))

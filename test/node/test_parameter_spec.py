@@ -1,0 +1,110 @@
+"""One specification of the node's parameters, and every other place that names them agrees."""
+
+import ast
+
+import pytest
+import yaml
+from support.paths import ROOT
+
+from rgsiam_ros.node.parameter_spec import (
+    BY_NAME,
+    SPECS,
+    TABLE_END,
+    TABLE_START,
+    as_markdown,
+    as_yaml,
+    write_places,
+)
+
+DEMO = {"bundle", "autostart"}
+"""The launch file starts the demo's bundle by itself."""
+
+
+def launch_arguments():
+    """Name, default and description of each argument of relocalize.launch.py."""
+    tree = ast.parse((ROOT / "launch" / "relocalize.launch.py").read_text())
+    value = next(
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "ARGUMENTS"
+    )
+    for name, pair in zip(value.keys, value.values, strict=True):
+        default = pair.elts[0].value if isinstance(pair.elts[0], ast.Constant) else None
+        yield name.value, default, ast.literal_eval(pair.elts[1])
+
+
+def test_the_page_and_the_yaml_are_written_from_the_specification():
+    page = (ROOT / "docs" / "node.md").read_text()
+    table = page.partition(TABLE_START)[2].partition(TABLE_END)[0]
+    assert table.strip() == as_markdown().strip(), "run `make parameters`"
+    assert (ROOT / "config" / "relocalize.yaml").read_text() == as_yaml(), "run `make parameters`"
+
+
+def test_the_yaml_holds_every_default_that_is_no_launch_argument():
+    values = yaml.safe_load(as_yaml())["/**"]["ros__parameters"]
+    wanted = {s.name: s.default for s in SPECS if not s.launch_argument and s.default is not None}
+    assert values == wanted
+    for spec in SPECS:
+        assert (f"# {spec.name}: {spec.example}" in as_yaml()) == (spec.default is None)
+
+
+def test_the_launch_file_has_the_same_names_defaults_and_words():
+    arguments = {name: (default, words) for name, default, words in launch_arguments()}
+    assert {s.name for s in SPECS if s.launch_argument} == set(arguments) & set(BY_NAME)
+    for name in set(arguments) & set(BY_NAME):
+        default, words = arguments[name]
+        assert words == BY_NAME[name].description
+        if name not in DEMO:
+            assert default == str(BY_NAME[name].default).replace("False", "false")
+
+
+def test_the_readme_leaves_the_table_to_the_page():
+    readme = (ROOT / "README.md").read_text()
+    assert "docs/node.md" in readme
+    assert "| `diagnostics_min_rate`" not in readme
+
+
+def test_each_specification_is_whole():
+    assert len(BY_NAME) == len(SPECS)
+    for spec in SPECS:
+        assert spec.description.endswith(".")
+        if spec.choices:
+            assert spec.default in spec.choices
+        if spec.bounds:
+            assert spec.bounds[0] <= spec.default <= spec.bounds[1]
+
+
+def test_writing_changes_nothing_but_table_and_yaml(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "config").mkdir()
+    page = tmp_path / "docs" / "node.md"
+    page.write_text(f"before\n{TABLE_START}\nold\n{TABLE_END}\nafter\n")
+    write_places(tmp_path)
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert (
+        "| `gate_max_speed` | `20.0` | Largest speed of the vehicle in m/s, for the gate." in text
+    )
+
+
+def test_the_node_declares_exactly_these():
+    rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
+    from rgsiam_ros.node.parameters import declare_all
+
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=59)
+    node = rclpy.create_node("declares", context=context)
+    before = set(node._parameters)
+    declare_all(node)
+    declared = set(node._parameters) - before
+    try:
+        assert declared == set(BY_NAME)
+        for spec in SPECS:
+            if spec.default is not None:
+                assert node.get_parameter(spec.name).value == spec.default
+            assert node.describe_parameter(spec.name).description == spec.description
+    finally:
+        node.destroy_node()
+        context.try_shutdown()
