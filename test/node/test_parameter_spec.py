@@ -78,12 +78,12 @@ def test_writing_changes_nothing_but_table_and_yaml(tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "config").mkdir()
     page = tmp_path / "docs" / "node.md"
-    page.write_text(f"before\n{TABLE_START}\nold\n{TABLE_END}\nafter\n")
+    page.write_text(f"before\n{TABLE_START}\nan earlier table\n{TABLE_END}\nafter\n")
     write_places(tmp_path)
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "old" not in text
+    assert "an earlier table" not in text
     assert (
         "| `gate_max_speed` | `20.0` | Largest speed of the vehicle in m/s, for the gate." in text
     )
