@@ -33,7 +33,7 @@ class Preprocessing(BaseModel):
     undistort: bool = False
     """Whether the lens distortion of the bundle's camera is removed first."""
     mask: str | None = None
-    """Name of a bundle file, an 8-bit PNG of the training camera's size. Pixels where it is 0 become black."""
+    """Name of a bundle file: an 8-bit PNG of the camera's size. Pixels where it is 0 become black."""
     colour_order: Literal["rgb", "bgr"] = "rgb"
     mean: tuple[float, float, float] = IMAGENET_MEAN_RGB
     """Value per channel, in colour_order, that is subtracted from pixels scaled to 0..1."""
@@ -66,12 +66,12 @@ def fit_image(
     mask_HW: NDArray[np.uint8] | None = None,
     crop_xywh: tuple[int, int, int, int] | None = None,
 ) -> ImageBGR:
-    """Undistort, crop, mask and resize a BGR image to ``(input_height, input_width, 3)`` uint8.
+    """Undistort, crop, mask and resize a BGR image to the input size, still 8 bits.
 
-    camera: the camera that took the image; the image may have another resolution; mask_HW: pixels where it
-    is 0 become black; crop_xywh: the part of a wider live image that shows the view of the training camera
-    (see `rgsiam_ros.camera.model.match_view`). An image that is shrunk is averaged over areas, so that fine
-    texture does not alias. Raises ImageError, see `check_image`.
+    camera: the one that took the image, at any resolution; crop_xywh: the part of a wider live
+    image that shows what the training camera saw (see `rgsiam_ros.camera.model.match_view`). Shrinking
+    averages over areas, so that fine texture does not alias.
+    Returns ``(input_height, input_width, 3)``.
     """
     return fit_checked_image(
         check_image(image_HW3), preprocessing, camera, mask_HW=mask_HW, crop_xywh=crop_xywh
