@@ -27,7 +27,7 @@ class FrozenCamera:
         """Discard all images so far."""
         self._last_signature, self._repeated = None, 0
 
-    def seen(self, image_HW3: ImageBGR) -> bool:
+    def observe(self, image_HW3: ImageBGR) -> bool:
         """Compare the next image with the last one; return True when the camera is frozen."""
         pixels = image_HW3[::PIXEL_STEP, ::PIXEL_STEP].tobytes()
         signature = image_HW3.shape, zlib.crc32(pixels)

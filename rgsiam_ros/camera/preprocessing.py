@@ -66,12 +66,12 @@ def fit_image(
     mask_HW: NDArray[np.uint8] | None = None,
     crop_xywh: tuple[int, int, int, int] | None = None,
 ) -> ImageBGR:
-    """Undistort, crop, mask and resize a BGR image to the input size, still 8 bits.
+    """Undistort, crop, mask and resize a BGR image to ``(input_height, input_width, 3)`` uint8.
 
-    camera: the one that took the image, at any resolution; crop_xywh: the part of a wider live
-    image that shows what the training camera saw (see `rgsiam_ros.camera.model.match_view`). Shrinking
-    averages over areas, so that fine texture does not alias.
-    Returns ``(input_height, input_width, 3)``.
+    camera: the camera that took the image; the image may have another resolution; mask_HW: pixels where it
+    is 0 become black; crop_xywh: the part of a wider live image that shows the view of the training camera
+    (see `rgsiam_ros.camera.model.match_view`). An image that is shrunk is averaged over areas, so that fine
+    texture does not alias. Raises ImageError, see `check_image`.
     """
     return fit_checked_image(
         check_image(image_HW3), preprocessing, camera, mask_HW=mask_HW, crop_xywh=crop_xywh
