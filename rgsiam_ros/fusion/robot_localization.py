@@ -257,10 +257,12 @@ SETUP_HEADING = (
     "# Written by `rgsiam fusion-config`. To change it, write a new folder.\n"
 )
 COMMENTS = {
-    "odom0_config": "order: x y z, roll pitch yaw, vx vy vz, vroll vpitch vyaw, ax ay az; vy is not used:\nin bends base_link moves sideways, unless it is on the rear axle",
+    "odom0_config": "order: x y z, roll pitch yaw, vx vy vz, vroll vpitch vyaw, ax ay az; vy is not used:\n"
+    "in bends base_link moves sideways, unless it is on the rear axle",
     "imu0_config": "only the yaw rate: in practice an IMU's yaw is wrong by a degree or two",
     "two_d_mode": "height, roll and pitch are held at zero",
-    "smooth_lagged_data": "a pose is as old as its image: the filter goes back to its stamp and replays later data",
+    "smooth_lagged_data": "a pose is as old as its image: the filter goes back to its stamp and "
+    "replays later data",
     "history_length": "seconds; at least the longest delay of a pose",
     "pose0_rejection_threshold": "in sigmas, for x y yaw together: 99.9 % of correct poses are within 4.0",
     "odom1_pose_rejection_threshold": "in sigmas, for x y together: 99.9 % of correct fixes are within 3.7",
@@ -273,7 +275,8 @@ COMMENTS = {
 }
 COMMENTS_3D = {
     "two_d_mode": "height, roll and pitch come from the visual pose",
-    "pose0_rejection_threshold": "in sigmas, for all six axes together: 99.9 % of correct poses are within 4.7",
+    "pose0_rejection_threshold": "in sigmas, for all six axes together: "
+    "99.9 % of correct poses are within 4.7",
 }
 
 
