@@ -237,8 +237,8 @@ def _collect(
         outputs = engine.infer(
             {network_io.IMAGE: normalise(image, bundle.manifest.preprocessing)[None]}
         )
-        absolute = answerer.absolute(outputs, allowed)
-        for answer in (absolute, answerer.refined(outputs, absolute, allowed)):
+        absolute = answerer.estimate_absolute(outputs, allowed)
+        for answer in (absolute, answerer.estimate_refined(outputs, absolute, allowed)):
             if answer is None or not _is_usable(answer):
                 continue
             part = samples[answer.branch]
