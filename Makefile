@@ -39,7 +39,9 @@ audit:  ## known vulnerabilities of what is locked (asks osv.dev)
 lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	@mkdir -p $(VENV)/typecheck  # mypy finds training/ by its import name there
+	@ln -sfn "$(CURDIR)/training" $(VENV)/typecheck/rgsiam_training
+	MYPYPATH=$(VENV)/typecheck $(BIN)/mypy
 
 minimum: dev
 	@VENV=$(VENV) requirements/setup.sh minimum

@@ -49,7 +49,7 @@ def run_comparison(
     seeds: Sequence[int],
     budget_min: float,
     out: Path,
-    after_each: Callable[[], None] = lambda: None,
+    after_each: Callable[[], object] = lambda: None,
 ) -> None:
     """Fill ``out/SCENE/PRESET/seed-N/result.json`` where it is missing.
 
