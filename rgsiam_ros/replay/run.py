@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +174,7 @@ def _effective_config(
     manifest = relocalizer.manifest
     return {
         "title": f"{bag.name}, bundle {manifest.name}, {mode}",
-        "rgsiam_ros": version("rgsiam_ros"),
+        "rgsiam_ros": _version(),
         "bag": str(bag),
         "bundle": str(bundle),
         "bundle_created": manifest.created,
@@ -192,3 +192,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def _version() -> str:
+    """Version of the installed package; a bare checkout has none."""
+    try:
+        return version("rgsiam_ros")
+    except PackageNotFoundError:
+        return "not installed"
