@@ -71,22 +71,8 @@ def fit_image(
     camera: the camera that took the image; the image may have another resolution; mask_HW: pixels where it
     is 0 become black; crop_xywh: the part of a wider live image that shows the view of the training camera
     (see `rgsiam_ros.camera.model.match_view`). An image that is shrunk is averaged over areas, so that fine
-    texture does not alias. Raises ImageError, see `check_image`.
+    texture does not alias. The caller has checked the image, see `check_image`.
     """
-    return fit_checked_image(
-        check_image(image_HW3), preprocessing, camera, mask_HW=mask_HW, crop_xywh=crop_xywh
-    )
-
-
-def fit_checked_image(
-    image_HW3: ImageBGR,
-    preprocessing: Preprocessing,
-    camera: Camera,
-    *,
-    mask_HW: NDArray[np.uint8] | None = None,
-    crop_xywh: tuple[int, int, int, int] | None = None,
-) -> ImageBGR:
-    """Do the same as `fit_image`, without the check of the image."""
     image = image_HW3
     if preprocessing.undistort:
         image = undistort(image, camera)
