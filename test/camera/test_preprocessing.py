@@ -4,7 +4,7 @@ import pytest
 from support.images import flat_image
 
 from rgsiam_ros.camera.model import Camera, match_view
-from rgsiam_ros.camera.preprocessing import Preprocessing, fit_image, normalise
+from rgsiam_ros.camera.preprocessing import Preprocessing, check_image, fit_image, normalise
 from rgsiam_ros.errors import ImageError
 
 CAMERA = Camera(width=320, height=240, fx=300.0, fy=300.0, cx=160.0, cy=120.0)
@@ -113,7 +113,7 @@ def test_undistortion_straightens_a_line(model, coefficients):
 )
 def test_an_array_that_is_not_an_image_is_refused(image, message):
     with pytest.raises(ImageError, match=message):
-        preprocess(image, PLAIN, CAMERA)
+        check_image(image)
 
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
