@@ -1,1 +1,1 @@
-"""From datasets to batches: decoding, splits, pairs, augmentation, map images."""
+"""From datasets to batches: decoding, validation split, pairs, augmentation and choice of map images."""
