@@ -23,7 +23,7 @@ BORDER_PROBES = 9
 
 
 def input_intrinsics(camera: Camera, preprocessing: Preprocessing) -> Array:
-    """Return the intrinsic matrix ``(3, 3)`` of the network's input image, pixels, without lens distortion."""
+    """Return the intrinsic matrix ``(3, 3)`` of the network's input, pixels. It ignores lens distortion."""
     x, y, w, h = 0, 0, camera.width, camera.height
     if preprocessing.aspect == "crop":
         aspect = preprocessing.input_width / preprocessing.input_height

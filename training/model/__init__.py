@@ -1,1 +1,1 @@
-"""The network and its parts."""
+"""The Siamese network and its parts: backbone, neck, heads and relative pose unit."""
