@@ -1,1 +1,1 @@
-"""The training loop, and the folder that a run leaves."""
+"""The training loop, and the run folder that it writes."""
