@@ -120,7 +120,7 @@ def look_alikes(
     feature_ND: metric features of unit length. A row of zeros stands for an image whose feature is not known
     yet; such an image gets no look-alikes and is none. Two images are distant when
     ``metres + metres_per_radian * radians > 2 * reach_m``. The indices are -1 where there are fewer distant
-    images; `count` is at most N.
+    images. For `count` above N the result has N columns.
     """
     t = T_map_camera_N44[:, :3, 3]
     R = T_map_camera_N44[:, :3, :3]

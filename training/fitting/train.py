@@ -128,8 +128,8 @@ def _machines() -> dict[str, Any]:
     if processes == 1:
         return {"devices": 1}
     local_processes = int(os.environ["LOCAL_WORLD_SIZE"])
-    # Some weights get no gradient: of a head whose loss term is disabled, or of the relative pose unit in a
-    # process without an overlapping pair.
+    # Some weights get no gradient: those of a head whose loss term is disabled, and those of the
+    # relative pose unit in a process without an overlapping pair.
     strategy = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
     return {
         "devices": local_processes,

@@ -147,7 +147,7 @@ class Objective(nn.Module):
         first, second = torch.cat([twin_1, twin_2]), torch.cat([twin_2, twin_1])
         overlaps = self.relative_pose.overlaps(PairTruth(true[first], true[second]))
         first, second = first[overlaps], second[overlaps]
-        # if one process has an overlapping pair, all must take part in the collective operations below
+        # If one process has an overlapping pair, all take part in the collective operations below.
         if not gathered(overlaps).any():
             return {}
         truth = PairTruth(true[first], true[second])
