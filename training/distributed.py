@@ -1,9 +1,9 @@
-"""What training in several processes needs so that it computes what one process would.
+"""Helpers that make training in several processes compute what one process would compute.
 
-Each process has its own part of a batch of pairs, and gradients are averaged over the processes. So a
-mean over a batch stays a mean as long as every process divides by the same number; batch statistics
-are those of the whole batch; and what one process sees of the features, all know. Without
-``torch.distributed`` all of this does nothing.
+Each process has its own part of a batch of pairs, and gradients are averaged over the processes. A mean over
+the whole batch therefore needs the same divisor in all processes (`mean_count`). Batch normalisation uses the
+statistics of the whole batch (`synchronise_batch_norm`), and all processes know all features (`gathered`).
+Without ``torch.distributed`` these functions change nothing.
 """
 
 from __future__ import annotations
@@ -17,17 +17,25 @@ from torch.distributed.nn import functional as differentiable
 
 
 def planned() -> tuple[int, int]:
-    """Rank and number of processes that torchrun started, before they have met: 0 and 1 without it."""
+    """Return the rank of this process and the number of processes, as torchrun set them in the environment.
+
+    Works before the process group exists. Without torchrun: 0 and 1.
+    """
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def processes() -> int:
-    """How many there are."""
+    """Return the number of processes in the process group; 1 without one."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def mean_count(count: Tensor) -> Tensor:
-    """By what to divide a sum over this process's part: the mean count, and in all at least 1."""
+    """Return what to divide a sum over this process's items by, so that the average of the quotients over the
+    processes is the mean over the whole batch.
+
+    count: number of items in this process. The divisor is the count of all processes, at least 1, divided by
+    the number of processes.
+    """
     if processes() == 1:
         return count.clamp(min=1)
     total = count.detach().clone().float()
@@ -36,7 +44,7 @@ def mean_count(count: Tensor) -> Tensor:
 
 
 def gathered(values: Tensor) -> Tensor:
-    """The rows of all processes, in the order of their ranks; not differentiable."""
+    """Return the rows of all processes, in the order of their ranks. Not differentiable."""
     if processes() == 1:
         return values
     parts = [torch.empty_like(values) for _ in range(processes())]
@@ -45,10 +53,11 @@ def gathered(values: Tensor) -> Tensor:
 
 
 def synchronise_batch_norm(network: nn.Module) -> None:
-    """Make batch statistics those of the whole batch, in place; names and weights stay.
+    """Make the network's batch normalisation use the statistics of the whole batch, in place.
 
-    Of torch's own SyncBatchNorm there is none for the CPU, and its conversion drops the activations
-    of timm's layers. Statistics that are frozen (evaluation mode) stay as they are.
+    Module names and weights do not change. Layers in evaluation mode keep their statistics. torch's
+    SyncBatchNorm is not used: it does not work on the CPU, and its conversion drops the activations of timm's
+    layers.
     """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -62,15 +71,15 @@ class _Synchronised(nn.BatchNorm2d):
             return super().forward(input)
         normalised = self._normalised(input.float()).to(input.dtype)
         for name in ("drop", "act"):  # of timm's BatchNormAct2d
-            follows = getattr(self, name, None)
-            normalised = normalised if follows is None else follows(normalised)
+            layer = getattr(self, name, None)
+            normalised = normalised if layer is None else layer(normalised)
         return normalised
 
     def _normalised(self, x_BCHW: Tensor) -> Tensor:
         count = float(x_BCHW.numel() // x_BCHW.shape[1] * processes())
         mean = differentiable.all_reduce(x_BCHW.sum(dim=(0, 2, 3))) / count
-        apart = x_BCHW - mean[:, None, None]
-        variance = differentiable.all_reduce(apart.square().sum(dim=(0, 2, 3))) / count
+        centred = x_BCHW - mean[:, None, None]
+        variance = differentiable.all_reduce(centred.square().sum(dim=(0, 2, 3))) / count
         if self.track_running_stats:
             assert self.momentum is not None
             assert self.running_mean is not None
@@ -81,7 +90,7 @@ class _Synchronised(nn.BatchNorm2d):
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_var.lerp_(unbiased, self.momentum)
                 self.num_batches_tracked.add_(1)
-        normalised = apart * torch.rsqrt(variance + self.eps)[:, None, None]
+        normalised = centred * torch.rsqrt(variance + self.eps)[:, None, None]
         if self.affine:
             normalised = normalised * self.weight[:, None, None] + self.bias[:, None, None]
         return normalised

@@ -1,8 +1,8 @@
-"""Make torchvision importable where its build has no CPU operators.
+"""Make torchvision importable beside a torch that was built without CUDA.
 
-PyPI's torchvision on Linux is built against CUDA; beside a CPU build of torch its own operators do
-not load, and then its import fails because it registers fake versions of operators that were never
-declared. Declaring the two schemas is enough: nothing here calls them.
+PyPI's torchvision for Linux is built for CUDA. Beside a CPU build of torch its operators do not load. Its
+import then fails, because it registers fake versions of operators that were never declared. Declaring the two
+schemas is enough: nothing here calls the operators.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ SCHEMAS = {
 }
 
 _libraries: list[torch.library.Library] = []
-"""Kept: a schema is withdrawn when its library object dies."""
+"""Keeps the library objects alive: torch withdraws a schema when its library object is deleted."""
 
 
 def make_importable() -> None:
-    """Import torchvision; declare its missing operators only if its own failed to load."""
+    """Import torchvision, and declare its missing operators if its own failed to load.
+
+    An import that fails for another reason raises its own error.
+    """
     try:
         importlib.import_module("torchvision")
         return

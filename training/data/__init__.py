@@ -1,4 +1,4 @@
-"""From datasets to batches: decoding, splits, pairs, augmentation, map images."""
+"""From datasets to batches: decoding, validation split, pairs, augmentation and choice of map images."""
 
 from rgsiam_training import torchvision_cpu
 

@@ -1,8 +1,8 @@
-"""Augmentation: other light and weather, things in the way, and a camera that looks elsewhere.
+"""Augmentation of training images: light, weather, noise, blur, occlusion and rotation of the camera.
 
-The only change of geometry is a rotation about the camera's centre, which needs no depths: the picture
-is what the turned camera would have taken, and the pose label turns with it. Mirroring would make a
-place that does not exist.
+The only change of geometry is a rotation about the camera's centre, because it needs no depth: the result is
+the image that the rotated camera would have taken, and the true pose is rotated with it. Images are not
+mirrored, because a mirrored image shows a place that does not exist.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from rgsiam_training.config import AugmentationConfig
 from rgsiam_training.data.view_geometry import pixel_rays, project
 
 NEARLY_SIDEWAYS = 0.01
-"""Least z of a direction that is projected: what lies beside the camera stays out of view."""
+"""Smallest z of a direction before projection. It keeps directions beside or behind the camera out of
+view."""
 
 
 class CameraRotation:
-    """Pictures that the same camera would have taken from the same place, turned a little."""
+    """Computes the images that a camera would have taken from the same position with other rotations."""
 
     def __init__(self, camera: Camera, preprocessing: Preprocessing) -> None:
         self._camera = camera
@@ -36,22 +37,28 @@ class CameraRotation:
         self._ray_P3 = np.concatenate([rays, np.ones((len(rays), 1))], axis=1)
 
     def turn(self, image_B3HW: Tensor, R_camera_turned_B33: Tensor) -> Tensor:
-        """Each image as seen by its turned camera; what was out of view repeats the image's edge.
+        """Return each image as its rotated camera would see it, ``(B, 3, H, W)``.
 
-        R_camera_turned_B33: takes directions of the turned camera to the one that took the image.
+        R_camera_turned_B33: rotations from the axes of the rotated camera to those of the camera that took
+        the image. Pixels that the original camera did not see repeat the nearest pixel of the image's
+        border.
         """
         height, width = image_B3HW.shape[-2:]
         R = R_camera_turned_B33.double().cpu().numpy()
         rays = self._ray_P3 @ np.swapaxes(R, 1, 2)
         rays[..., 2] = np.maximum(rays[..., 2], NEARLY_SIDEWAYS)
         pixel = project(rays.reshape(-1, 3), self._camera, self._preprocessing)
-        place = (2.0 * pixel + 1.0) / (width, height) - 1.0
-        grid = torch.from_numpy(place.reshape(-1, height, width, 2)).to(image_B3HW)
+        normalised = (2.0 * pixel + 1.0) / (width, height) - 1.0
+        grid = torch.from_numpy(normalised.reshape(-1, height, width, 2)).to(image_B3HW)
         return F.grid_sample(image_B3HW, grid, padding_mode="border", align_corners=False)
 
 
 def random_rotations(count: int, largest_deg: float, random: torch.Generator) -> Tensor:
-    """Quaternions wxyz ``(count, 4)``: axes uniform on the sphere, angles uniform up to the largest."""
+    """Draw rotations as unit quaternions wxyz ``(count, 4)``.
+
+    Axes are uniform on the sphere, angles are uniform in 0..`largest_deg` degrees. The result is on the
+    device of `random`.
+    """
     axis = F.normalize(torch.randn((count, 3), generator=random, device=random.device), dim=1)
     share = torch.rand((count, 1), generator=random, device=random.device)
     rotation_vector = axis * share * math.radians(largest_deg)
@@ -59,9 +66,9 @@ def random_rotations(count: int, largest_deg: float, random: torch.Generator) ->
 
 
 def change_look(image_B3HW: Tensor, config: AugmentationConfig, random: torch.Generator) -> Tensor:
-    """Change the look of RGB images in 0..1, each in its own way; no pixel moves.
+    """Change colours, brightness, noise and blur of RGB images in 0..1 and cover parts of them.
 
-    random: on the device of the images.
+    Each image is changed differently. The geometry does not change. random: on the device of the images.
     """
     batch, _, height, width = image_B3HW.shape
 
@@ -92,8 +99,8 @@ def change_look(image_B3HW: Tensor, config: AugmentationConfig, random: torch.Ge
     row = torch.arange(height, device=image.device) / height - start[:, :1]
     column = torch.arange(width, device=image.device) / width - start[:, 1:]
     covered_row, covered_column = (
-        (place >= 0.0) & (place < side)
-        for place, side in ((row, size[:, :1]), (column, size[:, 1:]))
+        (offset >= 0.0) & (offset < side)
+        for offset, side in ((row, size[:, :1]), (column, size[:, 1:]))
     )
     covered = covered_row[:, None, :, None] & covered_column[:, None, None, :]
     covered = covered & (share(1, 1, 1) < config.occlusion_share)

@@ -1,4 +1,4 @@
-"""The images of a map that a live image is compared with."""
+"""Choice of the map images among the training images."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from rgsiam_ros.geometry.poses import Array, angles_between
 
 
 def thin(T_map_camera_N44: Array, spacing_m: float, spacing_deg: float) -> NDArray[np.int64]:
-    """Indices of images that stand apart, in order: the first of each neighbourhood is kept.
+    """Return the ascending indices of images of which no two are closer than the spacing.
 
-    An image is left out when a kept one has ``metres / spacing_m + degrees / spacing_deg < 1``;
-    spacing_m 0 keeps all.
+    Images are visited in order. An image is dropped when its distance to a kept one satisfies
+    ``metres / spacing_m + degrees / spacing_deg < 1``. With `spacing_m` 0 all images are kept.
     """
     if spacing_m == 0.0:
         return np.arange(len(T_map_camera_N44))

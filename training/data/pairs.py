@@ -1,4 +1,4 @@
-"""Which images the twins see together."""
+"""Drawing of the image pairs that the network is trained on."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ HARD_CANDIDATES = 8
 
 
 class PairSampler(Sampler[list[int]]):
-    """Batches of pairs, flattened: ``[first_1 .. first_B, second_1 .. second_B]``.
+    """Yields batches of pairs as image indices ``[first_1 .. first_B, second_1 .. second_B]``.
 
-    Every image is a first image once per epoch, in an order drawn anew from seed and epoch, so that
-    a resumed run sees what an uninterrupted one would have seen.
+    Each image is the first of a pair at most once per epoch. The order depends only on seed and epoch, so
+    that a resumed run draws the same pairs as an uninterrupted one.
     """
 
     def __init__(
@@ -33,18 +33,20 @@ class PairSampler(Sampler[list[int]]):
         hard_partners: Callable[[], NDArray[np.int64] | None] = lambda: None,
         part: tuple[int, int] = (0, 1),
     ) -> None:
-        """partners: of each image those that overlap with it; session_N, stamp_ns_N: of each image.
+        """partners: for each image, the indices of the images that overlap with it. session_N, stamp_ns_N:
+        session number and time stamp of each image.
 
-        hard_partners: asked at the start of an epoch for distant images ``(N, k)`` that look like
-        each image, -1 where there are fewer; None while nothing is known. part: index and number of
-        the equal parts that each batch is cut into, for one process each. Raises DatasetError where
-        it cannot be.
+        hard_partners: called at the start of each epoch. It returns for each image the indices ``(N, k)``
+        of distant images that look like it, -1 where there are fewer than k, or None while no features are
+        known. part: index of this process and number of processes; each batch is cut into that many equal
+        parts. Raises ValueError for fewer than two images, and DatasetError when a batch cannot be cut into
+        equal parts.
         """
         if len(partners) < 2:
             raise ValueError("at least two images are needed to make a pair")
         self._partners = partners
         gap_ns = config.pass_gap_s * 1e9
-        self._elsewhere = [
+        self._other_pass_partners = [
             near[
                 (session_N[near] != session_N[own])
                 | (np.abs(stamp_ns_N[near] - stamp_ns_N[own]) > gap_ns)
@@ -57,7 +59,7 @@ class PairSampler(Sampler[list[int]]):
         if self._batch_pairs % parts:
             raise DatasetError(
                 f"a batch of {self._batch_pairs} pairs cannot be shared by {parts} processes: set "
-                "optimisation.batch_pairs to a multiple"
+                f"optimisation.batch_pairs to a multiple of {parts}"
             )
         share = self._batch_pairs // parts
         self._part = slice(index * share, (index + 1) * share)
@@ -67,19 +69,19 @@ class PairSampler(Sampler[list[int]]):
 
     @property
     def sampler(self) -> PairSampler:
-        """Itself: Lightning looks for `set_epoch` on a batch sampler's ``sampler``."""
+        """The sampler itself: Lightning calls `set_epoch` on the ``sampler`` of a batch sampler."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order is drawn next (Lightning calls this)."""
+        """Set the epoch whose pairs are drawn next. Lightning calls this."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Batches per epoch; an incomplete last one is left out."""
+        """Return the number of batches per epoch. An incomplete last batch is left out."""
         return len(self._partners) // self._batch_pairs
 
     def __iter__(self) -> Iterator[list[int]]:
-        """One epoch of batches."""
+        """Yield the batches of one epoch."""
         random = np.random.default_rng([self._seed, self.epoch])
         count = len(self._partners)
         hard = self._hard_partners()
@@ -94,9 +96,9 @@ class PairSampler(Sampler[list[int]]):
     ) -> int:
         kind = random.random()
         if kind < self._config.near_share and len(self._partners[own]):
-            elsewhere = self._elsewhere[own]
-            wanted = random.random() < self._config.other_pass_share
-            near = elsewhere if wanted and len(elsewhere) else self._partners[own]
+            other_pass = self._other_pass_partners[own]
+            prefer_other_pass = random.random() < self._config.other_pass_share
+            near = other_pass if prefer_other_pass and len(other_pass) else self._partners[own]
             return int(random.choice(near))
         if hard_NK is not None and kind >= 1.0 - self._config.hard_share:
             alike = hard_NK[own][hard_NK[own] >= 0]
@@ -113,11 +115,12 @@ def look_alikes(
     metres_per_radian: float,
     count: int = HARD_CANDIDATES,
 ) -> NDArray[np.int64]:
-    """For each image the `count` distant ones ``(N, count)`` with the most similar features.
+    """Return for each image the indices ``(N, count)`` of the distant images with the most similar features.
 
-    feature_ND: unit length; a row of zeros has not been seen yet and is nobody's look-alike. Distant:
-    farther than twice `reach_m` in metres plus `metres_per_radian` times the angle. -1 where there
-    are fewer.
+    feature_ND: metric features of unit length. A row of zeros stands for an image whose feature is not known
+    yet; such an image gets no look-alikes and is none. Two images are distant when
+    ``metres + metres_per_radian * radians > 2 * reach_m``. The indices are -1 where there are fewer distant
+    images. For `count` above N the result has N columns.
     """
     t = T_map_camera_N44[:, :3, 3]
     R = T_map_camera_N44[:, :3, :3]
@@ -127,9 +130,9 @@ def look_alikes(
     for block in np.array_split(np.arange(len(t)), max(1, len(t) // 512)):
         distance = np.linalg.norm(t[block, None] - t, axis=2)
         distance += metres_per_radian * angles_between(R[block, None], R)
-        likeness = feature_ND[block] @ feature_ND.T
+        similarity = feature_ND[block] @ feature_ND.T
         allowed = (distance > 2.0 * reach_m) & known & known[block, None]
-        likeness = np.where(allowed, likeness, -np.inf)
-        best = np.argsort(-likeness, axis=1, kind="stable")[:, :count]
-        rows.append(np.where(np.isfinite(np.take_along_axis(likeness, best, 1)), best, -1))
+        similarity = np.where(allowed, similarity, -np.inf)
+        best = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+        rows.append(np.where(np.isfinite(np.take_along_axis(similarity, best, 1)), best, -1))
     return np.concatenate(rows)

@@ -1,4 +1,6 @@
-"""Datasets made ready for training: decoded and fitted once, split, paired."""
+"""Preparation of datasets for training: images are decoded and resized once, then split into training and
+validation images.
+"""
 
 from __future__ import annotations
 
@@ -31,22 +33,24 @@ SMALLEST_SCALE_M = 0.1
 
 @dataclass(frozen=True)
 class PreparedImages:
-    """Images at the network's input size, still 8 bits, with their poses."""
+    """Images at the network's input size with their true poses."""
 
     image_NHW3: NDArray[np.uint8]
     """BGR."""
     T_map_camera_N44: Array
+    """True poses of the camera's optical frame."""
     session_N: NDArray[np.int64]
-    """A number for each recording."""
+    """Number of the session that each image is from."""
     stamp_ns_N: NDArray[np.int64]
+    """Time stamps, nanoseconds."""
     point_NP3: NDArray[np.float32] | None = None
-    """Scene points that each image sees, metres in the map; NaN where it sees fewer. Only with the
-    reprojection term."""
+    """Scene points that each image sees, metres in the map frame. Rows are NaN where an image sees fewer
+    than P points. None unless the reprojection term is enabled."""
 
 
 @dataclass(frozen=True)
 class PreparedData:
-    """All that training and export need to know about the data."""
+    """What training and export need to know about the data."""
 
     training: PreparedImages
     validation: PreparedImages
@@ -54,17 +58,22 @@ class PreparedData:
     map_frame: str
     preprocessing: Preprocessing
     origin_m: Array
+    """Origin of the normalised coordinates ``(3,)``, metres in the map frame."""
     scale_m: float
+    """Length of one normalised unit, metres."""
     anchors_K3: NDArray[np.float32]
-    """Places spread over the map, normalised."""
+    """Positions spread over the map, normalised units."""
     fingerprint: str
+    """Identifies the contents of the datasets."""
     source: str
+    """Names of the datasets."""
 
 
 def prepare(config: TrainingConfig) -> PreparedData:
-    """Open the datasets of a run, decode them once and cut validation out of them.
+    """Open the datasets of a run, decode their images and hold out the validation images.
 
-    Logs what was left out. Raises DatasetError, also where the datasets disagree on camera or map frame.
+    Logs which frames the datasets left out. Raises DatasetError when a dataset cannot be used, or when the
+    datasets differ in camera or map frame.
     """
     datasets = [open_dataset(path, split="train", topics=config.topics) for path in config.datasets]
     for dataset in datasets:
@@ -87,21 +96,21 @@ def prepare(config: TrainingConfig) -> PreparedData:
     poses = poses_of(frames)
     _, sessions = np.unique([frame.session for frame in frames], return_inverse=True)
     stamps_ns = np.array([frame.stamp_ns for frame in frames], np.int64)
-    wanted = config.losses.reprojection
-    points = _scene_points(datasets, wanted.points, config.seed) if wanted.enabled else None
+    term = config.losses.reprojection
+    points = _scene_points(datasets, term.points, config.seed) if term.enabled else None
 
-    def part(chosen: NDArray[np.int64]) -> PreparedImages:
-        seen = None if points is None else points[chosen]
+    def subset(chosen: NDArray[np.int64]) -> PreparedImages:
+        chosen_points = None if points is None else points[chosen]
         return PreparedImages(
-            fitted[chosen], poses[chosen], sessions[chosen], stamps_ns[chosen], seen
+            fitted[chosen], poses[chosen], sessions[chosen], stamps_ns[chosen], chosen_points
         )
 
     positions = poses[training, :3, 3]
     origin_m = positions.mean(axis=0)
     scale_m = max(SMALLEST_SCALE_M, float((positions - origin_m).std(axis=0).max()))
     return PreparedData(
-        training=part(training),
-        validation=part(validation),
+        training=subset(training),
+        validation=subset(validation),
         camera=camera,
         map_frame=datasets[0].map_frame,
         preprocessing=preprocessing,
@@ -116,7 +125,10 @@ def prepare(config: TrainingConfig) -> PreparedData:
 
 
 def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per RGB channel, of values in 0..1, that the weights expect."""
+    """Return the mean and standard deviation per RGB channel that a backbone's weights expect.
+
+    name: of a timm model. Both are for pixel values in 0..1; a model without stored values gets 0.5.
+    """
     configuration = timm.get_pretrained_cfg(name)
     if configuration is None:
         return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -124,7 +136,10 @@ def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 class PairImages(TorchDataset):
-    """Indexed by `rgsiam_training.data.pairs.PairSampler`; yields uint8 images and normalised targets."""
+    """Images and normalised true poses as a torch dataset.
+
+    `rgsiam_training.data.pairs.PairSampler` draws the indices of each batch.
+    """
 
     def __init__(self, images: PreparedImages, origin_m: Array, scale_m: float) -> None:
         self.image_NHW3 = torch.from_numpy(images.image_NHW3)
@@ -138,12 +153,12 @@ class PairImages(TorchDataset):
         self.point_NP3 = torch.from_numpy(((points - origin_m) / scale_m).astype(np.float32))
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self.image_NHW3)
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """A batch: indices, BGR images ``(B, H, W, 3)``, translations ``(B, 3)``, quaternions wxyz,
-        scene points ``(B, P, 3)``.
+        """Return a batch: indices ``(B,)``, BGR images ``(B, H, W, 3)`` uint8, normalised translations
+        ``(B, 3)``, quaternions wxyz ``(B, 4)``, normalised scene points ``(B, P, 3)``.
         """
         return (
             torch.tensor(indices),
@@ -155,7 +170,10 @@ class PairImages(TorchDataset):
 
 
 def spread_anchors(positions_N3: Array, count: int, seed: int) -> NDArray[np.float32]:
-    """At most `count` places ``(K, 3)`` that represent the positions: k-means centres, seeded."""
+    """Return at most `count` anchors ``(K, 3)`` that represent the positions.
+
+    They are the centres of seeded k-means, or the distinct positions where those are no more than `count`.
+    """
     distinct = np.unique(positions_N3, axis=0)
     if len(distinct) <= count:
         return distinct.astype(np.float32)
@@ -164,14 +182,15 @@ def spread_anchors(positions_N3: Array, count: int, seed: int) -> NDArray[np.flo
 
 
 def _scene_points(datasets: Sequence[Dataset], count: int, seed: int) -> NDArray[np.float32]:
-    """At most `count` of the points that each frame sees, ``(N, count, 3)``, filled up with NaN."""
+    """Draw at most `count` of the points that each frame sees: ``(N, count, 3)``, padded with NaN."""
     random = np.random.default_rng(seed)
     rows = []
     for dataset in datasets:
         if not isinstance(dataset, PointDataset):
             raise DatasetError(
                 f"{dataset.path} has no depth or scene points, which losses.reprojection needs: use "
-                "COLMAP, TUM RGB-D, or a bag with a depth topic, or switch it off"
+                "a COLMAP or TUM RGB-D dataset or a bag with a depth topic, or set "
+                "losses.reprojection.enabled to false"
             )
         for points in dataset.read_points():
             row = np.full((count, 3), np.nan, np.float32)
@@ -186,8 +205,8 @@ def _common_camera(datasets: Sequence[Dataset]) -> Camera:
     for other in datasets[1:]:
         if other.map_frame != first.map_frame:
             raise DatasetError(
-                f"{other.path} is in the frame {other.map_frame}, {first.path} in "
-                f"{first.map_frame}: train on sessions of one map"
+                f"{other.path} has the map frame {other.map_frame}, but {first.path} has "
+                f"{first.map_frame}: use sessions of one map"
             )
         try:
             identical = match_view(other.camera, first.camera).identical
@@ -195,6 +214,7 @@ def _common_camera(datasets: Sequence[Dataset]) -> Camera:
             raise DatasetError(f"{other.path} and {first.path}: {error}") from error
         if not identical:
             raise DatasetError(
-                f"{other.path} and {first.path} were taken with different cameras: train on one"
+                f"{other.path} and {first.path} were recorded with different cameras: use sessions "
+                "of one camera"
             )
     return first.camera

@@ -1,7 +1,7 @@
-"""Cut validation out of training sessions: contiguous stretches with guard gaps.
+"""Validation split: contiguous stretches of frames are held out of each session.
 
-Neighbouring frames of a drive are near-copies of each other; validating on random frames would
-measure memory. A stretch is held out whole, and the frames beside it belong to neither side.
+Neighbouring frames of a drive are nearly equal, so validation on random frames would measure memorisation.
+Whole stretches are held out, and the guard frames beside them are used for neither training nor validation.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from rgsiam_training.config import SplitConfig
 def split_contiguous(
     frames: Sequence[Frame], config: SplitConfig, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the training and of the validation frames; the guards are in neither.
+    """Return the indices of the training frames and of the validation frames.
 
-    Each session gets ``round(fraction * length / stretch_frames)`` stretches (at least one), one at
-    a seeded random place in each of as many equal parts. Frames of `SplitConfig.leave_out` are in
-    neither, and do not move the cuts. Raises DatasetError for a session too short to be cut, or where
-    nothing is left.
+    Each session is divided into ``round(fraction * length / stretch_frames)`` equal parts (at least one), and
+    one stretch is held out at a seeded random position in each part. Guard frames and the frames of
+    `SplitConfig.leave_out` are in neither result; `leave_out` does not change where the stretches are. Raises
+    DatasetError when a session is too short, or when no training or no validation frame is left.
     """
     random = np.random.default_rng(seed)
     training, validation = [], []
@@ -54,8 +54,13 @@ def split_contiguous(
         training.append(start + np.flatnonzero(~near))
         start += length
     left_out = config.inside(np.stack([frame.T_map_camera[:3, 3] for frame in frames]))
-    parts = [np.concatenate(part) for part in (training, validation)]
-    parts = [part[~left_out[part]] for part in parts]
-    if not all(len(part) for part in parts):
-        raise DatasetError("nothing is left to train on or to validate with: leave out less")
-    return parts[0], parts[1]
+    kept_training, kept_validation = (
+        frames_of_split[~left_out[frames_of_split]]
+        for frames_of_split in (np.concatenate(training), np.concatenate(validation))
+    )
+    if not (len(kept_training) and len(kept_validation)):
+        raise DatasetError(
+            "no frame is left for training or for validation: make the circles of split.leave_out "
+            "smaller"
+        )
+    return kept_training, kept_validation

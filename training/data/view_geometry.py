@@ -1,4 +1,4 @@
-"""Where the pixels of the network's input look, and which images look at the same things."""
+"""Geometry of the network's input image: the rays of its pixels, and which images have overlapping views."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from rgsiam_ros.camera.preprocessing import Preprocessing, centred_crop
 from rgsiam_ros.geometry.poses import Array, invert
 
 PROBES = (6, 4)
-"""Columns and rows of the grid of rays by which overlap is judged, at the middles of its cells."""
+"""Columns and rows of the grid of rays that measures the overlap. The rays are at the centres of its
+cells."""
 PROBE_DEPTHS = (1.0, 4.0)
-"""In units of the reach."""
+"""Depths of the points on these rays, in units of the reach."""
 MOST_PARTNERS = 64
+"""Largest number of overlapping images that are kept for one image."""
 BORDER_PROBES = 9
+"""Columns and rows of the grid of pixels that measures the bounds of the view."""
 
 
 def input_intrinsics(camera: Camera, preprocessing: Preprocessing) -> Array:
-    """``(3, 3)`` intrinsic matrix, pixels, of the network's input image; lens distortion apart."""
+    """Return the intrinsic matrix ``(3, 3)`` of the network's input, pixels. It ignores lens distortion."""
     x, y, w, h = 0, 0, camera.width, camera.height
     if preprocessing.aspect == "crop":
         aspect = preprocessing.input_width / preprocessing.input_height
@@ -36,9 +39,9 @@ def input_intrinsics(camera: Camera, preprocessing: Preprocessing) -> Array:
 
 
 def pixel_rays(pixel_N2: ArrayLike, camera: Camera, preprocessing: Preprocessing) -> Array:
-    """Normalised image coordinates ``(x/z, y/z)`` ``(N, 2)`` of input pixels, distortion undone.
+    """Return the normalised image coordinates ``(x/z, y/z)`` ``(N, 2)`` of input pixels, without distortion.
 
-    pixel_N2: column and row in the network's input, whole numbers at the centres of pixels.
+    pixel_N2: column and row in the network's input. Pixel centres are at whole numbers.
     """
     K = input_intrinsics(camera, preprocessing)
     ray_N2 = (np.asarray(pixel_N2, np.float64) - K[:2, 2]) / np.diag(K)[:2]
@@ -50,26 +53,26 @@ def pixel_rays(pixel_N2: ArrayLike, camera: Camera, preprocessing: Preprocessing
 
 
 def project(ray_N3: Array, camera: Camera, preprocessing: Preprocessing) -> Array:
-    """Input pixels ``(N, 2)`` at which directions in the camera appear; the inverse of `pixel_rays`.
+    """Return the input pixels ``(N, 2)`` of directions in the optical frame. The inverse of `pixel_rays`.
 
-    ray_N3: of any length, z > 0.
+    ray_N3: directions of any length with z > 0.
     """
     K = input_intrinsics(camera, preprocessing)
     ray_N2 = ray_N3[:, :2] / ray_N3[:, 2:]
     if not (preprocessing.undistort or camera.distortion_model == "none"):
         distortion = np.asarray(camera.distortion)
         if camera.distortion_model == "equidistant":
-            seen = cv2.fisheye.distortPoints(ray_N2[:, None], np.eye(3), distortion)
+            distorted = cv2.fisheye.distortPoints(ray_N2[:, None], np.eye(3), distortion)
         else:
             points = np.concatenate([ray_N2, np.ones((len(ray_N2), 1))], axis=1)
-            none = np.zeros(3)
-            seen, _ = cv2.projectPoints(points, none, none, np.eye(3), distortion)
-        ray_N2 = np.asarray(seen[:, 0], np.float64)
+            zero = np.zeros(3)
+            distorted, _ = cv2.projectPoints(points, zero, zero, np.eye(3), distortion)
+        ray_N2 = np.asarray(distorted[:, 0], np.float64)
     return ray_N2 * np.diag(K)[:2] + K[:2, 2]
 
 
 def view_bounds(camera: Camera, preprocessing: Preprocessing) -> tuple[Array, Array]:
-    """Least and greatest normalised image coordinates, each ``(2,)``, in the network's input."""
+    """Return the smallest and largest normalised image coordinates in the network's input, each ``(2,)``."""
     columns = np.linspace(0.0, preprocessing.input_width - 1.0, BORDER_PROBES)
     rows = np.linspace(0.0, preprocessing.input_height - 1.0, BORDER_PROBES)
     grid = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
@@ -85,17 +88,18 @@ def overlapping_images(
     smallest_overlap: float,
     seed: int,
 ) -> list[NDArray[np.int64]]:
-    """For each image the others that see enough of what it sees, at most 64, drawn with the seed.
+    """Return for each image the indices of the images whose view overlaps with it.
 
-    Candidates have cameras within `reach_m` of each other. A grid of rays of one camera is followed
-    to the reach and to four times the reach, and the share of those points that falls into the other
-    camera's image is the overlap; of the two directions the smaller one counts. Hidden things are
-    not known here. bounds: see `view_bounds`.
+    Candidates have cameras within `reach_m` of each other. Points are placed on a grid of rays of one
+    camera, at the reach and at four times the reach. The overlap is the share of these points that the
+    other camera's image contains, and the smaller of the two directions counts. Occlusion is not
+    considered. An image gets at most 64 partners; more are reduced at random with the seed. bounds: see
+    `view_bounds`.
     """
     random = np.random.default_rng(seed)
     tree = cKDTree(T_map_camera_N44[:, :3, 3])
     candidates = tree.query_ball_point(T_map_camera_N44[:, :3, 3], reach_m)
-    assert isinstance(candidates, np.ndarray)  # of lists: one for each point
+    assert isinstance(candidates, np.ndarray)  # an object array with one list for each camera
     low, high = bounds
     columns, rows = (
         low[i] + (high[i] - low[i]) * (np.arange(PROBES[i]) + 0.5) / PROBES[i] for i in (0, 1)
@@ -122,9 +126,9 @@ def overlapping_images(
 
 
 def _share_seen(points_P3: Array, T_N44: Array, low: Array, high: Array) -> Array:
-    """Share of points that each of the transforms brings into the image's bounds, ``(N,)``."""
+    """Return the share of the points that each transform moves into the bounds of the view, ``(N,)``."""
     moved = points_P3 @ np.swapaxes(T_N44[:, :3, :3], 1, 2) + T_N44[:, None, :3, 3]
     depth = np.maximum(moved[..., 2:], 1e-9)
-    seen = moved[..., :2] / depth
-    inside = (moved[..., 2] > 1e-9) & ((seen >= low) & (seen <= high)).all(axis=-1)
+    projected = moved[..., :2] / depth
+    inside = (moved[..., 2] > 1e-9) & ((projected >= low) & (projected <= high)).all(axis=-1)
     return inside.mean(axis=1)

@@ -1,4 +1,4 @@
-"""The training loop, and the folder that a run leaves."""
+"""The training loop, and the run folder that it writes."""
 
 from rgsiam_training import torchvision_cpu
 

@@ -1,4 +1,4 @@
-"""The LightningModule: one optimisation step, one validation."""
+"""The LightningModule of a training run: training step, validation, optimiser and augmentation."""
 
 from __future__ import annotations
 
@@ -26,22 +26,25 @@ from rgsiam_training.model.network import SiameseNetwork
 from rgsiam_training.model.poses import Poses
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-"""See `rgsiam_training.data.preparation.PairImages`."""
+"""Indices, images, translations, quaternions wxyz and scene points of a batch, see
+`rgsiam_training.data.preparation.PairImages`."""
 
 
 @dataclass(frozen=True)
 class MapScale:
-    """What the network must know about a map and its camera."""
+    """Normalised coordinates, anchors and camera of a map."""
 
     origin_m: Array
+    """Origin of the normalised coordinates ``(3,)``, metres in the map frame."""
     scale_m: float
+    """Length of one normalised unit, metres."""
     anchors_K3: np.ndarray
-    """Normalised."""
+    """Positions spread over the map, normalised units."""
     camera: Camera
 
 
 class RelocalizationModule(lightning.LightningModule):
-    """Trains a `SiameseNetwork` on pairs; validates the moving average of its weights."""
+    """Trains a `SiameseNetwork` on pairs and validates the moving average of its weights."""
 
     mean: Tensor
     std: Tensor
@@ -58,7 +61,7 @@ class RelocalizationModule(lightning.LightningModule):
         steps: int,
         images: int = 0,
     ) -> None:
-        """steps: of the whole training; images: how many there are to train on."""
+        """steps: optimisation steps of the whole training. images: number of training images."""
         super().__init__()
         self.config = config
         anchors = torch.from_numpy(np.asarray(scale.anchors_K3, np.float32))
@@ -107,40 +110,43 @@ class RelocalizationModule(lightning.LightningModule):
         self._validation: list[tuple[Array, Array]] = []
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Both twins on a batch of pairs."""
+        """Return the loss of a batch of pairs, and log its errors."""
         index, image, translation, quaternion_wxyz, point_BP3 = batch
         rgb, quaternion_wxyz = self.augmented(image, quaternion_wxyz)
         twins = self.network(self._normalised(rgb))
         self.last_feature_ND[gathered(index)] = gathered(twins.metric_feature_BD.detach())
-        with torch.autocast(self.device.type, enabled=False):  # poses need all of float32's digits
+        with torch.autocast(self.device.type, enabled=False):  # poses need float32 precision
             true, progress = Poses(translation, quaternion_wxyz), self.global_step / self.steps
             loss, errors = self.objective(self.network, twins, true, point_BP3, progress)
-        of_all = processes() > 1
-        self.log("train/loss", loss, prog_bar=True, sync_dist=of_all)
+        distributed = processes() > 1
+        self.log("train/loss", loss, prog_bar=True, sync_dist=distributed)
         named = {f"train/{name}": error for name, error in errors.items()}
-        self.log_dict(named, sync_dist=of_all)
+        self.log_dict(named, sync_dist=distributed)
         learned = self.objective.weighting.s
         self.log_dict({f"train/s_{name}": s.detach() for name, s in learned.items()})
         return loss
 
     def on_train_batch_start(self, *_: object) -> None:
-        """Dropout depends on seed and step alone, so that a resumed run draws the same masks."""
+        """Seed torch from the configured seed, the step and the rank.
+
+        So dropout draws the same masks in a resumed run as in an uninterrupted one.
+        """
         torch.manual_seed(self._step_seed())
 
     def on_train_batch_end(self, *_: object) -> None:
-        """Move the average along."""
+        """Update the moving average of the weights."""
         self.average.update_parameters(self.network)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Poses of one batch of held-out images."""
+        """Estimate the poses of one batch of held-out images."""
         _, image, translation, quaternion_wxyz, _ = batch
         output = self.average.module(self._normalised(_rgb(image)))
         estimated = self._poses(output.translation_B3, output.quaternion_wxyz_B4)
         self._validation.append((estimated, self._poses(translation, quaternion_wxyz)))
 
     def on_validation_epoch_end(self) -> None:
-        """Median errors over the held-out stretches."""
-        estimated, true = (np.concatenate(part) for part in zip(*self._validation, strict=True))
+        """Log the median errors and the 95th percentile of the position error over all held-out images."""
+        estimated, true = (np.concatenate(poses) for poses in zip(*self._validation, strict=True))
         self._validation.clear()
         metres, radians = pose_errors(estimated, true)
         self.log("val/median_m", float(np.median(metres)), prog_bar=True)
@@ -148,7 +154,7 @@ class RelocalizationModule(lightning.LightningModule):
         self.log("val/p95_m", float(np.percentile(metres, 95)))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW; linear warm-up, then cosine decay to zero over the planned steps."""
+        """Return AdamW with a linear warm-up and a cosine decay to zero over the planned steps."""
         plan = self.config.optimisation
         backbone = list(self.network.extractor.backbone.parameters())
         in_backbone = {id(parameter) for parameter in backbone}
@@ -179,11 +185,15 @@ class RelocalizationModule(lightning.LightningModule):
         }
 
     def _step_seed(self) -> int:
-        """Other numbers in each process: their images are others."""
+        """Return the seed of this step, which differs between processes because their images differ."""
         return self.config.seed * 1_000_003 + self.global_step + 500_009 * self.global_rank
 
     def augmented(self, image_BHW3: Tensor, quaternion_wxyz_B4: Tensor) -> tuple[Tensor, Tensor]:
-        """RGB images in 0..1 with other looks, some turned, and the rotations of their cameras."""
+        """Augment images by camera rotation and by changes of their appearance.
+
+        image_BHW3: BGR, 8 bits. Returns RGB images ``(B, 3, H, W)`` in 0..1 and the rotated cameras'
+        quaternions wxyz ``(B, 4)``.
+        """
         config = self.config.augmentation
         random = torch.Generator(self.device).manual_seed(self._step_seed())
         rgb = _rgb(image_BHW3)
@@ -203,12 +213,12 @@ class RelocalizationModule(lightning.LightningModule):
 
 
 def _rgb(image_BHW3: Tensor) -> Tensor:
-    """BGR images of 8 bits to RGB ``(B, 3, H, W)`` in 0..1."""
+    """Convert BGR images of 8 bits to RGB ``(B, 3, H, W)`` in 0..1."""
     return image_BHW3.permute(0, 3, 1, 2).flip(1).float() / 255.0
 
 
 def anchor_spacing(anchors_K3: Tensor) -> float:
-    """Median distance of an anchor to its nearest neighbour; 1 for a single anchor."""
+    """Return the median distance of an anchor to its nearest other anchor; 1 for a single anchor."""
     if len(anchors_K3) < 2:
         return 1.0
     distance = torch.cdist(anchors_K3, anchors_K3).fill_diagonal_(torch.inf)

@@ -1,4 +1,4 @@
-"""Silence the notices of Lightning and torch that tell a user nothing."""
+"""Silence notices of Lightning and torch that do not help a user."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ LOGGERS = (
     "torch.onnx",
     "onnxscript",
 )
-"""They announce devices, tips and steps of the export. Their errors still come through."""
+"""Loggers that announce devices, tips and steps of the export. Their errors are still shown."""
 MODULES = ("lightning", "torch", "copyreg", "onnxscript", "timm")
 
 
 def silence_notices() -> None:
-    """Keep the loggers of Lightning and of torch's export to errors, and drop their Python warnings."""
+    """Let the loggers of Lightning and of torch's export log errors only, and hide their Python warnings."""
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     for module in MODULES:

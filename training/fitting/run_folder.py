@@ -1,4 +1,4 @@
-"""A finished training run, read back from its folder."""
+"""Reading of a training run from its folder: configuration, network, held-out images and map images."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ from rgsiam_training.model.network import AbsoluteBranch, RelativeBranch, Siames
 
 @dataclass(frozen=True)
 class StoredImages:
-    """Images at the network's input size with their poses."""
+    """Images at the network's input size with their true poses."""
 
     image_NHW3: NDArray[np.uint8]
     """BGR."""
     T_map_camera_N44: Array
+    """True poses of the camera's optical frame."""
 
 
 class Run:
-    """What `rgsiam_training.fitting.train` left in a folder."""
+    """A training run that `rgsiam_training.fitting.train` wrote to a folder."""
 
     def __init__(self, folder: Path, config: TrainingConfig, data: dict[str, Any]) -> None:
         self.folder = folder
@@ -52,22 +53,22 @@ class Run:
         self.target = Target.model_validate(data["target"])
 
     def description(self, name: str) -> dict[str, Any]:
-        """What a bundle's manifest takes over from the run."""
+        """Return the fields of a bundle's manifest that come from the run. name: of the bundle."""
         copied = ("map_frame", "preprocessing", "camera", "target", "training_data")
         return {"name": name} | {key: self._data[key] for key in copied}
 
     @property
     def validation(self) -> StoredImages:
-        """The held-out images."""
+        """The held-out images. Raises DatasetError when the run does not have them."""
         return self._images(VALIDATION_NAME)
 
     @property
     def mapping(self) -> StoredImages:
-        """The training images that stay in the map, and on which int8 is calibrated."""
+        """The map images, which also calibrate int8. Raises DatasetError when the run does not have them."""
         return self._images(MAPPING_NAME)
 
     def absolute_branch(self) -> AbsoluteBranch:
-        """The averaged network as it goes into a bundle, in evaluation mode."""
+        """Return the absolute branch of the averaged network for a bundle, in evaluation mode."""
         names = [network_io.TRANSLATION, network_io.ROTATION]
         if self.config.losses.uncertainty.enabled:
             names.append(network_io.PRECISION_FACTOR)
@@ -76,18 +77,22 @@ class Run:
         return AbsoluteBranch(self.network, tuple(names)).eval()
 
     def relative_branch(self) -> RelativeBranch:
-        """The relative unit of the same network, in evaluation mode."""
+        """Return the relative branch of the averaged network for a bundle, in evaluation mode."""
         unit = self.network.relative_unit
         assert unit is not None
         return RelativeBranch(unit).eval()
 
     @cached_property
     def network(self) -> SiameseNetwork:
-        """The averaged network, in evaluation mode: of the best validation, where one was kept."""
+        """The averaged network, in evaluation mode: of the best validation if its checkpoint exists, else
+        of the last checkpoint. Raises DatasetError when there is none.
+        """
         best = self.folder / BEST_NAME
         path = best if best.is_file() else self.folder / CHECKPOINT_NAME
         if not path.is_file():
-            raise DatasetError(f"{path} does not exist: train first, or wait for the first epoch")
+            raise DatasetError(
+                f"{path} does not exist: train first, or wait until the first epoch ends"
+            )
         untrained = self.config.model_copy(
             update={"network": self.config.network.model_copy(update={"pretrained": False})}
         )
@@ -105,13 +110,13 @@ class Run:
 
     def _images(self, name: str) -> StoredImages:
         if not (self.folder / name).is_file():
-            raise DatasetError(f"{self.folder / name} does not exist: train anew to have it")
+            raise DatasetError(f"{self.folder / name} does not exist: train again to create it")
         with np.load(self.folder / name, allow_pickle=False) as stored:
             return StoredImages(stored["image_NHW3"], stored["T_map_camera_N44"])
 
 
 def open_run(folder: Path) -> Run:
-    """The run in `folder`. Raises DatasetError when it is not one."""
+    """Open the training run in `folder`. Raises DatasetError when the folder is not a training run."""
     for name in (CONFIG_NAME, DATA_NAME, VALIDATION_NAME):
         if not (folder / name).is_file():
             raise DatasetError(f"{folder / name} does not exist: {folder} is not a training run")

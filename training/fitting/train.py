@@ -1,4 +1,4 @@
-"""A training run: from datasets to a run folder that can be exported."""
+"""Training of a network: from datasets to a run folder that can be exported."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ DATA_NAME = "data.yaml"
 VALIDATION_NAME = "validation.npz"
 CHECKPOINT_NAME = "last.ckpt"
 BEST_NAME = "best.ckpt"
-"""There with early stop: of the best validation, and what export takes."""
+"""Checkpoint of the best validation, written only with early stopping. If it exists, it is exported."""
 MAPPING_NAME = "mapping.npz"
 VALIDATION_BATCH = 64
-MOST_LONELY_IMAGES = 0.5
-"""Share of images without an overlapping one above which a relative unit cannot be trained."""
+LARGEST_ISOLATED_SHARE = 0.5
+"""Largest share of images without an overlapping image at which a relative pose unit can be trained."""
 
 
 def train(
@@ -50,11 +50,12 @@ def train(
     progress: bool = True,
     callbacks: Sequence[lightning.Callback] = (),
 ) -> None:
-    """Train and leave in `run`: config, description of the data, validation images, checkpoint, log.
+    """Train a network and write the run folder: configuration, data description, images, checkpoints and log.
 
-    resume continues from the run's last checkpoint; callbacks: further Lightning callbacks. Every process
-    that torchrun started calls this; together they leave one run. Raises DatasetError when the run exists and `resume` is off, or there is nothing to resume, or it was
-    started with another configuration; then the folder stays as it was.
+    run: the folder. resume: continue from the run's last checkpoint. progress: show a progress bar.
+    callbacks: further Lightning callbacks. Each process that torchrun started must call this; together they
+    write one folder. Raises DatasetError and leaves the folder unchanged when it is not empty and `resume`
+    is off, when there is nothing to resume, or when the run was started with another configuration.
     """
     checkpoint = run / CHECKPOINT_NAME
     if resume and not checkpoint.is_file():
@@ -65,7 +66,7 @@ def train(
     if resume:
         _check_same(config, load_config(run / CONFIG_NAME, {}), run)
     if rank != 0:
-        logging.getLogger("rgsiam_training").setLevel(logging.ERROR)  # one process speaks for all
+        logging.getLogger("rgsiam_training").setLevel(logging.ERROR)  # only one process logs
     silence_notices()
     module, loader, data = build(config, (rank, processes))
     if processes > 1:
@@ -102,9 +103,13 @@ def build(
     config: TrainingConfig,
     part: tuple[int, int] = (0, 1),
 ) -> tuple[RelocalizationModule, DataLoader, PreparedData]:
-    """The untrained module, its training batches (or this part of each) and its data."""
+    """Build the untrained module, the loader of its training batches and its data.
+
+    part: index of this process and number of processes; each batch is cut into that many parts. Raises
+    DatasetError.
+    """
     lightning.seed_everything(config.seed, verbose=False)
-    torch.set_flush_denormal(True)  # on a CPU a tenth of the time goes into numbers of no weight
+    torch.set_flush_denormal(True)  # denormal numbers cost a tenth of the training time on a CPU
     data = prepare(config)
     scale = MapScale(data.origin_m, data.scale_m, data.anchors_K3, data.camera)
     module = RelocalizationModule(
@@ -118,29 +123,30 @@ def build(
 
 
 def _machines() -> dict[str, Any]:
-    """One process on one device, or what torchrun started: that many on that many machines."""
+    """Return the Trainer's arguments for one process, or for the processes that torchrun started."""
     _, processes = planned()
     if processes == 1:
         return {"devices": 1}
-    here = int(os.environ["LOCAL_WORLD_SIZE"])
-    # a relative unit without a pair in one process, a head without a term: some weights rest
+    local_processes = int(os.environ["LOCAL_WORLD_SIZE"])
+    # Some weights get no gradient: those of a head whose loss term is disabled, and those of the
+    # relative pose unit in a process without an overlapping pair.
     strategy = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
     return {
-        "devices": here,
-        "num_nodes": processes // here,
+        "devices": local_processes,
+        "num_nodes": processes // local_processes,
         "strategy": strategy,
         "use_distributed_sampler": False,
     }
 
 
 def batches_per_epoch(config: TrainingConfig, data: PreparedData) -> int:
-    """Optimisation steps of one pass over the data."""
+    """Return the number of optimisation steps per epoch."""
     images = len(data.training.image_NHW3)
     return images // min(config.optimisation.batch_pairs, images)
 
 
 def save_data(config: TrainingConfig, data: PreparedData, run: Path) -> None:
-    """Keep what export needs, so that a run can be exported where its dataset is not."""
+    """Write the data that export needs into the run folder, so that export works without the datasets."""
     description = {
         "camera": data.camera.model_dump(mode="json"),
         "map_frame": data.map_frame,
@@ -212,10 +218,10 @@ def _pair_sampler(
 
 
 def _check_partners(partners: Sequence[np.ndarray], config: TrainingConfig) -> None:
-    lonely = sum(len(near) == 0 for near in partners) / len(partners)
-    if config.has_relative_unit and lonely > MOST_LONELY_IMAGES:
+    isolated = sum(len(near) == 0 for near in partners) / len(partners)
+    if config.has_relative_unit and isolated > LARGEST_ISOLATED_SHARE:
         raise DatasetError(
-            f"{lonely:.0%} of the images overlap with no other one within pairs.reach_m = "
+            f"{isolated:.0%} of the images overlap with no other one within pairs.reach_m = "
             f"{config.pairs.reach_m:g} m: set a larger reach, record more densely, or switch off "
             "relative_pose and matching"
         )

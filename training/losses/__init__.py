@@ -1,3 +1,3 @@
-"""Loss terms, each a small class of its own. Each formula is *our reading* of the paper
-(arXiv 1901.01049), whose own formulas were not available to us.
+"""Loss terms, one small class each. Each formula is *our reading* of the paper (arXiv 1901.01049): the
+paper's own formulas were not available to us.
 """

@@ -1,4 +1,4 @@
-"""The relative term of MapNet, as its authors define it."""
+"""Relative pose term of MapNet, as its authors define it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from rgsiam_training.model.poses import PairTruth, Poses
 
 
 class MapNetRelativeTerm(nn.Module):
-    """Brahmbhatt et al. 2018 (arXiv 1712.03342): differences of parameters, not a pose on SE(3).
+    """Relative term of Brahmbhatt et al. 2018 (arXiv 1712.03342): differences of pose parameters.
 
-    With ``w = log q`` (half the rotation vector, of the half sphere ``q_w >= 0``) and
-    ``v_12 = (t_1 - t_2, w_1 - w_2)`` of two images that overlap, the errors are the means over these
-    pairs of ``||dt - dt*||_1`` and ``||dw - dw*||_1``. The authors weigh them like the poses
-    themselves, so they are added to those errors and share their learned weights. Their pairs are
-    images of one sequence a few frames apart; ours overlap in view. Zero at the truth.
+    It does not compose poses on SE(3). ``w = log q`` is half the rotation vector, for the half sphere
+    ``q_w >= 0``, and ``v_12 = (t_1 - t_2, w_1 - w_2)`` belongs to two overlapping images. The errors are
+    the means over these pairs of ``||dt - dt*||_1`` and ``||dw - dw*||_1``. The authors give these errors
+    the same weights as the pose errors. So they are added to the pose errors and share their learned
+    weights. The authors' pairs are a few frames apart in one sequence; our pairs have overlapping views.
+    Zero at the true poses.
     """
 
     def forward(self, first: Poses, second: Poses, truth: PairTruth, pairs_B: Tensor) -> tuple:
-        """Translation and rotation error. pairs_B: which pairs count, bool."""
+        """Return the translation error and the rotation error. pairs_B: bool, which pairs count."""
         share_B = pairs_B.float() / mean_count(pairs_B.sum())
-        moved = first.translation_B3 - second.translation_B3
-        true_moved = truth.first.translation_B3 - truth.second.translation_B3
-        turned = _log(first) - _log(second)
-        true_turned = _log(truth.first) - _log(truth.second)
+        dt = first.translation_B3 - second.translation_B3
+        true_dt = truth.first.translation_B3 - truth.second.translation_B3
+        dw = _log(first) - _log(second)
+        true_dw = _log(truth.first) - _log(truth.second)
         return (
-            (share_B * (moved - true_moved).abs().sum(dim=1)).sum(),
-            (share_B * (turned - true_turned).abs().sum(dim=1)).sum(),
+            (share_B * (dt - true_dt).abs().sum(dim=1)).sum(),
+            (share_B * (dw - true_dw).abs().sum(dim=1)).sum(),
         )
 
 

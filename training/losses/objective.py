@@ -1,4 +1,4 @@
-"""All loss terms of a run over one batch of pairs."""
+"""The training objective: the weighted sum of all enabled loss terms over one batch of pairs."""
 
 from __future__ import annotations
 
@@ -35,16 +35,17 @@ class SceneScale:
     anchor_spread: float
     """About the distance of neighbouring anchors."""
     reach: float
-    """Largest distance of overlapping images' cameras."""
+    """Largest distance between the cameras of overlapping images."""
     distance_per_radian: float
+    """Distance that one radian of rotation counts in the distance between two poses."""
     widest_angle: float
-    """Radians: cameras turned farther from each other share no view."""
+    """Largest angle between the cameras of overlapping images, radians."""
     scale_m: float = 1.0
-    """Metres of a normalised unit."""
+    """Length of one normalised unit, metres."""
 
 
 class Objective(nn.Module):
-    """The terms that the configuration switches on, weighted, over both twins."""
+    """Computes the weighted sum of the loss terms that the configuration enables, over both twins."""
 
     def __init__(self, config: LossConfig, network: SiameseNetwork, scene: SceneScale) -> None:
         super().__init__()
@@ -61,14 +62,14 @@ class Objective(nn.Module):
         self.matching = None if unit is None else MatchingTerm(unit.ray_N2, unit.cell)
         self.reprojection = ReprojectionTerm()
         self.uncertainty = UncertaintyTerm()
-        small = math.log(scene.reach / 4.0)
+        s_within_reach = math.log(scene.reach / 4.0)
         rotation_weight = config.global_pose.weight
         learned = {
-            "relative_translation": small,
+            "relative_translation": s_within_reach,
             "relative_rotation": INITIAL_S_ROTATION,
-            "consistency_translation": small,
+            "consistency_translation": s_within_reach,
             "consistency_rotation": INITIAL_S_ROTATION,
-            "regressed_translation": small,
+            "regressed_translation": s_within_reach,
             "regressed_rotation": INITIAL_S_ROTATION,
         }
         if config.fixed_beta_m is None:
@@ -102,10 +103,11 @@ class Objective(nn.Module):
         point_BP3: Tensor | None = None,
         progress: float = 0.0,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss, and its errors by name. The batch holds the first twin's images, then the second's.
+        """Return the loss and the errors of its terms by name.
 
-        point_BP3: scene points of each image, for the reprojection term; progress: share of the
-        training that is done.
+        The batch holds the first twin's images, then the second twin's. point_BP3: scene points of each
+        image, normalised units, for the reprojection term. progress: share of the training steps that are
+        done, 0..1.
         """
         config = self.config
         errors: dict[str, Tensor] = {}
@@ -138,14 +140,15 @@ class Objective(nn.Module):
     def _relative(
         self, network: SiameseNetwork, local_BCHW: Tensor | None, true: Poses
     ) -> dict[str, Tensor]:
-        """Over the overlapping pairs of the batch, each taken in both directions."""
+        """Return the errors of the relative pose unit over the overlapping pairs, in both directions."""
         assert local_BCHW is not None
         assert network.relative_unit is not None
-        one, other = torch.arange(len(local_BCHW), device=local_BCHW.device).chunk(2)
-        first, second = torch.cat([one, other]), torch.cat([other, one])
+        twin_1, twin_2 = torch.arange(len(local_BCHW), device=local_BCHW.device).chunk(2)
+        first, second = torch.cat([twin_1, twin_2]), torch.cat([twin_2, twin_1])
         overlaps = self.relative_pose.overlaps(PairTruth(true[first], true[second]))
         first, second = first[overlaps], second[overlaps]
-        if not gathered(overlaps).any():  # else all processes count, those without a pair too
+        # If one process has an overlapping pair, all take part in the collective operations below.
+        if not gathered(overlaps).any():
             return {}
         truth = PairTruth(true[first], true[second])
         output = network.relative_unit(local_BCHW[first], local_BCHW[second])

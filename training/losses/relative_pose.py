@@ -1,4 +1,4 @@
-"""What two poses say together."""
+"""Loss terms of the relative pose of two images."""
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ def _bounded(error_B: Tensor, largest: float) -> Tensor:
 
 
 class _OverOverlappingPairs(nn.Module):
-    """Means over the pairs that can see a common part of the world; zero where there is none.
+    """Mean errors over the pairs whose images can overlap; zero when the batch has no such pair.
 
-    A pair's error ``e`` enters as ``c (1 - exp(-e / c))``, with c the reach for translations and half
-    a radian for rotations: nearly ``e`` while small, never more than c, so that pairs whose match
-    fails altogether do not rule the batch.
+    A pair's error ``e`` counts as ``c (1 - exp(-e / c))``, where c is the reach for translations and 0.5
+    for rotations. This is nearly ``e`` for small errors and never more than c, so that pairs without a
+    correct match do not dominate the batch.
     """
 
     def __init__(self, reach: float, widest_angle: float) -> None:
-        """reach: largest distance of the two cameras, normalised; widest_angle: radians."""
+        """reach: largest distance of the two cameras, normalised units. widest_angle: largest angle,
+        radians.
+        """
         super().__init__()
         self.reach = reach
         self.widest_angle = widest_angle
 
     def overlaps(self, truth: PairTruth) -> Tensor:
-        """Which pairs count, ``(B,)`` bool."""
+        """Return which pairs count, ``(B,)`` bool."""
         return (truth.distance_B() <= self.reach) & (truth.angle_B() <= self.widest_angle)
 
     def errors(self, predicted: Poses, truth: PairTruth) -> tuple[Tensor, Tensor]:
-        """Mean translation and rotation error of relative poses."""
+        """Return the mean translation error and the mean rotation error of relative poses ``T_12``."""
         overlap_B = self.overlaps(truth)
         share_B = overlap_B.float() / mean_count(overlap_B.sum())
         true = relative_poses(truth.first, truth.second)
@@ -53,43 +55,44 @@ class _OverOverlappingPairs(nn.Module):
 
 
 class RelativePoseTerm(_OverOverlappingPairs):
-    """Our reading of the relative pose loss: the second head against ``T_12* = T_1*^-1 T_2*``.
+    """Our reading of the relative pose loss: compares the relative pose unit with ``T_12* = T_1*^-1 T_2*``.
 
-    With ``(t, q)`` the head's relative pose: ``relative_translation`` is the mean of
-    ``||t - t_12*||_1`` (normalised) and ``relative_rotation`` that of
-    ``min(||q - q_12*||_1, ||q + q_12*||_1)``, over the pairs of the batch whose cameras are within
-    `reach` and `widest_angle` of each other: others share no view to measure a motion by. Zero at
-    the truth.
+    ``(t, q)`` is the predicted relative pose. ``relative_translation`` is the mean of ``||t - t_12*||_1``
+    (normalised), and ``relative_rotation`` is the mean of ``min(||q - q_12*||_1, ||q + q_12*||_1)``. The
+    means are over the pairs of the batch whose cameras are within `reach` and `widest_angle` of each other;
+    the views of other pairs do not overlap. Zero at the true relative pose.
     """
 
     def forward(self, predicted: Poses, truth: PairTruth) -> dict[str, Tensor]:
-        """The two errors, by name."""
+        """Return the two errors by name."""
         t, r = self.errors(predicted, truth)
         return {"relative_translation": t, "relative_rotation": r}
 
 
 class RelativeRegressionTerm(RelativePoseTerm):
-    """The same errors for a relative pose that is regressed from two features, as Laskar et al. 2017
-    (arXiv 1707.09733) and others do; named ``regressed_translation`` and ``regressed_rotation``.
+    """The errors of `RelativePoseTerm` for a relative pose that is regressed from two features.
+
+    Laskar et al. 2017 (arXiv 1707.09733) and others regress it. The errors are named
+    ``regressed_translation`` and ``regressed_rotation``.
     """
 
     def forward(self, predicted: Poses, truth: PairTruth) -> dict[str, Tensor]:
-        """The two errors, by name."""
+        """Return the two errors by name."""
         t, r = self.errors(predicted, truth)
         return {"regressed_translation": t, "regressed_rotation": r}
 
 
 class ConsistencyTerm(_OverOverlappingPairs):
-    """Our reading of the relative-geometry consistency: two *predicted global* poses must stand to
-    each other as the true ones do.
+    """Our reading of the relative-geometry consistency: compares the relative pose of two *predicted global*
+    poses with the true one.
 
-    The same errors as `RelativePoseTerm`, with ``T_1^-1 T_2`` computed by SE(3) composition from the
-    twins' predicted global poses. Zero at the truth, and also for predictions that are all off by
-    one common rigid motion of the map (``G T_1`` and ``G T_2``): it ties poses together, the global
-    term ties them to the map.
+    The errors are those of `RelativePoseTerm`, with ``T_1^-1 T_2`` computed by SE(3) composition from the
+    twins' predicted global poses. They are zero at the true poses, and also when all predictions are off by
+    one common rigid motion of the map (``G T_1`` and ``G T_2``). This term constrains poses relative to
+    each other; the global pose term constrains them in the map frame.
     """
 
     def forward(self, first: Poses, second: Poses, truth: PairTruth) -> dict[str, Tensor]:
-        """The two errors, by name."""
+        """Return the two errors by name."""
         t, r = self.errors(relative_poses(first, second), truth)
         return {"consistency_translation": t, "consistency_rotation": r}

@@ -1,4 +1,4 @@
-"""The network and its parts."""
+"""The Siamese network and its parts: backbone, neck, heads and relative pose unit."""
 
 from rgsiam_training import torchvision_cpu
 

@@ -1,7 +1,6 @@
-"""What makes an image's feature vector of the backbone's maps: one module for each way.
+"""Necks: modules that compute an image's feature vector from the backbone's feature maps.
 
-All take the backbone's maps, ``[(B, C, h, w), .., (B, C', h', w')]``, fine to coarse, and give
-``(B, F)``.
+All take the maps ``[(B, C, h, w), .., (B, C', h', w')]``, fine to coarse, and return features ``(B, F)``.
 """
 
 from __future__ import annotations
@@ -20,14 +19,18 @@ HOURGLASS_CHANNELS_OUT = 16
 
 
 def create_neck(config: NetworkConfig, shapes: Sequence[torch.Size]) -> nn.Module:
-    """The module that `NetworkConfig.body` names. shapes: of the maps, without the batch."""
+    """Create the neck that `NetworkConfig.neck` names.
+
+    shapes: shapes of the feature maps without the batch dimension, fine to coarse.
+    """
     kinds = {"flatten": FlattenNeck, "lstm": LstmNeck, "hourglass": HourglassNeck}
     return kinds[config.neck](config, shapes)
 
 
 class FlattenNeck(nn.Sequential):
-    """The coarsest map, reduced in channels and flattened, not pooled: where in the picture a thing
-    appears is what tells neighbouring poses apart.
+    """Reduces the channels of the coarsest map and flattens it.
+
+    The map is not pooled, because the position of a thing in the image distinguishes neighbouring poses.
     """
 
     def __init__(self, config: NetworkConfig, shapes: Sequence[torch.Size]) -> None:
@@ -42,26 +45,31 @@ class FlattenNeck(nn.Sequential):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Features."""
+        """Return the features ``(B, F)``."""
         return super().forward(maps[-1])
 
 
 class LstmNeck(nn.Module):
-    """Our reading of Walch et al. 2017 (arXiv 1611.07890): the feature vector is laid out as a
-    rectangle, and four LSTMs read it up, down, left and right; their last states are the feature.
+    """Our reading of the LSTM neck of Walch et al. 2017 (arXiv 1611.07890).
+
+    The feature vector of `FlattenNeck` is reshaped to a rectangle. Four LSTMs read it upwards, downwards, to
+    the left and to the right. Their last states form the feature vector.
     """
 
     def __init__(self, config: NetworkConfig, shapes: Sequence[torch.Size]) -> None:
         super().__init__()
         if config.feature_size % (4 * LSTM_ROWS):
-            raise ValueError(f"with body lstm feature_size must be a multiple of {4 * LSTM_ROWS}")
+            raise ValueError(
+                f"network.feature_size is {config.feature_size}: the neck lstm needs a multiple of "
+                f"{4 * LSTM_ROWS}"
+            )
         self.flatten = FlattenNeck(config, shapes)
         columns, hidden = config.feature_size // LSTM_ROWS, config.feature_size // 4
         self.down_and_up = nn.LSTM(columns, hidden, batch_first=True, bidirectional=True)
         self.right_and_left = nn.LSTM(LSTM_ROWS, hidden, batch_first=True, bidirectional=True)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Features."""
+        """Return the features ``(B, F)``."""
         feature = self.flatten(maps)
         grid = feature.reshape(len(feature), LSTM_ROWS, -1)
         start = feature.new_zeros(2, len(feature), self.down_and_up.hidden_size)
@@ -71,8 +79,10 @@ class LstmNeck(nn.Module):
 
 
 class HourglassNeck(nn.Module):
-    """Our reading of Melekhov et al. 2017 (arXiv 1703.07971): the coarsest map is brought back to the
-    size of the finest, step by step, the backbone's maps of each size added, before it is flattened.
+    """Our reading of the hourglass network of Melekhov et al. 2017 (arXiv 1703.07971).
+
+    The coarsest map is enlarged step by step to the size of the finest one. At each step the backbone's map
+    of that size is added. The result is flattened.
     """
 
     def __init__(self, config: NetworkConfig, shapes: Sequence[torch.Size]) -> None:
@@ -99,11 +109,11 @@ class HourglassNeck(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Features."""
-        found = self.lateral[-1](maps[-1])
+        """Return the features ``(B, F)``."""
+        merged = self.lateral[-1](maps[-1])
         for lateral, smooth, finer in zip(
             self.lateral[-2::-1], self.smooth, maps[-2::-1], strict=True
         ):
-            found = F.interpolate(found, size=finer.shape[2:], mode="nearest")
-            found = smooth(found + lateral(finer))
-        return self.reduce(found)
+            merged = F.interpolate(merged, size=finer.shape[2:], mode="nearest")
+            merged = smooth(merged + lateral(finer))
+        return self.reduce(merged)

@@ -1,7 +1,7 @@
-"""The Siamese network: shared-weight twins over one backbone, and their heads.
+"""The Siamese network: twins with shared weights over one backbone, and their heads.
 
-Each twin answers with its global pose, how far off it believes that to be, a metric feature and a
-local map; the relative pose unit takes the local maps of two twins.
+Each twin predicts the global pose of its image, the covariance of that pose, a metric feature and a local
+map. The relative pose unit takes the local maps of two images.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ INITIAL_LOG_PRECISION = 3.0
 
 @dataclass(frozen=True)
 class TwinOutput:
-    """What one twin says about its images."""
+    """The outputs of one twin for a batch of images."""
 
     translation_B3: Tensor
-    """Normalised: metres are ``origin_m + scale_m * translation``. Of the likeliest anchor."""
+    """Normalised translation by the most likely anchor. Metres are ``origin_m + scale_m * translation``."""
     quaternion_wxyz_B4: Tensor
-    """Unit length."""
+    """Rotation, unit length."""
     anchor_logits_BK: Tensor
-    """How likely each anchor is the nearest, before the softmax."""
+    """Logits of the probability that each anchor is the nearest one."""
     offset_BK3: Tensor
-    """Normalised translation relative to each anchor."""
+    """Predicted translation relative to each anchor, normalised units."""
     precision_factor_B21: Tensor
-    """See `rgsiam_training.losses.uncertainty.whitening_matrix`."""
+    """Factor of the inverse covariance, see `rgsiam_training.losses.uncertainty.whitening_matrix`."""
     metric_feature_BD: Tensor
-    """Unit length."""
+    """Metric feature, unit length."""
     feature_BF: Tensor
-    """What the heads see."""
+    """Feature vector, the input of the heads."""
     local_BCHW: Tensor | None
-    """See `rgsiam_training.model.relative_unit.LocalHead`; None without a relative unit."""
+    """Local map, see `rgsiam_training.model.relative_unit.LocalHead`; None without a relative pose unit."""
 
     @property
     def poses(self) -> Poses:
@@ -51,9 +51,9 @@ class TwinOutput:
 
 
 class FeatureExtractor(nn.Module):
-    """Backbone and body: ``(B, 3, H, W)`` normalised images to ``(B, F)`` features.
+    """Backbone and neck: normalised images ``(B, 3, H, W)`` to features ``(B, F)``.
 
-    The backbone's finest map goes out as it is, beside the features.
+    Also returns the finest feature map of the backbone, from which the local maps are computed.
     """
 
     def __init__(self, config: NetworkConfig, input_height: int, input_width: int) -> None:
@@ -66,33 +66,33 @@ class FeatureExtractor(nn.Module):
         )
         with torch.no_grad():
             probe = self.backbone.eval()(torch.zeros(1, 3, input_height, input_width))
-        frozen = config.frozen_stages if config.pretrained else 0  # random ones have to learn
+        frozen = config.frozen_stages if config.pretrained else 0  # random weights must be trained
         self._frozen = leading_stages(self.backbone, frozen)
         for stage in self._frozen:
             stage.requires_grad_(False)
         self.local_shape = tuple(probe[0].shape[1:])
-        self.neck = create_neck(config, [part.shape[1:] for part in probe])
+        self.neck = create_neck(config, [feature_map.shape[1:] for feature_map in probe])
         self.train()
 
     def train(self, mode: bool = True) -> FeatureExtractor:
-        """As usual, but frozen stages keep their batch statistics too."""
+        """Set the mode. Frozen stages stay in evaluation mode, so that they keep their batch statistics."""
         super().train(mode)
         for stage in self._frozen:
             stage.eval()
         return self
 
     def forward(self, image_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Features ``(B, F)`` and local feature maps ``(B, C, h, w)`` of a batch of images."""
+        """Return features ``(B, F)`` and the backbone's finest feature maps ``(B, C, h, w)``."""
         maps = self.backbone(image_B3HW)
         return self.neck(maps), maps[0]
 
 
 class GlobalPoseUnit(nn.Module):
-    """``(B, F)`` features to a global pose.
+    """Predicts a global pose from features ``(B, F)``.
 
-    On a long route plain regression of coordinates learns slowly, so the unit first classifies which
-    of K anchors (places spread over the map, normalised ``(K, 3)``) is the nearest, and then regresses
-    the offset from it. Rotation is regressed as `NetworkConfig.rotation` says.
+    Plain regression of coordinates learns slowly on a long route. So the unit classifies which of K anchors
+    is the nearest and regresses the offset from it. The anchors are positions spread over the map,
+    normalised ``(K, 3)``. `NetworkConfig.rotation` selects the rotation parameters that are regressed.
     """
 
     anchors_K3: Tensor
@@ -110,7 +110,9 @@ class GlobalPoseUnit(nn.Module):
             self.rotation.bias.copy_(identity)
 
     def forward(self, feature_BF: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Normalised translation, quaternion wxyz, logits and offsets of the anchors."""
+        """Return the normalised translation ``(B, 3)``, unit quaternion wxyz ``(B, 4)``, and the anchors'
+        logits ``(B, K)`` and offsets ``(B, K, 3)``.
+        """
         feature = self.dropout(feature_BF)
         logits = self.anchor(feature)
         offset = self.offset(feature).reshape(-1, len(self.anchors_K3), 3)
@@ -122,7 +124,7 @@ class GlobalPoseUnit(nn.Module):
 
 
 class RelativeRegressor(nn.Module):
-    """Two features, side by side, to a relative pose: what our relative unit is compared with."""
+    """Regresses a relative pose from two concatenated features, for comparison with the relative unit."""
 
     def __init__(self, feature_size: int) -> None:
         super().__init__()
@@ -132,13 +134,13 @@ class RelativeRegressor(nn.Module):
             self.pose.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]))
 
     def forward(self, first_BF: Tensor, second_BF: Tensor) -> Poses:
-        """``T_first_second``, normalised units."""
+        """Return the poses ``T_first_second``, normalised units."""
         raw = self.pose(self.hidden(torch.cat([first_BF, second_BF], dim=1)))
         return Poses(raw[:, :3], F.normalize(raw[:, 3:], dim=1))
 
 
 class SiameseNetwork(nn.Module):
-    """Both twins and their heads. Twins share every weight: they are one network called on pairs."""
+    """The twins and their heads. The twins share all weights, so one network is called on both images."""
 
     def __init__(
         self,
@@ -152,7 +154,11 @@ class SiameseNetwork(nn.Module):
         with_relative_unit: bool = True,
         with_regressor: bool = False,
     ) -> None:
-        """anchors_K3, reach: normalised units; ray_HW2: of the local maps' cells."""
+        """anchors_K3, reach: normalised units. ray_HW2: normalised image coordinates of the local map's
+        cells.
+
+        Raises ValueError when `ray_HW2` does not have the size of the local map.
+        """
         super().__init__()
         self.extractor = FeatureExtractor(config, input_height, input_width)
         self.global_unit = GlobalPoseUnit(config, anchors_K3)
@@ -160,7 +166,9 @@ class SiameseNetwork(nn.Module):
         self.metric_head = nn.Linear(config.feature_size, config.metric_size)
         channels, height, width = self.extractor.local_shape
         if ray_HW2.shape != (height, width, 2):
-            raise ValueError(f"rays of shape {tuple(ray_HW2.shape)} for {width}x{height} cells")
+            raise ValueError(
+                f"ray_HW2 has shape {tuple(ray_HW2.shape)}, but local maps have {height}x{width} cells"
+            )
         self.local_head: LocalHead | None = None
         self.relative_unit: RelativeUnit | None = None
         if with_relative_unit:
@@ -172,9 +180,9 @@ class SiameseNetwork(nn.Module):
             self.uncertainty_head.bias.zero_()[:POSE_SIZE] = INITIAL_LOG_PRECISION
 
     def forward(self, image_B3HW: Tensor) -> TwinOutput:
-        """One twin's answer, or those of both for their images in one batch."""
-        feature, local = (part.float() for part in self.extractor(image_B3HW))
-        if torch.is_autocast_enabled(feature.device.type):  # poses need all of float32's digits
+        """Return the outputs for normalised images ``(B, 3, H, W)``, which may be of one twin or of both."""
+        feature, local = (output.float() for output in self.extractor(image_B3HW))
+        if torch.is_autocast_enabled(feature.device.type):  # poses need float32 precision
             with torch.autocast(feature.device.type, enabled=False):
                 return self._heads(feature, local)
         return self._heads(feature, local)
@@ -194,29 +202,29 @@ class SiameseNetwork(nn.Module):
 
 
 class AbsoluteBranch(nn.Module):
-    """What `absolute.onnx` holds: one twin's image to pose and features, as plain tensors."""
+    """The network of `absolute.onnx`: one twin, from images to poses and features as plain tensors."""
 
     def __init__(self, network: SiameseNetwork, output_names: tuple[str, ...]) -> None:
-        """output_names: from `rgsiam_ros.bundle.network_io`, in the order of the outputs."""
+        """output_names: names from `rgsiam_ros.bundle.network_io`, in the order of the outputs."""
         super().__init__()
         self.network = network
         self.output_names = output_names
 
     def forward(self, image_B3HW: Tensor) -> tuple[Tensor, ...]:
-        """The outputs, see `rgsiam_ros.bundle.network_io`."""
+        """Return the outputs in the order of `output_names`, see `rgsiam_ros.bundle.network_io`."""
         twin = self.network(image_B3HW)
-        answers = {
+        outputs = {
             network_io.TRANSLATION: twin.translation_B3,
             network_io.ROTATION: twin.quaternion_wxyz_B4,
             network_io.PRECISION_FACTOR: twin.precision_factor_B21,
             network_io.METRIC_FEATURE: twin.metric_feature_BD,
             network_io.LOCAL_MAP: twin.local_BCHW,
         }
-        return tuple(answers[name] for name in self.output_names)
+        return tuple(outputs[name] for name in self.output_names)
 
 
 class RelativeBranch(nn.Module):
-    """What `relative.onnx` holds: local maps of map images and of the live image to relative poses."""
+    """The network of `relative.onnx`: local maps of map images and of the live image to relative poses."""
 
     output_names = (network_io.TRANSLATION, network_io.ROTATION, network_io.INFORMATION)
 
@@ -225,6 +233,8 @@ class RelativeBranch(nn.Module):
         self.unit = unit
 
     def forward(self, map_local_KCHW: Tensor, local_1CHW: Tensor) -> tuple[Tensor, ...]:
-        """Normalised translations ``(K, 3)``, quaternions wxyz ``(K, 4)``, information."""
+        """Return normalised translations ``(K, 3)``, unit quaternions wxyz ``(K, 4)`` and information
+        matrices ``(K, 6, 6)`` of the poses ``T_map_image_live``.
+        """
         output = self.unit(map_local_KCHW, local_1CHW)
         return output.poses.translation_B3, output.poses.quaternion_wxyz_B4, output.information_B66

@@ -1,4 +1,4 @@
-"""Poses as tensors, and what the terms measure between them."""
+"""Batches of poses as tensors, and the pose errors that the loss terms use."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 POSE_SIZE = 6
-"""Numbers of a pose error: translation, then rotation."""
+"""Length of a pose error vector: three translations, then three rotations."""
 PRECISION_ENTRIES = POSE_SIZE * (POSE_SIZE + 1) // 2
-"""Entries of a lower triangular 6x6 matrix."""
+"""Number of entries of a lower triangular 6x6 matrix."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Poses:
     """Unit length."""
 
     def __getitem__(self, chosen: Tensor) -> Poses:
-        """Some of the batch, by index or mask."""
+        """Return a part of the batch. chosen: indices or a mask."""
         return Poses(self.translation_B3[chosen], self.quaternion_wxyz_B4[chosen])
 
     def chunk(self, count: int) -> list[Poses]:
-        """The batch in `count` equal parts."""
+        """Return the batch in `count` equal parts."""
         parts = self.translation_B3.chunk(count), self.quaternion_wxyz_B4.chunk(count)
         return [Poses(t, q) for t, q in zip(*parts, strict=True)]
 
@@ -41,19 +41,19 @@ class PairTruth:
     second: Poses
 
     def distance_B(self) -> Tensor:
-        """Distance of the two camera centres, normalised units."""
+        """Return the distances of the two camera centres ``(B,)``, normalised units."""
         return torch.linalg.vector_norm(
             self.first.translation_B3 - self.second.translation_B3, dim=1
         )
 
     def angle_B(self) -> Tensor:
-        """Angle between the two cameras, radians in 0..pi."""
+        """Return the angles between the two cameras ``(B,)``, radians in 0..pi."""
         cosine = (self.first.quaternion_wxyz_B4 * self.second.quaternion_wxyz_B4).sum(dim=1).abs()
         return 2.0 * torch.acos(cosine.clamp(max=1.0))
 
 
 def relative_poses(first: Poses, second: Poses) -> Poses:
-    """``T_1^-1 T_2`` by composition on SE(3): the second camera seen from the first.
+    """Return ``T_1^-1 T_2`` by composition on SE(3): the poses of the second camera in the first one's frame.
 
     With ``T = (R, t)``: ``(R_1^T (t_2 - t_1), R_1^T R_2)``.
     """
@@ -64,14 +64,14 @@ def relative_poses(first: Poses, second: Poses) -> Poses:
 
 
 def translation_errors(predicted_B3: Tensor, true_B3: Tensor) -> Tensor:
-    """``||t - t*||_1`` of each of the batch, ``(B,)``."""
+    """Return ``||t - t*||_1`` of each pose of the batch, ``(B,)``."""
     return (predicted_B3 - true_B3).abs().sum(dim=1)
 
 
 def rotation_errors(predicted_wxyz_B4: Tensor, true_wxyz_B4: Tensor) -> Tensor:
-    """``min(||q - q*||_1, ||q + q*||_1)`` of each of the batch, ``(B,)``, for unit quaternions.
+    """Return ``min(||q - q*||_1, ||q + q*||_1)`` of each pose of the batch, ``(B,)``, for unit quaternions.
 
-    ``q`` and ``-q`` are one rotation, so antipodal quaternions cost nothing.
+    ``q`` and ``-q`` are the same rotation, so their error is zero.
     """
     plus = (predicted_wxyz_B4 - true_wxyz_B4).abs().sum(dim=1)
     minus = (predicted_wxyz_B4 + true_wxyz_B4).abs().sum(dim=1)
@@ -79,7 +79,7 @@ def rotation_errors(predicted_wxyz_B4: Tensor, true_wxyz_B4: Tensor) -> Tensor:
 
 
 def rotation_error(predicted_wxyz_B4: Tensor, true_wxyz_B4: Tensor) -> Tensor:
-    """Mean of `rotation_errors` over the batch."""
+    """Return the mean of `rotation_errors` over the batch."""
     return rotation_errors(predicted_wxyz_B4, true_wxyz_B4).mean()
 
 

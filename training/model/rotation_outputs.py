@@ -1,7 +1,7 @@
-"""Rotation outputs of the network as unit quaternions wxyz, written so that they export to ONNX.
+"""Conversion of the network's rotation outputs to unit quaternions wxyz, in operations that export to ONNX.
 
-The same maps as roma's, without its branches and cross products: a `linalg_cross` node splits a
-TensorRT graph.
+The functions compute the same as roma's, but without branches and cross products: a `linalg_cross` node
+splits a TensorRT graph.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ IDENTITY: dict[RotationOutput, tuple[float, ...]] = {
     "log_quaternion": (0.0, 0.0, 0.0),
     "6d": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
 }
-"""The raw numbers that stand for no rotation."""
+"""The raw outputs that represent the identity rotation."""
 
 
 def unit_quaternion_wxyz(raw: Tensor, output: RotationOutput) -> Tensor:
-    """Raw outputs ``(B, 4)``, ``(B, 3)`` or ``(B, 6)`` to unit quaternions wxyz ``(B, 4)``.
+    """Convert raw outputs ``(B, 4)``, ``(B, 3)`` or ``(B, 6)`` to unit quaternions wxyz ``(B, 4)``.
 
-    ``quaternion``: made unit; ``log_quaternion``: half the rotation vector; ``6d``: the matrix's first
-    two columns before orthonormalisation (Zhou et al. 2019, arXiv 1812.07035).
+    ``quaternion``: a quaternion wxyz of any length; ``log_quaternion``: half the rotation vector; ``6d``: the
+    first two columns of the rotation matrix before orthonormalisation (Zhou et al. 2019, arXiv 1812.07035).
     """
     if output == "quaternion":
         return F.normalize(raw, dim=1)
@@ -48,7 +48,10 @@ def _gram_schmidt(first_B3: Tensor, second_B3: Tensor) -> tuple[Tensor, Tensor, 
 
 
 def _from_matrix(x_B3: Tensor, y_B3: Tensor, z_B3: Tensor) -> Tensor:
-    """Of the matrix with these columns: the best conditioned of four equal answers, by its size."""
+    """Return the quaternions wxyz of the rotation matrices with these columns.
+
+    Four formulas give the same quaternion up to its length. The longest result is the best conditioned one.
+    """
     (xx, yx, zx), (xy, yy, zy), (xz, yz, zz) = (c.unbind(dim=1) for c in (x_B3, y_B3, z_B3))
     by_w = torch.stack([1 + xx + yy + zz, zy - yz, xz - zx, yx - xy], dim=1)
     by_x = torch.stack([zy - yz, 1 + xx - yy - zz, xy + yx, xz + zx], dim=1)

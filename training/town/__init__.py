@@ -1,1 +1,1 @@
-"""A procedural town seen from a vehicle: our own source of a drive that may ship with the code."""
+"""A procedurally generated town, seen from a vehicle. Its recordings may be distributed with the code."""

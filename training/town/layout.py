@@ -1,9 +1,9 @@
-"""Where things stand in the town. Metres, east-north-up, the map frame of the demo.
+"""Layout of the town: its boxes and their triangles, in the demo's map frame (metres, east-north-up).
 
-The vehicle's loop is a rectangle of four streets; two crossroads cut the block. The crossroads on
-the south street, at x = -35 and x = +35, are twins: every building, lamp and tree near them is the
-same, in the same place relative to the junction, passed with the same heading in the same light.
-They are what the method's metric term has to tell apart.
+The vehicle drives a rectangle of four streets, which two more streets cross. The crossroads on the south
+street, at x = -35 and x = +35, are twins: every building, lamp and tree near them is the same and has the
+same position relative to the crossroads. The vehicle passes both with the same heading in the same light.
+The method's metric term must learn to distinguish them.
 """
 
 from __future__ import annotations
@@ -42,17 +42,25 @@ FACADES = ("brick", "plaster", "glass")
 
 @dataclass(frozen=True)
 class Box:
-    """An axis-aligned box; facades are drawn on the sides of buildings by their material."""
+    """An axis-aligned box. Its material decides the pattern on its sides, such as a facade."""
 
     low: tuple[float, float, float]
+    """Corner with the smallest coordinates, metres in the map frame."""
     high: tuple[float, float, float]
+    """Corner with the largest coordinates, metres in the map frame."""
     colour: tuple[float, float, float]
+    """RGB in 0..1."""
     material: str
+    """A name of `MATERIALS`."""
     seed: float
+    """Number in 0..1 that varies the pattern."""
 
 
 def build_town(seed: int, parked_cars_seed: int) -> list[Box]:
-    """Every box of the town. Parked cars come and go between sessions, the rest stays."""
+    """Return the boxes of the town.
+
+    seed: of everything but the parked cars, which differ between sessions. parked_cars_seed: of these.
+    """
     boxes = [*_ground(), *_markings()]
     edges_x = [-LOOP_EAST - OUTSKIRTS, *STREETS_X, LOOP_EAST + OUTSKIRTS]
     edges_y = [-OUTSKIRTS, *STREETS_Y, LOOP_NORTH + OUTSKIRTS]
@@ -69,7 +77,7 @@ def build_town(seed: int, parked_cars_seed: int) -> list[Box]:
 
 
 def place_seed(seed: int, x: float, y: float, kind: str) -> int:
-    """Seed of a thing at a place: the same for both twins near the south crossroads."""
+    """Return the seed of a thing at a position: equal near both twin crossroads of the south street."""
     for junction in TWIN_JUNCTIONS_X:
         if abs(x - junction) <= FRONTAGE + CORNER_WIDTH + 1.0 and y < LOOP_NORTH / 2:
             x = x - junction + 1000.0
@@ -94,12 +102,12 @@ def _block(block: tuple[float, float, float, float], seed: int) -> list[Box]:
 
 def _lots(low: float, high: float, seed: int, salt: float) -> list[tuple[float, float]]:
     random = np.random.default_rng(zlib.crc32(f"{seed} lots {low:.1f} {high:.1f} {salt}".encode()))
-    lots, at = [], low
-    while high - at > 7.0:
-        width = min(float(random.uniform(8.0, 14.0)), high - at)
+    lots, start = [], low
+    while high - start > 7.0:
+        width = min(float(random.uniform(8.0, 14.0)), high - start)
         if random.random() < 0.85:
-            lots.append((at, at + width))
-        at += width + float(random.choice([0.0, 0.0, 1.5]))
+            lots.append((start, start + width))
+        start += width + float(random.choice([0.0, 0.0, 1.5]))
     return lots
 
 
@@ -242,8 +250,10 @@ def _box(x0: float, x1: float, y0: float, y1: float, z0: float, z1: float, colou
 
 
 def mesh(boxes: list[Box]) -> Array:
-    """Triangles of all boxes: ``(T * 3, 13)`` float32 rows of position (3), normal (3), texture
-    coordinates in metres (2), colour (3), material (1), seed (1).
+    """Return the vertices of all triangles of the boxes: ``(T * 3, 13)`` float32.
+
+    A row holds position (3), normal (3), texture coordinates in metres (2), colour (3), material (1) and seed
+    (1).
     """
     faces = []
     for axis in range(3):
@@ -260,8 +270,8 @@ def mesh(boxes: list[Box]) -> Array:
             position = ends[corners, np.arange(3)]
             normal = np.zeros(3)
             normal[axis] = 1.0 if side else -1.0
-            across = position[:, u] - box.low[u] if v == 2 else position[:, u]
-            texture = np.stack([across, position[:, v]], axis=1)
+            horizontal = position[:, u] - box.low[u] if v == 2 else position[:, u]
+            texture = np.stack([horizontal, position[:, v]], axis=1)
             constant = np.array([*box.colour, MATERIALS[box.material], box.seed])
             rows.append(
                 np.hstack([position, np.tile(normal, (6, 1)), texture, np.tile(constant, (6, 1))])

@@ -1,4 +1,4 @@
-"""Draw the town from a camera, off screen, with OpenGL through EGL (Mesa's software driver will do)."""
+"""Off-screen rendering of the town with OpenGL through EGL. Mesa's software driver is sufficient."""
 
 from __future__ import annotations
 
@@ -24,19 +24,23 @@ LAYOUT = ("position", "normal", "texture_m", "colour", "material", "seed")
 
 @dataclass(frozen=True)
 class Light:
-    """Sun and sky."""
+    """Light of the sun and the sky."""
 
     sun_azimuth_deg: float
-    """From east towards north."""
+    """Measured from east towards north."""
     sun_elevation_deg: float
+    """Measured from the horizon upwards."""
     sun_colour: tuple[float, float, float]
+    """RGB; 1 is full brightness."""
     sky_colour: tuple[float, float, float]
+    """RGB; 1 is full brightness."""
     haze_per_m: float
+    """Rate at which haze replaces an object's colour: its share is ``1 - exp(-haze_per_m * distance)``."""
     clouds: float
-    """Any number: which clouds."""
+    """Offset in the cloud pattern; each number gives other clouds."""
 
     def direction(self) -> Array:
-        """Unit vector towards the sun, map axes."""
+        """Return the unit vector towards the sun ``(3,)`` in the map frame."""
         azimuth, elevation = np.radians([self.sun_azimuth_deg, self.sun_elevation_deg])
         return np.array(
             [
@@ -48,7 +52,10 @@ class Light:
 
 
 class Renderer:
-    """A town in one light, seen by one camera. Raises RgsiamError where OpenGL cannot be had."""
+    """Renders a town in one light for one camera. Raises RgsiamError when OpenGL is not available.
+
+    vertices: from `rgsiam_training.town.layout.mesh`.
+    """
 
     def __init__(self, vertices: Array, camera: Camera, light: Light) -> None:
         import moderngl
@@ -57,7 +64,8 @@ class Renderer:
             self._gl: Any = moderngl.create_context(standalone=True, backend="egl", require=330)  # type: ignore[arg-type]
         except Exception as error:  # glcontext raises plain Exception
             raise RgsiamError(
-                f"no OpenGL context ({error}): apt-get install libegl1 libgl1-mesa-dri"
+                f"no OpenGL context can be created ({error}): apt-get install libegl1 "
+                "libgl1-mesa-dri"
             ) from error
         gl, self._camera = self._gl, camera
         self._buffer = gl.buffer(np.ascontiguousarray(vertices, np.float32).tobytes())
@@ -79,7 +87,7 @@ class Renderer:
         self._draw_shadows()
 
     def draw(self, T_map_camera: Array) -> ImageBGR:
-        """The picture from a camera pose (OpenCV axes): ``(H, W, 3)`` uint8 BGR."""
+        """Return the image from a pose of the camera's optical frame: ``(H, W, 3)`` uint8 BGR."""
         gl = self._gl
         view = OPENGL_FROM_OPENCV @ invert(T_map_camera)
         matrix = projection_matrix(self._camera) @ view
@@ -101,7 +109,7 @@ class Renderer:
         return np.ascontiguousarray(rows[::-1, :, ::-1])
 
     def draw_depth(self, T_map_camera: Array) -> NDArray[np.float32]:
-        """Depth along the optical axis ``(H, W)``, metres; 0 where there is only sky."""
+        """Return the depth along the optical axis ``(H, W)``, metres; 0 where there is only sky."""
         view = OPENGL_FROM_OPENCV @ invert(T_map_camera)
         _write_matrix(self._program, "view_projection", projection_matrix(self._camera) @ view)
         self._program["eye"] = tuple(T_map_camera[:3, 3])
@@ -115,7 +123,7 @@ class Renderer:
         return np.where(stored >= 1.0, 0.0, metres).astype(np.float32)
 
     def close(self) -> None:
-        """Release the context."""
+        """Release the OpenGL context."""
         self._gl.release()
 
     def _set_light(self, light: Light) -> None:
@@ -137,8 +145,9 @@ class Renderer:
         self._shadow_texture.compare_func = "<="
         program = gl.program(shaders.SHADOW_VERTEX, shaders.SHADOW_FRAGMENT)
         _write_matrix(program, "sun", self._sun)
-        skipped = "10x4"
-        town = gl.vertex_array(program, [(self._buffer, f"3f {skipped}", "position")])
+        other_attributes = "10x4"  # moderngl's format for ten skipped numbers of 4 bytes
+        layout = f"3f {other_attributes}"
+        town = gl.vertex_array(program, [(self._buffer, layout, "position")])
         target = gl.framebuffer(depth_attachment=self._shadow_texture)
         target.use()
         gl.enable(gl.DEPTH_TEST)
@@ -147,8 +156,9 @@ class Renderer:
 
 
 def projection_matrix(camera: Camera) -> Array:
-    """OpenGL clip matrix ``(4, 4)`` of a pinhole camera whose pixel centres lie at whole numbers
-    plus one half, OpenGL view axes.
+    """Return the OpenGL projection matrix ``(4, 4)`` of a pinhole camera, for OpenGL view axes.
+
+    The camera's pixel centres are at whole numbers plus one half.
     """
     w, h = camera.width, camera.height
     matrix = np.zeros((4, 4))
@@ -161,7 +171,7 @@ def projection_matrix(camera: Camera) -> Array:
 
 
 def _sun_matrix(to_sun: Array) -> Array:
-    """Orthographic clip matrix that covers the loop as seen from the sun."""
+    """Return the orthographic projection matrix ``(4, 4)`` from the sun that covers the vehicle's loop."""
     centre = np.array([0.0, LOOP_NORTH / 2.0, 0.0])
     right = np.cross([0.0, 0.0, 1.0], to_sun)
     right /= np.linalg.norm(right)
@@ -175,5 +185,5 @@ def _sun_matrix(to_sun: Array) -> Array:
 
 
 def _write_matrix(program: Any, name: str, matrix: NDArray[np.floating]) -> None:
-    """OpenGL takes the columns of a matrix one after another."""
+    """Set a matrix of a shader program. OpenGL stores matrices by columns, hence the transpose."""
     program[name].write(np.ascontiguousarray(matrix.T, np.float32).tobytes())

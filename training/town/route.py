@@ -1,4 +1,4 @@
-"""The vehicle's way through the town."""
+"""The vehicle's route through the town."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ CRUISE_SPEED, CORNER_SPEED = 9.0, 5.0
 
 @dataclass(frozen=True)
 class Ride:
-    """One lap: how it is driven."""
+    """How one lap is driven."""
 
     lateral_offset_m: float
-    """To the left of the middle of the lane."""
+    """Distance from the middle of the lane, positive to the left."""
     wander_m: float
-    """Amplitude of a slow weave about that offset."""
+    """Amplitude of a slow lateral oscillation about that offset."""
     seed: int
+    """Seed of the phases of the oscillation, the roll and the pitch."""
 
 
 def lap_length() -> float:
-    """Length of the lane's middle line, metres."""
+    """Return the length of the lane's middle line over one lap, metres."""
     return float(_middle_line()[1][-1])
 
 
 def drive_lap(ride: Ride, rate_hz: float) -> Array:
-    """``T_map_base`` at `rate_hz` along one counter-clockwise lap, right-hand traffic: ``(N, 4, 4)``.
+    """Return the poses ``T_map_base`` ``(N, 4, 4)`` at `rate_hz` along one counter-clockwise lap.
 
-    base_link is on the ground, x forward, z up; it rolls and pitches by a few tenths of a degree.
+    The vehicle drives on the right. base_link is on the ground, x forward, z up. It rolls and pitches by a
+    few tenths of a degree.
     """
     random = np.random.default_rng(ride.seed)
     line, along, heading, turning = _middle_line()
@@ -50,7 +52,7 @@ def drive_lap(ride: Ride, rate_hz: float) -> Array:
     yaw = np.interp(s, along, heading)
     x = np.interp(s, along, line[:, 0]) - np.sin(yaw) * left
     y = np.interp(s, along, line[:, 1]) + np.cos(yaw) * left
-    yaw += np.gradient(left) / np.gradient(s)  # the weave turns the vehicle a little
+    yaw += np.gradient(left) / np.gradient(s)  # the oscillation changes the heading slightly
     roll = np.radians(0.3) * np.sin(times * 5.0 + phase[2])
     pitch = np.radians(0.3) * np.sin(times * 4.0 + phase[3])
     T = np.tile(np.eye(4), (len(times), 1, 1))
@@ -60,7 +62,11 @@ def drive_lap(ride: Ride, rate_hz: float) -> Array:
 
 
 def _middle_line() -> tuple[Array, Array, Array, np.ndarray]:
-    """Points ``(N, 2)`` every 0.1 m, arc length, heading (continuous), and whether in a corner."""
+    """Return the lane's middle line, sampled every 0.1 m.
+
+    Returns points ``(N, 2)``, arc lengths ``(N,)``, headings without jumps ``(N,)`` in radians, and which
+    points are in a corner ``(N,)``.
+    """
     west, east = -LOOP_EAST - LANE_OFFSET, LOOP_EAST + LANE_OFFSET
     south, north = -LANE_OFFSET, LOOP_NORTH + LANE_OFFSET
     r, step = CORNER_RADIUS, 0.1

@@ -1,7 +1,7 @@
-"""GPS, wheels and IMU of the town's drive: our own simulation, its noise stated here.
+"""Simulation of GPS, wheel odometry and IMU for the town's drive.
 
-What is wrong with each is what is wrong with real ones: wheels measure lengths a little off, the yaw rate
-has a bias, the IMU's heading an offset, and GPS between houses is off for a while and then gone.
+The errors imitate those of real sensors: the wheels have a scale error, the yaw rate has a bias, the IMU's
+heading has an offset, and GPS between houses is biased for a while and then missing.
 """
 
 from __future__ import annotations
@@ -19,29 +19,33 @@ from rgsiam_ros.geometry.poses import Array
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 DATUM = Datum(latitude_deg=48.137, longitude_deg=11.575, ellipsoidal_height_m=565.0)
-"""Where the town's map frame would be, were it there: our choice."""
+"""Geodetic position of the map frame's origin. The choice is arbitrary."""
 T_BASE_GPS_M = np.array([-0.3, 0.1, 1.7])
 GPS_FRAME = "gps_link"
 
 
 @dataclass(frozen=True)
 class SensorNoise:
-    """How wrong the sensors are."""
+    """Rates and errors of the sensors."""
 
     rate_hz: float = 10.0
-    """Of wheels and IMU."""
+    """Rate of wheel odometry and IMU."""
     gps_every: int = 2
-    """A fix with every so manieth of those."""
+    """Wheel messages per GPS message."""
     gps_sigma_m: float = 0.4
+    """Standard deviation of a good fix."""
     bad_stretch: tuple[float, float] = (0.35, 0.60)
-    """Share of the drive in which GPS is bad."""
+    """Start and end of the stretch with bad GPS, as shares of the drive."""
     bad_sigma_m: float = 3.0
+    """Standard deviation of the noise of a bad fix."""
     bad_bias_m: float = 6.0
-    """Standard deviation of a bias that wanders with a time constant of `bias_time_s`."""
+    """Standard deviation of the bias of a bad fix, a Gauss-Markov process with the time constant
+    `bias_time_s`."""
     bias_time_s: float = 20.0
     hole: tuple[float, float] = (0.60, 0.70)
-    """Share of the drive without a fix."""
+    """Start and end of the stretch without GPS fixes, as shares of the drive."""
     wheel_scale: float = 1.02
+    """Measured speed divided by the true speed."""
     wheel_sigma_mps: float = 0.05
     yaw_rate_bias_radps: float = 0.003
     yaw_rate_sigma_radps: float = 0.005
@@ -51,7 +55,10 @@ class SensorNoise:
 def sensor_messages(
     T_map_base_N44: Array, start_ns: int, noise: SensorNoise, seed: int
 ) -> Iterator[tuple[str, int, Any]]:
-    """Topic, stamp and message of every sensor, in order of time. The poses are at `noise.rate_hz`."""
+    """Yield topic, stamp and message of all sensors, in the order of time.
+
+    T_map_base_N44: true poses at `noise.rate_hz`.
+    """
     random = np.random.default_rng(seed)
     count, period_s = len(T_map_base_N44), 1.0 / noise.rate_hz
     yaw = np.unwrap(Rotation.from_matrix(T_map_base_N44[:, :3, :3]).as_euler("ZYX")[:, 0])
@@ -77,9 +84,9 @@ def sensor_messages(
         sigma = noise.bad_sigma_m if bad else noise.gps_sigma_m
         antenna = T_map_base_N44[i, :3, :3] @ T_BASE_GPS_M + T_map_base_N44[i, :3, 3]
         antenna = antenna + random.normal(0.0, sigma, 3) * [1.0, 1.0, 1.5] + bad * bias
-        gone = noise.hole[0] <= share < noise.hole[1]
-        place = np.full(3, np.nan) if gone else frame.to_geodetic(antenna)
-        yield "/gps/fix", stamp_ns, _fix(stamp_ns, place, sigma)
+        missing = noise.hole[0] <= share < noise.hole[1]
+        geodetic = np.full(3, np.nan) if missing else frame.to_geodetic(antenna)
+        yield "/gps/fix", stamp_ns, _fix(stamp_ns, geodetic, sigma)
 
 
 def _new(kind: str, **fields: Any) -> Any:
@@ -101,7 +108,7 @@ def _quaternion(yaw: float) -> Any:
 
 
 def _wheels(stamp_ns: int, speed: float, noise: SensorNoise) -> Any:
-    """Speed only: no pose is integrated, and sideways a car does not move."""
+    """Return an odometry message with the speed only. The lateral speed is zero, and the pose is unknown."""
     sigma = (noise.wheel_scale - 1.0) * 9.0 + noise.wheel_sigma_mps
     pose = _new(
         "geometry_msgs/msg/Pose",
@@ -135,17 +142,18 @@ def _imu(stamp_ns: int, heading: float, yaw_rate: float, noise: SensorNoise) -> 
     )
 
 
-def _fix(stamp_ns: int, place: Array, sigma_m: float) -> Any:
-    there = bool(np.isfinite(place).all())
-    status = _new("sensor_msgs/msg/NavSatStatus", status=0 if there else -1, service=1)
-    variance = sigma_m**2 if there else 0.0
+def _fix(stamp_ns: int, geodetic: Array, sigma_m: float) -> Any:
+    """Return a fix. geodetic: latitude and longitude in degrees, height in metres; NaN for no fix."""
+    valid = bool(np.isfinite(geodetic).all())
+    status = _new("sensor_msgs/msg/NavSatStatus", status=0 if valid else -1, service=1)
+    variance = sigma_m**2 if valid else 0.0
     return _new(
         "sensor_msgs/msg/NavSatFix",
         header=_header(stamp_ns, GPS_FRAME),
         status=status,
-        latitude=float(place[0]),
-        longitude=float(place[1]),
-        altitude=float(place[2]),
+        latitude=float(geodetic[0]),
+        longitude=float(geodetic[1]),
+        altitude=float(geodetic[2]),
         position_covariance=np.diag([variance, variance, 2.25 * variance]).ravel(),
-        position_covariance_type=2 if there else 0,
+        position_covariance_type=2 if valid else 0,
     )

@@ -1,4 +1,4 @@
-"""Write sessions of the town as rosbag2 (mcap): what a recorded drive would hold."""
+"""Writing of sessions in the town as rosbag2 (mcap) with the topics of a recorded drive."""
 
 from __future__ import annotations
 
@@ -50,15 +50,17 @@ class Session:
 
     name: str
     rides: tuple[Ride, ...]
+    """The laps, driven one after another."""
     light: Light
     parked_cars_seed: int
     start_s: int
+    """Time of the first image, seconds since 1970."""
     sensors: SensorNoise | None = None
-    """GPS, wheels and IMU; None: a camera alone."""
+    """Rates and errors of GPS, wheel odometry and IMU. None: the vehicle has only a camera."""
 
 
 def demo_sessions(seed: int) -> tuple[Session, Session]:
-    """The mapping session and, five hours later, the drive to be relocalized."""
+    """Return the session to train on and, five hours later, the drive to relocalize."""
     morning = Light(140.0, 48.0, (1.25, 1.2, 1.1), (0.5, 0.56, 0.65), 0.0012, 3.0)
     afternoon = Light(185.0, 40.0, (1.3, 1.12, 0.92), (0.5, 0.53, 0.61), 0.0016, 9.0)
     mapping = (Ride(-0.6, 0.15, seed + 1), Ride(0.6, 0.15, seed + 2))
@@ -76,13 +78,15 @@ def write_session(
     progress: Callable[[float], None] = lambda _: None,
     depth: bool = False,
 ) -> Path:
-    """Render and write one session to ``folder/session.name``; the same seed gives the same drive.
+    """Render one session and write it to ``folder/session.name``. The same seed gives the same recording.
 
-    depth: write depth images too, a fifth as wide and high. Raises ResultsError when that folder exists, RgsiamError without OpenGL.
+    progress: is called with the written share, 0..1. depth: also write depth images, at a fifth of the
+    width and height. Raises ResultsError when that folder exists, and RgsiamError when OpenGL is not
+    available. A recording that fails is removed.
     """
     target = folder / session.name
     if target.exists():
-        raise ResultsError(f"{target} exists already: remove it or choose another folder")
+        raise ResultsError(f"{target} already exists: remove it, or choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     T_map_base_N44 = np.concatenate([drive_lap(ride, RATE_HZ) for ride in session.rides])
     vertices = mesh(build_town(seed, session.parked_cars_seed))
@@ -90,24 +94,24 @@ def write_session(
     T_base_camera = T_BASE_MOUNT @ T_MOUNT_CAMERA
     try:
         with Writer(target, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-            out = _Topics(writer)
+            topics = _Topics(writer)
             start_ns = session.start_s * 1_000_000_000
-            out.write("/tf_static", start_ns, static_transforms(start_ns, session.sensors))
+            topics.write("/tf_static", start_ns, static_transforms(start_ns, session.sensors))
             sensors = iter(session_sensors(session, seed))
-            waiting = next(sensors, None)
+            pending = next(sensors, None)
             for i, T_map_base in enumerate(T_map_base_N44):
                 stamp_ns = start_ns + round(i * 1e9 / RATE_HZ)
-                while waiting is not None and waiting[1] <= stamp_ns:
-                    out.write(*waiting)
-                    waiting = next(sensors, None)
+                while pending is not None and pending[1] <= stamp_ns:
+                    topics.write(*pending)
+                    pending = next(sensors, None)
                 image = renderer.draw(T_map_base @ T_base_camera)
-                out.write("/camera/camera_info", stamp_ns, camera_info(stamp_ns))
-                out.write("/camera/image_raw/compressed", stamp_ns, jpeg(stamp_ns, image))
+                topics.write("/camera/camera_info", stamp_ns, camera_info(stamp_ns))
+                topics.write("/camera/image_raw/compressed", stamp_ns, jpeg(stamp_ns, image))
                 if depth:
                     small = renderer.draw_depth(T_map_base @ T_base_camera)
                     small = small[DEPTH_STEP // 2 :: DEPTH_STEP, DEPTH_STEP // 2 :: DEPTH_STEP]
-                    out.write("/camera/depth/image_raw", stamp_ns, depth_image(stamp_ns, small))
-                out.write("/ground_truth/odometry", stamp_ns, odometry(stamp_ns, T_map_base))
+                    topics.write("/camera/depth/image_raw", stamp_ns, depth_image(stamp_ns, small))
+                topics.write("/ground_truth/odometry", stamp_ns, odometry(stamp_ns, T_map_base))
                 progress((i + 1) / len(T_map_base_N44))
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
@@ -118,7 +122,7 @@ def write_session(
 
 
 def session_sensors(session: Session, seed: int) -> Iterator[tuple[str, int, Any]]:
-    """Topic, stamp and message of the session's sensors; nothing where it has none."""
+    """Yield topic, stamp and message of the session's GPS, wheel odometry and IMU, if it has them."""
     if session.sensors is None:
         return
     rides = [drive_lap(ride, session.sensors.rate_hz) for ride in session.rides]
@@ -127,7 +131,7 @@ def session_sensors(session: Session, seed: int) -> Iterator[tuple[str, int, Any
 
 
 class _Topics:
-    """Connections of a bag, made when first used."""
+    """Writes messages to a bag and adds the connection of a topic at its first message."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
@@ -145,13 +149,13 @@ def _new(kind: str, **fields: Any) -> Any:
 
 
 def header(stamp_ns: int, frame_id: str) -> Any:
-    """A ``std_msgs/Header``."""
+    """Return a ``std_msgs/Header``."""
     stamp = _new("builtin_interfaces/msg/Time", sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
     return _new("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
 
 
 def camera_info(stamp_ns: int) -> Any:
-    """The town camera's ``sensor_msgs/CameraInfo``: an ideal pinhole."""
+    """Return the ``sensor_msgs/CameraInfo`` of the town's camera, an ideal pinhole."""
     region = _new(
         "sensor_msgs/msg/RegionOfInterest",
         x_offset=0,
@@ -178,7 +182,7 @@ def camera_info(stamp_ns: int) -> Any:
 
 
 def jpeg(stamp_ns: int, image_HW3: ImageBGR) -> Any:
-    """A ``sensor_msgs/CompressedImage``."""
+    """Return a ``sensor_msgs/CompressedImage`` in JPEG format."""
     _, data = cv2.imencode(".jpg", image_HW3, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return _new(
         "sensor_msgs/msg/CompressedImage",
@@ -189,7 +193,7 @@ def jpeg(stamp_ns: int, image_HW3: ImageBGR) -> Any:
 
 
 def depth_image(stamp_ns: int, depth_HW: NDArray[np.float32]) -> Any:
-    """A ``sensor_msgs/Image`` of depths, 32FC1, metres (REP 118)."""
+    """Return a ``sensor_msgs/Image`` of depths in metres, encoding 32FC1 (REP 118)."""
     height, width = depth_HW.shape
     return _new(
         "sensor_msgs/msg/Image",
@@ -204,7 +208,9 @@ def depth_image(stamp_ns: int, depth_HW: NDArray[np.float32]) -> Any:
 
 
 def static_transforms(stamp_ns: int, sensors: SensorNoise | None = None) -> Any:
-    """The camera's mount, as a chain of two ``/tf_static`` transforms, and the antenna's."""
+    """Return the ``/tf_static`` message: the camera's mount as a chain of two transforms, and the GPS
+    antenna's mount if the session has sensors.
+    """
     chain = [(BASE_FRAME, MOUNT_FRAME, T_BASE_MOUNT), (MOUNT_FRAME, CAMERA_FRAME, T_MOUNT_CAMERA)]
     if sensors is not None:
         T_base_gps = np.eye(4)
@@ -229,14 +235,14 @@ def static_transforms(stamp_ns: int, sensors: SensorNoise | None = None) -> Any:
 
 
 def odometry(stamp_ns: int, T_map_base: Array) -> Any:
-    """The true pose, as ``nav_msgs/Odometry`` without velocities."""
+    """Return the true pose as ``nav_msgs/Odometry`` with zero velocities."""
     pose = _new(
         "geometry_msgs/msg/Pose",
         position=_new("geometry_msgs/msg/Point", **_xyz(T_map_base)),
         orientation=_rotation(T_map_base),
     )
-    still = _new("geometry_msgs/msg/Vector3", x=0.0, y=0.0, z=0.0)
-    twist = _new("geometry_msgs/msg/Twist", linear=still, angular=still)
+    zero = _new("geometry_msgs/msg/Vector3", x=0.0, y=0.0, z=0.0)
+    twist = _new("geometry_msgs/msg/Twist", linear=zero, angular=zero)
     unknown = np.zeros(36)
     return _new(
         "nav_msgs/msg/Odometry",

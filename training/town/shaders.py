@@ -1,4 +1,4 @@
-"""GLSL of the town: one material function over procedural patterns, one sun with shadows."""
+"""GLSL shaders of the town: procedural materials, one sun with shadows, haze and a sky with clouds."""
 
 NOISE = """
 float hash(vec2 p) { return fract(sin(dot(p, vec2(127.1, 311.7))) * 43758.5453); }
