@@ -105,14 +105,14 @@ def test_a_simulation_that_is_reset(peer, start):
         image.header.stamp = Time(sec=began + 2)
         peer.send_and_wait(peer.compressed, image)
         early = transform("odom", "base_link", at=Time(sec=began + 1))
-        peer.moving.publish(TFMessage(transforms=[early]))
         peer.transforms.clear()
 
-        def sent(began=began):
+        def sent(began=began, early=early):
             seconds, twentieths = divmod(next(ticks), 20)
             now = Time(sec=began + 3 + seconds, nanosec=twentieths * 50_000_000)
             clock.publish(Clock(clock=now))
-            peer.moving.publish(TFMessage(transforms=[transform("odom", "base_link", at=now)]))
+            late = transform("odom", "base_link", at=now)
+            peer.moving.publish(TFMessage(transforms=[early, late]))
             stamps = [t.header.stamp.sec for t in peer.transforms if t.header.frame_id == "map"]
             return any(began <= at < began + 900 for at in stamps)
 
