@@ -1,5 +1,6 @@
 """The real node, in a thread of this process or in a process of its own."""
 
+import gc
 import os
 import re
 import signal
@@ -105,6 +106,8 @@ class NodeThread(RunningNode):
         assert not self._thread.is_alive(), f"the node did not stop:\n{self.log}"
         self._executor.shutdown()
         self._node.destroy_node()
+        self._node = self._executor = None
+        gc.collect()  # rclpy's lifecycle node is seen by others until its last reference goes
         self._context.try_shutdown()
         self.check_alive()
 
