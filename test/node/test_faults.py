@@ -127,7 +127,10 @@ def test_a_mount_that_changes_is_followed(peer, start):
     for x in (1.0, 3.0):
         mount = transform("base_link", "camera_optical", xyz=(x, 0.0, 0.0))
         peer.static.publish(TFMessage(transforms=[mount]))
-        follows = lambda x=x: abs(peer.answer(next(stamps))[0] - (CAMERA[0] - x)) < 0.1
+
+        def follows(x=x):
+            return abs(peer.answer(next(stamps))[0] - (CAMERA[0] - x)) < 0.1
+
         peer.wait(follows, f"poses with the mount at {x}")
     node.wait_for_log(r"the mount base_link -> camera_optical has changed, now at \[3.0", peer.spin)
     peer.wait_for_count("mount_changed")

@@ -369,10 +369,14 @@ def test_a_second_owner_of_the_frame_is_an_error(peer, start):
 def test_qos_overrides_are_allowed(peer, start):
     name = "qos_overrides./relocalize/pose.publisher.reliability"
     start(**{name: "best_effort"})
+
+    def reliability(topic):
+        infos = peer.get_publishers_info_by_topic(f"/relocalize/{topic}")
+        return [info.qos_profile.reliability.name for info in infos]
+
     for topic, expected in (("pose", "BEST_EFFORT"), ("pose_with_covariance", "RELIABLE")):
-        ask = lambda topic=topic: peer.get_publishers_info_by_topic(f"/relocalize/{topic}")
-        peer.wait(ask, f"the publisher of {topic}")
-        assert [info.qos_profile.reliability.name for info in ask()] == [expected]
+        peer.wait(lambda topic=topic: reliability(topic), f"the publisher of {topic}")
+        assert reliability(topic) == [expected]
 
 
 def test_lost_images_are_noticed_by_their_stamps(peer, start):

@@ -20,6 +20,7 @@ from support.ros_peer import camera_info, compressed_image
 from support.ros_watcher import CAMERA, COLOUR, LATCHED_ONE, position, values
 
 from rgsiam_ros.bundle import write_bundle
+from rgsiam_ros.node import health
 
 pytestmark = pytest.mark.ros
 
@@ -117,12 +118,13 @@ def test_diagnostic_updater_is_used_where_it_is_installed(
     assert {s.name for s in peer.diagnostics} == {found.name}
 
 
-def test_diagnostics_name_engine_bundle_and_reasons(peer, start, small_bundle):
+def test_diagnostics_name_engine_bundle_and_reasons(peer, start, small_bundle, monkeypatch):
+    monkeypatch.setattr(health, "WINDOW_S", 1.0)  # over which rates are judged
     start(diagnostics_max_age=1.0)
     peer.answer(1)
     broken = peer.picture(2)
     broken.data = broken.data[:100]
-    peer.compressed.publish(broken)
+    assert "truncated" in peer.refused(broken)
     peer.wait_for_count("rejected_image_truncated")
     found = peer.figures()
     digest = hashlib.sha256((small_bundle / "manifest.yaml").read_bytes()).hexdigest()
@@ -136,9 +138,9 @@ def test_diagnostics_name_engine_bundle_and_reasons(peer, start, small_bundle):
         assert found[name].isdigit()
     silent = peer.wait_for_diagnosis("no image on /image/compressed for")
     assert silent.level == DiagnosticStatus.ERROR
-    peer.answer(3)
-    assert peer.set_parameter("diagnostics_max_age", 60.0).successful
+    assert peer.set_parameter("diagnostics_max_age", 600.0).successful
     assert peer.set_parameter("diagnostics_min_rate", 500.0).successful
+    peer.answer(3)
     slow = peer.wait_for_diagnosis("poses at .* Hz, fewer than 500")
     assert slow.level == DiagnosticStatus.WARN
 
