@@ -60,7 +60,7 @@ def inference(monkeypatch):
 def end_with_it(peer, inference, told):
     """The node has been told, with an image in work: it does not answer before that image is done."""
     peer.wait(lambda: inference.drained.is_set() or told.done(), "the node to wait for its worker")
-    assert not told.done()
+    assert not told.done(), "the node answered while an image was in work"
     inference.may_end.set()
     peer.wait(told.done, "an answer of the service")
     assert told.result().success
@@ -95,7 +95,7 @@ def test_deactivated_the_gate_forgets_where_the_vehicle_was(peer, start):
     assert "gated" in peer.refused(peer.picture(2, colour=(51, 102, 104)))
     assert peer.change_state(Transition.TRANSITION_DEACTIVATE)
     assert peer.change_state(Transition.TRANSITION_ACTIVATE)
-    peer.answer(3, colour=(51, 102, 104))
+    assert peer.outcome(peer.picture(3, colour=(51, 102, 104))).message == "pose published"
 
 
 def test_a_stalled_node_has_only_the_newest_image(peer, start):

@@ -71,7 +71,7 @@ def test_reset_forgets_where_the_vehicle_was(peer, start):
     assert "gated" in peer.refused(peer.picture(2, colour=(51, 102, 104)))
     peer.wait_for_count("gated")
     assert peer.reset().success
-    peer.answer(3, colour=(51, 102, 104))
+    assert peer.outcome(peer.picture(3, colour=(51, 102, 104))).message == "pose published"
 
 
 UPDATER = """
@@ -196,6 +196,7 @@ def test_a_camera_that_fits_only_the_new_bundle_serves_with_it(peer, start, tmp_
     assert "cannot be reconciled" in peer.refused(peer.picture(3))
     camera = {**description()["camera"], "fx": 400.0, "fy": 400.0}
     serve(peer, node, bundle_at(tmp_path / "other", camera=camera))
+    assert peer.outcome(peer.picture(4)).message == "pose published"
     np.testing.assert_allclose(peer.answer(4), SISTER, atol=0.1)
 
 

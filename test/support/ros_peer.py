@@ -200,11 +200,13 @@ def in_domain(domain, monkeypatch, kind=Peer):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     context = new_context(domain)
     node = kind(context)
-    yield node
-    node.check_silence()
-    node.executor_.shutdown()
-    node.destroy_node()
-    context.try_shutdown()
+    try:
+        yield node
+        node.check_silence()
+    finally:
+        node.executor_.shutdown()
+        node.destroy_node()
+        context.try_shutdown()
 
 
 def transform(parent, child, xyz=(0.0, 0.0, 0.0), xyzw=(0.0, 0.0, 0.0, 1.0), at=None):
