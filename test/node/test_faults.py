@@ -226,6 +226,7 @@ def test_signals_during_inference_end_the_node(peer, start_process, how):
     assert "Traceback" not in node.log
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(peer, start_process):
     node = start_process()
     peer.answer(1)
