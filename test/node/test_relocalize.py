@@ -15,7 +15,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from support.ros_node import PATIENCE_S
 from support.ros_peer import camera_info, compressed_image, key, raw_image, stamp, transform
-from support.ros_watcher import CAMERA, COLOUR
+from support.ros_watcher import CAMERA, COLOUR, position
 from tf2_msgs.msg import TFMessage
 
 from rgsiam_ros.bundle import write_bundle
@@ -24,7 +24,6 @@ pytestmark = pytest.mark.ros
 
 without_tensorrt = pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is here")
 FORWARD = (-0.5, 0.5, -0.5, 0.5)  # optical axes of a camera that looks along x
-T_MAP_CAMERA = CAMERA
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def start_process(start_process, peer):
 
 
 def mounted(start, peer):
-    """Start a node; a mount on /tf_static is there unless mount is None."""
+    """A function that starts a node, with a mount on /tf_static unless mount is None."""
 
     def starter(*, mount=(1.5, 0.0, 2.0), **parameters):
         if mount is not None:
@@ -60,19 +59,14 @@ def covariance_of(message):
     return np.array(message.pose.covariance).reshape(6, 6)
 
 
-def position(message):
-    p = message.pose.position
-    return [p.x, p.y, p.z]
-
-
 def test_pose_of_the_base_in_the_map(peer, start):
     start()
     pose, with_covariance = answer(peer, 1)
     assert pose.header.frame_id == with_covariance.header.frame_id == "map"
     assert key(pose.header.stamp) == key(stamp(1))  # the image's own stamp
-    # The camera stands at T_MAP_CAMERA with map axes; the base is 2 m "behind" in camera axes
+    # The camera stands at CAMERA with map axes; the base is 2 m "behind" in camera axes
     # (camera y down: base z -2 is camera y +2; camera z forward: base x -1.5 is camera z -1.5).
-    expected = np.array(T_MAP_CAMERA) + [0.0, 2.0, -1.5]
+    expected = CAMERA + [0.0, 2.0, -1.5]
     np.testing.assert_allclose(position(pose), expected, atol=0.05)
     q = pose.pose.orientation
     np.testing.assert_allclose([q.x, q.y, q.z, q.w], [0.5, -0.5, 0.5, 0.5], atol=1e-6)
@@ -109,7 +103,7 @@ def test_raw_transport_and_both_endings_of_a_process(peer, start_process):
         node = start_process(image_transport="raw")
         index = 10 + how
         pose, _ = peer.send_and_wait(peer.image, raw_image(image, index))
-        np.testing.assert_allclose(position(pose)[0], T_MAP_CAMERA[0], atol=1e-4)
+        np.testing.assert_allclose(position(pose)[0], CAMERA[0], atol=1e-4)
         assert node.stop(how) == 0, node.log
         assert "Traceback" not in node.log
 
@@ -134,7 +128,7 @@ def test_mount_from_parameters(peer, start):
         mount_quaternion_xyzw="[-0.5, 0.5, -0.5, 0.5]",
     )
     pose, _ = answer(peer, 1)
-    np.testing.assert_allclose(position(pose), np.array(T_MAP_CAMERA) + [0, 2.0, -1.5], atol=0.05)
+    np.testing.assert_allclose(position(pose), CAMERA + [0, 2.0, -1.5], atol=0.05)
 
 
 def test_bad_images_are_named_and_survived(peer, start):
@@ -160,7 +154,7 @@ def test_wrong_raw_encoding_is_named_and_survived(peer, start):
     peer.send_and_wait(peer.image, raw_image(image, 2))
     rgb = raw_image(np.ascontiguousarray(image[..., ::-1]), 3, encoding="rgb8")
     pose, _ = peer.send_and_wait(peer.image, rgb)
-    np.testing.assert_allclose(position(pose)[0], T_MAP_CAMERA[0], atol=1e-4)
+    np.testing.assert_allclose(position(pose)[0], CAMERA[0], atol=1e-4)
 
 
 def test_another_camera_is_cropped_with_one_warning(peer, start):

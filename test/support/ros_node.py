@@ -15,7 +15,7 @@ from rclpy.executors import SingleThreadedExecutor
 
 from rgsiam_ros.node.relocalize import LONGEST_WAIT_S, RelocalizeNode
 
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 """A backstop for what never comes. Nothing that works takes so long, however busy the machine is."""
 
 
