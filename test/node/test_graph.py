@@ -10,66 +10,90 @@ from support.paths import ROOT, TOWN_BUNDLE
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 
-from support.ros_peer import NodeProcess, Peer, new_context
+from support.ros_node import PATIENCE_S, NodeThread
+from support.ros_peer import DOMAINS, Peer, new_context
+
+pytestmark = pytest.mark.ros
 
 NODE = "relocalize"
 OF_THE_FILTER = {"/odometry/filtered/map"}
+TRANSPORTS = {"raw": "/image", "compressed": "/image/compressed"}
 
 
 @pytest.fixture(scope="module")
-def graph(tmp_path_factory):
-    """Topics and services of the node, in all its ways of being set up."""
-    folder = tmp_path_factory.mktemp("graph")
-    everything = {"publish_fix": True, "tf_mode": "map_to_odom", "gate": "odometry"}
-    ways = [{**everything, "image_transport": "raw"}, {"image_transport": "compressed"}]
-    found = {"publish": set(), "subscribe": set(), "reply": set(), "request": set()}
-    context = new_context(117)
-    peer = Peer(context)
-    try:
-        for index, way in enumerate(ways):
-            log = folder / f"{index}.log"
-            node = NodeProcess(log, bundle=TOWN_BUNDLE, autostart=True, **way)
-            try:
-                sending = peer.image if way["image_transport"] == "raw" else peer.compressed
-                peer.wait_for_listener(sending)
-                peer.spin(1.0)
-                asked = {
-                    "publish": peer.get_publisher_names_and_types_by_node,
-                    "subscribe": peer.get_subscriber_names_and_types_by_node,
-                    "reply": peer.get_service_names_and_types_by_node,
-                    "request": peer.get_client_names_and_types_by_node,
-                }
-                for kind, ask in asked.items():
-                    found[kind] |= {name for name, _ in ask(NODE, "/")}
-            finally:
-                node.stop()
-    finally:
-        peer.destroy_node()
-        context.try_shutdown()
-    return found
-
-
-@pytest.fixture(autouse=True, scope="module")
-def isolated():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", "117")
-        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        yield
-
-
-def test_the_policy_allows_exactly_what_the_node_does(graph):
+def allowed():
+    """Topics and services that the policy grants."""
     tree = ET.parse(ROOT / "config" / "sros2" / "relocalize.policy.xml")
     (profile,) = tree.iter("profile")
     assert (profile.get("ns"), profile.get("node")) == ("/", NODE)
-    allowed = {"publish": set(), "subscribe": set(), "reply": set(), "request": set()}
+    granted = {"publish": set(), "subscribe": set(), "reply": set(), "request": set()}
     for group in profile:
         (kind,) = group.attrib
         assert group.get(kind) == "ALLOW"
         for item in group:
             name = item.text.replace("~/", f"/{NODE}/")
-            allowed[kind].add(name if name.startswith("/") else f"/{name}")
-    allowed["subscribe"].discard("/clock")  # with use_sim_time only
-    assert allowed == graph
+            granted[kind].add(name if name.startswith("/") else f"/{name}")
+    granted["subscribe"].discard("/clock")  # with use_sim_time only
+    return granted
+
+
+@pytest.fixture(scope="module")
+def graph(allowed):
+    """Topics and services of the node, with every feature switched on and either transport."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        context = new_context(next(DOMAINS))
+        peer = Peer(context)
+        found = {kind: set() for kind in allowed}
+        try:
+            for transport in TRANSPORTS:
+                for kind, names in names_of_a_node(peer, transport, allowed).items():
+                    found[kind] |= names
+        finally:
+            peer.destroy_node()
+            context.try_shutdown()
+    return found
+
+
+def names_of_a_node(peer, transport, allowed):
+    """By kind, once the peer has found all that is allowed."""
+    expected = allowed["subscribe"] - set(TRANSPORTS.values()) | {TRANSPORTS[transport]}
+    expected = {**allowed, "subscribe": expected}
+    node = NodeThread(
+        peer.domain,
+        str,
+        bundle=TOWN_BUNDLE,
+        autostart=True,
+        image_transport=transport,
+        publish_fix=True,
+        tf_mode="map_to_odom",
+        gate="odometry",
+    )
+    asked = {
+        "publish": peer.get_publisher_names_and_types_by_node,
+        "subscribe": peer.get_subscriber_names_and_types_by_node,
+        "reply": peer.get_service_names_and_types_by_node,
+        "request": peer.get_client_names_and_types_by_node,
+    }
+    found = {}
+
+    def all_there():
+        for kind, ask in asked.items():
+            found[kind] = {name for name, _ in ask(NODE, "/")}
+        return all(expected[kind] <= found[kind] for kind in expected)
+
+    try:
+        peer.wait(lambda: NODE in peer.get_node_names(), "the node")
+        peer.comes(all_there, PATIENCE_S)  # else the test says what is missing
+        peer.spin(0.5)  # for what is not allowed
+        all_there()
+    finally:
+        node.stop()
+    return found
+
+
+def test_the_policy_allows_exactly_what_the_node_does(graph, allowed):
+    assert graph == allowed
 
 
 def test_rviz_and_foxglove_show_topics_of_the_node(graph):

@@ -8,26 +8,32 @@ import time
 import pytest
 from support.paths import ROOT
 
-rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
+pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 
-from rclpy.executors import SingleThreadedExecutor
+from builtin_interfaces.msg import Time
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
+from support.ros_node import PATIENCE_S
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 COUNT, RATE_HZ = 60, 30.0
-BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+BEST_EFFORT = QoSProfile(depth=COUNT, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""As deep as the stream is long: what is lost is lost on the way, not because this test is slow."""
 
 DRIVER = f"""
 import time, rclpy
+from builtin_interfaces.msg import Time
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 rclpy.init()
 node = rclpy.create_node("driver")
 qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 publisher = node.create_publisher(Image, "image", qos)
-while publisher.get_subscription_count() == 0:
-    time.sleep(0.05)
-time.sleep(1.0)
+told = []
+node.create_subscription(Time, "begin", told.append, 1)
+while not told or publisher.get_subscription_count() == 0:
+    rclpy.spin_once(node, timeout_sec=0.05)
 message = Image(height=480, width=640, encoding="bgr8", step=1920, data=bytes(480 * 1920))
 for i in range({COUNT}):
     message.header.stamp.sec = i + 1
@@ -37,29 +43,34 @@ time.sleep(0.5)
 """
 
 
-def test_raw_images_arrive_with_the_profile(monkeypatch, tmp_path):
-    monkeypatch.setenv("ROS_DOMAIN_ID", "58")
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=58)
-    node = rclpy.create_node("listener", context=context)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
+def test_raw_images_arrive_with_the_profile(peer, tmp_path):
     seen = set()
-    node.create_subscription(Image, "image", lambda m: seen.add(m.header.stamp.sec), BEST_EFFORT)
-    profile = ROOT / "config" / "fastdds_large_images.xml"
+    images = peer.create_subscription(
+        Image, "image", lambda m: seen.add(m.header.stamp.sec), BEST_EFFORT
+    )
+    peer.destroy_publisher(peer.image)  # the driver's is the only one
+    begin = peer.create_publisher(Time, "begin", 1)
     environment = {
         **os.environ,
-        "FASTRTPS_DEFAULT_PROFILES_FILE": str(profile),
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(ROOT / "config" / "fastdds_large_images.xml"),
         "ROS_LOG_DIR": str(tmp_path),
     }
     driver = subprocess.Popen([sys.executable, "-c", DRIVER], env=environment)
-    deadline = time.monotonic() + 40.0
-    while driver.poll() is None and time.monotonic() < deadline:
-        executor.spin_once(timeout_sec=0.1)
-    driver.kill()
-    executor.shutdown()
-    node.destroy_node()
-    context.try_shutdown()
+    try:
+
+        def begun():
+            if images.get_publisher_count() > 0:
+                begin.publish(Time())
+            return seen
+
+        peer.wait(begun, "the first image")
+        deadline = time.monotonic() + PATIENCE_S
+        while driver.poll() is None and time.monotonic() < deadline:
+            peer.spin(0.1)
+        peer.comes(lambda: len(seen) == COUNT, 2.0)  # what is still on its way
+        assert driver.returncode == 0
+    finally:
+        driver.kill()
+        driver.wait()
     print(f"{len(seen)} of {COUNT} images arrived")
     assert len(seen) >= 0.7 * COUNT

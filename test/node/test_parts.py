@@ -8,126 +8,147 @@ import numpy as np
 from rgsiam_ros.node.image_stream import WINDOW, ArrivalRate
 from rgsiam_ros.node.worker import NewestWorker
 
+PATIENCE_S = 60.0
+"""A backstop; each wait ends on an event."""
+
+
+def until(condition):
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    assert condition()
+
+
+class Work:
+    """Notes each item, then holds it until it may end; the same for items that are made ready."""
+
+    def __init__(self, ready=lambda item: item):
+        self.seen, self.ready, self._ready = [], [], ready
+        self._may_end = threading.Semaphore(0)
+
+    def __call__(self, item):
+        self.seen.append(item)
+        assert self._may_end.acquire(timeout=PATIENCE_S)
+
+    def prepare(self, item):
+        self.ready.append(item)
+        return self._ready(item)
+
+    def end(self):
+        """The item in work."""
+        self._may_end.release()
+
 
 def test_the_worker_takes_the_newest_and_never_blocks():
-    gate, seen = threading.Event(), []
-
-    def work(item):
-        gate.wait(5.0)
-        seen.append(item)
-
+    work = Work()
     worker = NewestWorker(work, "test")
     worker.submit(0)
-    time.sleep(0.1)  # item 0 is in work
-    started = time.monotonic()
-    for item in range(1, 100):
+    until(lambda: work.seen == [0])
+    for item in range(1, 100):  # this comes to its end although item 0 does not
         worker.submit(item)
-    assert time.monotonic() - started < 1.0
-    gate.set()
-    deadline = time.monotonic() + 5.0
-    while len(seen) < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert seen == [0, 99]
+    assert work.seen == [0]
+    work.end()
+    until(lambda: work.seen == [0, 99])
     assert worker.dropped == 98
+    work.end()
     worker.stop()
 
 
 def test_after_draining_nothing_is_in_work():
-    done = []
-    worker = NewestWorker(lambda item: (time.sleep(0.2), done.append(item)), "test")
+    begun, done = threading.Event(), []
+
+    def work(item):
+        begun.set()
+        time.sleep(0.1)
+        done.append(item)
+
+    worker = NewestWorker(work, "test")
     worker.submit("a")
-    time.sleep(0.05)
-    assert worker.drain(5.0)
+    assert begun.wait(PATIENCE_S)
+    assert worker.drain(PATIENCE_S)
     assert done == ["a"]
     worker.stop()
 
 
-def until(condition):
-    deadline = time.monotonic() + 5.0
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert condition()
+def test_draining_gives_up_where_the_work_does_not_end():
+    work = Work()
+    worker = NewestWorker(work, "test")
+    worker.submit("a")
+    until(lambda: work.seen == ["a"])
+    assert not worker.drain(0.01)
+    work.end()
+    assert worker.drain(PATIENCE_S)
+    worker.stop()
 
 
-def test_what_waits_is_made_ready_meanwhile_and_what_does_not_wait_is_not():
-    gate, seen, ready = threading.Semaphore(0), [], []
-
-    def work(item):
-        seen.append(item)
-        gate.acquire(timeout=5.0)
-
-    def prepare(item):
-        ready.append(item)
-        return -item
-
-    worker = NewestWorker(work, "test", prepare=prepare)
+def test_only_what_waits_is_made_ready():
+    work = Work(ready=lambda item: -item)
+    worker = NewestWorker(work, "test", prepare=work.prepare)
     worker.submit(1)
-    until(lambda: seen == [1])
+    until(lambda: work.seen == [1])
     worker.submit(2)
-    until(lambda: ready == [2])
-    gate.release()
-    until(lambda: seen == [1, -2])
-    gate.release()
-    time.sleep(0.05)
-    worker.submit(3)  # nothing is in work
-    until(lambda: seen == [1, -2, 3])
-    assert ready == [2]
+    until(lambda: work.ready == [2])
+    work.end()
+    until(lambda: work.seen == [1, -2])
+    work.end()
+    assert worker.drain(PATIENCE_S)  # nothing is in work
+    worker.submit(3)
+    until(lambda: work.seen == [1, -2, 3])
+    assert work.ready == [2]
+    work.end()
     worker.stop()
 
 
 def test_while_items_are_dropped_none_is_made_ready():
-    gate, seen, ready = threading.Semaphore(0), [], []
-
-    def work(item):
-        seen.append(item)
-        gate.acquire(timeout=5.0)
-
-    worker = NewestWorker(work, "test", prepare=lambda item: (ready.append(item), item)[1])
+    work = Work()
+    worker = NewestWorker(work, "test", prepare=work.prepare)
     worker.submit(1)
-    until(lambda: seen == [1])
+    until(lambda: work.seen == [1])
     worker.submit(2)
-    until(lambda: ready == [2])
+    until(lambda: work.ready == [2])
     worker.submit(3)
-    until(lambda: ready == [2, 3] and worker.dropped == 1)  # 2 was made ready in vain
-    gate.release()
-    until(lambda: seen == [1, 3])
+    until(lambda: work.ready == [2, 3] and worker.dropped == 1)  # 2 was made ready in vain
+    work.end()
+    until(lambda: work.seen == [1, 3])
     worker.submit(4)
     worker.submit(5)
-    time.sleep(0.05)
-    assert ready == [2, 3]
-    gate.release()
-    until(lambda: seen == [1, 3, 5])
+    work.end()
+    until(lambda: work.seen == [1, 3, 5])
+    assert work.ready == [2, 3]
     worker.submit(6)
-    time.sleep(0.05)
-    gate.release()
-    until(lambda: seen == [1, 3, 5, 6])
+    work.end()
+    until(lambda: work.seen == [1, 3, 5, 6])
+    assert work.ready == [2, 3]
     worker.submit(7)
-    until(lambda: ready == [2, 3, 7])  # nothing was dropped since
-    gate.release()
-    until(lambda: seen == [1, 3, 5, 6, 7])
+    until(lambda: work.ready == [2, 3, 7])  # nothing was dropped since
+    work.end()
+    until(lambda: work.seen == [1, 3, 5, 6, 7])
+    work.end()
     worker.stop()
 
 
 def test_draining_forgets_what_is_being_made_ready():
-    go, begun, seen = threading.Event(), threading.Event(), []
+    work, begun, go, ended = Work(), threading.Event(), threading.Event(), threading.Event()
 
     def prepare(item):
         begun.set()
-        go.wait(5.0)
+        assert go.wait(PATIENCE_S)
+        ended.set()
         return item
 
-    worker = NewestWorker(
-        lambda item: (time.sleep(0.1), seen.append(item)), "test", prepare=prepare
-    )
+    worker = NewestWorker(work, "test", prepare=prepare)
     worker.submit("a")
-    time.sleep(0.03)
+    until(lambda: work.seen == ["a"])
     worker.submit("b")
-    assert begun.wait(5.0)
-    assert worker.drain(5.0)
+    assert begun.wait(PATIENCE_S)
+    work.end()
+    assert worker.drain(PATIENCE_S)
     go.set()
-    time.sleep(0.1)
+    assert ended.wait(PATIENCE_S)
     worker.submit("c")
-    until(lambda: seen == ["a", "c"])
+    until(lambda: len(work.seen) == 2)
+    assert work.seen == ["a", "c"]
+    work.end()
     worker.stop()
 
 
@@ -142,7 +163,7 @@ def test_every_item_is_worked_on_in_order_or_counted_as_dropped():
     for item in range(len(pauses)):
         worker.submit(item)
         time.sleep(pauses[item] / 2.0)
-    until(lambda: seen[-1] == len(pauses) - 1)
+    until(lambda: seen and seen[-1] == len(pauses) - 1)
     assert seen == sorted(seen)
     assert len(seen) + worker.dropped == len(pauses)
     assert worker.dropped > 0

@@ -1,3 +1,5 @@
+"""The node from image to pose: frames, covariance, TF, camera, mount, parameters, lifecycle."""
+
 import itertools
 import signal
 from importlib.util import find_spec
@@ -9,54 +11,43 @@ from support.images import flat_image, jpeg_bytes
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from support.ros_peer import (
-    NodeProcess,
-    camera_info,
-    compressed_image,
-    in_domain,
-    key,
-    raw_image,
-    stamp,
-    transform,
-)
+from support.ros_node import PATIENCE_S
+from support.ros_peer import camera_info, compressed_image, key, raw_image, stamp, transform
+from support.ros_watcher import CAMERA, COLOUR, position
 from tf2_msgs.msg import TFMessage
 
 from rgsiam_ros.bundle import write_bundle
 
+pytestmark = pytest.mark.ros
+
 without_tensorrt = pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is here")
-DOMAINS = itertools.cycle(range(60, 100))
 FORWARD = (-0.5, 0.5, -0.5, 0.5)  # optical axes of a camera that looks along x
-COLOUR = (51, 102, 204)  # blue, green, red
-T_MAP_CAMERA = [1000.0 + 8.0, 2000.0 + 4.0, 3.0 + 2.0]  # what the small bundle makes of it
 
 
 @pytest.fixture
-def peer(monkeypatch):
-    with in_domain(next(DOMAINS), monkeypatch) as node:
-        yield node
+def start(start, peer):
+    return mounted(start, peer)
 
 
 @pytest.fixture
-def start(peer, tmp_path, small_bundle):
-    """Start a node; a mount on /tf_static is there unless mount is None."""
-    running = []
+def start_process(start_process, peer):
+    return mounted(start_process, peer)
+
+
+def mounted(start, peer):
+    """A function that starts a node, with a mount on /tf_static unless mount is None."""
 
     def starter(*, mount=(1.5, 0.0, 2.0), **parameters):
-        given = {"bundle": small_bundle, "autostart": True, "image_transport": "compressed"}
-        given["frozen_images"] = 0  # these tests send one picture again and again
         if mount is not None:
             # two static transforms, so that the chain has a link in the middle
             rig = transform("base_link", "rig", xyz=mount)
             camera = transform("rig", "camera_optical", xyzw=FORWARD)
             peer.static.publish(TFMessage(transforms=[rig, camera]))
-        node = NodeProcess(tmp_path / f"node{len(running)}.log", **{**given, **parameters})
-        running.append(node)
-        return node
+        return start(mount=False, **parameters)
 
-    yield starter
-    for node in running:
-        node.stop()
+    return starter
 
 
 def answer(peer, index, **frame):
@@ -64,9 +55,8 @@ def answer(peer, index, **frame):
     return peer.send_and_wait(peer.compressed, compressed_image(content, index, **frame))
 
 
-def position(message):
-    p = message.pose.position
-    return [p.x, p.y, p.z]
+def covariance_of(message):
+    return np.array(message.pose.covariance).reshape(6, 6)
 
 
 def test_pose_of_the_base_in_the_map(peer, start):
@@ -74,14 +64,14 @@ def test_pose_of_the_base_in_the_map(peer, start):
     pose, with_covariance = answer(peer, 1)
     assert pose.header.frame_id == with_covariance.header.frame_id == "map"
     assert key(pose.header.stamp) == key(stamp(1))  # the image's own stamp
-    # The camera stands at T_MAP_CAMERA with map axes; the base is 2 m "behind" in camera axes
+    # The camera stands at CAMERA with map axes; the base is 2 m "behind" in camera axes
     # (camera y down: base z -2 is camera y +2; camera z forward: base x -1.5 is camera z -1.5).
-    expected = np.array(T_MAP_CAMERA) + [0.0, 2.0, -1.5]
+    expected = CAMERA + [0.0, 2.0, -1.5]
     np.testing.assert_allclose(position(pose), expected, atol=0.05)
     q = pose.pose.orientation
     np.testing.assert_allclose([q.x, q.y, q.z, q.w], [0.5, -0.5, 0.5, 0.5], atol=1e-6)
     np.testing.assert_allclose(position(with_covariance.pose), position(pose))
-    covariance = np.array(with_covariance.pose.covariance).reshape(6, 6)
+    covariance = covariance_of(with_covariance)
     np.testing.assert_allclose(covariance, covariance.T)
     assert np.linalg.eigvalsh(covariance).min() > 0.0
     # lever arm (0, 2, -1.5): var y grows by (1.5 * 0.02)^2 about x, var z by (2 * 0.02)^2
@@ -91,13 +81,29 @@ def test_pose_of_the_base_in_the_map(peer, start):
     assert covariance[0, 4] == pytest.approx(-1.5 * 0.0004)
 
 
-def test_raw_transport_and_both_endings_of_a_process(peer, start):
+def test_planar_covariance_decouples_the_plane(peer, start):
+    """The lever arm (0, 2, -1.5) couples x, y and yaw (the plane) with z, roll and pitch."""
+    start(planar_covariance=True)
+    _, message = answer(peer, 1)
+    r = np.array([0.0, 2.0, -1.5])
+    J = np.eye(6)
+    J[:3, 3:] = np.cross(np.eye(3), r).T  # a small rotation d moves the base by d x r
+    whole = J @ np.diag([0.01] * 3 + [0.0004] * 3) @ J.T
+    plane, rest = [0, 1, 5], [2, 3, 4]
+    assert np.abs(whole[np.ix_(plane, rest)]).max() > 1e-4
+    expected = whole.copy()
+    expected[np.ix_(plane, rest)] = expected[np.ix_(rest, plane)] = 0.0
+    np.testing.assert_allclose(covariance_of(message), expected, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_raw_transport_and_both_endings_of_a_process(peer, start_process):
     image = flat_image(*COLOUR)
     for how in (signal.SIGINT, signal.SIGTERM):
-        node = start(image_transport="raw")
+        node = start_process(image_transport="raw")
         index = 10 + how
         pose, _ = peer.send_and_wait(peer.image, raw_image(image, index))
-        np.testing.assert_allclose(position(pose)[0], T_MAP_CAMERA[0], atol=1e-4)
+        np.testing.assert_allclose(position(pose)[0], CAMERA[0], atol=1e-4)
         assert node.stop(how) == 0, node.log
         assert "Traceback" not in node.log
 
@@ -105,14 +111,13 @@ def test_raw_transport_and_both_endings_of_a_process(peer, start):
 def test_missing_mount_is_named_and_comes_late(peer, start):
     node = start(mount=None)
     image = compressed_image(jpeg_bytes(flat_image(*COLOUR)), 1)
-    assert peer.never_answers(peer.compressed, image)
+    assert "the camera's mount is unknown" in peer.refused(image)
     node.wait_for_log(
         r"no pose .*mount is unknown .*publish base_link -> camera_optical on /tf_static, "
         r"or set mount_translation and mount_quaternion_xyzw"
     )
     late = transform("base_link", "camera_optical", xyz=(1.0, 0.0, 0.0), xyzw=FORWARD)
     peer.static.publish(TFMessage(transforms=[late]))
-    peer.spin(0.3)
     answer(peer, 2)
 
 
@@ -123,7 +128,7 @@ def test_mount_from_parameters(peer, start):
         mount_quaternion_xyzw="[-0.5, 0.5, -0.5, 0.5]",
     )
     pose, _ = answer(peer, 1)
-    np.testing.assert_allclose(position(pose), np.array(T_MAP_CAMERA) + [0, 2.0, -1.5], atol=0.05)
+    np.testing.assert_allclose(position(pose), CAMERA + [0, 2.0, -1.5], atol=0.05)
 
 
 def test_bad_images_are_named_and_survived(peer, start):
@@ -133,7 +138,7 @@ def test_bad_images_are_named_and_survived(peer, start):
     for index, (content, message) in enumerate(
         [(whole[:200], "truncated"), (b"", "empty"), (b"GIF89a", "neither JPEG nor PNG")]
     ):
-        assert peer.never_answers(peer.compressed, compressed_image(content, index), 0.3)
+        assert message in peer.refused(compressed_image(content, index))
         node.wait_for_log(f"no pose .*{message}")
         answer(peer, 100 + index)
     assert "Traceback" not in node.log
@@ -144,12 +149,12 @@ def test_wrong_raw_encoding_is_named_and_survived(peer, start):
     image = flat_image(*COLOUR)
     peer.send_and_wait(peer.image, raw_image(image, 0))
     odd = raw_image(image, 1, encoding="32FC1")
-    assert peer.never_answers(peer.image, odd, 0.3)
+    assert "encoding '32FC1' is not supported" in peer.refused(odd, peer.image)
     node.wait_for_log("no pose for an image on /image .*encoding '32FC1' is not supported: publish")
     peer.send_and_wait(peer.image, raw_image(image, 2))
     rgb = raw_image(np.ascontiguousarray(image[..., ::-1]), 3, encoding="rgb8")
     pose, _ = peer.send_and_wait(peer.image, rgb)
-    np.testing.assert_allclose(position(pose)[0], T_MAP_CAMERA[0], atol=1e-4)
+    np.testing.assert_allclose(position(pose)[0], CAMERA[0], atol=1e-4)
 
 
 def test_another_camera_is_cropped_with_one_warning(peer, start):
@@ -167,17 +172,20 @@ def test_another_camera_is_cropped_with_one_warning(peer, start):
     assert node.log.count("differs from the bundle's") == 1
 
 
-def test_a_camera_that_cannot_be_reconciled_is_an_error_and_silence(peer, start):
+def test_a_camera_that_cannot_be_reconciled_is_an_error(peer, start):
     node = start()
     answer(peer, 1)
-    peer.info.publish(camera_info(128, 96, 400.0))
-    peer.spin(0.3)
-    image = compressed_image(jpeg_bytes(flat_image(*COLOUR)), 2)
-    assert peer.never_answers(peer.compressed, image)
-    node.wait_for_log(r"\[ERROR\].*cannot be reconciled.*does not contain the view")
-    peer.info.publish(camera_info(128, 96, 100.0))
-    peer.spin(0.3)
-    answer(peer, 3)
+    stamps = itertools.count(2)
+
+    def outcome(focal):
+        peer.info.publish(camera_info(128, 96, focal))
+        return peer.outcome(peer.picture(next(stamps)))
+
+    node.wait_for_log(
+        r"\[ERROR\].*cannot be reconciled.*does not contain the view", lambda: outcome(400.0)
+    )
+    assert "cannot be reconciled" in peer.refused(peer.picture(next(stamps)))
+    peer.wait(lambda: outcome(100.0).level == DiagnosticStatus.OK, "a pose with the right camera")
 
 
 def test_the_branch_is_a_parameter(peer, start, refinable_bundle, small_bundle):
@@ -201,9 +209,7 @@ def test_the_branch_is_a_parameter(peer, start, refinable_bundle, small_bundle):
 
 
 @without_tensorrt
-def test_the_engine_is_tested_and_a_missing_one_falls_back_with_a_warning(
-    peer, start, tested_bundle, tmp_path
-):
+def test_a_missing_engine_falls_back_with_a_warning(peer, start, tested_bundle, tmp_path):
     tested = start(bundle=tested_bundle, engine="onnxruntime", precision="int8")
     answer(peer, 1)
     tested.wait_for_log(r"self-test passed: 100 mm and .* millidegrees from what torch gave")
@@ -238,8 +244,7 @@ def test_lifecycle(peer, start, small_bundle):
     for cycle in range(3):
         assert peer.change_state(Transition.TRANSITION_CONFIGURE)
         assert peer.state() == "inactive"
-        image = compressed_image(jpeg_bytes(flat_image(*COLOUR)), 10 * cycle)
-        assert peer.never_answers(peer.compressed, image, 0.5)
+        peer.send_in_vain(peer.compressed, peer.picture(10 * cycle))
         assert peer.change_state(Transition.TRANSITION_ACTIVATE)
         answer(peer, 10 * cycle + 1)
         assert peer.change_state(Transition.TRANSITION_DEACTIVATE)
@@ -260,29 +265,29 @@ def test_a_damaged_bundle_fails_to_configure_and_can_be_mended(peer, start, smal
     answer(peer, 1)
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "reason"),
-    [
-        ("tf_mode", "sideways", "must be one of none, map_to_base, map_to_odom, not 'sideways'"),
-        ("transform_tolerance", -1.0, "transform_tolerance"),
-        ("mount_quaternion_xyzw", [0.0, 0.0, 0.0, 2.0], "norm 2.0000, not 1"),
-        ("mount_translation", [1.0], "needs 3 numbers, not 1"),
-        (
-            "precision",
-            "int4",
-            "must be one of auto, float32, bfloat16, float16, int8, int8_symmetric",
-        ),
-        ("engine_fallback", "maybe", "must be one of auto, none, not 'maybe'"),
-        ("gate_recover_after", 1, "gate_recover_after"),
-        ("branch", "best", "must be one of auto, absolute, refined, not 'best'"),
-        ("engine", 3, "expected 'Type.STRING' got 'Type.INTEGER'"),
-    ],
+INVALID = (
+    ("tf_mode", "sideways", "must be one of none, map_to_base, map_to_odom, not 'sideways'"),
+    ("transform_tolerance", -1.0, "transform_tolerance"),
+    ("mount_quaternion_xyzw", [0.0, 0.0, 0.0, 2.0], "norm 2.0000, not 1"),
+    ("mount_translation", [1.0], "needs 3 numbers, not 1"),
+    (
+        "precision",
+        "int4",
+        "must be one of auto, float32, bfloat16, float16, int8, int8_symmetric",
+    ),
+    ("engine_fallback", "maybe", "must be one of auto, none, not 'maybe'"),
+    ("gate_recover_after", 1, "gate_recover_after"),
+    ("branch", "best", "must be one of auto, absolute, refined, not 'best'"),
+    ("engine", 3, "expected 'Type.STRING' got 'Type.INTEGER'"),
 )
-def test_invalid_parameters_are_refused_with_a_reason(peer, start, name, value, reason):
+
+
+def test_invalid_parameters_are_refused_with_a_reason(peer, start):
     start(autostart=False)
-    result = peer.set_parameter(name, value)
-    assert not result.successful
-    assert reason in result.reason
+    for name, value, reason in INVALID:
+        result = peer.set_parameter(name, value)
+        assert not result.successful, name
+        assert reason in result.reason
 
 
 def test_parameters_during_operation(peer, start):
@@ -295,9 +300,9 @@ def test_parameters_during_operation(peer, start):
     answer(peer, 2)
 
 
-def test_an_invalid_parameter_at_the_start_ends_with_a_message(start):
-    node = start(tf_mode="sideways")
-    assert node.process.wait(20.0) == 2
+def test_an_invalid_parameter_at_the_start_ends_with_a_message(start_process):
+    node = start_process(tf_mode="sideways")
+    assert node.process.wait(PATIENCE_S) == 2
     assert "must be one of none, map_to_base, map_to_odom" in node.log
     assert "Traceback" not in node.log
 
@@ -316,52 +321,65 @@ def test_map_to_base(peer, start):
 
 def test_map_to_odom_times_odometry_is_the_pose(peer, start):
     node = start(tf_mode="map_to_odom", tf_rebroadcast_rate=50.0)
+
+    def of_odom():
+        return [t for t in peer.transforms if t.child_frame_id == "odom"]
+
+    peer.wait(lambda: peer.count_publishers("/tf") == 2, "the node's /tf")
     answer(peer, 1)
-    peer.spin(0.3)
-    assert not [t for t in peer.transforms if t.child_frame_id == "odom"]  # no odometry yet
-    for index in (0, 2):
-        odometry = transform("odom", "base_link", xyz=(7.0 + index, -3.0, 0.0), at=stamp(index))
-        peer.moving.publish(TFMessage(transforms=[odometry]))
-    peer.wait(lambda: [t for t in peer.transforms if t.child_frame_id == "odom"], "map -> odom")
+    peer.spin(0.3)  # several times the period of the rebroadcast
+    assert not of_odom()  # no odometry yet
+
+    def moved():
+        for index in (0, 2):
+            odometry = transform("odom", "base_link", xyz=(7.0 + index, -3.0, 0.0), at=stamp(index))
+            peer.moving.publish(TFMessage(transforms=[odometry]))
+        return of_odom()
+
+    peer.wait(moved, "map -> odom")
     p = position(peer.poses[key(stamp(1))])
-    sent = [t for t in peer.transforms if t.child_frame_id == "odom"][-1]
+    sent = of_odom()[-1]
     assert sent.header.frame_id == "map"
     # odometry at the image's stamp is half way: x = 8; map_odom = map_base * inverse(odom_base)
     q, t = sent.transform.rotation, sent.transform.translation
     np.testing.assert_allclose([q.x, q.y, q.z, q.w], [0.5, -0.5, 0.5, 0.5], atol=1e-6)
     turned = np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]]) @ [8.0, -3.0, 0.0]
     np.testing.assert_allclose([t.x, t.y, t.z], p - turned, atol=1e-6)
-    count = len(peer.transforms)
-    peer.spin(0.5)
-    assert len(peer.transforms) > count + 10  # repeated between images
+    count = len(of_odom())
+    peer.wait(lambda: len(of_odom()) > count + 10, "map -> odom again and again")
     assert "another node" not in node.log
 
 
 def test_a_second_owner_of_the_frame_is_an_error(peer, start):
     node = start(tf_mode="map_to_base")
     answer(peer, 1)
-    peer.wait_for_listener(peer.moving)
-    peer.moving.publish(TFMessage(transforms=[transform("odom", "base_link", at=stamp(3))]))
-    node.wait_for_log(r"\[ERROR\].*another node broadcasts odom -> base_link", peer.spin)
+    other = TFMessage(transforms=[transform("odom", "base_link", at=stamp(3))])
+    node.wait_for_log(
+        r"\[ERROR\].*another node broadcasts odom -> base_link",
+        lambda: (peer.moving.publish(other), peer.spin()),
+    )
 
 
 def test_qos_overrides_are_allowed(peer, start):
     name = "qos_overrides./relocalize/pose.publisher.reliability"
     start(**{name: "best_effort"})
-    peer.wait_for_listener(peer.compressed)
-    infos = peer.get_publishers_info_by_topic("/relocalize/pose")
-    assert [info.qos_profile.reliability.name for info in infos] == ["BEST_EFFORT"]
-    infos = peer.get_publishers_info_by_topic("/relocalize/pose_with_covariance")
-    assert [info.qos_profile.reliability.name for info in infos] == ["RELIABLE"]
+
+    def reliability(topic):
+        infos = peer.get_publishers_info_by_topic(f"/relocalize/{topic}")
+        return [info.qos_profile.reliability.name for info in infos]
+
+    for topic, expected in (("pose", "BEST_EFFORT"), ("pose_with_covariance", "RELIABLE")):
+        peer.wait(lambda topic=topic: reliability(topic), f"the publisher of {topic}")
+        assert reliability(topic) == [expected]
 
 
 def test_lost_images_are_noticed_by_their_stamps(peer, start):
     node = start()
-    peer.wait_for_listener(peer.compressed)
+    answer(peer, 0)
     random = np.random.default_rng(0)
-    content = jpeg_bytes(flat_image(*COLOUR))
-    arriving = np.flatnonzero(random.random(400) < 0.3)
-    for index in arriving:
-        peer.compressed.publish(compressed_image(content, int(index)))
-        peer.spin(0.02)
-    node.wait_for_log(r"only about \d+% of the images arrive.*fastdds_large_images.xml", peer.spin)
+    stamps = iter(np.flatnonzero(random.random(4000) < 0.3)[1:])
+
+    def send():
+        peer.outcome(peer.picture(int(next(stamps))))
+
+    node.wait_for_log(r"only about \d+% of the images arrive.*fastdds_large_images.xml", send)

@@ -1,10 +1,6 @@
-"""The real node in a process of its own, and a peer to talk to it over DDS."""
+"""A peer of the node: it sends images and transforms over DDS and collects what the node answers."""
 
-import os
-import re
-import signal
-import subprocess
-import sys
+import itertools
 import time
 from contextlib import contextmanager
 
@@ -21,11 +17,23 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
+from support.ros_node import PATIENCE_S
+
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(
     depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
-PATIENCE_S = 20.0
+DOMAINS = itertools.cycle(range(60, 100))
+"""One for each test, so that no test hears what is left of the one before."""
+AGAIN_AT_FIRST_S, AGAIN_S = 0.3, 5.0
+"""After which an image without an answer is sent again: before the first answer, and later."""
+AFTER = {
+    Transition.TRANSITION_CONFIGURE: "inactive",
+    Transition.TRANSITION_ACTIVATE: "active",
+    Transition.TRANSITION_DEACTIVATE: "inactive",
+    Transition.TRANSITION_CLEANUP: "unconfigured",
+}
+"""The state that a transition leads to."""
 
 
 def stamp(index):
@@ -36,49 +44,6 @@ def key(time_message):
     return time_message.sec, time_message.nanosec
 
 
-class NodeProcess:
-    """`relocalize` with parameters, its log in a file."""
-
-    def __init__(self, log_path, *, namespace="", **parameters):
-        command = [sys.executable, "-m", "rgsiam_ros.node.relocalize", "--ros-args"]
-        if namespace:
-            command += ["-r", f"__ns:={namespace}"]
-        for name, value in parameters.items():
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            command += ["-p", f"{name}:={text}"]
-        environment = {**os.environ, "ROS_LOG_DIR": str(log_path.parent), "PYTHONUNBUFFERED": "1"}
-        self._log_path = log_path
-        self._file = log_path.open("w")
-        self.process = subprocess.Popen(
-            command, stdout=self._file, stderr=subprocess.STDOUT, env=environment
-        )
-
-    @property
-    def log(self):
-        return self._log_path.read_text()
-
-    def wait_for_log(self, pattern, spin=lambda: time.sleep(0.05)):
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            if re.search(pattern, self.log):
-                return
-            assert self.process.poll() is None, self.log
-            spin()
-        raise AssertionError(f"{pattern!r} did not appear in:\n{self.log}")
-
-    def stop(self, how=signal.SIGINT):
-        if self.process.poll() is None:
-            self.process.send_signal(how)
-            try:
-                self.process.wait(10.0)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-                raise AssertionError(f"the node did not stop:\n{self.log}") from None
-        self._file.close()
-        return self.process.returncode
-
-
 class Peer(Node):
     """Publishes images and transforms, collects poses and TF."""
 
@@ -86,7 +51,10 @@ class Peer(Node):
         super().__init__("peer", context=context)
         self.executor_ = SingleThreadedExecutor(context=context)
         self.executor_.add_node(self)
+        self.domain = context.get_domain_id()
         self.poses, self.covariances, self.transforms = {}, {}, []
+        self.warm = False  # until the first answer the node may miss images
+        self._without_pose = set()
         self._clients_by_name = {}
         self.image = self.create_publisher(Image, "image", RELIABLE)
         self.compressed = self.create_publisher(CompressedImage, "image/compressed", RELIABLE)
@@ -116,77 +84,129 @@ class Peer(Node):
         while (left := deadline - time.monotonic()) > 0.0:
             self.executor_.spin_once(timeout_sec=left)
 
+    def comes(self, condition, seconds):
+        """Whether it becomes true within so many seconds."""
+        deadline = time.monotonic() + seconds
+        while not (found := condition()) and time.monotonic() < deadline:
+            self.executor_.spin_once(timeout_sec=0.05)
+        return bool(found)
+
     def wait(self, condition, what):
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            if condition():
-                return
-            self.spin()
-        raise AssertionError(f"timed out waiting for {what}")
+        assert self.comes(condition, PATIENCE_S), f"timed out waiting for {what}"
 
     def wait_for_listener(self, publisher):
         self.wait(lambda: publisher.get_subscription_count() > 0, "the node to subscribe")
 
-    def call(self, kind, name, request):
-        """Call a service once.
+    def client(self, kind, name):
+        """The one client of a service, once the service is there."""
+        if name not in self._clients_by_name:
+            self._clients_by_name[name] = self.create_client(kind, name)
+        client = self._clients_by_name[name]
+        self.wait(client.service_is_ready, name)
+        return client
 
-        The node may learn of the reader of its answers after it has read the request, and the
-        answer is then lost: hence one client per name, and a pause after it found its service.
+    def call(self, kind, name, request):
+        """Call a service; twice must be as good as once.
+
+        The first answer can be lost: the node may have read the request before it has found the reader
+        of its answers. So the request is sent again when no answer comes.
         """
-        client = self._clients_by_name.get(name)
-        if client is None or not client.service_is_ready():
-            client = client or self.create_client(kind, name)
-            self._clients_by_name[name] = client
-            self.wait(client.service_is_ready, name)
-            self.spin(0.5)
-        future = client.call_async(request)
-        self.wait(future.done, f"an answer of {name}")
-        return future.result()
+        client, futures = self.client(kind, name), []
+
+        def answered():
+            return [future for future in futures if future.done()]
+
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            futures.append(client.call_async(request))
+            if self.comes(answered, AGAIN_S):
+                return answered()[0].result()
+        raise AssertionError(f"no answer of {name}")
 
     def state(self):
         return self.call(GetState, "relocalize/get_state", GetState.Request()).current_state.label
 
-    def change_state(self, transition):
+    def begin_change_of_state(self, transition):
         request = ChangeState.Request(transition=Transition(id=transition))
-        return self.call(ChangeState, "relocalize/change_state", request).success
+        return self.client(ChangeState, "relocalize/change_state").call_async(request)
+
+    def change_state(self, transition):
+        """Whether it was done. Where the answer is lost, the state tells."""
+        self.warm = False  # the node may subscribe anew
+        future = self.begin_change_of_state(transition)
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            if self.comes(future.done, AGAIN_S):
+                return future.result().success
+            if self.state() == AFTER[transition]:
+                return True
+        raise AssertionError("no answer of change_state")
 
     def set_parameter(self, name, value):
-        message = Parameter(name, value=value).to_parameter_msg()
-        request = SetParameters.Request(parameters=[message])
-        return self.call(SetParameters, "relocalize/set_parameters", request).results[0]
+        def ask(*messages):
+            request = SetParameters.Request(parameters=messages)
+            return self.call(SetParameters, "relocalize/set_parameters", request)
+
+        ask()  # nothing: after its answer, none is lost
+        return ask(Parameter(name, value=value).to_parameter_msg()).results[0]
+
+    def send_until(self, publisher, message, condition, what):
+        """Publish an image until the condition holds: once, where the node is known to listen."""
+        self.wait_for_listener(publisher)
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < deadline, f"timed out waiting for {what}"
+            publisher.publish(message)
+            self.comes(condition, AGAIN_S if self.warm else AGAIN_AT_FIRST_S)
 
     def send_and_wait(self, publisher, message):
-        """Publish an image until its poses are there, matched by stamp.
-
-        Again and again, because the node may have subscribed but not yet be active.
-        """
+        """Publish an image until its poses are there, matched by stamp."""
         wanted = key(message.header.stamp)
-        deadline = time.monotonic() + PATIENCE_S
-        while not (wanted in self.poses and wanted in self.covariances):
-            assert time.monotonic() < deadline, "timed out waiting for a pose"
-            publisher.publish(message)
-            self.spin(0.3)
+        self.send_until(
+            publisher,
+            message,
+            lambda: wanted in self.poses and wanted in self.covariances,
+            "a pose",
+        )
+        self.warm = True
+        self.check_silence()
         return self.poses[wanted], self.covariances[wanted]
 
-    def never_answers(self, publisher, message, seconds=1.0):
+    def expect_no_pose(self, message):
+        """Each later pose, and the end of the test, checks that this image has none.
+
+        Poses come in the order of their images. So a later pose is the event that ends the wait for
+        one that must not come.
+        """
+        self._without_pose.add(key(message.header.stamp))
+
+    def check_silence(self):
+        broken = self._without_pose & (self.poses.keys() | self.covariances.keys())
+        assert not broken, f"poses of images that must have none: {sorted(broken)}"
+
+    def send_in_vain(self, publisher, message):
+        """Publish an image that the node is to ignore, until the node has had it."""
         self.wait_for_listener(publisher)
-        for _ in range(max(1, round(seconds / 0.2))):
+        self.expect_no_pose(message)
+        for _ in range(2):  # the node takes images before it answers a service
             publisher.publish(message)
-            self.spin(0.2)
-        return key(message.header.stamp) not in self.poses
+            self.state()
 
 
 @contextmanager
 def in_domain(domain, monkeypatch, kind=Peer):
-    """A peer in a domain, in which the nodes started meanwhile are too."""
+    """A peer in a domain of its own. Processes that are started meanwhile are in that domain too."""
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     context = new_context(domain)
     node = kind(context)
-    yield node
-    node.executor_.shutdown()
-    node.destroy_node()
-    context.try_shutdown()
+    try:
+        yield node
+        node.check_silence()
+    finally:
+        node.executor_.shutdown()
+        node.destroy_node()
+        context.try_shutdown()
 
 
 def transform(parent, child, xyz=(0.0, 0.0, 0.0), xyzw=(0.0, 0.0, 0.0, 1.0), at=None):

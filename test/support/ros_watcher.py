@@ -6,35 +6,35 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_srvs.srv import SetBool, Trigger
-from tf2_msgs.msg import TFMessage
 
 from support.images import flat_image, jpeg_bytes
-from support.ros_peer import (
-    RELIABLE,
-    NodeProcess,
-    Peer,
-    compressed_image,
-    in_domain,
-    key,
-    transform,
-)
+from support.ros_peer import RELIABLE, Peer, compressed_image, key
 
 COLOUR = (51, 102, 204)  # blue, green, red
 CAMERA = np.array([1000.0 + 8.0, 2000.0 + 4.0, 3.0 + 2.0])  # what the small bundle makes of it
 LATCHED_ONE = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+LATCHED_MANY = QoSProfile(depth=50, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class Watcher(Peer):
+    """`statuses` and `diagnostics` in the order of their arrival; `outcomes`: statuses by image stamp."""
+
     def __init__(self, context):
         super().__init__(context)
-        self.statuses, self.diagnostics = [], []
+        self.statuses, self.outcomes, self.diagnostics = [], {}, []
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, RELIABLE)
         self.create_subscription(
-            DiagnosticStatus, "relocalize/status", self.statuses.append, LATCHED_ONE
+            DiagnosticStatus, "relocalize/status", self._on_status, LATCHED_MANY
         )
 
     def _on_diagnostics(self, message):
         self.diagnostics += message.status
+
+    def _on_status(self, status):
+        self.statuses.append(status)
+        if "stamp" in values(status):  # else it is about the node, not about an image
+            seconds, nanoseconds = values(status)["stamp"].split(".")
+            self.outcomes[int(seconds), int(nanoseconds)] = status
 
     def figures(self):
         """The newest of /diagnostics; empty before the first."""
@@ -44,13 +44,14 @@ class Watcher(Peer):
         self.wait(lambda: int(self.figures().get(name, 0)) >= at_least, f"{name} in /diagnostics")
 
     def wait_for_status(self, pattern):
-        """The first status from now on, the latched one included, that says so."""
+        """The first of `statuses` that says so."""
         self.wait(
             lambda: any(re.search(pattern, s.message) for s in self.statuses), f"status {pattern!r}"
         )
         return next(s for s in self.statuses if re.search(pattern, s.message))
 
     def wait_for_diagnosis(self, pattern):
+        """The first one from now on that says so."""
         self.diagnostics.clear()
         self.wait(
             lambda: any(re.search(pattern, s.message) for s in self.diagnostics),
@@ -71,36 +72,29 @@ class Watcher(Peer):
     def answer(self, index, **picture):
         """Position of the base, which is the camera's."""
         pose, _ = self.send_and_wait(self.compressed, self.picture(index, **picture))
-        p = pose.pose.position
-        return np.array([p.x, p.y, p.z])
+        return position(pose)
 
-    def has_pose(self, message):
-        return key(message.header.stamp) in self.poses
+    def outcome(self, message, publisher=None):
+        """Publish an image until the node has said what became of it, and its poses, if any, came."""
+        wanted = key(message.header.stamp)
+        publisher = publisher or self.compressed
+        self.send_until(publisher, message, lambda: wanted in self.outcomes, "a status")
+        if self.outcomes[wanted].level == DiagnosticStatus.OK:
+            self.wait(lambda: wanted in self.poses and wanted in self.covariances, "the poses")
+        return self.outcomes[wanted]
+
+    def refused(self, message, publisher=None):
+        """As `outcome`, for an image that must have no pose: what the node says of it."""
+        self.expect_no_pose(message)
+        status = self.outcome(message, publisher)
+        assert status.level != DiagnosticStatus.OK
+        return status.message
 
 
 def values(status):
     return {item.key: item.value for item in status.values}
 
 
-def watchers(domains, monkeypatch):
-    """For a fixture: one watcher in a domain of its own."""
-    with in_domain(next(domains), monkeypatch, Watcher) as node:
-        yield node
-
-
-def starters(peer, folder, bundle):
-    """For a fixture: a function that starts nodes, with a mount on /tf_static unless told not to."""
-    running = []
-
-    def starter(*, mount=True, **parameters):
-        given = {"bundle": bundle, "autostart": True, "image_transport": "compressed"}
-        given["frozen_images"] = 0  # these tests send one picture again and again
-        if mount:
-            peer.static.publish(TFMessage(transforms=[transform("base_link", "camera_optical")]))
-        node = NodeProcess(folder / f"node{len(running)}.log", **{**given, **parameters})
-        running.append(node)
-        return node
-
-    yield starter
-    for node in running:
-        node.stop()
+def position(pose):
+    p = pose.pose.position
+    return np.array([p.x, p.y, p.z])

@@ -49,6 +49,17 @@ def test_axes_rotate_with_the_frame():
     )
 
 
+def test_axes_rotate_with_the_frame_in_general():
+    """Rotated one by one, errors have the rotated covariance: any rotation, all 21 entries."""
+    random = np.random.default_rng(4)
+    errors = random.normal(size=(50, 6)) @ some_covariance(random)
+    turn = Rotation.random(random_state=6)
+    turned = np.hstack([turn.apply(errors[:, :3]), turn.apply(errors[:, 3:])])
+    np.testing.assert_allclose(
+        rotate_axes(errors.T @ errors, turn.as_matrix()), turned.T @ turned, rtol=1e-9, atol=1e-12
+    )
+
+
 def test_residual_covariance_is_in_camera_axes():
     """Errors along the optical axis are found in the camera's z variance for any rotation of the camera."""
     T_true = random_poses(400, seed=5)

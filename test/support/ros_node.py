@@ -1,0 +1,145 @@
+"""The real node, in a thread of this process or in a process of its own."""
+
+import gc
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+
+from rgsiam_ros.node.relocalize import LONGEST_WAIT_S, RelocalizeNode
+
+PATIENCE_S = 300.0
+"""A backstop for what never comes. Nothing that works takes so long, however busy the machine is."""
+
+
+def ros_arguments(parameters):
+    """As on the command line, so that the values are parsed by ROS itself."""
+    arguments = ["--ros-args"]
+    for name, value in parameters.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        arguments += ["-p", f"{name}:={text}"]
+    return arguments
+
+
+class RunningNode:
+    """A node with a log. The kinds differ in where the node runs."""
+
+    @property
+    def log(self):
+        raise NotImplementedError
+
+    def check_alive(self):
+        raise NotImplementedError
+
+    def wait_for_log(self, pattern, spin=lambda: time.sleep(0.05)):
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            if re.search(pattern, self.log):
+                return
+            self.check_alive()
+            spin()
+        raise AssertionError(f"{pattern!r} did not appear in:\n{self.log}")
+
+
+class NodeThread(RunningNode):
+    """The node with a context and an executor of its own, in a thread: it starts fast.
+
+    It talks to others over DDS only, as every other node does.
+    """
+
+    def __init__(self, domain, everything_logged, **parameters):
+        """everything_logged: a function that gives the log of all nodes of this process so far."""
+        self._everything_logged, self._skip = everything_logged, len(everything_logged())
+        self._context = rclpy.Context()
+        rclpy.init(args=ros_arguments(parameters), context=self._context, domain_id=domain)
+        self._stop, self._failure = threading.Event(), None
+        try:
+            self._node = RelocalizeNode(context=self._context)
+        except BaseException:
+            self._context.try_shutdown()
+            raise
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._thread = threading.Thread(target=self._run, name="node under test", daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        try:
+            self._node.autostart()
+            while not self._stop.is_set():
+                self._executor.spin_once(timeout_sec=LONGEST_WAIT_S)
+        except BaseException as error:
+            self._failure = error
+
+    @property
+    def log(self):
+        return self._everything_logged()[self._skip :]
+
+    @contextmanager
+    def stalled(self):
+        """Meanwhile its executor stands still, as in a callback that takes long."""
+        begun, may_end = threading.Event(), threading.Event()
+        self._executor.create_task(lambda: (begun.set(), may_end.wait(PATIENCE_S)))
+        assert begun.wait(PATIENCE_S)
+        try:
+            yield
+        finally:
+            may_end.set()
+
+    def check_alive(self):
+        if self._failure is not None:
+            raise AssertionError(f"the node has failed:\n{self.log}") from self._failure
+
+    def stop(self):
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        self._executor.wake()
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive(), f"the node did not stop:\n{self.log}"
+        self._executor.shutdown()
+        self._node.destroy_node()
+        self._node = self._executor = None
+        gc.collect()  # rclpy's lifecycle node is seen by others until its last reference goes
+        self._context.try_shutdown()
+        self.check_alive()
+
+
+class NodeProcess(RunningNode):
+    """`relocalize` as users start it, its log in a file. It is in the domain of the environment."""
+
+    def __init__(self, log_path, **parameters):
+        command = [sys.executable, "-m", "rgsiam_ros.node.relocalize", *ros_arguments(parameters)]
+        environment = {**os.environ, "ROS_LOG_DIR": str(log_path.parent), "PYTHONUNBUFFERED": "1"}
+        self._log_path = log_path
+        self._file = log_path.open("w")
+        self.process = subprocess.Popen(
+            command, stdout=self._file, stderr=subprocess.STDOUT, env=environment
+        )
+
+    @property
+    def log(self):
+        return self._log_path.read_text()
+
+    def check_alive(self):
+        assert self.process.poll() is None, self.log
+
+    def stop(self, how=signal.SIGINT):
+        """Its exit status. For a process that has ended already: that with which it did."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+            try:
+                self.process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise AssertionError(f"the node did not stop:\n{self.log}") from None
+        self._file.close()
+        return self.process.returncode
