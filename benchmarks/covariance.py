@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import chi2
 
+from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.relocalizer import PoseEstimate, Relocalizer
 from rgsiam_ros.recordings.ground_truth import drive_in_map
@@ -42,10 +43,10 @@ def main(
 ) -> None:
     """Print a table and draw coverage and sigmas."""
     console = Console(width=150)
-    relocalizer = Relocalizer.from_bundle(bundle, "onnxruntime", precision=precision)
+    relocalizer = Relocalizer.from_bundle(bundle, EngineOptions("onnxruntime", precision))
     if not relocalizer.calibrated:
         raise typer.BadParameter(f"{bundle} is not calibrated: run `rgsiam calibrate` first")
-    drive = drive_in_map(read_drive(drive_path), relocalizer.manifest, console.print)
+    drive = drive_in_map(read_drive(drive_path), relocalizer.manifest)
     assert drive.T_base_camera is not None
     assert drive.camera is not None
     claim_folder(out)
@@ -60,8 +61,8 @@ def main(
     ]
     T = np.stack([answer.T_map_camera for answer, _ in kept])
     error = pose_error_vectors(T, np.stack([T_true for _, T_true in kept]))
-    figures = relocalizer.manifest.refined_figures(relocalizer.engines.precision)
-    figures = figures or relocalizer.manifest.absolute_figures(relocalizer.engines.precision)
+    variant = relocalizer.manifest.variants[relocalizer.engines.precision]
+    figures = variant.refined or variant.absolute
     constant = np.asarray(figures.covariance.matrix)
     covariances = {
         "calibrated": np.stack([answer.covariance_66 for answer, _ in kept]),

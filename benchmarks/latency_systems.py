@@ -31,8 +31,7 @@ def torch_pipeline(bundle, seed):
     """The bundle's method in torch eager with random weights: image in, position out."""
     import torch
 
-    from rgsiam_ros import networks
-    from rgsiam_ros.bundle import Bundle
+    from rgsiam_ros.bundle import Bundle, network_io
     from rgsiam_ros.bundle.golden import ABSOLUTE_OUTPUTS
     from rgsiam_training.config import NetworkConfig
     from rgsiam_training.model.backbones import cell_middles
@@ -50,7 +49,7 @@ def torch_pipeline(bundle, seed):
     ).eval()
     absolute = AbsoluteBranch(network, ABSOLUTE_OUTPUTS).eval()
     unit = RelativeBranch(network.relative_unit).eval()
-    local_place = absolute.output_names.index(networks.LOCAL_MAP)
+    local_place = absolute.output_names.index(network_io.LOCAL_MAP)
     mean, std = torch.tensor(size.mean).view(3, 1, 1), torch.tensor(size.std).view(3, 1, 1)
 
     @torch.no_grad()

@@ -3,15 +3,16 @@
     python benchmarks/lost.py DRIVE BUNDLE --elsewhere OTHER_DATASET --out results/lost
     python benchmarks/lost.py DRIVE BUNDLE_WITHOUT_A_STRETCH --leave-out=x,y,radius --out results/hole
 
-Every image of the drive is asked about as it is, and spoilt in each way; the spoilt ones, those of the
-other dataset and those in the circle that was left out of the map are to be rejected. The ways of spoiling
-are not those that calibration used: other strengths, at the camera's resolution, before JPEG.
+BUNDLE_WITHOUT_A_STRETCH is of `rgsiam train ... --set 'split.leave_out=[[x,y,radius]]'`. Every image of the drive is
+relocalized as it is, and spoilt in each way. The spoilt images, those of the other dataset and those in the circle
+that was left out of the map are to be rejected. The ways of spoiling are not those that calibration used: other
+strengths, at the camera's resolution, before JPEG.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,11 +21,13 @@ import numpy as np
 import typer
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import rankdata
 
 from rgsiam_ros.camera.preprocessing import ImageBGR
+from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import RgsiamError
 from rgsiam_ros.localization.relocalizer import PoseEstimate, Relocalizer
 from rgsiam_ros.recordings import open_dataset
@@ -33,7 +36,7 @@ from rgsiam_ros.recordings.rosbag import Drive, read_drive
 from rgsiam_ros.replay.metrics import WRONG_M
 from rgsiam_ros.replay.offline import decoded
 from rgsiam_ros.replay.results import claim_folder
-from rgsiam_training.data.splits import circles
+from rgsiam_training.config import SplitConfig
 
 ASTRAY = -1e3
 """Trust of an image that gets no answer at all."""
@@ -94,17 +97,17 @@ def main(
     ] = None,
     out: Annotated[Path, typer.Option()] = Path("results/lost"),
     precision: str = "float32",
-    every: Annotated[int, typer.Option(min=1, help="Spoil every so manieth image.")] = 4,
+    every: Annotated[int, typer.Option(min=1, help="Spoil one image in this many.")] = 4,
     seed: int = 0,
 ) -> None:
     """Print a table and draw the ROC curves."""
     console = Console(width=120)
     relocalizer = Relocalizer.from_bundle(
-        bundle, "onnxruntime", precision=precision, frozen_images=0
+        bundle, EngineOptions("onnxruntime", precision), frozen_images=0
     )
     if not relocalizer.calibrated:
         raise typer.BadParameter(f"{bundle} is not calibrated: run `rgsiam calibrate` first")
-    drive = drive_in_map(read_drive(drive_path), relocalizer.manifest, console.print)
+    drive = drive_in_map(read_drive(drive_path), relocalizer.manifest)
     assert drive.camera is not None
     claim_folder(out)
     relocalizer.use_camera(drive.camera)
@@ -112,9 +115,7 @@ def main(
     answers = relocalizer.estimate_many(pictures)
     trust = np.array([_trust(answer) for answer in answers])
     off = np.array([_off(a, xyz, drive) for a, xyz in zip(answers, position, strict=True)])
-    unmapped = np.zeros(len(off), bool)
-    for x, y, radius in circles(leave_out or ()):
-        unmapped |= np.hypot(position[:, 0] - x, position[:, 1] - y) <= radius
+    unmapped = _circles(leave_out or ()).inside(position)
     groups: dict[str, np.ndarray] = {}
     if unmapped.any():
         groups["unmapped stretch"] = trust[unmapped]
@@ -171,6 +172,14 @@ def main(
     console.print(f"picture: {out / 'lost.png'}")
 
 
+def _circles(texts: Sequence[str]) -> SplitConfig:
+    """The circles that ``--leave-out`` names, each as x,y,radius in metres."""
+    try:
+        return SplitConfig(leave_out=[text.split(",") for text in texts])
+    except ValidationError as error:
+        raise typer.BadParameter(f"a circle is x,y,radius, not {' '.join(texts)}") from error
+
+
 def auroc(right: np.ndarray, wrong: np.ndarray) -> float:
     """Share of pairs in which the right image is trusted more."""
     ranks = rankdata(np.concatenate([right, wrong]))[: len(right)]
@@ -217,7 +226,7 @@ def _other_place(relocalizer: Relocalizer, path: Path, every: int) -> np.ndarray
 
 def _frozen_run(bundle: Path, precision: str, drive: Drive, pictures: list[ImageBGR]) -> list[bool]:
     """Whether each of a run of one picture is accepted, with the default limit."""
-    relocalizer = Relocalizer.from_bundle(bundle, "onnxruntime", precision=precision)
+    relocalizer = Relocalizer.from_bundle(bundle, EngineOptions("onnxruntime", precision))
     assert drive.camera is not None
     relocalizer.use_camera(drive.camera)
     run = [pictures[len(pictures) // 3]] * FROZEN_RUN

@@ -82,7 +82,7 @@ def main():
                 create_engine(name, request)
             )
     ways["NNCF, openvino"] = by_nncf(content, images, arguments.threads)
-    reference = held_out.answers(torch_absolute_branch(branch), None, None)
+    reference = held_out.estimate(torch_absolute_branch(branch), None, None)
     times = interleaved(
         {name: partial(infer, images[:1]) for name, infer in ways.items()}, arguments.repeats
     )
@@ -91,10 +91,10 @@ def main():
         "| int8 | median m | median deg | metric feature | local map | p50 ms |\n|---|---|---|---|---|---|"
     )
     for name, infer in {"float32, torch": torch_absolute_branch(branch), **ways}.items():
-        answers = held_out.answers(infer, None, None)
-        errors = error_summary(answers.T_absolute_N44, held_out.validation.T_map_camera_N44)
+        estimates = held_out.estimate(infer, None, None)
+        errors = error_summary(estimates.T_absolute_N44, held_out.validation.T_map_camera_N44)
         apart = [
-            np.linalg.norm(answers.outputs[n] - reference.outputs[n])
+            np.linalg.norm(estimates.outputs[n] - reference.outputs[n])
             / np.linalg.norm(reference.outputs[n])
             for n in (network_io.METRIC_FEATURE, network_io.LOCAL_MAP)
         ]

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from latency_images import encoded_images
 
+from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.geometry.poses import pose_errors
 from rgsiam_ros.localization.relocalizer import Relocalizer
 
@@ -31,7 +32,7 @@ def main():
     parser.add_argument("drive", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    relocalizer = Relocalizer.from_bundle(options.bundle, "onnxruntime", precision="float32")
+    relocalizer = Relocalizer.from_bundle(options.bundle, EngineOptions("onnxruntime", "float32"))
     raw = encoded_images(options.drive, SIZE, "raw", options.seed)
     jpeg = encoded_images(options.drive, SIZE, "compressed", options.seed)
     true = [

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.localization.refinement import LOOKS
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.rosbag import read_drive
@@ -29,7 +30,9 @@ def main():
     parser.add_argument("--threads", type=int, default=0, help="0: the engine's choice")
     arguments = parser.parse_args()
     branches = {
-        name: Relocalizer.from_bundle(arguments.bundle, branch=name, threads=arguments.threads)
+        name: Relocalizer.from_bundle(
+            arguments.bundle, EngineOptions(threads=arguments.threads), branch=name
+        )
         for name in ("absolute", "refined")
     }
     drive = read_drive(arguments.bag)
