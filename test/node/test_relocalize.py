@@ -212,7 +212,7 @@ def test_the_branch_is_a_parameter(peer, start, refinable_bundle, small_bundle):
 def test_a_missing_engine_falls_back_with_a_warning(peer, start, tested_bundle, tmp_path):
     tested = start(bundle=tested_bundle, engine="onnxruntime", precision="int8")
     answer(peer, 1)
-    tested.wait_for_log(r"self-test passed: 100 mm and .* millidegrees from what torch gave")
+    tested.wait_for_log(r"self-test passed: 10 cm and \S+ \w+ from torch in float32")
     tested.wait_for_log(r"engine onnxruntime \S+ int8 on cpu")
     tested.stop()
     asked = {"bundle": tested_bundle, "engine": "tensorrt", "engine_cache": tmp_path / "cache"}
@@ -234,7 +234,7 @@ def test_a_broken_network_is_refused_and_the_next_serves(peer, start, tmp_path):
     bundle = write_bundle(tmp_path / "broken", text, contents).path
     node = start(bundle=bundle, engine="onnxruntime")
     answer(peer, 1)
-    node.wait_for_log(r"WARN.*not used: onnxruntime int8: failed the self-test: position m 0.5 m")
+    node.wait_for_log(r"WARN.*not used: onnxruntime int8: failed the self-test: position is off by 50 cm")
     node.wait_for_log(r"engine onnxruntime \S+ float32 on cpu")
 
 
