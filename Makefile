@@ -12,7 +12,7 @@ FUZZ_SEED := $(or $(FUZZ_SEED),$(shell date +%s))
 SOAK_MINUTES ?= 30
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test fuzz parameters soak audit lint minimum runtime dev lock clean
+.PHONY: demo test test-fast fuzz parameters soak audit lint minimum runtime dev lock clean
 
 demo: runtime  ## relocalize a drive through the real ROS 2 node
 	@rm -rf results/demo
@@ -21,6 +21,9 @@ demo: runtime  ## relocalize a drive through the real ROS 2 node
 test: dev lint minimum  ## lint, types, every test, and the core's tests on the oldest versions
 	$(BIN)/python -m pytest
 	$(VENV)-min/bin/python -m pytest $(CORE_TESTS)
+
+test-fast: dev  ## for daily work: no ROS processes, no training; under 90 seconds
+	$(BIN)/python -m pytest -m "not ros and not slow"
 
 fuzz: dev  ## decoders, bundles and bags against damaged input; FUZZ_SECONDS for each target, FUZZ_SEED
 	FUZZ_EXAMPLES=$$((10 * $(FUZZ_SECONDS))) $(BIN)/python -m pytest test/fuzz \
@@ -39,7 +42,9 @@ audit:  ## known vulnerabilities of what is locked (asks osv.dev)
 lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	@mkdir -p $(VENV)/typecheck  # mypy finds training/ by its import name there
+	@ln -sfn "$(CURDIR)/training" $(VENV)/typecheck/rgsiam_training
+	MYPYPATH=$(VENV)/typecheck $(BIN)/mypy
 
 minimum: dev
 	@VENV=$(VENV) requirements/setup.sh minimum

@@ -1,54 +1,54 @@
-"""The errors a user can cause. Each message says what is wrong, where, and what to do."""
+"""The errors that wrong input can cause. Each message says what is wrong, where, and what to do."""
 
 
 class RgsiamError(Exception):
-    """Base of every error that is the input's fault, not the program's."""
+    """The base class of all errors that are caused by the input and not by the program."""
 
 
 class BundleError(RgsiamError):
-    """A bundle that cannot be trusted or understood."""
+    """A bundle is damaged, incomplete, or not supported."""
 
 
 class ImageError(RgsiamError):
-    """An image that cannot be decoded or relocalized."""
+    """An image cannot be decoded or relocalized."""
 
     def __init__(self, message: str, cause: str = "unusable") -> None:
-        """cause: by which such images are counted, one word."""
+        """cause: one word for the kind of error, under which the node counts rejected images."""
         super().__init__(message)
         self.cause = cause
 
 
 class CameraError(RgsiamError):
-    """A camera model that is invalid or contradicts the image or the bundle."""
+    """A camera model is invalid, or does not fit the image or the bundle."""
 
 
 class EngineError(RgsiamError):
-    """An inference engine that is missing or failed."""
+    """An inference engine is missing, or failed."""
 
 
 class EngineNotBuiltError(EngineError):
-    """An engine that has to be built on this machine first."""
+    """An engine must be built on this machine before it can be used."""
 
 
 class TransformUnavailableError(RgsiamError):
-    """No chain of transforms joins two frames."""
+    """No chain of transforms joins two frames at the wanted time."""
 
 
 class BagError(RgsiamError):
-    """A recording that is missing, damaged, or lacks a topic."""
+    """A recording is missing, damaged, or lacks a topic."""
 
 
 class DatasetError(RgsiamError):
-    """A dataset that is missing, malformed, or holds unusable labels."""
+    """A dataset is missing, malformed, or has unusable labels."""
 
 
 class GeoreferenceError(RgsiamError):
-    """Fixes that do not tell where the map is."""
+    """The GPS fixes do not determine where the map lies on the Earth."""
 
 
 class FusionError(RgsiamError):
-    """A set-up of the filter that could not work."""
+    """The configuration of the robot_localization filters cannot work."""
 
 
 class ResultsError(RgsiamError):
-    """A results folder that cannot be written."""
+    """A results folder cannot be written."""

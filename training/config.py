@@ -283,8 +283,8 @@ def _validated(
         merged = OmegaConf.create(dict(tree))
         for name, value in settings.items():
             OmegaConf.update(merged, name, value, merge=False)
-        merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(assignments)))
-        return TrainingConfig.model_validate(OmegaConf.to_container(merged))
+        complete = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(assignments)))
+        return TrainingConfig.model_validate(OmegaConf.to_container(complete))
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in item['loc']) or 'the whole'}: {item['msg']}"

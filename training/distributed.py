@@ -72,6 +72,10 @@ class _Synchronised(nn.BatchNorm2d):
         apart = x_BCHW - mean[:, None, None]
         variance = differentiable.all_reduce(apart.square().sum(dim=(0, 2, 3))) / count
         if self.track_running_stats:
+            assert self.momentum is not None
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
             with torch.no_grad():
                 unbiased = variance * count / max(count - 1.0, 1.0)
                 self.running_mean.lerp_(mean, self.momentum)

@@ -1,1 +1,1 @@
-"""From an encoded image to the network's input, and the camera model behind it."""
+"""The camera model, and the steps from an encoded image to the network's input."""

@@ -1,4 +1,7 @@
-"""Decode the payload of ROS image messages to BGR, without ROS: one way for vehicle and recordings."""
+"""Decode the payload of ROS image messages to BGR, without ROS.
+
+The node on the vehicle and the readers of recordings use the same code.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ from rgsiam_ros.camera.preprocessing import LARGEST_SIDE_PX, ImageBGR
 from rgsiam_ros.errors import ImageError
 
 LARGEST_PIXELS = 2**26
-"""8192 by 8192: more is refused before memory is taken for it."""
+"""Number of pixels of 8192 x 8192. A larger image is refused before memory is allocated for it."""
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
 JPEG_SCAN = 0xDA
 JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-JPEG_ALONE = {0x01, *range(0xD0, 0xD9)}
+JPEG_WITHOUT_CONTENT = {0x01, *range(0xD0, 0xD9)}
+"""Marker codes that no length field follows (ITU-T T.81, table B.1)."""
 
 Payload = bytes | bytearray | memoryview | array.array
 
@@ -28,38 +32,41 @@ Payload = bytes | bytearray | memoryview | array.array
 def decode_raw(
     encoding: str, height: int, width: int, step: int, is_bigendian: bool, data: Payload
 ) -> ImageBGR:
-    """The fields of a ``sensor_msgs/Image`` to ``(H, W, 3)`` uint8 BGR.
+    """Decode the fields of a ``sensor_msgs/Image`` to ``(H, W, 3)`` uint8 BGR.
 
-    Every encoding of `rgsiam_ros.camera.encodings.ENCODINGS`; 16-bit pixels are scaled to 8 bits. The picture may
-    share the data's memory. Raises ImageError naming what does not fit.
+    encoding: a key of `rgsiam_ros.camera.encodings.ENCODINGS`; 16-bit pixels are scaled to 8 bits; step:
+    bytes from one row to the next. The result may share memory with `data`. Raises ImageError when the
+    fields do not fit each other or the encoding is not supported.
     """
     if height == 0 or width == 0:
         raise ImageError(f"the image is empty ({width}x{height}): check the camera driver", "empty")
-    known = ENCODINGS.get(encoding)
-    if known is None:
+    layout = ENCODINGS.get(encoding)
+    if layout is None:
         raise ImageError(
             f"encoding {encoding!r} is not supported: publish one of {', '.join(ENCODINGS)}",
             "encoding",
         )
     _check_size(width, height)
-    for name, length, even in (("width", width, known.even[0]), ("height", height, known.even[1])):
-        if even and length % 2:
+    for name, length, must_be_even in (
+        ("width", width, layout.even[0]),
+        ("height", height, layout.even[1]),
+    ):
+        if must_be_even and length % 2:
             raise ImageError(
                 f"an image of {width}x{height} cannot be {encoding}: its {name} must be even",
                 "encoding",
             )
-    row_bytes, rows = known.row_bytes(width), known.rows(height)
+    row_bytes, rows = layout.row_bytes(width), layout.rows(height)
     if step < row_bytes:
         raise ImageError(
-            f"step {step} is less than a row of {width} {encoding} pixels needs: check the camera "
-            "driver",
+            f"step {step} is smaller than a row of {width} {encoding} pixels: check the camera driver",
             "truncated",
         )
     buffer = np.frombuffer(data, np.uint8)
     if buffer.size < step * (rows - 1) + row_bytes:
         raise ImageError(
             f"the image is truncated: {buffer.size} bytes for {width}x{height} {encoding} "
-            f"with step {step}",
+            f"with step {step}: check the camera driver",
             "truncated",
         )
     packed = np.lib.stride_tricks.as_strided(buffer, (rows, row_bytes), (step, 1), writeable=False)
@@ -70,10 +77,10 @@ def decode_raw(
 
 
 def decode_compressed(data: Payload, format_text: str = "") -> ImageBGR:
-    """The payload of a ``sensor_msgs/CompressedImage`` to ``(H, W, 3)`` uint8 BGR.
+    """Decode the payload of a ``sensor_msgs/CompressedImage``, JPEG or PNG, to ``(H, W, 3)`` uint8 BGR.
 
-    JPEG and PNG; truncation is found by the missing end marker, because JPEG decoders fill the
-    lost part with grey and say nothing. Raises ImageError.
+    format_text: the message's field ``format``. Raises ImageError when the data are not a complete JPEG or
+    PNG. The end marker is checked because JPEG decoders fill a missing part with grey without an error.
     """
     content = bytes(data)
     if not content:
@@ -94,7 +101,8 @@ def decode_compressed(data: Payload, format_text: str = "") -> ImageBGR:
         )
     if not complete:
         raise ImageError(
-            f"the compressed image is truncated ({len(content)} bytes): check the link", "truncated"
+            f"the compressed image is truncated ({len(content)} bytes): check the network link",
+            "truncated",
         )
     for width, height in _sizes(content):
         _check_size(width, height)
@@ -114,29 +122,30 @@ def decode_compressed(data: Payload, format_text: str = "") -> ImageBGR:
 def _check_size(width: int, height: int) -> None:
     if max(height, width) > LARGEST_SIDE_PX or width * height > LARGEST_PIXELS:
         raise ImageError(
-            f"an image of {width}x{height} pixels is larger than {LARGEST_SIDE_PX} on a side or "
-            f"{LARGEST_PIXELS / 1e6:.0f} million in all: let the camera driver shrink it",
+            f"an image of {width}x{height} pixels is larger than {LARGEST_SIDE_PX} pixels on a side or "
+            f"{LARGEST_PIXELS / 1e6:.0f} million pixels in total: configure the camera driver to publish "
+            "smaller images",
             "too_large",
         )
 
 
 def _sizes(content: bytes) -> Iterator[tuple[int, int]]:
-    """Width and height as the header of a JPEG or PNG claims them; nothing where there is none.
+    """Yield each width and height, pixels, that the headers of a JPEG or PNG state; nothing without a header.
 
-    libjpeg skips bytes between segments that belong to none, so this does too.
+    Bytes between two JPEG segments are skipped, as libjpeg does.
     """
     if content.startswith(PNG_START):
         yield int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
         return
     at = len(JPEG_START)
     while 0 <= (at := content.find(b"\xff", at)) <= len(content) - 9:
-        kind = content[at + 1]
-        if kind in (0x00, 0xFF) or kind in JPEG_ALONE:  # filling, or a marker without content
-            at += 1 if kind == 0xFF else 2
+        marker = content[at + 1]
+        if marker in (0x00, 0xFF) or marker in JPEG_WITHOUT_CONTENT:  # fill byte, or no content
+            at += 1 if marker == 0xFF else 2
             continue
-        if kind in JPEG_FRAMES:
+        if marker in JPEG_FRAMES:
             height, width = content[at + 5 : at + 7], content[at + 7 : at + 9]
             yield int.from_bytes(width, "big"), int.from_bytes(height, "big")
-        if kind == JPEG_SCAN:
+        if marker == JPEG_SCAN:
             return
         at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")

@@ -1,4 +1,4 @@
-"""The camera model, and whether a live camera can stand in for the one the network learnt with."""
+"""The camera model, and the check that a live camera sees the view that the network was trained on."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rgsiam_ros.errors import CameraError
 from rgsiam_ros.geometry.poses import Array
 
 SAME_VIEW_TOLERANCE = 0.01
-"""Share of the image size by which the edges of two views may differ and still count as the same."""
+"""Largest difference between the edges of two equal views, as a fraction of the image size."""
 
 DISTORTION_TOLERANCE = 0.01
-"""Largest difference of distortion coefficients that still counts as the same lens."""
+"""Largest difference between the distortion coefficients of two equal lenses."""
 
 DistortionModel = Literal["none", "plumb_bob", "rational_polynomial", "equidistant"]
 COEFFICIENTS: dict[DistortionModel, tuple[int, ...]] = {
@@ -24,10 +24,14 @@ COEFFICIENTS: dict[DistortionModel, tuple[int, ...]] = {
     "rational_polynomial": (8,),
     "equidistant": (4,),
 }
+"""Possible numbers of distortion coefficients of each model."""
 
 
 class Camera(BaseModel):
-    """A pinhole camera with an optional lens distortion, in pixels, OpenCV axes (z forward)."""
+    """A pinhole camera with an optional lens distortion. Units: pixels; axes: OpenCV (z forward).
+
+    distortion: coefficients in OpenCV's order, for example ``k1 k2 p1 p2 k3`` for plumb_bob.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -55,7 +59,7 @@ class Camera(BaseModel):
         return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
 
     def describe(self) -> str:
-        """One line for a log."""
+        """Return the size, the intrinsics and the distortion model in one line, for messages and logs."""
         return (
             f"{self.width}x{self.height} fx {self.fx:.1f} fy {self.fy:.1f} "
             f"cx {self.cx:.1f} cy {self.cy:.1f} {self.distortion_model}"
@@ -65,9 +69,11 @@ class Camera(BaseModel):
     def from_camera_info(
         cls, width: int, height: int, k_9: ArrayLike, distortion_model: str, d: ArrayLike
     ) -> Camera:
-        """From the fields of a ``sensor_msgs/CameraInfo``.
+        """Create a camera from the fields of a ``sensor_msgs/CameraInfo``.
 
-        Raises CameraError for an uncalibrated camera (zero K) or an unknown distortion model.
+        k_9: the intrinsic matrix, row by row; d: the distortion coefficients. A lens whose coefficients are
+        all zero gets the distortion model "none". Raises CameraError for an uncalibrated camera (zero K)
+        or an unknown distortion model.
         """
         k = np.asarray(k_9, np.float64).ravel().tolist()
         coefficients = tuple(np.asarray(d, np.float64).ravel().tolist())
@@ -87,32 +93,33 @@ class Camera(BaseModel):
 
 
 class ViewMatch(BaseModel):
-    """How a live image is brought to the view that the network learnt with."""
+    """The part of a live image that shows the view that the network was trained on."""
 
     model_config = ConfigDict(frozen=True)
 
     crop_xywh: tuple[int, int, int, int]
-    """Rectangle of the live image, pixels, that shows what the training camera saw."""
+    """Left, top, width and height of this part, pixels of the live image."""
     identical: bool
-    """The live camera is the training camera, up to a change of resolution."""
+    """Whether the two cameras have the same view. Their resolutions may differ."""
     explanation: str
-    """The figures, for a log."""
+    """The parameters of both cameras, for a log."""
 
 
 def match_view(live: Camera, trained: Camera) -> ViewMatch:
-    """Find the part of a live image that shows what the training camera saw.
+    """Find the part of a live image that shows the view of the training camera.
 
-    The corners of the training image are carried through both (undistorted) pinhole models. Raises
-    CameraError when the live image does not contain that view, or the lens distortion differs.
+    The corners of the training image are projected into the live image with both pinhole models, without
+    distortion. Raises CameraError when the live image does not contain the view, or when the lens
+    distortions differ.
     """
-    figures = f"live camera {live.describe()}; bundle's camera {trained.describe()}"
+    parameters = f"live camera {live.describe()}; bundle's camera {trained.describe()}"
     same_lens = live.distortion_model == trained.distortion_model and np.allclose(
         live.distortion, trained.distortion, atol=DISTORTION_TOLERANCE
     )
     if not same_lens:
         raise CameraError(
-            f"the lens distortion differs ({figures}): undistort both with image_proc and map "
-            "again, or use the camera that the bundle was trained with"
+            f"the lens distortion differs ({parameters}): undistort the images of both cameras with "
+            "image_proc and train again, or use the camera that the bundle was trained with"
         )
     left = live.cx - live.fx * trained.cx / trained.fx
     top = live.cy - live.fy * trained.cy / trained.fy
@@ -123,9 +130,9 @@ def match_view(live: Camera, trained: Camera) -> ViewMatch:
     outside = max(-left, right - live.width) > slack_x or max(-top, bottom - live.height) > slack_y
     if outside:
         raise CameraError(
-            f"the live image does not contain the view that the network was trained on: it would "
-            f"need pixels {left:.0f}..{right:.0f} x {top:.0f}..{bottom:.0f} ({figures}); use a "
-            "camera with at least that field of view, or train with this one"
+            "the live image does not contain the view that the network was trained on: it would need "
+            f"pixels {left:.0f}..{right:.0f} x {top:.0f}..{bottom:.0f} ({parameters}): use a camera with "
+            "at least that field of view, or train with this camera"
         )
     x0, y0 = max(0, round(left)), max(0, round(top))
     x1, y1 = min(live.width, round(right)), min(live.height, round(bottom))
@@ -135,4 +142,6 @@ def match_view(live: Camera, trained: Camera) -> ViewMatch:
     )
     if identical:
         x0, y0, x1, y1 = 0, 0, live.width, live.height
-    return ViewMatch(crop_xywh=(x0, y0, x1 - x0, y1 - y0), identical=identical, explanation=figures)
+    return ViewMatch(
+        crop_xywh=(x0, y0, x1 - x0, y1 - y0), identical=identical, explanation=parameters
+    )

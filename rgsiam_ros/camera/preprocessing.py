@@ -1,4 +1,4 @@
-"""From a camera image to the network's input: the one function that training and vehicle share."""
+"""Preprocess a camera image to the network's input. Training and the vehicle use the same code."""
 
 from __future__ import annotations
 
@@ -22,27 +22,30 @@ Scale = Annotated[float, Field(gt=0.0)]
 
 
 class Preprocessing(BaseModel):
-    """What is done to an image before the network sees it. Part of the bundle's manifest."""
+    """The parameters of preprocessing. They are part of the bundle's manifest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     input_width: int = Field(ge=32, le=2048)
     input_height: int = Field(ge=32, le=2048)
     aspect: Literal["crop", "stretch"] = "crop"
-    """``crop`` cuts the largest centred part with the input's aspect ratio; ``stretch`` does not."""
+    """``crop`` takes the largest centred part with the input's aspect ratio; ``stretch`` takes all."""
     undistort: bool = False
-    """Remove the lens distortion of the bundle's camera first."""
+    """Whether the lens distortion of the bundle's camera is removed first."""
     mask: str | None = None
-    """Bundle file, 8-bit PNG of the training camera's size: pixels at 0 are painted black."""
+    """Name of a bundle file: an 8-bit PNG of the camera's size. Pixels where it is 0 become black."""
     colour_order: Literal["rgb", "bgr"] = "rgb"
     mean: tuple[float, float, float] = IMAGENET_MEAN_RGB
-    """Subtracted per channel, in colour_order, from values scaled to 0..1."""
+    """Value per channel, in colour_order, that is subtracted from pixels scaled to 0..1."""
     std: tuple[Scale, Scale, Scale] = IMAGENET_STD_RGB
-    """Divides per channel, after the mean."""
+    """Value per channel, in colour_order, by which the difference is divided."""
 
 
 def check_image(image_HW3: object) -> ImageBGR:
-    """Return the image if it is one (``(H, W, 3)`` uint8, not empty, sane size), else ImageError."""
+    """Return the image unchanged.
+
+    Raises ImageError unless it is a ``(H, W, 3)`` uint8 array with sides of 1 to `LARGEST_SIDE_PX` pixels.
+    """
     if not isinstance(image_HW3, np.ndarray) or image_HW3.ndim != 3 or image_HW3.shape[2] != 3:
         raise ImageError(
             f"expected an (H, W, 3) BGR image, got {getattr(image_HW3, 'shape', None)}"
@@ -63,27 +66,13 @@ def fit_image(
     mask_HW: NDArray[np.uint8] | None = None,
     crop_xywh: tuple[int, int, int, int] | None = None,
 ) -> ImageBGR:
-    """Undistort, crop, mask and resize a BGR image to the input size, still 8 bits.
+    """Undistort, crop, mask and resize a BGR image to ``(input_height, input_width, 3)`` uint8.
 
-    camera: the one that took the image, at any resolution; crop_xywh: the part of a wider live
-    image that shows what the training camera saw (see `rgsiam_ros.camera.model.match_view`). Shrinking
-    averages over areas, so that fine texture does not alias.
-    Returns ``(input_height, input_width, 3)``. Raises ImageError for what is no image.
+    camera: the camera that took the image; the image may have another resolution; mask_HW: pixels where it
+    is 0 become black; crop_xywh: the part of a wider live image that shows the view of the training camera
+    (see `rgsiam_ros.camera.model.match_view`). An image that is shrunk is averaged over areas, so that fine
+    texture does not alias. The caller has checked the image, see `check_image`.
     """
-    return fit_checked_image(
-        check_image(image_HW3), preprocessing, camera, mask_HW=mask_HW, crop_xywh=crop_xywh
-    )
-
-
-def fit_checked_image(
-    image_HW3: ImageBGR,
-    preprocessing: Preprocessing,
-    camera: Camera,
-    *,
-    mask_HW: NDArray[np.uint8] | None = None,
-    crop_xywh: tuple[int, int, int, int] | None = None,
-) -> ImageBGR:
-    """As `fit_image`, for an image that `check_image` returned."""
     image = image_HW3
     if preprocessing.undistort:
         image = undistort(image, camera)
@@ -104,7 +93,10 @@ def fit_checked_image(
 
 
 def normalise(image_HW3: ImageBGR, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Colour order, 0..1, mean and standard deviation: ``(H, W, 3)`` BGR to ``(3, H, W)`` float32."""
+    """Convert ``(H, W, 3)`` uint8 BGR to ``(3, H, W)`` float32 in the wanted colour order, normalised.
+
+    Pixels are scaled to 0..1; then the mean is subtracted, and the difference is divided by std.
+    """
     scale = (1.0 / (255.0 * np.asarray(preprocessing.std))).astype(np.float32)
     shift = (-np.asarray(preprocessing.mean) / np.asarray(preprocessing.std)).astype(np.float32)
     image_HW3 = np.ascontiguousarray(image_HW3)
@@ -117,7 +109,7 @@ def normalise(image_HW3: ImageBGR, preprocessing: Preprocessing) -> NDArray[np.f
 
 
 def centred_crop(width: int, height: int, aspect: float) -> tuple[int, int, int, int]:
-    """Largest centred rectangle ``(x, y, w, h)`` with the aspect ratio w / h, whole pixels."""
+    """Return the largest centred rectangle ``(x, y, w, h)`` with the aspect ratio w / h, whole pixels."""
     if width > height * aspect:
         w = max(1, round(height * aspect))
         return ((width - w) // 2, 0, w, height)
@@ -126,7 +118,7 @@ def centred_crop(width: int, height: int, aspect: float) -> tuple[int, int, int,
 
 
 def undistort(image_HW3: ImageBGR, camera: Camera) -> ImageBGR:
-    """Remove `camera`'s lens distortion; the pinhole part of the camera stays as it is."""
+    """Remove the lens distortion of `camera` from an image of any resolution and keep the intrinsics."""
     if camera.distortion_model == "none":
         return image_HW3
     height, width = image_HW3.shape[:2]

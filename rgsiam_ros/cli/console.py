@@ -17,7 +17,7 @@ PACKAGES = ("rgsiam_ros", "rgsiam_training")
 class MessageHandler(RichHandler):
     """Prints the message alone, and before a warning or an error its level."""
 
-    def render(self, *, record: logging.LogRecord, **_: object) -> ConsoleRenderable:  # type: ignore[override]
+    def render(self, *, record: logging.LogRecord, **_: object) -> ConsoleRenderable:
         """The message as it is: no markup, no table, no line breaks."""
         text = Text(record.getMessage())
         style = STYLES.get(record.levelno)

@@ -1,4 +1,4 @@
-"""Can an engine run here, and if not, why?"""
+"""Check whether an engine can run on this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rgsiam_ros.errors import EngineError
 
 
 def why_not(name: str) -> str | None:
-    """What is missing for the engine called `name`; None where nothing is."""
+    """Return why the engine `name` cannot run on this machine; None when it can."""
     try:
         if name in PROVIDERS:
             refuse_missing_provider(name)

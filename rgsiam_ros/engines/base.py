@@ -1,4 +1,4 @@
-"""What every inference engine offers."""
+"""The interface of all inference engines, and helpers that they share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Tensors = Mapping[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What runs, said plainly enough for a log and a results file."""
+    """The engine in use, for logs and results files."""
 
     name: str
     version: str
@@ -29,46 +29,45 @@ class EngineInfo:
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """A network and how it shall run."""
+    """A network and the settings to run it with."""
 
     onnx_bytes: bytes
     precision: Precision = "float32"
-    """What the network was made for; an engine computes in exactly this, or refuses."""
+    """Precision that the network was made for. An engine computes in exactly this precision, or refuses."""
     threads: int = 0
-    """CPU threads for one inference; 0 lets the engine choose."""
+    """Number of CPU threads for one inference; 0 lets the engine choose."""
     batch: int = 1
-    """Images of one inference, where the network's batch is open."""
+    """Number of images in one inference, for networks with an open batch dimension."""
     cache: Path | None = None
-    """Folder of built engines; None: the user's own, see `rgsiam_ros.engines.cache`."""
+    """Folder of built engines; None: the user's cache folder, see `rgsiam_ros.engines.cache`."""
 
 
 class Engine(Protocol):
     """A loaded network with fixed buffers."""
 
     def infer(self, inputs: Tensors) -> Buffers:
-        """Named outputs for named inputs, all float32 and of fixed shapes.
+        """Run the network: named outputs for named inputs, all float32 and of fixed shapes.
 
-        The arrays returned are the engine's own buffers: the next call overwrites them. Raises
-        EngineError.
+        The returned arrays are the engine's buffers, which the next call overwrites. Raises EngineError.
         """
         ...
 
     def describe(self) -> EngineInfo:
-        """Engine, version, device and precision in use."""
+        """Return engine, version, device and precision in use."""
         ...
 
     def close(self) -> None:
-        """Release memory and threads; the engine must not be used afterwards."""
+        """Release memory and threads. The engine must not be used afterwards."""
         ...
 
 
 def fixed_shape(shape: Sequence[int | str | None], batch: int) -> tuple[int, ...]:
-    """A network's shape with its open dimension, which is the batch, filled in."""
+    """Return a tensor's shape with `batch` in place of the open dimension."""
     return tuple(size if isinstance(size, int) and size > 0 else batch for size in shape)
 
 
 def fill(buffers: Buffers, inputs: Tensors) -> None:
-    """Copy inputs to an engine's buffers. EngineError for a missing, unknown or misshapen one."""
+    """Copy inputs to an engine's buffers. Raises EngineError when names or shapes differ."""
     if inputs.keys() != buffers.keys():
         raise EngineError(f"the network takes {', '.join(buffers)}, not {', '.join(inputs)}")
     for name, buffer in buffers.items():
@@ -79,8 +78,9 @@ def fill(buffers: Buffers, inputs: Tensors) -> None:
 
 
 def refuse_precision(name: str, precision: str, possible: Sequence[str]) -> None:
-    """EngineError unless the engine can compute in this precision."""
+    """Raise EngineError unless the engine can compute in this precision."""
     if precision not in possible:
         raise EngineError(
-            f"engine {name} does not compute in {precision}, only in {', '.join(possible)}"
+            f"engine {name} does not compute in {precision}, only in {', '.join(possible)}: choose one "
+            "of these, or another engine"
         )

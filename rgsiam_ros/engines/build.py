@@ -1,4 +1,4 @@
-"""Build what a bundle needs on this machine's GPU, ahead of time."""
+"""Build the TensorRT engines of a bundle for this machine's GPU, before they are needed."""
 
 from __future__ import annotations
 
@@ -30,28 +30,31 @@ def build_for_bundle(
     cache: Path | None = None,
     progress: Callable[[str], BuildProgress] = lambda _: lambda *_: None,
 ) -> list[Path]:
-    """Build the absolute branch in `precision` and the relative unit in float32, and keep both.
+    """Build the absolute branch in `precision` and the relative unit in float32, and store both.
 
-    batch: the absolute branch for batches of 1 to 32 instead of single images (ONNX Runtime's provider:
-    of 8); progress: gives, for a network's file name, where its steps are told to. What was built before
-    is built anew. Raises EngineError: library or GPU missing, network not readable, folder not writable.
+    batch: build the absolute branch for batches of 1 to 32 instead of single images (with ONNX Runtime's
+    provider: for batches of 8); progress: called with the file name of a network, returns the function that
+    receives the build steps. Existing engines are built again. Returns the paths of the engines.
+
+    Raises EngineError when a library or the GPU is missing, a network cannot be read, or the folder cannot be
+    written.
     """
     networks = [(absolute_name(precision), precision, BATCHES if batch else ONE)]
     if bundle.manifest.refinement is not None:
         networks.append((RELATIVE_NAME, "float32", ONE))
-    bundle.absolute_onnx(precision)  # says so where the bundle has none
+    bundle.absolute_onnx(precision)  # raises BundleError when the bundle lacks this precision
     if engine != "onnxruntime_tensorrt":
         load_library(engine)
     cuda.gpu()
     EngineCache(cache).prepare()
     paths = []
-    for name, computes, batches in networks:
+    for name, network_precision, batches in networks:
         onnx_bytes = bundle.content(name)
         if engine == "onnxruntime_tensorrt":
-            paths.append(_build_by_provider(onnx_bytes, computes, batches[1], cache))
+            paths.append(_build_by_provider(onnx_bytes, network_precision, batches[1], cache))
             continue
-        key = engine_key(engine, onnx_bytes, computes, batches)
-        built = build_engine(engine, onnx_bytes, computes, batches, progress(name))
+        key = engine_key(engine, onnx_bytes, network_precision, batches)
+        built = build_engine(engine, onnx_bytes, network_precision, batches, progress(name))
         made_by = f"{engine} {key.library_version} from ONNX"
         paths.append(EngineCache(cache).store(key, built, made_by))
     return paths

@@ -1,7 +1,7 @@
-"""Engines that were built for one machine, kept between starts.
+"""Store engines that were built on this machine, so that they can be loaded at the next start.
 
-A built engine is code for one GPU: it is never part of a bundle, and it is only loaded from a folder
-that nobody but the user (or root) can write to.
+A built engine is code for one type of GPU. Therefore it is never part of a bundle, and it is only loaded from
+a folder that only the user or root can write to.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rgsiam_ros.errors import EngineError, EngineNotBuiltError
 
 @dataclass(frozen=True)
 class EngineKey:
-    """What a built engine depends on; if any of it differs, the engine is another one."""
+    """Everything that a built engine depends on. An engine is used only when all fields are equal."""
 
     onnx_sha256: str
     library: str
@@ -32,24 +32,27 @@ class EngineKey:
     compute_capability: str
     precision: str
     batches: tuple[int, int, int]
-    """Smallest, usual and largest batch."""
+    """Smallest, usual and largest batch size."""
 
     @property
     def stem(self) -> str:
-        """Name of its files, without the ending."""
+        """Name of the engine's files without the extension."""
         text = json.dumps(asdict(self), sort_keys=True)
         return f"{self.library}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> EngineKey:
-        """Raises KeyError, TypeError or ValueError for something else."""
+        """Create a key from its JSON form. Raises KeyError, TypeError or ValueError for other data."""
         texts = {n: str(data[n]) for n in cls.__annotations__ if n != "batches"}
         low, usual, high = (int(size) for size in data["batches"])
         return cls(**texts, batches=(low, usual, high))
 
 
 def build_hint(key: EngineKey) -> str:
-    """The command that builds what is missing; the relative unit is built with any precision."""
+    """Return the advice to run the command that builds the engine of this key.
+
+    The command builds the relative unit with any precision.
+    """
     batch = " --batch" if key.batches[2] > 1 else ""
     return (
         f"run `rgsiam engine build BUNDLE --engine {key.library} --precision {key.precision}{batch}` on "
@@ -58,48 +61,52 @@ def build_hint(key: EngineKey) -> str:
 
 
 def network_digest(onnx_bytes: bytes) -> str:
-    """SHA-256 of a network."""
+    """Return the SHA-256 of a network, in hex."""
     return hashlib.sha256(onnx_bytes).hexdigest()
 
 
 def default_folder() -> Path:
-    """``$XDG_CACHE_HOME/rgsiam_ros/engines``, by default below ``~/.cache``."""
+    """Return the user's cache folder: ``$XDG_CACHE_HOME/rgsiam_ros/engines``, by default in ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rgsiam_ros/engines"
 
 
 class EngineCache:
-    """Built engines in a folder: for each a file ``.engine`` and, beside it, its key in ``.json``."""
+    """A folder of built engines. Each engine is a file ``.engine`` with its key in a file ``.json``."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = default_folder() if folder is None else folder
 
     def load(self, key: EngineKey) -> bytes:
-        """The engine built for this key.
+        """Return the engine that was built for this key.
 
-        Raises EngineNotBuiltError, saying what there is instead, where there is none or it is damaged;
-        EngineError where the folder cannot be trusted.
+        Raises EngineNotBuiltError when it is missing or damaged, and EngineError when it cannot be read or
+        when others can write to the folder. The message names an engine that differs in one respect.
         """
         path = self.folder / f"{key.stem}.engine"
         try:
             if not os.path.exists(self.folder) or path.name not in os.listdir(self.folder):
-                raise EngineNotBuiltError(f"no engine is built for it: {self._instead(key)}")
+                raise EngineNotBuiltError(
+                    f"no engine is built for this network: {self._similar_engine(key)}"
+                )
             refuse_writable_by_others(self.folder)
             refuse_writable_by_others(path)
             content = path.read_bytes()
         except OSError as error:
-            raise EngineError(f"{path} cannot be read ({error.strerror or error})") from error
+            raise EngineError(
+                f"{path} cannot be read ({error.strerror or error}): correct its permissions or remove it"
+            ) from error
         try:
             described = json.loads(path.with_suffix(".json").read_text())
-            whole = described["sha256"] == hashlib.sha256(content).hexdigest()
-            whole = whole and EngineKey.from_json(described["key"]) == key
+            intact = described["sha256"] == hashlib.sha256(content).hexdigest()
+            intact = intact and EngineKey.from_json(described["key"]) == key
         except (OSError, ValueError, KeyError, TypeError):
-            whole = False
-        if not whole:
+            intact = False
+        if not intact:
             raise EngineNotBuiltError(f"{path} is damaged: {build_hint(key)}")
         return content
 
     def prepare(self) -> None:
-        """Make the folder and see that an engine could be kept there: before minutes of building.
+        """Create the folder and check that it is writable, before an engine is built for minutes.
 
         Raises EngineError.
         """
@@ -107,12 +114,15 @@ class EngineCache:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
             refuse_writable_by_others(self.folder)
             with tempfile.TemporaryFile(dir=self.folder) as file:
-                file.write(b"room for an engine?")
+                file.write(b"write test")
         except OSError as error:
             raise self._unwritable(error) from error
 
     def store(self, key: EngineKey, engine: bytes, made_by: str) -> Path:
-        """Keep an engine; made_by: what compiled it. Complete or not at all. Raises EngineError."""
+        """Store an engine and return its path. After an error, the old engine is unchanged.
+
+        made_by: the program that compiled the engine. Raises EngineError.
+        """
         described = {
             "key": asdict(key),
             "sha256": hashlib.sha256(engine).hexdigest(),
@@ -130,7 +140,7 @@ class EngineCache:
         return path
 
     def entries(self) -> Iterator[tuple[EngineKey, dict[str, Any]]]:
-        """Keys and descriptions of what is kept; what cannot be read is left out."""
+        """Yield the keys and descriptions of all stored engines. Unreadable ones are left out."""
         for path in sorted(self.folder.glob("*.json")):
             try:
                 described = json.loads(path.read_text())
@@ -144,24 +154,25 @@ class EngineCache:
             "another folder (--cache, or the node's parameter engine_cache)"
         )
 
-    def _instead(self, key: EngineKey) -> str:
-        """What is there of the same network, for the message."""
+    def _similar_engine(self, key: EngineKey) -> str:
+        """The first difference to a stored engine of the same network, and the build command."""
         for other, _ in self.entries():
-            same = other.onnx_sha256 == key.onnx_sha256 and other.library == key.library
-            if not same or other.precision != key.precision:
+            same_network = other.onnx_sha256 == key.onnx_sha256 and other.library == key.library
+            if not same_network or other.precision != key.precision:
                 continue
             for name in ("gpu_name", "compute_capability", "library_version", "batches"):
-                there, here = getattr(other, name), getattr(key, name)
-                if there != here:
+                stored, wanted = getattr(other, name), getattr(key, name)
+                if stored != wanted:
                     label = name.replace("_", " ")
-                    return f"there is one for {label} {there}, this is {here}; {build_hint(key)}"
+                    return f"there is one for {label} {stored}, not for {wanted}; {build_hint(key)}"
         return build_hint(key)
 
 
 class BuiltByProvider:
-    """A folder in which ONNX Runtime's TensorRT provider keeps its own engines.
+    """A folder in which ONNX Runtime's TensorRT provider stores its engines.
 
-    It would build what it does not find without a word, so a list of its files is kept with them.
+    The provider silently builds missing engines. To prevent this at a start, a list of the built files with
+    their SHA-256 is stored in the folder and checked before.
     """
 
     LIST = "built.json"
@@ -170,34 +181,42 @@ class BuiltByProvider:
         self.folder = (default_folder() if cache is None else cache) / name
 
     def refuse_missing(self) -> None:
-        """EngineNotBuiltError where something is missing, EngineError where it cannot be trusted."""
+        """Check the files. Raises EngineNotBuiltError when some are missing or changed, and EngineError when
+        others can write to them.
+        """
         try:
             listed = json.loads((self.folder / self.LIST).read_text())
-            whole = bool(listed) and listed == self._files()
+            complete = bool(listed) and listed == self._files()
         except (OSError, ValueError):
-            whole = False
-        if not whole:
+            complete = False
+        if not complete:
             raise EngineNotBuiltError(
-                "no engine is built for it: run `rgsiam engine build BUNDLE --engine "
+                "no engine is built for this network: run `rgsiam engine build BUNDLE --engine "
                 "onnxruntime_tensorrt` on this machine"
             )
         for path in (self.folder, *self.folder.iterdir()):
             refuse_writable_by_others(path)
 
     def empty(self) -> None:
-        """Make the folder anew. Raises EngineError."""
+        """Remove the folder and create it again. Raises EngineError."""
         try:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True, mode=0o755)
         except OSError as error:
-            raise EngineError(f"{self.folder} cannot be written ({error.strerror})") from error
+            raise self._unwritable(error) from error
 
     def keep(self) -> None:
-        """Remember what was built. Raises EngineError."""
+        """Write the list of the built files. Raises EngineError."""
         try:
             (self.folder / self.LIST).write_text(json.dumps(self._files()))
         except OSError as error:
-            raise EngineError(f"{self.folder} cannot be written ({error.strerror})") from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> EngineError:
+        return EngineError(
+            f"{self.folder} cannot be written ({error.strerror}): make room, or choose another folder "
+            "(--cache, or the node's parameter engine_cache)"
+        )
 
     def _files(self) -> dict[str, str]:
         return {
@@ -208,18 +227,18 @@ class BuiltByProvider:
 
 
 def refuse_writable_by_others(path: Path) -> None:
-    """EngineError unless only this user or root can change what is there."""
+    """Raise EngineError unless only this user or root can write to the file or folder."""
     status = path.stat()
-    mine = status.st_uid in (0, os.geteuid())
-    if not mine or stat.S_IMODE(status.st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
+    trusted_owner = status.st_uid in (0, os.geteuid())
+    if not trusted_owner or stat.S_IMODE(status.st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
         raise EngineError(
-            f"{path} can be written by others, and a built engine is code: chmod go-w it, or choose "
-            "a folder of your own"
+            f"{path} can be written by others, and a built engine is code: run chmod go-w on it, or "
+            "choose a folder of your own"
         )
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    """Write beside the target and rename, so that a full disk leaves no half engine."""
+    """Write a temporary file in the same folder and rename it, so that a full disk leaves no partial file."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -1,4 +1,4 @@
-"""The little of the CUDA runtime that an engine needs, through NVIDIA's cuda-python."""
+"""Access to the functions of the CUDA runtime that engines need, through NVIDIA's cuda-python."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from numpy.typing import NDArray
 from rgsiam_ros.errors import EngineError
 
 NOT_INSTALLED = (
-    "cuda-python is not installed: pip install 'cuda-python' of your CUDA's version, on JetPack 6 "
+    "cuda-python is not installed: pip install 'cuda-python' for the version of your CUDA, on JetPack 6 "
     "'cuda-python==12.6.*'"
 )
 
 
 def runtime() -> Any:
-    """The module of CUDA runtime functions. Raises EngineError where it is not installed."""
+    """Return the module of CUDA runtime functions. Raises EngineError when it is not installed."""
     try:
         from cuda.bindings import runtime as module
     except ImportError:
         try:
-            from cuda import cudart as module  # before 12.8 under this name
+            from cuda import cudart as module  # its name before 12.8
         except ImportError as error:
             raise EngineError(NOT_INSTALLED) from error
     return module
 
 
 def call(function: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:
-    """A runtime function's result without its status. Raises EngineError when that is an error."""
+    """Call a runtime function and return its result without the status.
+
+    Raises EngineError when the status is an error.
+    """
     try:
         status, *values = function(*arguments)
-    except RuntimeError as error:  # no driver library at all
-        raise EngineError(
-            f"CUDA cannot be used ({error}): is the NVIDIA driver installed?"
-        ) from error
+    except RuntimeError as error:  # the driver library is missing
+        raise EngineError(f"CUDA cannot be used ({error}): install the NVIDIA driver") from error
     if int(status) != 0:
         name = getattr(function, "__name__", "CUDA")
         raise EngineError(f"{name} failed: {getattr(status, 'name', status)}")
@@ -44,14 +45,14 @@ def call(function: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:
 
 
 def gpu() -> tuple[str, str]:
-    """Name and compute capability of the first GPU. Raises EngineError where there is none."""
+    """Return name and compute capability of the first GPU. Raises EngineError when there is none."""
     rt = runtime()
     try:
         count = call(rt.cudaGetDeviceCount)
     except EngineError as error:
         raise EngineError(f"no CUDA GPU can be used: {error}") from error
     if not count:
-        raise EngineError("no CUDA GPU was found")
+        raise EngineError("no CUDA GPU was found: check the driver, or --gpus of a container")
     properties = call(rt.cudaGetDeviceProperties, 0)
     name = properties.name
     text = name.decode() if isinstance(name, bytes) else str(name)
@@ -59,7 +60,7 @@ def gpu() -> tuple[str, str]:
 
 
 class Stream:
-    """A stream, and the buffers used on it."""
+    """A CUDA stream and its buffers."""
 
     def __init__(self) -> None:
         self._rt = runtime()
@@ -69,7 +70,7 @@ class Stream:
         self._device: list[int] = []
 
     def pinned(self, shape: Sequence[int], dtype: np.dtype) -> NDArray:
-        """Page-locked host memory as an array of zeros: copies from it need no staging."""
+        """Allocate page-locked host memory as an array of zeros. Copies from it need no staging buffer."""
         size = int(np.prod(shape)) * dtype.itemsize
         pointer = int(call(self._rt.cudaHostAlloc, size, self._rt.cudaHostAllocDefault))
         self._pinned.append(pointer)
@@ -79,27 +80,27 @@ class Stream:
         return array
 
     def device(self, size: int) -> int:
-        """Address of device memory."""
+        """Allocate `size` bytes of device memory and return the address."""
         pointer = int(call(self._rt.cudaMalloc, size))
         self._device.append(pointer)
         return pointer
 
     def upload(self, host: NDArray, device: int) -> None:
-        """Copy to the device, in the stream's order."""
+        """Enqueue a copy from the host to the device."""
         kind = self._rt.cudaMemcpyKind.cudaMemcpyHostToDevice
         call(self._rt.cudaMemcpyAsync, device, host.ctypes.data, host.nbytes, kind, self.handle)
 
     def download(self, device: int, host: NDArray) -> None:
-        """Copy from the device, in the stream's order."""
+        """Enqueue a copy from the device to the host."""
         kind = self._rt.cudaMemcpyKind.cudaMemcpyDeviceToHost
         call(self._rt.cudaMemcpyAsync, host.ctypes.data, device, host.nbytes, kind, self.handle)
 
     def synchronize(self) -> None:
-        """Wait for everything in the stream. Raises EngineError for what failed in it."""
+        """Wait for all work in the stream. Raises EngineError when some of it failed."""
         call(self._rt.cudaStreamSynchronize, self.handle)
 
     def capture(self, work: Callable[[], None]) -> Any:
-        """A CUDA graph of what `work` enqueues, ready to be launched; None where it cannot be."""
+        """Capture the work that `work` enqueues as a CUDA graph. Returns None when it cannot be captured."""
         mode = self._rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         call(self._rt.cudaStreamBeginCapture, self.handle, mode)
         graph = None
@@ -107,7 +108,7 @@ class Stream:
             work()
             graph = call(self._rt.cudaStreamEndCapture, self.handle)
             self._graph = call(self._rt.cudaGraphInstantiate, graph, 0)
-        except EngineError:  # what is enqueued cannot be captured: the stream has to do
+        except EngineError:  # the work cannot be captured; the caller enqueues it each time
             if graph is None:
                 self._rt.cudaStreamEndCapture(self.handle)
             self._rt.cudaGetLastError()
@@ -121,7 +122,7 @@ class Stream:
         call(self._rt.cudaGraphLaunch, graph, self.handle)
 
     def close(self) -> None:
-        """Release graph, buffers and stream; what fails by now is of no consequence."""
+        """Release graph, buffers and stream. Errors are ignored."""
         if self._graph is not None:
             self._rt.cudaGraphExecDestroy(self._graph)
         for pointer in self._device:

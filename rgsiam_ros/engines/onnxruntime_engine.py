@@ -1,4 +1,4 @@
-"""ONNX Runtime: on the CPU, or on a GPU where the installed build has the providers for it."""
+"""The ONNX Runtime engine, on the CPU or, with a build that has the GPU providers, on a GPU."""
 
 from __future__ import annotations
 
@@ -33,28 +33,29 @@ COMPUTES = {
     "onnxruntime_cuda": ("float32", "float16"),
     "onnxruntime_tensorrt": ("float32",),
 }
-QUANTISES_WHAT_WAS_KEPT = "WeightBiasQuantization"
-"""An optimisation of ONNX Runtime (seen in 1.32) that quantises a float32 convolution between quantised
-tensors after all, with one scale for all its channels."""
+UNWANTED_OPTIMIZER = "WeightBiasQuantization"
+"""An optimizer of ONNX Runtime (seen in 1.32) that quantises convolutions which export kept in float32.
+
+It does so for a convolution between quantised tensors, with one scale for all channels."""
 CUDA_OPTIONS = {"use_tf32": "0"}
 SPINNING = "session.intra_op.allow_spinning"
-"""Whether idle threads wait in a busy loop. It takes the CPU from everything else on the machine, the other
-network's threads among them: docs/latency.md has the figures."""
+"""Option that lets idle threads wait in a busy loop. This would take CPU time from other programs and from
+the threads of the other network, see docs/latency.md."""
 
 
 class OnnxRuntimeEngine:
     """See `rgsiam_ros.engines.base.Engine`."""
 
     def __init__(self, request: EngineRequest, name: str = "onnxruntime", *, build: bool = False):
-        """name: one of `PROVIDERS`; build: let the TensorRT provider build what is not cached.
+        """name: a key of `PROVIDERS`; build: let the TensorRT provider build its engine again.
 
-        Raises EngineError.
+        Raises EngineError, or EngineNotBuiltError when the TensorRT provider has no engine for this network.
         """
         refuse_precision(name, request.precision, COMPUTES[name])
         provider = refuse_missing_provider(name)
         self._name, self._precision = name, request.precision
         options = ort.SessionOptions()
-        options.intra_op_num_threads = request.threads or _fewer_cpus()
+        options.intra_op_num_threads = request.threads or _threads_of_restricted_process()
         options.log_severity_level = ERRORS_ONLY
         options.add_session_config_entry(SPINNING, "0")
         options.add_free_dimension_override_by_name(BATCH_DIMENSION, request.batch)
@@ -64,14 +65,14 @@ class OnnxRuntimeEngine:
                 request.onnx_bytes,
                 options,
                 providers=providers,
-                disabled_optimizers=[QUANTISES_WHAT_WAS_KEPT],
+                disabled_optimizers=[UNWANTED_OPTIMIZER],
             )
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             raise EngineError(f"ONNX Runtime cannot load this network: {error}") from error
         if session.get_providers()[0] != provider:
             raise EngineError(
-                f"ONNX Runtime could not start {provider} and would have used "
-                f"{session.get_providers()[0]} instead: check the driver and the CUDA libraries"
+                f"ONNX Runtime could not start {provider} and chose {session.get_providers()[0]} "
+                "instead: check the driver and the CUDA libraries"
             )
         if built is not None and build:
             built.keep()
@@ -87,18 +88,18 @@ class OnnxRuntimeEngine:
                 bind(label, "cpu", 0, np.float32, array.shape, array.ctypes.data)
 
     def infer(self, inputs: Tensors) -> Buffers:
-        """Named outputs for named inputs, in buffers that the next call overwrites."""
+        """See `Engine.infer`."""
         if self._session is None:
             raise EngineError("the engine was closed")
         fill(self._inputs, inputs)
         try:
             self._session.run_with_iobinding(self._binding)
-        except Exception as error:  # as above
+        except Exception as error:  # ONNX Runtime's exceptions share no public base class
             raise EngineError(f"ONNX Runtime failed on an image: {error}") from error
         return dict(self._outputs)
 
     def describe(self) -> EngineInfo:
-        """Engine, version, device and precision in use."""
+        """Return engine, version, device and precision in use."""
         device = "cpu" if self._name == "onnxruntime" else _gpu_name()
         return EngineInfo(self._name, ort.__version__, device, self._precision)
 
@@ -109,12 +110,12 @@ class OnnxRuntimeEngine:
 
 
 def refuse_missing_provider(name: str) -> str:
-    """The provider behind an engine's name; EngineError where this build does not have it."""
+    """Return the provider of an engine. Raises EngineError when this build of ONNX Runtime lacks it."""
     provider = PROVIDERS[name]
     if provider not in ort.get_available_providers():
         raise EngineError(
-            f"this build of ONNX Runtime has no {provider}: install onnxruntime-gpu, on a Jetson "
-            "from NVIDIA's index for your JetPack"
+            f"this build of ONNX Runtime has no {provider}: install onnxruntime-gpu (on a Jetson, from "
+            "NVIDIA's index for your JetPack)"
         )
     return provider
 
@@ -127,7 +128,7 @@ def _gpu_name() -> str:
 
 
 def provider_folder(request: EngineRequest) -> BuiltByProvider:
-    """Where the TensorRT provider keeps the engine of this request. Raises EngineError: no GPU."""
+    """Return the folder of the TensorRT provider's engine for a request. Raises EngineError without a GPU."""
     digest = network_digest(request.onnx_bytes)[:16]
     gpu = "-".join(cuda.gpu()).replace(" ", "_")
     name = f"ort{ort.__version__}-{gpu}-{digest}-{request.precision}-{request.batch}"
@@ -141,7 +142,7 @@ def _buffers(values: list[Any], batch: int) -> Buffers:
 def _with_options(
     provider: str, request: EngineRequest, *, build: bool
 ) -> tuple[list[Any], BuiltByProvider | None]:
-    """The provider with its options; and where its engines are kept, for TensorRT."""
+    """The provider with its options and fallbacks, and for TensorRT the folder of its engine."""
     if provider == PROVIDERS["onnxruntime"]:
         return [provider], None
     if provider == PROVIDERS["onnxruntime_cuda"]:
@@ -155,11 +156,14 @@ def _with_options(
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": str(built.folder),
     }
-    others = [(PROVIDERS["onnxruntime_cuda"], CUDA_OPTIONS), PROVIDERS["onnxruntime"]]
-    return [(provider, options), *others], built
+    fallbacks = [(PROVIDERS["onnxruntime_cuda"], CUDA_OPTIONS), PROVIDERS["onnxruntime"]]
+    return [(provider, options), *fallbacks], built
 
 
-def _fewer_cpus() -> int:
-    """The CPUs of a process that may not use all of them, which ONNX Runtime does not ask for; else 0."""
+def _threads_of_restricted_process() -> int:
+    """Number of CPUs that this process may use, or 0 (the default) when it may use all.
+
+    ONNX Runtime would start one thread for each CPU of the machine.
+    """
     allowed = len(os.sched_getaffinity(0))
     return allowed if allowed < (os.cpu_count() or 1) else 0

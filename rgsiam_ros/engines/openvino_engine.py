@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU. It picks bfloat16 by itself where it can: here precision is always said."""
+"""The OpenVINO engine on the CPU. It always sets the precision: OpenVINO may choose bfloat16 by default."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rgsiam_ros.engines.base import (
 from rgsiam_ros.errors import EngineError
 
 HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
-"""For what is not quantised. The int8 network's other layers stay in float32."""
+"""Precision of the layers that are not quantised. In the int8 network they stay in float32."""
 NOT_INSTALLED = "OpenVINO is not installed: pip install openvino"
 
 
@@ -36,7 +36,9 @@ class OpenVinoEngine:
         core = ov.Core()
         capable = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if request.precision == "bfloat16" and "BF16" not in capable:
-            raise EngineError("this CPU has no bfloat16 arithmetic (AVX512-BF16 or AMX)")
+            raise EngineError(
+                "this CPU has no bfloat16 arithmetic (AVX512-BF16 or AMX): choose another precision"
+            )
         hint = HINTS[request.precision]
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": hint,
@@ -54,13 +56,17 @@ class OpenVinoEngine:
             self._request: Any = compiled.create_infer_request()
             names = _names(request.onnx_bytes)
             self._inputs, self._outputs = (
-                self._bind(ports, own, request.batch)
-                for ports, own in zip((compiled.inputs, compiled.outputs), names, strict=True)
+                self._bind(ports, port_names, request.batch)
+                for ports, port_names in zip(
+                    (compiled.inputs, compiled.outputs), names, strict=True
+                )
             )
         except (RuntimeError, ValueError) as error:
             raise EngineError(f"OpenVINO cannot load this network: {error}") from error
         if used != hint:
-            raise EngineError(f"OpenVINO was asked for {hint} but would compute in {used}")
+            raise EngineError(
+                f"OpenVINO would compute in {used} instead of {hint}: choose another precision or engine"
+            )
 
     def _bind(self, ports: Any, names: list[str], batch: int) -> Buffers:
         import openvino as ov
@@ -72,7 +78,7 @@ class OpenVinoEngine:
         return buffers
 
     def infer(self, inputs: Tensors) -> Buffers:
-        """Named outputs for named inputs, in buffers that the next call overwrites."""
+        """See `Engine.infer`."""
         if self._request is None:
             raise EngineError("the engine was closed")
         fill(self._inputs, inputs)
@@ -83,7 +89,7 @@ class OpenVinoEngine:
         return dict(self._outputs)
 
     def describe(self) -> EngineInfo:
-        """Engine, version, device and precision in use."""
+        """Return engine, version, device and precision in use."""
         return EngineInfo("openvino", self._version, "cpu", self._precision)
 
     def close(self) -> None:
@@ -97,7 +103,7 @@ def _shape(port: Any, batch: int) -> tuple[int, ...]:
 
 
 def _names(onnx_bytes: bytes) -> tuple[list[str], list[str]]:
-    """Of inputs and outputs, in the network's order, which OpenVINO keeps while it may rename them."""
+    """Names of the network's inputs and outputs, in order. OpenVINO may rename them but keeps the order."""
     graph = onnx.load_model_from_string(onnx_bytes).graph
     weights = {weight.name for weight in graph.initializer}
     inputs = [value.name for value in graph.input if value.name not in weights]

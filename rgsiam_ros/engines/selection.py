@@ -158,7 +158,7 @@ def _rounds(
     except EngineError as error:
         if options.engine not in ("auto", *ENGINES) or options.precision not in PRECISIONS:
             raise
-        refused.append(RefusedEngine(options.engine, options.precision, str(error)))  # type: ignore[arg-type]
+        refused.append(RefusedEngine(options.engine, options.precision, str(error)))
         wished = []
     return [wished, [candidate for candidate in every if candidate not in wished]]
 

@@ -1,7 +1,7 @@
-"""Build a TensorRT engine from a network's ONNX bytes, on the machine that will run it.
+"""Build a TensorRT engine from the ONNX bytes of a network, on the machine that will run it.
 
-The same code serves TensorRT (10 and newer) and TensorRT for RTX. Networks are built strongly typed:
-the graph says which number format every layer computes in, and TensorRT may not choose another.
+The code is for TensorRT (10 and newer) and for TensorRT for RTX. Networks are strongly typed: the graph fixes
+the number format of every layer, and TensorRT may not choose another.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from rgsiam_ros.engines.cache import EngineKey, network_digest
 from rgsiam_ros.errors import EngineError
 
 OLDEST = {"tensorrt": 10, "tensorrt_rtx": 1}
+"""Oldest supported major version of each library."""
 COMPUTES: dict[str, tuple[Precision, ...]] = {
     "tensorrt": ("float32", "float16", "int8_symmetric"),
     "tensorrt_rtx": ("float32", "float16"),
@@ -27,27 +28,28 @@ NOT_INSTALLED = {
     "tensorrt_rtx": "TensorRT for RTX is not installed: pip install tensorrt-rtx",
 }
 ONE = (1, 1, 1)
+"""Batch sizes of an engine for single images."""
 BATCHES = (1, 8, 32)
-"""Smallest, usual and largest batch of an engine that serves offline replay."""
+"""Smallest, usual and largest batch size of an engine for offline replay."""
 WORKSPACE_BYTES = 1 << 30
 
 BuildProgress = Callable[[str, int, int], None]
-"""Called with a phase's name, its steps done and its steps in all."""
+"""Called with the name of a build phase, its number of finished steps, and its total number of steps."""
 
 
 def load_library(name: str) -> Any:
-    """The Python module of ``tensorrt`` or ``tensorrt_rtx``. Raises EngineError."""
+    """Import ``tensorrt`` or ``tensorrt_rtx``. Raises EngineError when it is missing or too old."""
     try:
         library = import_module(name)
     except ImportError as error:
         raise EngineError(f"{NOT_INSTALLED[name]} ({error})") from error
-    version = str(getattr(library, "__version__", ""))  # the registry's stubs have none
+    version = str(getattr(library, "__version__", ""))  # the stub packages on PyPI have none
     if not version or not hasattr(library, "Builder"):
-        raise EngineError(f"{NOT_INSTALLED[name]} (what is installed has no libraries)")
+        raise EngineError(f"{NOT_INSTALLED[name]} (the installed package has no libraries)")
     if int(version.split(".", maxsplit=1)[0]) < OLDEST[name]:
         raise EngineError(
-            f"{name} {version} is too old: {OLDEST[name]} or newer is needed, on a Jetson JetPack 6.1 "
-            "or later"
+            f"{name} {version} is too old: install {OLDEST[name]} or newer (on a Jetson, JetPack 6.1 or "
+            "later)"
         )
     return library
 
@@ -55,7 +57,10 @@ def load_library(name: str) -> Any:
 def engine_key(
     library: str, onnx_bytes: bytes, precision: Precision, batches: tuple[int, int, int]
 ) -> EngineKey:
-    """What the engine for this machine is kept under. Raises EngineError: no library, no GPU."""
+    """Return the cache key of a network's engine on this machine.
+
+    Raises EngineError when the library or a GPU is missing.
+    """
     version = load_library(library).__version__
     name, capability = cuda.gpu()
     digest = network_digest(onnx_bytes)
@@ -69,9 +74,10 @@ def build_engine(
     batches: tuple[int, int, int] = ONE,
     progress: BuildProgress | None = None,
 ) -> bytes:
-    """A serialized engine. batches: for networks whose batch is open.
+    """Build and serialize an engine.
 
-    Raises EngineError with the parser's own words for what cannot be built.
+    library: ``tensorrt`` or ``tensorrt_rtx``; batches: smallest, usual and largest batch size, for networks
+    with an open batch dimension. Raises EngineError with the messages of the parser or the builder.
     """
     refuse_precision(library, precision, COMPUTES[library])
     trt = load_library(library)
@@ -85,13 +91,13 @@ def build_engine(
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     if hasattr(trt.BuilderFlag, "TF32"):
-        config.clear_flag(trt.BuilderFlag.TF32)  # float32 means all of its digits
+        config.clear_flag(trt.BuilderFlag.TF32)  # TF32 has a shorter mantissa than float32
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
     if any(-1 in tuple(value.shape) for value in inputs):
         profile = builder.create_optimization_profile()
         for value in inputs:
-            sizes = [[b if s == -1 else s for s in value.shape] for b in batches]
-            profile.set_shape(value.name, *sizes)
+            shapes = [[b if s == -1 else s for s in value.shape] for b in batches]
+            profile.set_shape(value.name, *shapes)
         config.add_optimization_profile(profile)
     if progress is not None:
         config.progress_monitor = _monitor(trt, progress)
@@ -103,12 +109,14 @@ def build_engine(
 
 def _strongly_typed(trt: Any) -> int:
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    return 0 if flag is None else 1 << int(flag)  # None: there is no other kind any more
+    return (
+        0 if flag is None else 1 << int(flag)
+    )  # without the flag, all networks are strongly typed
 
 
 def _collecting_logger(trt: Any) -> Any:
     class Logger(trt.ILogger):
-        """Keeps errors for the message instead of printing them."""
+        """Collects errors for our message instead of printing them."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
@@ -123,7 +131,7 @@ def _collecting_logger(trt: Any) -> Any:
 
 def _monitor(trt: Any, progress: BuildProgress) -> Any:
     class Monitor(trt.IProgressMonitor):
-        """Passes the builder's steps on."""
+        """Reports the builder's steps to `progress`."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)

@@ -1,4 +1,4 @@
-"""TensorRT, and TensorRT for RTX, through their plain Python runtime: no torch."""
+"""The engines TensorRT and TensorRT for RTX, through NVIDIA's Python runtime, without torch."""
 
 from __future__ import annotations
 
@@ -22,18 +22,22 @@ from rgsiam_ros.errors import EngineError
 
 
 class TensorRtEngine:
-    """See `rgsiam_ros.engines.base.Engine`. Takes its engine from the cache; never builds one.
+    """See `rgsiam_ros.engines.base.Engine`. The engine comes from the cache; it is never built here.
 
-    Buffers are fixed, so the copies and the engine are captured as one CUDA graph where the engine
-    allows it, else enqueued one by one.
+    The buffers are fixed. The copies and the inference are captured as one CUDA graph if the engine allows
+    it, and enqueued one by one otherwise.
     """
 
     def __init__(self, request: EngineRequest, name: str = "tensorrt") -> None:
-        """name: ``tensorrt`` or ``tensorrt_rtx``. Raises EngineError, or EngineNotBuiltError."""
+        """name: ``tensorrt`` or ``tensorrt_rtx``.
+
+        Raises EngineNotBuiltError when the cache has no engine for this network, and EngineError.
+        """
         refuse_precision(name, request.precision, COMPUTES[name])
         if request.batch > BATCHES[2]:
             raise EngineError(
-                f"engines are built for batches up to {BATCHES[2]}, not {request.batch}"
+                f"engines are built for batches up to {BATCHES[2]}, not {request.batch}: choose a smaller "
+                "batch"
             )
         self._trt = load_library(name)
         batches = ONE if request.batch == 1 else BATCHES
@@ -43,10 +47,14 @@ class TensorRtEngine:
         self._logger = self._trt.Logger(self._trt.Logger.ERROR)
         self._engine = self._trt.Runtime(self._logger).deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise EngineError(f"{name} cannot load the engine it built: build it anew")
+            raise EngineError(
+                f"{name} cannot load the stored engine: build it again with `rgsiam engine build`"
+            )
         self._context: Any = self._engine.create_execution_context()
         if self._context is None:
-            raise EngineError(f"{name} has no memory for this engine on the GPU")
+            raise EngineError(
+                f"{name} has too little GPU memory for this engine: stop other programs on the GPU"
+            )
         self._stream = Stream()
         self._graph: Any = None
         self._inputs: Buffers = {}
@@ -55,7 +63,7 @@ class TensorRtEngine:
         try:
             for index in range(self._engine.num_io_tensors):
                 self._bind(self._engine.get_tensor_name(index), request.batch)
-            self._enqueue()  # once outside the graph: the first call sets things up
+            self._enqueue()  # the first inference initializes the engine and must not be captured
             self._stream.synchronize()
             self._graph = self._stream.capture(self._enqueue)
         except EngineError:
@@ -63,7 +71,7 @@ class TensorRtEngine:
             raise
 
     def infer(self, inputs: Tensors) -> Buffers:
-        """Named outputs for named inputs, in buffers that the next call overwrites."""
+        """See `Engine.infer`."""
         if self._context is None:
             raise EngineError("the engine was closed")
         fill(self._inputs, inputs)
@@ -75,7 +83,7 @@ class TensorRtEngine:
         return dict(self._outputs)
 
     def describe(self) -> EngineInfo:
-        """Engine, version, device and precision in use."""
+        """Return engine, version, device and precision in use."""
         return self._info
 
     def close(self) -> None:
@@ -87,10 +95,12 @@ class TensorRtEngine:
 
     def _bind(self, name: str, batch: int) -> None:
         shape = fixed_shape(tuple(self._engine.get_tensor_shape(name)), batch)
-        kind = np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name)))
-        if kind != np.float32:
-            raise EngineError(f"tensor {name} of the engine is {kind}, not float32: export anew")
-        buffer = self._stream.pinned(shape, kind)
+        dtype = np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name)))
+        if dtype != np.float32:
+            raise EngineError(
+                f"tensor {name} of the engine is {dtype}, not float32: export the bundle again"
+            )
+        buffer = self._stream.pinned(shape, dtype)
         self._device[name] = self._stream.device(buffer.nbytes)
         bound = self._context.set_tensor_address(name, self._device[name])
         if self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT:
@@ -100,7 +110,8 @@ class TensorRtEngine:
             self._outputs[name] = buffer
         if not bound:
             raise EngineError(
-                f"{self._info.name} does not take {name} of shape {shape}: build anew"
+                f"{self._info.name} does not take {name} of shape {shape}: build the engine again with "
+                "`rgsiam engine build`"
             )
 
     def _enqueue(self) -> None:

@@ -1,1 +1,1 @@
-"""Fusion with GPS and odometry: robot_localization's parameters, map alignment, a report."""
+"""Fusion with GPS and odometry: parameters of robot_localization, alignment of maps, reports on tracks."""

@@ -1,9 +1,9 @@
-"""Where on the Earth is the map, and which way does it point? From a bag's fixes and map poses.
+"""Find a map's position and heading on the Earth from GPS fixes and map poses.
 
-The antenna's track in the map is laid on the fixes: a rotation about the vertical, and a shift. Fixes are
-weighed by their own covariance, and robustly (Geman-McClure weights that tighten step by step), because
-GPS between houses is off for minutes. The datum is then put where the map's origin lies, and the map is
-turned so that its axes are east, north and up there.
+The antenna's track in the map is aligned to the fixes by a rotation about the vertical and a shift. Fixes are
+weighted by their covariance and by robust Geman-McClure weights whose scale shrinks step by step, because GPS
+between houses can be wrong for minutes. The datum is the place of the map's origin on the Earth. The map is
+then rotated so that its axes are east, north and up at the datum.
 """
 
 from __future__ import annotations
@@ -27,60 +27,68 @@ from rgsiam_ros.geometry.poses import Array, pose_matrix
 
 FEWEST_FIXES = 20
 LARGEST_YAW_SIGMA_DEG = 1.0
+"""Largest standard deviation of the heading, degrees, at which the alignment is accepted."""
 LARGEST_SCALE_ERROR = 0.05
 STEPS = 40
-TIGHTENING = 1.4
-LOOSEST_SIGMAS = 2.0
-"""Where the robust weights end: a fix off by so many sigmas counts for a quarter."""
+"""Number of steps of the robust fit."""
+SCALE_DIVISOR = 1.4
+"""The scale of the robust weights is divided by this in each step."""
+FINAL_SCALE_SIGMAS = 2.0
+"""Final scale of the robust weights: a fix with a residual of this many sigmas gets the weight 1/4."""
 SMALLEST_SIGMA_M = 0.05
 ROUNDS = 3
-"""Of moving the datum to where the map's origin was found to lie."""
+"""Number of times that the datum is moved to the estimated place of the map's origin."""
 BLOCKS = 20
-"""Of neighbouring fixes, whose errors are taken for one."""
+"""Number of blocks of consecutive fixes. The errors of the fixes in one block count as fully correlated."""
 SIGNIFICANT_SIGMAS = 2.0
-"""A rotation smaller than this is taken for none: the map's own axes are the better estimate."""
+"""A rotation of fewer standard deviations is set to zero: it may be noise, and the map stays as it is."""
 
 
 @dataclass(frozen=True)
 class Fixes:
-    """N fixes and where the map has the antenna at their stamps."""
+    """N GPS fixes and the positions of the antenna in the map at the stamps of the fixes."""
 
     stamps_ns: NDArray[np.int64]
     latitude_longitude_height_N3: Array
-    """Degrees, degrees, ellipsoidal metres."""
+    """Degrees, degrees, metres above the ellipsoid."""
     sigma_N: Array
-    """Horizontal standard deviation, metres."""
+    """Horizontal standard deviation of each fix, metres."""
     antenna_map_N3: Array
-    """Metres, map frame."""
+    """Position of the antenna in the map frame, metres."""
 
 
 @dataclass(frozen=True)
 class MapAlignment:
-    """The map on the Earth."""
+    """The position and heading of a map on the Earth."""
 
     datum: Datum
     T_enu_map: Array
-    """``(4, 4)``: from the old map frame to east, north, up at the datum."""
+    """``(4, 4)``: pose of the old map frame in the frame east, north, up at the datum."""
     yaw_deg: float
-    """Of the old map's x axis, counter-clockwise from east."""
+    """Direction of the old map's x axis, counter-clockwise from east."""
     yaw_sigma_deg: float
+    """Standard deviation of yaw_deg."""
     scale: float
-    """Length on the Earth over length in the map: 1 for a map in metres. Not applied."""
+    """Length on the Earth divided by length in the map: 1 for a map in metres. It is not applied."""
     tilt_deg: float
-    """Of the map's z axis against the vertical, as far as the fixes' heights tell. Not applied."""
+    """Angle between the map's z axis and the vertical, estimated from the heights. It is not applied."""
     residual_N3: Array
-    """Fix less antenna, east north up, metres."""
+    """Fix minus antenna position after the alignment, east north up, metres."""
     weight_N: Array
     """Robust weight of each fix, 0..1."""
 
 
 def align_map(fixes: Fixes) -> MapAlignment:
-    """Datum and alignment. Raises GeoreferenceError where the fixes do not determine them."""
+    """Compute the datum and the alignment of a map.
+
+    Raises GeoreferenceError when there are too few fixes, when they do not determine the heading, or when
+    the map is not in metres.
+    """
     count = len(fixes.stamps_ns)
     if count < FEWEST_FIXES:
         raise GeoreferenceError(
-            f"{count} fixes with a map pose are too few, at least {FEWEST_FIXES} are needed: drive "
-            "longer where GPS is good, or where the map knows the place"
+            f"{count} fixes with a map pose are too few, at least {FEWEST_FIXES} are needed: record a "
+            "longer drive with good GPS inside the map"
         )
     latitude, longitude, height = np.median(fixes.latitude_longitude_height_N3, axis=0)
     frame = LocalFrame(
@@ -99,8 +107,8 @@ def align_map(fixes: Fixes) -> MapAlignment:
     yaw_sigma = _yaw_sigma(antenna, fix_enu, yaw, weight / sigma**2)
     if np.degrees(yaw_sigma) > LARGEST_YAW_SIGMA_DEG:
         raise GeoreferenceError(
-            f"the fixes determine the map's heading only to {np.degrees(yaw_sigma):.1f} degrees: drive "
-            "farther, or where GPS is better"
+            f"the fixes determine the map's heading only to {np.degrees(yaw_sigma):.1f} degrees: record a "
+            "longer drive, or one with better GPS"
         )
     if abs(yaw) < SIGNIFICANT_SIGMAS * yaw_sigma:
         yaw = 0.0
@@ -116,14 +124,14 @@ def align_map(fixes: Fixes) -> MapAlignment:
         longitude_deg=datum_geodetic[1],
         ellipsoidal_height_m=datum_geodetic[2],
     )
-    T[:3, 3] = 0.0  # by the choice of the datum
-    turned = antenna @ T[:3, :3].T
-    residual = LocalFrame(datum).from_geodetic(fixes.latitude_longitude_height_N3) - turned
-    scale = _scale(turned, turned + residual, weight_N1)
+    T[:3, 3] = 0.0  # because the datum is at the map's origin
+    antenna_enu = antenna @ T[:3, :3].T
+    residual = LocalFrame(datum).from_geodetic(fixes.latitude_longitude_height_N3) - antenna_enu
+    scale = _scale(antenna_enu, antenna_enu + residual, weight_N1)
     if abs(scale - 1.0) > LARGEST_SCALE_ERROR:
         raise GeoreferenceError(
-            f"the map is not in metres: the Earth is {scale:.3f} times as large. Record its true poses "
-            "in metres, and train again"
+            f"the map is not in metres: distances on the Earth are {scale:.3f} times as long as in the "
+            "map. Record the true poses in metres, and train again"
         )
     return MapAlignment(
         datum=datum,
@@ -131,14 +139,14 @@ def align_map(fixes: Fixes) -> MapAlignment:
         yaw_deg=float(np.degrees(yaw)),
         yaw_sigma_deg=float(np.degrees(yaw_sigma)),
         scale=scale,
-        tilt_deg=_tilt_deg(turned, residual[:, 2], weight_N1),
+        tilt_deg=_tilt_deg(antenna_enu, residual[:, 2], weight_N1),
         residual_N3=residual,
         weight_N=weight,
     )
 
 
 def georeferenced(bundle: Bundle, alignment: MapAlignment, out: Path) -> Bundle:
-    """Write `bundle` to `out` with its map turned into the datum's frame. Raises BundleError."""
+    """Write `bundle` to `out` with its map rotated to east, north and up at the datum. Raises BundleError."""
     manifest = bundle.manifest
     T = alignment.T_enu_map
     target = manifest.target.model_dump(mode="json")
@@ -151,28 +159,32 @@ def georeferenced(bundle: Bundle, alignment: MapAlignment, out: Path) -> Bundle:
     if manifest.refinement is not None:
         for precision in manifest.precisions:
             features = bundle.map_features(precision)
-            turned = MapFeatures(
+            rotated = MapFeatures(
                 features.metric_feature_ND, features.local_NCHW, T @ features.T_map_camera_N44
             )
-            contents[map_features_name(precision)] = npz_bytes(turned.to_arrays())
+            contents[map_features_name(precision)] = npz_bytes(rotated.to_arrays())
     return rewrite_bundle(bundle, out, description, contents)
 
 
 def _fit_robustly(antenna: Array, fix: Array, sigma: Array) -> tuple[float, Array, Array]:
-    """Yaw, shift and robust weights: all fixes count at first, then those that agree."""
+    """Yaw, shift and robust weights (graduated non-convexity with Geman-McClure weights).
+
+    At first all fixes have similar weights. As the scale shrinks, fixes with large residuals lose theirs.
+    """
     weight = np.ones(len(fix))
-    yaw, shift = _fit(antenna, fix, weight / sigma**2)
-    off = _off(antenna, fix, yaw, shift) / sigma
-    scale = max(1.0, float(off.max()))
+    yaw, shift = _fit_weighted(antenna, fix, weight / sigma**2)
+    residual_sigmas = _horizontal_distance(antenna, fix, yaw, shift) / sigma
+    scale = max(1.0, float(residual_sigmas.max()))
     for _ in range(STEPS):
-        weight = (scale**2 / (scale**2 + off**2)) ** 2
-        yaw, shift = _fit(antenna, fix, weight / sigma**2)
-        off = _off(antenna, fix, yaw, shift) / sigma
-        scale = max(LOOSEST_SIGMAS, scale / TIGHTENING)
+        weight = (scale**2 / (scale**2 + residual_sigmas**2)) ** 2
+        yaw, shift = _fit_weighted(antenna, fix, weight / sigma**2)
+        residual_sigmas = _horizontal_distance(antenna, fix, yaw, shift) / sigma
+        scale = max(FINAL_SCALE_SIGMAS, scale / SCALE_DIVISOR)
     return yaw, shift, weight
 
 
-def _fit(antenna: Array, fix: Array, weight: Array) -> tuple[float, Array]:
+def _fit_weighted(antenna: Array, fix: Array, weight: Array) -> tuple[float, Array]:
+    """Yaw and shift of the weighted least-squares alignment, in closed form."""
     share = (weight / weight.sum())[:, None]
     a, f = antenna - (share * antenna).sum(axis=0), fix - (share * fix).sum(axis=0)
     cosine = (share[:, 0] * (a[:, 0] * f[:, 0] + a[:, 1] * f[:, 1])).sum()
@@ -182,14 +194,16 @@ def _fit(antenna: Array, fix: Array, weight: Array) -> tuple[float, Array]:
     return yaw, shift
 
 
-def _off(antenna: Array, fix: Array, yaw: float, shift: Array) -> Array:
-    """Horizontal distances."""
+def _horizontal_distance(antenna: Array, fix: Array, yaw: float, shift: Array) -> Array:
+    """Horizontal distance of each fix from the aligned antenna position, metres."""
     return np.linalg.norm((antenna @ _about_z(yaw).T + shift - fix)[:, :2], axis=1)
 
 
 def _yaw_sigma(antenna: Array, fix: Array, yaw: float, weight: Array) -> float:
-    """From the residuals across the lever of each fix; errors of GPS last, so that blocks of neighbouring
-    fixes are summed before they are squared.
+    """Standard deviation of the yaw, radians, from the residuals across the lever arm of each fix.
+
+    GPS errors are correlated over time, so the residuals in a block of consecutive fixes are summed before
+    they are squared.
     """
     share = (weight / weight.sum())[:, None]
     lever = (antenna - (share * antenna).sum(axis=0)) @ _about_z(yaw).T

@@ -1,4 +1,4 @@
-"""Tracks of filters beside the truth: figures, TUM files and a picture."""
+"""Compare the tracks of filters with the true poses: error figures, TUM files and a plot."""
 
 from __future__ import annotations
 
@@ -15,44 +15,46 @@ from rgsiam_ros.recordings.rosbag import Drive
 from rgsiam_ros.recordings.tum import write_tum
 
 SETTLING_S = 10.0
-"""After the start, which is not counted: a filter must find its heading first."""
+"""Time at the start of a drive that is not counted, because a filter must find its heading first."""
 COLOURS = {"gps": "tab:orange", "visual": "tab:green", "both": "tab:blue"}
 LABELS = {"gps": "odometry + GPS", "visual": "odometry + visual", "both": "all three"}
 
 Tracks = dict[str, tuple[np.ndarray, Array]]
+"""Stamps ``(N,)``, ns, and poses ``T_map_base`` ``(N, 4, 4)`` of each filter by its name."""
 
 
 def errors_of_tracks(tracks: Tracks, drive: Drive) -> dict[str, tuple[Array, Array]]:
-    """Seconds since the first true pose and horizontal errors, metres, of each track.
+    """Return for each track the seconds since the first true pose and the horizontal errors, metres.
 
-    Poses that are not finite have none.
+    Poses that are not finite, have no true pose, or lie in the first `SETTLING_S` are left out.
     """
     errors = {}
-    for name, (stamps, T) in finite(tracks).items():
+    for name, (stamps, T) in finite_poses(tracks).items():
         T_true, known = drive.true_base_poses(stamps)
         seconds = (stamps - drive.truth_stamps_ns[0]) * 1e-9
-        off = np.linalg.norm(T[:, :2, 3] - T_true[:, :2, 3], axis=1)
+        error_m = np.linalg.norm(T[:, :2, 3] - T_true[:, :2, 3], axis=1)
         counted = known & (seconds >= SETTLING_S)
-        errors[name] = (seconds[counted], off[counted])
+        errors[name] = (seconds[counted], error_m[counted])
     return errors
 
 
-def finite(tracks: Tracks) -> Tracks:
-    """The tracks without the poses that are not finite, which a diverged filter gives."""
-    kept = {name: np.isfinite(T).all(axis=(1, 2)) for name, (_, T) in tracks.items()}
-    return {name: (at[kept[name]], T[kept[name]]) for name, (at, T) in tracks.items()}
+def finite_poses(tracks: Tracks) -> Tracks:
+    """Return the tracks without poses that are not finite. A diverged filter gives such poses."""
+    finite = {name: np.isfinite(T).all(axis=(1, 2)) for name, (_, T) in tracks.items()}
+    return {name: (stamps[finite[name]], T[finite[name]]) for name, (stamps, T) in tracks.items()}
 
 
 def report_tracks(
     tracks: Tracks, drive: Drive, gps: tuple[np.ndarray, np.ndarray], out: Path, title: str
 ) -> dict[str, Any]:
-    """Write ``fused_NAME.tum`` and ``fusion.png``; return figures for ``metrics.json``.
+    """Write ``fused_NAME.tum`` and ``fusion.png``; return the figures for ``metrics.json``.
 
-    gps: stamps (ns) of the bag's messages and what GPS was there: 0 good, 1 bad, 2 none; empty: no GPS was
-    asked for, and errors are not divided by it. Without true poses there are no errors and no picture.
+    gps: stamps (ns) of the GPS messages and the state of GPS, see `gps_state`; empty arrays when GPS is not
+    used: then the errors are not split by the state of GPS. Without true poses there are no errors and no
+    plot.
     """
     figures: dict[str, Any] = {"settling_s": SETTLING_S}
-    for name, (stamps, T) in finite(tracks).items():
+    for name, (stamps, T) in finite_poses(tracks).items():
         write_tum(out / f"fused_{name}.tum", zip(stamps.tolist(), T, strict=True))
         answers = len(tracks[name][0])
         figures[name] = {"answers": answers, "not_finite": answers - len(stamps)}
@@ -60,21 +62,25 @@ def report_tracks(
         return figures
     errors = errors_of_tracks(tracks, drive)
     gps_seconds = (gps[0] - drive.truth_stamps_ns[0]) * 1e-9
-    for name, (seconds, off) in errors.items():
-        figures[name]["all"] = _spread(off)
+    for name, (seconds, error_m) in errors.items():
+        figures[name]["all"] = _median_and_p95(error_m)
         if not len(gps_seconds):
             continue
         state = _state_at(seconds, gps_seconds, gps[1])
         figures[name] |= {
-            word: _spread(off[state == i]) for i, word in enumerate(("good", "bad", "none"))
+            word: _median_and_p95(error_m[state == i])
+            for i, word in enumerate(("good", "bad", "none"))
         }
-        figures[name]["bad_or_none"] = _spread(off[state > 0])
+        figures[name]["bad_or_none"] = _median_and_p95(error_m[state > 0])
     _draw(errors, gps_seconds, gps[1], out / "fusion.png", title)
     return figures
 
 
 def gps_state(messages: list[Any], good_sigma_m: float = 1.0) -> np.ndarray:
-    """0 where a fix claims to be good, 1 where it does not, 2 where there is none."""
+    """Return the state of GPS for each NavSatFix message: 0 good, 1 bad, 2 no fix.
+
+    A fix is good when its own standard deviation is at most good_sigma_m, metres.
+    """
     state = []
     for m in messages:
         if m.status.status < 0 or not np.isfinite(m.latitude):
@@ -85,30 +91,31 @@ def gps_state(messages: list[Any], good_sigma_m: float = 1.0) -> np.ndarray:
 
 
 def _state_at(seconds: Array, gps_seconds: Array, state: np.ndarray) -> np.ndarray:
+    """The state of the last GPS message before each time."""
     last = np.clip(np.searchsorted(gps_seconds, seconds, side="right") - 1, 0, len(state) - 1)
     return state[last]
 
 
-def in_words(figures: dict[str, Any]) -> str:
-    """What `report_tracks` found for one track, in a line."""
+def describe_track(figures: dict[str, Any]) -> str:
+    """Return the figures of `report_tracks` for one track as one line of text."""
     if not figures["answers"]:
-        return "no answer at all: see the filter's messages above"
+        return "the filter published no pose: see its messages above"
     words = {"good": "where GPS is good", "bad": "where it is bad", "none": "where there is none"}
     if "good" not in figures:
         words = {"all": "over the whole drive"}
-    parts = [
+    phrases = [
         f"{figures[key]['median_m']:.2f} m median, {figures[key]['p95_m']:.2f} m p95 {word}"
         for key, word in words.items()
         if figures.get(key)
     ]
     if figures["not_finite"]:
-        parts.append(
-            f"it diverged: {figures['not_finite']} of {figures['answers']} answers are no finite pose"
+        phrases.append(
+            f"the filter diverged: {figures['not_finite']} of {figures['answers']} poses are not finite"
         )
-    return "; ".join(parts) or f"{figures['answers']} poses, none beside a true one"
+    return "; ".join(phrases) or f"{figures['answers']} poses, none with a true pose"
 
 
-def _spread(values: Array) -> dict[str, float] | None:
+def _median_and_p95(values: Array) -> dict[str, float] | None:
     return summarise(values, ("median", "p95"), "_m") if len(values) else None
 
 
@@ -128,11 +135,11 @@ def _draw(
         for i, (start, end) in enumerate(zip(edges[::2], edges[1::2], strict=True)):
             last = gps_seconds[min(end, len(gps_seconds) - 1)]
             axes.axvspan(gps_seconds[start], last, color=colour, label=word if i == 0 else None)
-    for name, (seconds, off) in errors.items():
+    for name, (seconds, error_m) in errors.items():
         axes.semilogy(
-            seconds, np.maximum(off, 1e-2), color=COLOURS[name], label=LABELS[name], linewidth=1
+            seconds, np.maximum(error_m, 1e-2), color=COLOURS[name], label=LABELS[name], linewidth=1
         )
-    axes.set(xlabel="time (s)", ylabel="position error, horizontal (m)", title=title)
+    axes.set(xlabel="time (s)", ylabel="horizontal position error (m)", title=title)
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="upper right", fontsize=8)
     figure.savefig(path, dpi=110)

@@ -1,1 +1,1 @@
-"""Poses and frames: rigid transforms, a tree of frames, places on the Earth."""
+"""Rigid transforms, trees of coordinate frames, and geodetic coordinates."""

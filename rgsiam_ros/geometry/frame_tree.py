@@ -1,4 +1,7 @@
-"""A small tree of frames, static and moving: what tf2's buffer does, for where tf2 is not there."""
+"""A tree of static and moving coordinate frames with lookup by time.
+
+It does what tf2's buffer does, and works without ROS.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ from rgsiam_ros.geometry.poses import (
 )
 
 HISTORY = 1024
+"""Number of poses that are kept for one moving transform."""
 LONGEST_CHAIN = 256
+"""Largest number of frames between a frame and its root; a longer chain counts as a loop."""
 
 
 @dataclass
@@ -27,7 +32,7 @@ class _Edge:
     stamps_ns: deque[int] = field(default_factory=lambda: deque(maxlen=HISTORY))
     poses: deque[Array] = field(default_factory=lambda: deque(maxlen=HISTORY))
 
-    def at(self, child: str, stamp_ns: int | None) -> Array:
+    def pose_at(self, child: str, stamp_ns: int | None) -> Array:
         if self.static or stamp_ns is None:
             return self.poses[-1]
         stamps = list(self.stamps_ns)
@@ -40,14 +45,15 @@ class _Edge:
         after = bisect.bisect_left(stamps, stamp_ns)
         if stamps[after] == stamp_ns:
             return self.poses[after]
-        between = slice(after - 1, after + 1)
-        return interpolate_poses(stamps[between], np.stack(list(self.poses)[between]), [stamp_ns])[
-            0
-        ]
+        pair = slice(after - 1, after + 1)
+        return interpolate_poses(stamps[pair], np.stack(list(self.poses)[pair]), [stamp_ns])[0]
 
 
 class TransformTree:
-    """Frames and the rigid transforms between them. Stamps are integer nanoseconds."""
+    """Rigid transforms between named frames. Stamps are integer nanoseconds.
+
+    A leading slash of a frame's name is ignored.
+    """
 
     def __init__(self) -> None:
         self._edges: dict[str, _Edge] = {}
@@ -55,7 +61,12 @@ class TransformTree:
     def update(
         self, parent: str, child: str, T_parent_child: Array, stamp_ns: int, *, static: bool
     ) -> None:
-        """Take in one transform. Raises ValueError when it is not a finite rigid transform."""
+        """Store the ``(4, 4)`` pose of `child` in `parent`, metres.
+
+        static: the pose holds at every stamp. A moving transform with an older stamp than the newest
+        stored one replaces the history of this transform; one with an equal stamp is ignored.
+        Raises ValueError when T_parent_child is not a finite rigid transform.
+        """
         T = check_pose(T_parent_child)
         parent, child = parent.lstrip("/"), child.lstrip("/")
         edge = self._edges.get(child)
@@ -67,15 +78,17 @@ class TransformTree:
         elif edge.stamps_ns and stamp_ns <= edge.stamps_ns[-1]:
             if stamp_ns == edge.stamps_ns[-1]:
                 return
-            edge.poses.clear()  # time went backwards: a looped bag or a simulation reset
+            edge.poses.clear()  # time went backwards: a bag was looped or a simulation was reset
             edge.stamps_ns.clear()
         edge.stamps_ns.append(stamp_ns)
         edge.poses.append(T)
 
     def lookup(self, target: str, source: str, stamp_ns: int | None = None) -> Array:
-        """``T_target_source``, ``(4, 4)``: the pose of `source` in `target`, any chain depth.
+        """Return ``T_target_source``, ``(4, 4)``: the pose of frame `source` in frame `target`.
 
-        stamp_ns None takes the newest of each moving transform. Raises TransformUnavailableError.
+        stamp_ns: the time for which moving transforms are interpolated; None takes the newest pose of
+        each. Raises TransformUnavailableError when no chain joins the frames, when a moving transform is
+        not known at the stamp, or when the transforms form a loop.
         """
         target, source = target.lstrip("/"), source.lstrip("/")
         chains = {frame: self._ancestors(frame) for frame in (target, source)}
@@ -85,20 +98,21 @@ class TransformTree:
             raise TransformUnavailableError(
                 f"no chain of transforms joins {target} and {source}; known frames: {known}"
             )
-        T_common_target = self._down(common, chains[target], stamp_ns)
-        T_common_source = self._down(common, chains[source], stamp_ns)
+        T_common_target = self._pose_in_ancestor(common, chains[target], stamp_ns)
+        T_common_source = self._pose_in_ancestor(common, chains[source], stamp_ns)
         return invert(T_common_target) @ T_common_source
 
     def parent(self, child: str) -> str | None:
-        """The frame that `child` hangs on, or None."""
+        """Return the parent frame of `child`; None when it has none."""
         edge = self._edges.get(child.lstrip("/"))
         return None if edge is None else edge.parent
 
     def frames(self) -> set[str]:
-        """Every frame heard of."""
+        """Return the names of all frames, parents and children."""
         return set(self._edges) | {edge.parent for edge in self._edges.values()}
 
     def _ancestors(self, frame: str) -> list[str]:
+        """`frame`, its parent, the parent's parent, and so on up to the root."""
         chain = [frame]
         while (edge := self._edges.get(chain[-1])) is not None:
             if edge.parent in chain or len(chain) > LONGEST_CHAIN:
@@ -106,8 +120,9 @@ class TransformTree:
             chain.append(edge.parent)
         return chain
 
-    def _down(self, common: str, chain: list[str], stamp_ns: int | None) -> Array:
+    def _pose_in_ancestor(self, ancestor: str, chain: list[str], stamp_ns: int | None) -> Array:
+        """The pose of the first frame of `chain` (see `_ancestors`) in `ancestor`."""
         T = np.eye(4)
-        for child in reversed(chain[: chain.index(common)]):
-            T = T @ self._edges[child].at(child, stamp_ns)
+        for child in reversed(chain[: chain.index(ancestor)]):
+            T = T @ self._edges[child].pose_at(child, stamp_ns)
         return T

@@ -1,4 +1,7 @@
-"""Between the map and the Earth: a map with a datum is the east-north-up frame there (WGS 84)."""
+"""Conversion between geodetic coordinates (WGS 84) and metres in a map with a datum.
+
+The axes of such a map are east, north and up at the datum.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from rgsiam_ros.geometry.poses import Array
 
 
 class Datum(BaseModel):
-    """Where the map frame lies on the Earth: its axes are east, north, up at this point (WGS 84)."""
+    """The point on the Earth (WGS 84) at the map's origin. The map's axes are east, north and up there."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -23,7 +26,7 @@ class Datum(BaseModel):
 
 
 class LocalFrame:
-    """East, north, up at a datum."""
+    """The local Cartesian frame at a datum, with the axes east, north and up."""
 
     def __init__(self, datum: Datum) -> None:
         self.datum = datum
@@ -32,13 +35,17 @@ class LocalFrame:
         )
 
     def from_geodetic(self, latitude_longitude_height_N3: ArrayLike) -> Array:
-        """Metres east, north, up ``(..., 3)`` of degrees, degrees and ellipsoidal metres ``(..., 3)``."""
+        """Convert geodetic coordinates to metres east, north and up of the datum.
+
+        latitude_longitude_height_N3: ``(..., 3)``, degrees, degrees and metres above the ellipsoid.
+        Returns ``(..., 3)``.
+        """
         values = np.asarray(latitude_longitude_height_N3, np.float64)
         latitude, longitude, height = np.moveaxis(values, -1, 0)
         return np.stack(self._pipeline.transform(longitude, latitude, height), axis=-1)
 
     def to_geodetic(self, east_north_up_N3: ArrayLike) -> Array:
-        """The reverse of `from_geodetic`."""
+        """Convert metres east, north and up ``(..., 3)`` to geodetic coordinates: inverts `from_geodetic`."""
         east, north, up = np.moveaxis(np.asarray(east_north_up_N3, np.float64), -1, 0)
         longitude, latitude, height = self._pipeline.transform(east, north, up, direction="INVERSE")
         return np.stack([latitude, longitude, height], axis=-1)

@@ -1,7 +1,7 @@
-"""Rigid transforms, float64, metres and radians.
+"""Rigid transforms as 4x4 matrices in float64, metres and radians.
 
-``T_a_b`` is the 4x4 pose of frame ``b`` in frame ``a``: it takes coordinates in ``b`` to
-coordinates in ``a``, so that ``T_a_c = T_a_b @ T_b_c``. Quaternions carry their order in the name.
+``T_a_b`` is the pose of frame ``b`` in frame ``a``: it converts coordinates in ``b`` to coordinates in
+``a``, so that ``T_a_c = T_a_b @ T_b_c``. The names of quaternions carry their order (wxyz or xyzw).
 Rotation vectors describe rotation about *fixed* axes: ``R_perturbed = Exp(theta) @ R`` (REP-103).
 """
 
@@ -15,25 +15,26 @@ Array = NDArray[np.float64]
 
 UNIT_QUATERNION_TOLERANCE = 1e-3
 SMALLEST_SINE = 1e-9
+"""Twice the sine of an angle below which the angle counts as zero."""
 NEARLY_HALF_TURN = 3.0
-"""Radians."""
+"""Angle in radians above which the sine is too small to give the rotation axis."""
 
 
 def quaternion_xyzw_from_wxyz(quaternion_wxyz: ArrayLike) -> Array:
-    """Reorder ``(..., 4)`` quaternions from w-first to the ROS and TUM order."""
+    """Reorder ``(..., 4)`` quaternions from wxyz to xyzw, the order of ROS and TUM."""
     return np.roll(np.asarray(quaternion_wxyz, np.float64), -1, axis=-1)
 
 
 def quaternion_wxyz_from_xyzw(quaternion_xyzw: ArrayLike) -> Array:
-    """Reorder ``(..., 4)`` quaternions from the ROS and TUM order to w-first."""
+    """Reorder ``(..., 4)`` quaternions from xyzw, the order of ROS and TUM, to wxyz."""
     return np.roll(np.asarray(quaternion_xyzw, np.float64), 1, axis=-1)
 
 
 def pose_matrix(translation_m: ArrayLike, quaternion_wxyz: ArrayLike) -> Array:
-    """Compose ``(..., 3)`` metres and ``(..., 4)`` unit quaternions to ``(..., 4, 4)`` poses.
+    """Compose ``(..., 4, 4)`` poses from ``(..., 3)`` metres and ``(..., 4)`` unit quaternions.
 
-    Raises ValueError where a number is not finite or a quaternion's norm is off one by more than
-    ``UNIT_QUATERNION_TOLERANCE``; smaller deviations are normalised away.
+    Quaternions are normalised. Raises ValueError when a number is not finite, or when the norm of a
+    quaternion differs from 1 by more than ``UNIT_QUATERNION_TOLERANCE``.
     """
     translation = np.asarray(translation_m, np.float64)
     q_wxyz = np.asarray(quaternion_wxyz, np.float64)
@@ -62,7 +63,7 @@ def check_quaternions(translation_m: Array, quaternion_wxyz: Array) -> None:
 
 
 def quaternion_wxyz(T: ArrayLike) -> Array:
-    """Rotation of ``(..., 4, 4)`` poses as ``(..., 4)`` unit quaternions with ``w >= 0``."""
+    """Return the rotations of ``(..., 4, 4)`` poses as ``(..., 4)`` unit quaternions with ``w >= 0``."""
     poses = np.asarray(T, np.float64)
     flat_xyzw = Rotation.from_matrix(poses[..., :3, :3].reshape(-1, 3, 3)).as_quat()
     flat_xyzw = np.where(flat_xyzw[:, 3:] < 0.0, -flat_xyzw, flat_xyzw)
@@ -70,7 +71,7 @@ def quaternion_wxyz(T: ArrayLike) -> Array:
 
 
 def invert(T: ArrayLike) -> Array:
-    """Inverse of ``(..., 4, 4)`` poses: ``T_a_b`` to ``T_b_a``."""
+    """Return the inverse of ``(..., 4, 4)`` poses: ``T_b_a`` of ``T_a_b``."""
     poses = np.asarray(T, np.float64)
     inverse = np.zeros_like(poses)
     R_transposed = np.swapaxes(poses[..., :3, :3], -1, -2)
@@ -81,19 +82,25 @@ def invert(T: ArrayLike) -> Array:
 
 
 def rotation_vector(R: ArrayLike) -> Array:
-    """Logarithm of ``(..., 3, 3)`` rotations: ``(..., 3)`` radians. Quick, but for half turns."""
+    """Return the logarithm of ``(..., 3, 3)`` rotations: rotation vectors ``(..., 3)``, radians.
+
+    It is faster than scipy, except for rotations of nearly half a turn, which scipy computes.
+    """
     matrices = np.asarray(R, np.float64)
     twice_sine, length, angle = _sine_and_angle(matrices)
     tiny = length < SMALLEST_SINE
     vectors = twice_sine * np.where(tiny, 0.5, angle / np.where(tiny, 1.0, length))[..., None]
     half_turn = angle > NEARLY_HALF_TURN
-    if half_turn.any():  # the sine no longer knows the axis
+    if half_turn.any():  # the sine is too small to give the axis
         vectors[half_turn] = Rotation.from_matrix(matrices[half_turn]).as_rotvec()
     return vectors
 
 
 def pose_errors(T_estimated: ArrayLike, T_true: ArrayLike) -> tuple[Array, Array]:
-    """Distance of positions (metres) and geodesic angle (radians) of ``(..., 4, 4)`` poses."""
+    """Return the position errors (metres) and rotation errors (radians) of ``(..., 4, 4)`` poses.
+
+    A rotation error is the geodesic angle between the two rotations.
+    """
     estimated, true = np.asarray(T_estimated, np.float64), np.asarray(T_true, np.float64)
     metres = np.linalg.norm(estimated[..., :3, 3] - true[..., :3, 3], axis=-1)
     R_between = estimated[..., :3, :3] @ np.swapaxes(true[..., :3, :3], -1, -2)
@@ -101,20 +108,23 @@ def pose_errors(T_estimated: ArrayLike, T_true: ArrayLike) -> tuple[Array, Array
 
 
 def rotation_angle(R: ArrayLike) -> Array:
-    """Angle, radians, of ``(..., 3, 3)`` rotations: exact for small and for large ones, and quick."""
+    """Return the angles of ``(..., 3, 3)`` rotations, radians. Small and large angles are accurate."""
     return _sine_and_angle(np.asarray(R, np.float64))[2]
 
 
 def angles_between(R_a: ArrayLike, R_b: ArrayLike) -> Array:
-    """Geodesic angles, radians, between ``(..., 3, 3)`` rotations, by their traces: quick."""
+    """Return the geodesic angles between ``(..., 3, 3)`` rotations, radians.
+
+    It uses the trace only: faster than `rotation_angle`, but inaccurate for very small angles.
+    """
     cosine = (np.einsum("...ij,...ij->...", np.asarray(R_a), np.asarray(R_b)) - 1.0) / 2.0
     return np.arccos(np.clip(cosine, -1.0, 1.0))
 
 
 def check_pose(T: ArrayLike, tolerance: float = 1e-3) -> Array:
-    """Return one ``(4, 4)`` pose as float64, its rotation made exactly orthonormal.
+    """Return a ``(4, 4)`` pose as float64 with an exactly orthonormal rotation.
 
-    Raises ValueError when it is not a finite rigid transform within ``tolerance``.
+    Raises ValueError when T is not a finite rigid transform within `tolerance`.
     """
     pose = np.asarray(T, np.float64)
     if pose.shape != (4, 4):
@@ -133,11 +143,11 @@ def check_pose(T: ArrayLike, tolerance: float = 1e-3) -> Array:
 
 
 def interpolate_poses(stamps_ns: ArrayLike, T_N44: ArrayLike, at_ns: ArrayLike) -> Array:
-    """Poses at other stamps: linear in position, slerp in rotation.
+    """Interpolate poses at other stamps: linearly in position, by slerp in rotation.
 
-    stamps_ns: ``(N,)`` strictly increasing integer nanoseconds, N >= 2; T_N44: the poses there;
-    at_ns: ``(M,)`` within the range of stamps_ns. Returns ``(M, 4, 4)``.
-    Raises ValueError outside the range.
+    stamps_ns: ``(N,)`` strictly increasing integer nanoseconds, N >= 2; T_N44: the poses at these
+    stamps; at_ns: ``(M,)`` wanted stamps. Returns ``(M, 4, 4)``.
+    Raises ValueError when a wanted stamp lies outside the range of stamps_ns.
     """
     stamps, at = np.asarray(stamps_ns, np.int64), np.asarray(at_ns, np.int64)
     poses = np.asarray(T_N44, np.float64)
@@ -154,14 +164,14 @@ def interpolate_poses(stamps_ns: ArrayLike, T_N44: ArrayLike, at_ns: ArrayLike) 
 
 
 def skew(vector: ArrayLike) -> Array:
-    """``(3, 3)`` matrix with ``skew(a) @ b == cross(a, b)``."""
+    """Return the ``(3, 3)`` matrix of the cross product: ``skew(a) @ b == cross(a, b)``."""
     x, y, z = np.asarray(vector, np.float64)
     return np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
 
 
 def _sine_and_angle(R: Array) -> tuple[Array, Array, Array]:
-    """Twice the sine of the angle along the axis ``(..., 3)``, its length, and the angle, radians."""
-    turned = R - np.swapaxes(R, -1, -2)
-    twice_sine = turned[..., [2, 0, 1], [1, 2, 0]]
+    """Return axis times twice the sine of the angle ``(..., 3)``, its length, and the angle (radians)."""
+    antisymmetric = R - np.swapaxes(R, -1, -2)
+    twice_sine = antisymmetric[..., [2, 0, 1], [1, 2, 0]]
     length = np.linalg.norm(twice_sine, axis=-1)
     return twice_sine, length, np.arctan2(length, np.trace(R, axis1=-2, axis2=-1) - 1.0)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-SUMMARIES = {
+from rgsiam_ros.geometry.poses import Array
+
+SUMMARIES: dict[str, Callable[[Array], np.floating]] = {
     "median": np.median,
     "mean": np.mean,
     "p95": lambda values: np.percentile(values, 95),

@@ -26,8 +26,10 @@ def angle_text(degrees: float) -> str:
     if degrees == 0.0 or not math.isfinite(degrees):
         return f"{degrees:g} degrees"
     if _rounded(abs(degrees) / SMALLEST_DEGREES) >= 100.0:
-        return f"{_digits(degrees)} degrees"
-    return f"{_digits(degrees / SMALLEST_DEGREES)} millidegrees"
+        number, name = _digits(degrees), "degree"
+    else:
+        number, name = _digits(degrees / SMALLEST_DEGREES), "millidegree"
+    return f"{number} {name}" if number == "1" else f"{number} {name}s"
 
 
 def _rounded(value: float) -> float:

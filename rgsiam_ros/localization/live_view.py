@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.camera.model import Camera, ViewMatch, match_view
-from rgsiam_ros.camera.preprocessing import ImageBGR, check_image, fit_checked_image, normalise
+from rgsiam_ros.camera.preprocessing import ImageBGR, check_image, fit_image, normalise
 from rgsiam_ros.errors import CameraError
 
 
@@ -33,7 +33,7 @@ class LiveView:
     def fit(self, image_HW3: ImageBGR) -> ImageBGR:
         """A BGR uint8 ``(H, W, 3)`` image at the network's input size. Raises ImageError, CameraError."""
         image = check_image(image_HW3)
-        return fit_checked_image(
+        return fit_image(
             image,
             self._preprocessing,
             self._camera,

@@ -227,7 +227,7 @@ class Relocalizer:
             raise image
         began = time.perf_counter()
         input_3HW = self._live_view.prepare(image)
-        return _Prepared(place, input_3HW, _since(began), self._frozen_camera.seen(image))
+        return _Prepared(place, input_3HW, _since(began), self._frozen_camera.observe(image))
 
     def _finish(
         self, outputs: Mapping[str, np.ndarray], timings: dict[str, float], frozen: bool

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
-from rclpy.lifecycle import LifecycleNode
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import NavSatFix, NavSatStatus
 from std_msgs.msg import Header
@@ -19,7 +19,7 @@ class PoseOutput:
     """Publishes a pose as pose, as pose with covariance, and as fix if the map has a datum."""
 
     def __init__(self, node: LifecycleNode) -> None:
-        def publisher(kind: type, topic: str):
+        def publisher(kind: type, topic: str) -> LifecyclePublisher:
             overridable = QoSOverridingOptions.with_default_policies()
             return node.create_lifecycle_publisher(
                 kind, topic, pose_qos(), qos_overriding_options=overridable

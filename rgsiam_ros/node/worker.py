@@ -85,12 +85,13 @@ class NewestWorker(Generic[Item]):
                 if self._prepared is not None:
                     item, self._prepared = self._prepared, None
                 else:
+                    assert self._waiting is not None
                     item, self._waiting = self._waiting, None
                 self._busy = True
                 self._dropping, self._dropped_since = self._dropped_since, False
                 self._condition.notify_all()
             try:
-                self._work(item)  # type: ignore[arg-type]
+                self._work(item)
             finally:
                 with self._condition:
                     self._busy = False
@@ -109,9 +110,10 @@ class NewestWorker(Generic[Item]):
                 self._condition.wait_for(lambda: self._worth_preparing() or not self._running)
                 if not self._running:
                     return
+                assert self._waiting is not None
                 item = self._preparing = self._waiting
                 self._waiting = None
-            ready = prepare(item)  # type: ignore[arg-type]
+            ready = prepare(item)
             with self._condition:
                 if self._preparing is item:  # otherwise `drain` has discarded it
                     if self._prepared is not None:

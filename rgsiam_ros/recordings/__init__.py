@@ -1,4 +1,4 @@
-"""Datasets of posed images. Each loader is one small file that yields the same typed frames."""
+"""Loaders of datasets of posed images. Each format has its own module; all give the same types."""
 
 from rgsiam_ros.recordings.base import (
     Dataset,

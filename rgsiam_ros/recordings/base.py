@@ -1,4 +1,4 @@
-"""The type that every dataset loader yields."""
+"""The types that all dataset loaders give."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Frame:
 
     name: str
     session: str
-    """Frames of one session follow each other in time."""
+    """Name of the drive or sequence that the image is part of. Its frames are ordered by time."""
     stamp_ns: int
     T_map_camera: Array
     """``(4, 4)`` pose of the camera (OpenCV axes) in the map frame, metres."""
@@ -29,17 +29,18 @@ class Frame:
 
 @dataclass(frozen=True)
 class Dropped:
-    """Something that a loader left out."""
+    """A label or image that a loader left out."""
 
     where: str
-    """``file:line``, or a file."""
+    """The file, or ``file:line``."""
     why: str
+    """The reason."""
     frames: int = 1
-    """How many images went with it; 0 where it was a label between images."""
+    """Number of images that were left out with it; 0 for a label that belongs to no single image."""
 
 
 class SourceImage(Protocol):
-    """An image that is still encoded."""
+    """An encoded image."""
 
     @property
     def content(self) -> bytes:
@@ -47,7 +48,7 @@ class SourceImage(Protocol):
         ...
 
     def decode(self) -> ImageBGR:
-        """The picture, ``(H, W, 3)`` uint8 BGR."""
+        """Return the image as ``(H, W, 3)`` uint8 BGR."""
         ...
 
 
@@ -60,50 +61,50 @@ class Dataset(Protocol):
 
     @property
     def frames(self) -> Sequence[Frame]:
-        """Sessions one after another, each in time order."""
+        """All usable frames, session by session, each session in time order."""
         ...
 
     @property
     def dropped(self) -> Sequence[Dropped]:
-        """What was left out, with reasons."""
+        """The labels and images that were left out, with reasons."""
         ...
 
     def read_images(self) -> Iterator[SourceImage]:
-        """The images of `frames`, in their order."""
+        """Yield the image of each of `frames`, in order."""
         ...
 
 
 @runtime_checkable
 class PointDataset(Dataset, Protocol):
-    """A dataset that also knows where the scene is."""
+    """A dataset that also has 3D points of the scene."""
 
     def read_points(self) -> Iterator[Array]:
-        """For each of `frames`, in order: points ``(M, 3)`` in the map, metres, that it sees.
+        """Yield for each of `frames`, in order, the visible scene points ``(M, 3)`` in the map frame, metres.
 
-        M may be 0. Raises DatasetError where the recording has no depth at all.
+        M may be 0. Raises DatasetError when the dataset has no depth at all.
         """
         ...
 
 
 def poses_of(frames: Sequence[Frame]) -> Array:
-    """``(N, 4, 4)`` camera poses of frames."""
+    """Return the camera poses ``T_map_camera`` of frames, ``(N, 4, 4)``."""
     return np.stack([frame.T_map_camera for frame in frames])
 
 
 def describe_dropped(dataset: Dataset) -> str | None:
-    """One line for a log that says how many frames were left out; None if none."""
+    """Return one line for a log that says how many frames were left out; None when nothing was."""
     if not dataset.dropped:
         return None
     left_out = sum(dropped.frames for dropped in dataset.dropped)
     all_frames = len(dataset.frames) + left_out
-    what = f"{left_out} of {all_frames} frames left out"
+    summary = f"{left_out} of {all_frames} frames left out"
     if not left_out:
-        what = f"{len(dataset.dropped)} unusable labels, no frame left out"
-    return f"{dataset.path}: {what}, see `rgsiam inspect {dataset.path}`"
+        summary = f"{len(dataset.dropped)} unusable labels, no frame left out"
+    return f"{dataset.path}: {summary}, see `rgsiam inspect {dataset.path}`"
 
 
 def fingerprint(datasets: Sequence[Dataset]) -> str:
-    """SHA-256 over the stored images, stamps and poses, in order."""
+    """Return the SHA-256, in hex, of the sessions, stamps, poses and stored images of datasets, in order."""
     digest = hashlib.sha256()
     for dataset in datasets:
         for frame, image in zip(dataset.frames, dataset.read_images(), strict=True):

@@ -1,9 +1,9 @@
-"""Cambridge Landmarks: ``dataset_train.txt`` and ``dataset_test.txt`` beside the ``seqN`` folders.
+"""Loader for Cambridge Landmarks: ``dataset_train.txt``, ``dataset_test.txt`` and the ``seqN`` folders.
 
-Three header lines, then ``path x y z qw qx qy qz``: the camera's centre in the world, metres, and the
-rotation from the world to the camera, OpenCV axes. The lists have no intrinsics; as is usual with this
-data, the focal length is 1670 px at 1920x1080, or the median of ``reconstruction.nvm`` where that is.
-The slight radial distortion in that file is not used.
+After three header lines, each line is ``path x y z qw qx qy qz``: the camera centre in the world, metres, and
+the rotation from the world to the camera (OpenCV axes). The lists have no intrinsics. The focal length is the
+median in ``reconstruction.nvm`` if that file exists, otherwise 1670 px at 1920x1080, the usual value for this
+dataset. The slight radial distortion in ``reconstruction.nvm`` is not used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NOMINAL_FOCAL_PX, NOMINAL_HEIGHT_PX = 1670.0, 1080
 HEADER_LINES = 3
 FRAME_PERIOD_NS = 500_000_000
 SESSION_SPACING_NS = 100_000 * 1_000_000_000
-"""Keeps the made-up stamps of the sessions apart."""
+"""Distance between the artificial stamps of two sessions, so that they never overlap."""
 
 
 class CambridgeDataset(FileDataset):
@@ -41,10 +41,10 @@ class CambridgeDataset(FileDataset):
                 T_map_camera = pose_from_quaternion(values[:3], [1.0, 0.0, 0.0, 0.0])
                 T_map_camera[:3, :3] = invert(T_camera_map)[:3, :3]
                 session = folder_of(name, path.name)
-                place = sessions.setdefault(session, len(sessions))
+                session_index = sessions.setdefault(session, len(sessions))
                 digits = re.findall(r"\d+", Path(name).stem)
-                index = int(digits[-1]) if digits else number
-                stamp_ns = place * SESSION_SPACING_NS + index * FRAME_PERIOD_NS
+                frame_index = int(digits[-1]) if digits else number
+                stamp_ns = session_index * SESSION_SPACING_NS + frame_index * FRAME_PERIOD_NS
                 self._add(Frame(name, session, stamp_ns, T_map_camera), path / name)
         self._finish()
         width, height = self._image_size()
@@ -65,8 +65,8 @@ def _labels(path: Path, split: str) -> list[tuple[int, str]]:
     for number, line in enumerate(lines[:HEADER_LINES], 1):
         if _is_label(line):
             raise DatasetError(
-                f"{listing}:{number} is a label, not one of the {HEADER_LINES} header lines: put "
-                "them back"
+                f"{listing}:{number} is a label, not one of the {HEADER_LINES} header lines: restore "
+                "the header"
             )
     return [(n, line) for n, line in enumerate(lines, 1) if n > HEADER_LINES and line.strip()]
 
@@ -80,7 +80,7 @@ def _is_label(line: str) -> bool:
 
 
 def _focal_px(model: Path) -> float:
-    """Median focal length of a VisualSFM model, pixels at 1920x1080; nominal where there is none."""
+    """Median focal length of a VisualSFM model, pixels at 1920x1080; the nominal one without a model."""
     if not model.is_file():
         return NOMINAL_FOCAL_PX
     lines = [line.split() for line in model.read_text(errors="replace").splitlines()]

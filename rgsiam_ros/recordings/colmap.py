@@ -1,8 +1,8 @@
-"""COLMAP: a model (text or binary) in the folder, ``sparse`` or ``sparse/0``, images in ``images``.
+"""Loader for COLMAP: a text or binary model in the folder, ``sparse`` or ``sparse/0``; images in ``images``.
 
-Poses are world to camera, quaternion wxyz, OpenCV axes. The centre of COLMAP's first pixel is
-(0.5, 0.5), OpenCV's (0, 0): half a pixel comes off the principal point. A model has no scale of its
-own: align it to metres first (``colmap model_aligner``).
+Poses are world to camera, quaternion wxyz, OpenCV axes. The centre of the first pixel is (0.5, 0.5) in COLMAP
+and (0, 0) in OpenCV, so half a pixel is subtracted from the principal point. The scale of a COLMAP model is
+arbitrary: it must be aligned to metres first (``colmap model_aligner``).
 """
 
 from __future__ import annotations
@@ -39,16 +39,14 @@ MODEL_FOLDERS = ("", "sparse", "sparse/0", "0")
 
 
 class ColmapDataset(FileDataset):
-    """See `rgsiam_ros.recordings.base.PointDataset`. In the order of the names, a folder is a
-    session.
-    """
+    """See `rgsiam_ros.recordings.base.PointDataset`. Frames are ordered by name; each folder is a session."""
 
     def __init__(self, path: Path, split: str) -> None:
         super().__init__(path)
         if split != "train":
             raise NoSplitError(
-                f"{path}: a COLMAP model has no split {split}: give another model to test with, or "
-                "use the split train"
+                f"{path}: a COLMAP model has no split {split}: give another model for testing, or use "
+                "the split train"
             )
         model = find_model(path)
         if model is None:
@@ -78,19 +76,20 @@ class ColmapDataset(FileDataset):
         self.camera = _common_camera(model, used)
 
     def read_points(self) -> Iterator[Array]:
-        """See `PointDataset`: the reconstructed points that each image observes."""
+        """Yield the reconstructed points that each image observes, see `PointDataset`."""
         points = read_points(self._model)
         for frame in self.frames:
-            seen = sorted(set(self._points_of[frame.name].tolist()))
-            if missing := [number for number in seen if number not in points]:
+            observed = sorted(set(self._points_of[frame.name].tolist()))
+            if missing := [number for number in observed if number not in points]:
                 raise DatasetError(
-                    f"{self._model}: {frame.name} sees point {missing[0]}, which points3D has not"
+                    f"{self._model}: {frame.name} observes point {missing[0]}, which is missing in "
+                    "points3D: export the model again"
                 )
-            yield np.array([points[number] for number in seen]).reshape(-1, 3)
+            yield np.array([points[number] for number in observed]).reshape(-1, 3)
 
 
 def find_model(path: Path) -> Path | None:
-    """The folder of the model in a dataset's folder."""
+    """Return the folder of the COLMAP model in a dataset's folder; None when there is none."""
     for name in MODEL_FOLDERS:
         folder = path / name
         if any((folder / f"cameras.{ending}").is_file() for ending in ("bin", "txt")):
@@ -99,35 +98,41 @@ def find_model(path: Path) -> Path | None:
 
 
 def _image_folder(path: Path) -> Path:
-    places = [path, path.resolve().parent, path.resolve().parent.parent]
-    for place in places:
-        if (place / "images").is_dir():
-            return place / "images"
+    for folder in (path, path.resolve().parent, path.resolve().parent.parent):
+        if (folder / "images").is_dir():
+            return folder / "images"
     raise DatasetError(f"{path / 'images'} is missing: put the images, or a link to them, there")
 
 
 def _common_camera(model: Path, used: dict[int, str]) -> Camera:
-    """The camera of all images. Raises DatasetError where they differ."""
+    """The camera of all images. Raises DatasetError when the cameras differ.
+
+    used: for each camera number, the name of the first image with this camera.
+    """
     stored = read_cameras(model)
     if unknown := [number for number in used if number not in stored]:
-        raise DatasetError(f"{model}: {used[unknown[0]]} has camera {unknown[0]}, which is missing")
+        raise DatasetError(
+            f"{model}: {used[unknown[0]]} has camera {unknown[0]}, which is missing in cameras: "
+            "export the model again"
+        )
     cameras = {number: _camera(model, number, stored[number]) for number in used}
     first, camera = next(iter(cameras.items()))
     for number, other in cameras.items():
         if not same_camera(other, camera):
             raise DatasetError(
                 f"{model}: camera {first} ({used[first]}: {camera.describe()}) and camera {number} "
-                f"({used[number]}: {other.describe()}) differ: train on the images of one"
+                f"({used[number]}: {other.describe()}) differ: use only images of one camera"
             )
     return camera
 
 
 def _camera(model: Path, number: int, stored: ColmapCamera) -> Camera:
     p, name = stored.parameters, stored.model
-    none = ("none", ())
-    layouts = {  # parameters: focal lengths, principal point, lens
-        "SIMPLE_PINHOLE": (3, (0, 0, 1, 2), lambda: none),
-        "PINHOLE": (4, (0, 1, 2, 3), lambda: none),
+    no_distortion = ("none", ())
+    # number of parameters; places of fx, fy, cx, cy; distortion
+    layouts = {
+        "SIMPLE_PINHOLE": (3, (0, 0, 1, 2), lambda: no_distortion),
+        "PINHOLE": (4, (0, 1, 2, 3), lambda: no_distortion),
         "SIMPLE_RADIAL": (4, (0, 0, 1, 2), lambda: ("plumb_bob", (p[3], 0.0, 0.0, 0.0))),
         "RADIAL": (5, (0, 0, 1, 2), lambda: ("plumb_bob", (p[3], p[4], 0.0, 0.0))),
         "OPENCV": (8, (0, 1, 2, 3), lambda: ("plumb_bob", p[4:])),
@@ -136,14 +141,14 @@ def _camera(model: Path, number: int, stored: ColmapCamera) -> Camera:
     }
     if name not in layouts:
         raise DatasetError(
-            f"{model}: camera {number} is {name}, which is not supported (but {', '.join(layouts)}): "
-            "undistort the images (colmap image_undistorter)"
+            f"{model}: camera {number} has the model {name}, which is not supported; supported are "
+            f"{', '.join(layouts)}: undistort the images (colmap image_undistorter)"
         )
-    count, places, lens = layouts[name]
+    count, places, distortion_of = layouts[name]
     if len(p) != count:
         raise DatasetError(f"{model}: camera {number}: {name} has {count} numbers, not {len(p)}")
     fx, fy, cx, cy = (p[place] for place in places)
-    distortion_model, distortion = lens()
+    distortion_model, distortion = distortion_of()
     try:
         return Camera.model_validate(
             {"width": stored.width, "height": stored.height, "fx": fx, "fy": fy}

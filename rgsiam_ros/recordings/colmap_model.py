@@ -1,6 +1,6 @@
-"""Read COLMAP's models, text and binary: cameras, images, points.
+"""Reader for the cameras, images and points of COLMAP models, text and binary.
 
-Our own reader, because the wheels of pycolmap hold parts of SuiteSparse under the GPL. The format:
+pycolmap is not used because its wheels contain parts of SuiteSparse under the GPL. Source of the format:
 https://colmap.github.io/format.html
 """
 
@@ -32,13 +32,14 @@ MODELS = {
     9: ("RADIAL_FISHEYE", 5),
     10: ("THIN_PRISM_FISHEYE", 12),
 }
-"""Number in the binary files: name, number of parameters."""
+"""Number of a camera model in the binary files: its name and its number of parameters."""
 NO_POINT = -1
+"""Point id of an observation without a reconstructed point."""
 
 
 @dataclass(frozen=True)
 class ColmapCamera:
-    """A camera as COLMAP has it."""
+    """A camera in COLMAP's convention."""
 
     model: str
     width: int
@@ -48,29 +49,31 @@ class ColmapCamera:
 
 @dataclass(frozen=True)
 class ColmapImage:
-    """An image as COLMAP has it; pose world to camera."""
+    """An image in COLMAP's convention: the pose is world to camera."""
 
     where: str
+    """``file:line``, or the file and the image's number."""
     name: str
     camera: int
+    """Number of its camera."""
     quaternion_wxyz: Array
     translation: Array
     point_ids: NDArray[np.int64]
-    """Points that it sees."""
+    """Numbers of the points that the image observes."""
 
 
 def read_cameras(folder: Path) -> dict[int, ColmapCamera]:
-    """Cameras by number. Raises DatasetError."""
+    """Return the cameras by number. Raises DatasetError."""
     return dict(_cameras_text(folder) if _is_text(folder) else _cameras_binary(folder))
 
 
 def read_images(folder: Path) -> Iterator[ColmapImage | tuple[str, str]]:
-    """Images, and ``(where, why)`` for one that is malformed. Raises DatasetError."""
+    """Yield the images, and ``(where, why)`` for each malformed one. Raises DatasetError."""
     return _images_text(folder) if _is_text(folder) else _images_binary(folder)
 
 
 def read_points(folder: Path) -> dict[int, Array]:
-    """Points ``(3,)`` in the map by number. Raises DatasetError."""
+    """Return the points ``(3,)`` in the map frame by number. Raises DatasetError."""
     return dict(_points_text(folder) if _is_text(folder) else _points_binary(folder))
 
 
@@ -91,7 +94,7 @@ def _cameras_text(folder: Path) -> Iterator[tuple[int, ColmapCamera]]:
 
 
 def _images_text(folder: Path) -> Iterator[ColmapImage | tuple[str, str]]:
-    """Two lines for each image; the second, of its observations, may be empty."""
+    """Read two lines for each image. The second one lists its observations and may be empty."""
     lines = _lines(folder / "images.txt")
     for where, line in lines:
         if not line:
@@ -155,7 +158,7 @@ def _points_binary(folder: Path) -> Iterator[tuple[int, Array]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Lines without comments; empty ones count (`_images_text`)."""
+    """Yield ``(where, line)`` without comments. Empty lines are kept because `_images_text` needs them."""
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -166,7 +169,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 class _Binary:
-    """Little-endian records of a file. Every method raises DatasetError where it ends too early."""
+    """Reads little-endian records of a file. Every method raises DatasetError at an early end of the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,7 +1,7 @@
-"""Plain CSV: ``image,x,y,z,qw,qx,qy,qz``, if wanted with ``stamp_s``, ``session``, ``split``.
+"""Loader for CSV files with the columns ``image,x,y,z,qw,qx,qy,qz``.
 
-Poses are camera to map, metres, OpenCV axes; image paths start at the file's folder, where the
-``camera.yaml`` stands too.
+The columns ``stamp_s``, ``session`` and ``split`` are optional. Poses are camera to map, metres, OpenCV axes.
+Image paths are relative to the folder of the CSV file. ``camera.yaml`` must lie in the same folder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rgsiam_ros.recordings.image_files import (
 from rgsiam_ros.recordings.pose_labels import BadLabelError, numbers, pose_from_quaternion, stamp_ns
 
 POSE = ("x", "y", "z", "qw", "qx", "qy", "qz")
-NEEDED = ("image", *POSE)
+REQUIRED = ("image", *POSE)
 OPTIONAL = ("stamp_s", "session", "split")
 
 
@@ -35,11 +35,12 @@ class CsvDataset(FileDataset):
         splits = {row["split"] for _, row in rows} if rows and "split" in rows[0][1] else None
         if splits is None and split != "train":
             raise NoSplitError(
-                f"{path} has no column split: give another session to test with, or use the "
-                "split train"
+                f"{path} has no column split: give another session for testing, or use the split train"
             )
         if splits is not None and split not in splits:
-            raise NoSplitError(f"{path} has no row of split {split}, but {sorted(splits)}")
+            raise NoSplitError(
+                f"{path} has no row of split {split}: use one of the splits {sorted(splits)}"
+            )
         for order, (line, row) in enumerate(rows):
             if row.get("split") not in (None, "", split):
                 continue
@@ -51,16 +52,16 @@ class CsvDataset(FileDataset):
 
 
 def _read(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line numbers and rows. Raises DatasetError for columns that are missing or unknown."""
+    """Line numbers and rows. Raises DatasetError for missing or unknown columns."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="", skipinitialspace=True)
             names = list(reader.fieldnames or ())
-            if absent := [name for name in NEEDED if name not in names]:
-                raise DatasetError(f"{path}:1: the header has no {', '.join(absent)}")
-            if unknown := [name for name in names if name not in NEEDED + OPTIONAL]:
+            if absent := [name for name in REQUIRED if name not in names]:
+                raise DatasetError(f"{path}:1: the header lacks {', '.join(absent)}: add it")
+            if unknown := [name for name in names if name not in REQUIRED + OPTIONAL]:
                 raise DatasetError(
-                    f"{path}:1: column {unknown[0]!r} is none of {', '.join(NEEDED + OPTIONAL)}: "
+                    f"{path}:1: column {unknown[0]!r} is none of {', '.join(REQUIRED + OPTIONAL)}: "
                     "remove or rename it"
                 )
             return [(reader.line_num, row) for row in reader]
@@ -68,7 +69,7 @@ def _read(path: Path) -> list[tuple[int, dict[str, str]]]:
         raise DatasetError(f"{path} cannot be read: {error}") from error
 
 
-def _frame(row: dict[str, str], order: int, otherwise: str) -> Frame:
+def _frame(row: dict[str, str], order: int, default_session: str) -> Frame:
     if None in row:
         raise BadLabelError("more fields than the header has")
     name = row["image"]
@@ -79,5 +80,5 @@ def _frame(row: dict[str, str], order: int, otherwise: str) -> Frame:
     values = numbers([row[column] for column in POSE], 7)
     T = pose_from_quaternion(values[:3], values[3:])
     stamp = stamp_ns(row["stamp_s"]) if "stamp_s" in row else order * FRAME_PERIOD_NS
-    session = row.get("session") or folder_of(name, otherwise)
+    session = row.get("session") or folder_of(name, default_session)
     return Frame(name, session, stamp, T)

@@ -1,4 +1,4 @@
-"""Scene points from depth images."""
+"""Compute 3D scene points from depth images."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rgsiam_ros.geometry.poses import Array
 
 FARTHEST_M = 200.0
 MOST_POINTS = 2000
-"""Of one image; a depth image is thinned to this on a grid."""
+"""Approximate number of points of one image. A larger depth image is sampled on a regular grid."""
 
 
 def points_of_depth(depth_m_HW: ArrayLike, camera: Camera, T_map_camera: Array) -> Array:
-    """Points ``(M, 3)`` in the map, metres, of a depth image registered to the camera.
+    """Return scene points ``(M, 3)`` in the map frame, metres, of a depth image registered to the camera.
 
-    depth_m_HW: along the optical axis, metres, of any resolution but the camera's view; not positive,
-    not finite or beyond 200 m: no depth there.
+    depth_m_HW: depth along the optical axis, metres. It shows the same view as the camera but may have
+    another resolution. Values that are not positive, not finite, or larger than 200 m count as missing.
     """
     depth = np.asarray(depth_m_HW, np.float64)
     height, width = depth.shape
@@ -27,11 +27,11 @@ def points_of_depth(depth_m_HW: ArrayLike, camera: Camera, T_map_camera: Array) 
     z = depth[rows, columns].ravel()
     pixels = np.stack([columns.ravel() + 0.5, rows.ravel() + 0.5], axis=1)
     pixels = pixels * [camera.width / width, camera.height / height] - 0.5
-    known = np.isfinite(z) & (z > 0.0) & (z <= FARTHEST_M)
-    rays = (pixels[known] - [camera.cx, camera.cy]) / [camera.fx, camera.fy]
+    valid = np.isfinite(z) & (z > 0.0) & (z <= FARTHEST_M)
+    rays = (pixels[valid] - [camera.cx, camera.cy]) / [camera.fx, camera.fy]
     if camera.distortion_model != "none" and len(rays):
-        undo = cv2.fisheye if camera.distortion_model == "equidistant" else cv2
+        lens_model = cv2.fisheye if camera.distortion_model == "equidistant" else cv2
         distortion = np.asarray(camera.distortion)
-        rays = undo.undistortPoints(rays[:, None], np.eye(3), distortion)[:, 0]
-    in_camera = np.concatenate([rays, np.ones((len(rays), 1))], axis=1) * z[known, None]
-    return in_camera @ T_map_camera[:3, :3].T + T_map_camera[:3, 3]
+        rays = lens_model.undistortPoints(rays[:, None], np.eye(3), distortion)[:, 0]
+    points_camera = np.concatenate([rays, np.ones((len(rays), 1))], axis=1) * z[valid, None]
+    return points_camera @ T_map_camera[:3, :3].T + T_map_camera[:3, 3]

@@ -1,4 +1,4 @@
-"""Tell what kind of dataset a path is, and open it."""
+"""Recognise the format of a dataset and open it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ BAG_ENDINGS = (".mcap", ".db3", ".bag")
 
 @dataclass(frozen=True)
 class Format:
-    """A layout of datasets."""
+    """A dataset format."""
 
     name: str
     layout: str
-    """How it is recognised, for people."""
+    """The files by which the format is recognised, for messages."""
     recognise: Callable[[Path], bool]
     open: Callable[[Path, str, BagTopics], Dataset]
     has_splits: bool = True
-    """False: a path is one session, whatever split is asked for."""
+    """False for formats in which a path is one session without train and test splits."""
 
 
 FORMATS = (
@@ -91,20 +91,22 @@ FORMATS = (
 
 
 def find_format(path: Path) -> Format:
-    """What kind of dataset a path is. Raises DatasetError for none, or more than one."""
+    """Return the format of the dataset at `path`. Raises DatasetError when none or several fit."""
     if not path.exists():
-        raise DatasetError(f"{path} does not exist")
-    found = [known for known in FORMATS if known.recognise(path)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = " and ".join(known.name for known in found)
+        raise DatasetError(f"{path} does not exist: give the path of a dataset")
+    fitting = [known for known in FORMATS if known.recognise(path)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        names = " and ".join(known.name for known in fitting)
         raise DatasetError(
-            f"{path} is {names}: name the one that is meant (PATH/transforms.json, PATH/sparse), or "
-            "move one away"
+            f"{path} fits the formats {names}: give the path of one of them (PATH/transforms.json, "
+            "PATH/sparse), or move the files of the other away"
         )
     layouts = "; ".join(f"{known.name}: {known.layout}" for known in FORMATS)
-    raise DatasetError(f"{path} is no dataset that is known here ({layouts})")
+    raise DatasetError(
+        f"{path} has no known dataset format. The formats and their files: {layouts}"
+    )
 
 
 def open_dataset(
@@ -112,18 +114,19 @@ def open_dataset(
 ) -> Dataset:
     """Open a dataset of any of `FORMATS`.
 
-    split: train or test. Bags, TUM RGB-D and KITTI sequences are one session each and ignore it; what
-    could have splits but has none gives all its frames as train and refuses test. topics: of bags.
+    split: train or test. Bags, TUM RGB-D and KITTI sequences are one session each and ignore the split. A
+    dataset of another format without splits gives all frames for train, and NoSplitError for test.
+    topics: the topics of a bag.
 
-    Raises DatasetError or BagError with what is wrong.
+    Raises DatasetError or BagError.
     """
     return find_format(Path(path)).open(Path(path), split, topics or BagTopics())
 
 
 def open_test_side(path: str | Path, topics: BagTopics | None = None) -> Dataset:
-    """A dataset that was named to test with: its test split, or all of it where it has no splits.
+    """Open a dataset for testing: its test split, or all frames when it has no splits.
 
-    Raises as `open_dataset`.
+    Raises the errors of `open_dataset`.
     """
     try:
         return open_dataset(path, "test", topics)
@@ -132,7 +135,7 @@ def open_test_side(path: str | Path, topics: BagTopics | None = None) -> Dataset
 
 
 def own_test_split(path: str | Path, topics: BagTopics | None = None) -> Dataset | None:
-    """The test split of a dataset, None where it has none. Raises as `open_dataset`."""
+    """Open the test split of a dataset; None when it has none. Raises the errors of `open_dataset`."""
     if not find_format(Path(path)).has_splits:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What the loaders of image files share."""
+"""Base class and helpers for loaders of datasets whose images are files."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from rgsiam_ros.recordings.base import Dropped, Frame
 from rgsiam_ros.recordings.pose_labels import BadLabelError
 
 FRAME_PERIOD_NS = 33_333_333
-"""Between made-up stamps, where a dataset has none."""
+"""Distance between the artificial stamps of frames in datasets without stamps."""
 
 
 class NoSplitError(DatasetError):
-    """A dataset without the split that was asked for."""
+    """A dataset does not have the wanted split."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ImageFile:
             raise DatasetError(f"{self.path} cannot be read: {error}") from error
 
     def decode(self) -> ImageBGR:
-        """The picture, ``(H, W, 3)`` uint8 BGR. Raises DatasetError."""
+        """Return the image as ``(H, W, 3)`` uint8 BGR. Raises DatasetError."""
         try:
             return decode_compressed(self.content)
         except ImageError as error:
@@ -52,7 +52,10 @@ class ImageFile:
 
 
 class FileDataset:
-    """Frames with an image file each; see `rgsiam_ros.recordings.base.Dataset`."""
+    """A dataset in which each frame has an image file; see `rgsiam_ros.recordings.base.Dataset`.
+
+    A subclass calls `_add` for each frame inside `_dropping`, then `_finish`, and sets `camera`.
+    """
 
     camera: Camera
     map_frame = "map"
@@ -64,12 +67,12 @@ class FileDataset:
         self._files: list[ImageFile] = []
 
     def read_images(self) -> Iterator[ImageFile]:
-        """The images of `frames`, in their order."""
+        """Yield the image of each of `frames`, in order."""
         return iter(self._files)
 
     @contextmanager
     def _dropping(self, where: Path | str, frames: int = 1) -> Iterator[None]:
-        """What turns out to be a bad label inside is left out, with its reason."""
+        """Turn a BadLabelError inside the context into an entry of `dropped`."""
         try:
             yield
         except BadLabelError as error:
@@ -82,14 +85,15 @@ class FileDataset:
         self._files.append(ImageFile(image))
 
     def _finish(self) -> None:
-        """Bring the sessions together, each in time order. Raises DatasetError if none is left."""
+        """Sort the frames by session, then by time. Raises DatasetError when there is no frame."""
         if not self.frames:
             reasons = "; ".join(f"{d.where}: {d.why}" for d in self.dropped[:3])
             raise DatasetError(f"{self.path}: no usable frame ({reasons or 'it lists none'})")
-        place = {name: i for i, name in enumerate(dict.fromkeys(f.session for f in self.frames))}
+        sessions = dict.fromkeys(frame.session for frame in self.frames)
+        session_index = {name: i for i, name in enumerate(sessions)}
         order = sorted(
             range(len(self.frames)),
-            key=lambda i: (place[self.frames[i].session], self.frames[i].stamp_ns),
+            key=lambda i: (session_index[self.frames[i].session], self.frames[i].stamp_ns),
         )
         self.frames = [self.frames[i] for i in order]
         self._files = [self._files[i] for i in order]
@@ -108,7 +112,7 @@ class FileDataset:
 
 
 def read_lines(path: Path) -> list[tuple[str, str]]:
-    """``(where, line)`` of a text file without blank lines and ``#`` comments. Raises DatasetError."""
+    """Return ``(where, line)`` of a text file without blank lines and ``#`` comments. Raises DatasetError."""
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -121,29 +125,32 @@ def read_lines(path: Path) -> list[tuple[str, str]]:
 
 
 def read_camera(path: Path) -> Camera:
-    """A ``camera.yaml`` with the fields of `Camera`. Raises DatasetError."""
+    """Read a ``camera.yaml`` with the fields of `Camera`. Raises DatasetError."""
     if not path.is_file():
         raise DatasetError(
-            f"{path} is missing: write the camera there, as YAML: width, height, fx, fy, cx, cy, "
-            "distortion_model, distortion"
+            f"{path} is missing: write it with the fields width, height, fx, fy, cx, cy, "
+            "distortion_model and distortion"
         )
     try:
         return Camera.model_validate(yaml.safe_load(path.read_text()))
     except (OSError, yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
-        raise DatasetError(f"{path} is not a camera: {error}") from error
+        raise DatasetError(f"{path} is not a valid camera: {error}") from error
 
 
-def same_camera(one: Camera, other: Camera) -> bool:
-    """Whether two cameras are one, within the tolerances of `match_view`, at one resolution."""
+def same_camera(first: Camera, second: Camera) -> bool:
+    """Return whether two cameras have the same resolution and view, within the tolerances of `match_view`."""
     try:
-        identical = match_view(one, other).identical
+        identical = match_view(first, second).identical
     except CameraError:
         return False
-    return identical and (one.width, one.height) == (other.width, other.height)
+    return identical and (first.width, first.height) == (second.width, second.height)
 
 
 def read_depth(path: Path, units_per_metre: float) -> Array:
-    """A 16-bit depth PNG, ``(H, W)`` metres; 0 and 65535 (no depth) are NaN. Raises DatasetError."""
+    """Read a 16-bit depth PNG as ``(H, W)`` metres. The values 0 and 65535 (no depth) become NaN.
+
+    Raises DatasetError.
+    """
     try:
         content = np.frombuffer(path.read_bytes(), np.uint8)
         depth = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
@@ -157,12 +164,12 @@ def read_depth(path: Path, units_per_metre: float) -> Array:
 
 
 def by_number(name: str) -> list[tuple[int, str]]:
-    """Sort key that puts ``frame2`` before ``frame10``."""
-    parts = re.split(r"(\d+)", name)
-    return [(int(part), "") if i % 2 else (-1, part) for i, part in enumerate(parts)]
+    """Return a sort key that puts ``frame2`` before ``frame10``."""
+    text_and_numbers = re.split(r"(\d+)", name)
+    return [(int(piece), "") if i % 2 else (-1, piece) for i, piece in enumerate(text_and_numbers)]
 
 
-def folder_of(name: str, otherwise: str) -> str:
-    """The session of an image: its folder, or `otherwise` where the name has none."""
+def folder_of(name: str, default: str) -> str:
+    """Return the session of an image: the folder in its name, or `default` when there is none."""
     folder = Path(name).parent.as_posix()
-    return otherwise if folder in (".", "") else folder
+    return default if folder in (".", "") else folder

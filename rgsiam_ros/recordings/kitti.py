@@ -1,8 +1,8 @@
-"""KITTI odometry: ``ROOT/sequences/NN`` with ``calib.txt``, ``times.txt``, ``image_2`` or ``image_0``.
+"""Loader for KITTI odometry: ``ROOT/sequences/NN``.
 
-``ROOT/poses/NN.txt`` has 3x4 poses of the left grey camera (cam0, OpenCV axes) in the world, metres,
-one a line and image. The images are rectified: ``P2 = K [I | K T_cam2_cam0]`` gives the offset of the
-colour camera.
+A sequence has ``calib.txt``, ``times.txt`` and ``image_2`` or ``image_0``. Each line of ``ROOT/poses/NN.txt``
+is the 3x4 pose of the left grey camera (cam0, OpenCV axes) in the world for one image, metres. The images are
+rectified, so ``P2 = K [I | t_cam2_cam0]`` gives the offset of the colour camera.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ class KittiDataset(FileDataset):
         truth = path.resolve().parent.parent / "poses" / f"{session}.txt"
         if not truth.is_file():
             raise DatasetError(
-                f"{truth} is missing: KITTI has true poses of the sequences 00 to 10 only"
+                f"{truth} is missing: KITTI has true poses of the sequences 00 to 10 only; download "
+                "the poses, or use one of these sequences"
             )
         number = "2" if (path / "image_2").is_dir() else "0"
         images = path / f"image_{number}"
         if not images.is_dir():
-            raise DatasetError(f"{path} has neither image_2 nor image_0")
+            raise DatasetError(f"{path} has neither image_2 nor image_0: unzip the images there")
         K, T_cam_cam0 = _projection(path / "calib.txt", f"P{number}:")
         times, labels = read_lines(path / "times.txt"), read_lines(truth)
         if len(times) != len(labels):
             raise DatasetError(
-                f"{path / 'times.txt'} has {len(times)} lines, {truth} {len(labels)}: they must "
-                "belong together line by line"
+                f"{path / 'times.txt'} has {len(times)} lines, but {truth} has {len(labels)}: both need "
+                "one line for each image"
             )
         for i, ((_, time), (where, label)) in enumerate(zip(times, labels, strict=True)):
             with self._dropping(where):
@@ -54,7 +55,7 @@ class KittiDataset(FileDataset):
 
 
 def _projection(path: Path, name: str) -> tuple[Array, Array]:
-    """``K (3, 3)`` and ``T_cam_cam0 (4, 4)`` from a line of calib.txt. Raises DatasetError."""
+    """Read ``K (3, 3)`` and ``T_cam_cam0 (4, 4)`` from a line of calib.txt. Raises DatasetError."""
     for where, line in read_lines(path):
         if not line.startswith(name):
             continue

@@ -1,9 +1,9 @@
-"""nerfstudio: ``transforms.json``.
+"""Loader for nerfstudio's ``transforms.json``.
 
 ``transform_matrix`` is camera to world with OpenGL axes (x right, y up, z backwards):
-``T_map_camera = transform_matrix @ diag(1, -1, -1, 1)``. The centre of the first pixel is (0.5, 0.5),
-in OpenCV (0, 0), so that half a pixel comes off the principal point. The unit is metres only where
-whoever made the file saw to it.
+``T_map_camera = transform_matrix @ diag(1, -1, -1, 1)``. The centre of the first pixel is (0.5, 0.5) in
+nerfstudio and (0, 0) in OpenCV, so half a pixel is subtracted from the principal point. The format does not
+fix the unit of length: the file must have been made in metres.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 class NerfstudioDataset(FileDataset):
-    """See `rgsiam_ros.recordings.base.Dataset`. In the order of the names; a folder is a session."""
+    """See `rgsiam_ros.recordings.base.Dataset`. Frames are ordered by name; each folder is a session."""
 
     def __init__(self, path: Path, split: str) -> None:
         super().__init__(path)
@@ -59,7 +59,7 @@ class NerfstudioDataset(FileDataset):
                 if not same_camera(camera, first[0]):
                     raise DatasetError(
                         f"{self._file}: the cameras of {first[1]} ({first[0].describe()}) and {name} "
-                        f"({camera.describe()}) differ: train on the images of one"
+                        f"({camera.describe()}) differ: use only images of one camera"
                     )
         self._finish()
         assert first is not None
@@ -76,7 +76,7 @@ class NerfstudioDataset(FileDataset):
         return content
 
     def _split(self, content: dict[str, Any], split: str) -> set[str] | None:
-        """Names of the split's images, None for all."""
+        """Names of the images in the split; None means all images."""
         names = {
             key.removesuffix("_filenames"): value
             for key, value in content.items()
@@ -86,15 +86,15 @@ class NerfstudioDataset(FileDataset):
             return None
         if split not in names:
             raise NoSplitError(
-                f"{self._file} has no {split}_filenames: give another session to test with, or "
-                "use the split train"
+                f"{self._file} has no {split}_filenames: give another session for testing, or use the "
+                "split train"
             )
         if not isinstance(names[split], list):
             raise DatasetError(f"{self._file}: {split}_filenames is not a list")
         listed = {str(name) for name in names[split]}
         if missing := listed - {_name(entry) for entry in content["frames"]}:
             raise DatasetError(
-                f"{self._file}: {split}_filenames has {min(missing)}, frames has not"
+                f"{self._file}: {split}_filenames lists {min(missing)}, which is missing in frames"
             )
         return listed
 
@@ -115,7 +115,9 @@ def _matrix(entry: dict[str, Any]) -> Array:
 
 def _camera(fields: dict[str, Any], where: str) -> Camera:
     if absent := [key for key in INTRINSICS if key not in fields]:
-        raise DatasetError(f"{where} has no {', '.join(absent)}, neither of its own nor at the top")
+        raise DatasetError(
+            f"{where} has no {', '.join(absent)}: add it to the frame, or to the top of the file"
+        )
     model = fields.get("camera_model", "OPENCV")
     try:
         lens, distortion = "none", tuple[float, ...]()
@@ -135,4 +137,4 @@ def _camera(fields: dict[str, Any], where: str) -> Camera:
             | {"distortion_model": lens, "distortion": distortion}
         )
     except (TypeError, ValueError, ValidationError) as error:
-        raise DatasetError(f"{where}: its camera cannot be used: {error}") from error
+        raise DatasetError(f"{where}: the camera cannot be used: {error}") from error

@@ -1,4 +1,4 @@
-"""Labels as they stand in files, to poses; what is no pose is told apart from what is."""
+"""Convert pose labels from text files to poses, and reject unusable labels with BadLabelError."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LONGEST_STAMP_S = 9e9
 
 
 class BadLabelError(Exception):
-    """A label that is no pose: its frame is left out, the loading goes on."""
+    """A label is not a valid pose. The loader leaves out its frame and goes on."""
 
 
 def numbers(fields: Sequence[str], count: int) -> Array:
-    """``(count,)`` numbers from text. Raises BadLabelError."""
+    """Convert text fields to ``(count,)`` numbers. Raises BadLabelError."""
     if len(fields) != count:
         raise BadLabelError(f"{len(fields)} numbers, not {count}")
     try:
@@ -31,9 +31,12 @@ def numbers(fields: Sequence[str], count: int) -> Array:
 
 
 def pose_from_quaternion(translation_m: ArrayLike, quaternion_wxyz: ArrayLike) -> Array:
-    """A pose ``(4, 4)`` from ``(3,)`` metres and ``(4,)``. Raises BadLabelError."""
+    """Compose a pose ``(4, 4)`` from ``(3,)`` metres and a quaternion ``(4,)``, wxyz.
+
+    The quaternion is normalised. Raises BadLabelError when its norm is not near 1 or a number is unusable.
+    """
     q_wxyz = np.asarray(quaternion_wxyz, np.float64)
-    translation = _place(translation_m)
+    translation = _checked_position(translation_m)
     if not np.isfinite(q_wxyz).all():
         raise BadLabelError("non-finite quaternion")
     norm = float(np.linalg.norm(q_wxyz))
@@ -43,7 +46,7 @@ def pose_from_quaternion(translation_m: ArrayLike, quaternion_wxyz: ArrayLike) -
 
 
 def pose_from_matrix(T: ArrayLike) -> Array:
-    """A pose ``(4, 4)`` from ``(3, 4)`` or ``(4, 4)``. Raises BadLabelError."""
+    """Check a pose ``(3, 4)`` or ``(4, 4)`` and return it as ``(4, 4)``. Raises BadLabelError."""
     matrix = np.asarray(T, np.float64)
     if matrix.shape == (3, 4):
         matrix = np.vstack([matrix, [0.0, 0.0, 0.0, 1.0]])
@@ -51,26 +54,28 @@ def pose_from_matrix(T: ArrayLike) -> Array:
         checked = check_pose(matrix, tolerance=ROTATION_TOLERANCE)
     except ValueError as error:
         raise BadLabelError(str(error)) from error
-    _place(checked[:3, 3])
+    _checked_position(checked[:3, 3])
     return checked
 
 
 def stamp_ns(text: str) -> int:
-    """Nanoseconds from seconds in decimal, exactly. Raises BadLabelError."""
+    """Convert decimal seconds to integer nanoseconds without rounding errors. Raises BadLabelError."""
     try:
         seconds = Decimal(text.strip())
     except InvalidOperation as error:
         raise BadLabelError(f"stamp {text!r} is not a number") from error
     if not seconds.is_finite() or abs(seconds) > LONGEST_STAMP_S:
-        raise BadLabelError(f"stamp {text!r} is no time in seconds")
+        raise BadLabelError(f"stamp {text!r} is not a time in seconds")
     return int(seconds * 10**9)
 
 
-def _place(translation_m: ArrayLike) -> Array:
+def _checked_position(translation_m: ArrayLike) -> Array:
     translation = np.asarray(translation_m, np.float64)
     if not np.isfinite(translation).all():
         raise BadLabelError("non-finite position")
     farthest = float(np.abs(translation).max())
     if farthest > FARTHEST_M:
-        raise BadLabelError(f"position {farthest:.3g} m from the origin: no place on Earth")
+        raise BadLabelError(
+            f"position {farthest:.3g} m from the origin, more than the limit of {FARTHEST_M:.0e} m"
+        )
     return translation

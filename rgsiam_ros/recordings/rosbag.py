@@ -1,4 +1,4 @@
-"""Read a recorded drive from a rosbag2 (or ROS 1) bag, without ROS."""
+"""Read a recorded drive from a rosbag2 or ROS 1 bag, without ROS."""
 
 from __future__ import annotations
 
@@ -33,18 +33,19 @@ TRUTH_TYPES = (
 )
 FIX_TYPES = ("sensor_msgs/msg/NavSatFix",)
 LONGEST_TRUTH_GAP_NS = 1_000_000_000
+"""Largest time between two true poses between which poses are interpolated."""
 
 
 @dataclass(frozen=True)
 class BagTopics:
-    """Where to find what in a bag. None: the only topic of a fitting type, or an error."""
+    """The topics of a bag. None means the only topic of a fitting type."""
 
     image: str | None = None
     camera_info: str | None = None
     truth: str | None = "/ground_truth/odometry"
     base_frame: str = "base_link"
     depth: str | None = None
-    """Depth images; the colour images are not looked for among topics with ``depth`` in their name."""
+    """Topic of depth images. Topics with ``depth`` in their name are never taken for the colour images."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class RecordedImage:
     message: Any
 
     def decode(self) -> ImageBGR:
-        """The picture, ``(H, W, 3)`` uint8 BGR. Raises ImageError."""
+        """Return the image as ``(H, W, 3)`` uint8 BGR. Raises ImageError."""
         m = self.message
         if hasattr(m, "format"):
             return decode_compressed(m.data.tobytes(), m.format)
@@ -67,7 +68,7 @@ class RecordedImage:
 
 @dataclass(frozen=True)
 class Drive:
-    """A bag's camera, its mount, and the true poses where the bag has them."""
+    """The camera, the camera's mount and the true poses of a bag."""
 
     path: Path
     image_topic: str
@@ -78,12 +79,15 @@ class Drive:
     base_frame: str
     map_frame: str
     T_base_camera: Array | None
+    """``(4, 4)``, from the bag's static transforms; None when they do not join the two frames."""
     truth_stamps_ns: np.ndarray
+    """Stamps of the true poses, ``(N,)``, increasing; empty without true poses."""
     truth_T_map_base_N44: Array
     images: int
+    """Number of image messages."""
 
     def read_images(self) -> Iterator[RecordedImage]:
-        """The images in recorded order, one at a time."""
+        """Yield the images in recorded order. Raises BagError when the bag is damaged."""
         with open_bag(self.path) as reader:
             chosen = [c for c in reader.connections if c.topic == self.image_topic]
             for connection, _, raw in recorded(reader, chosen, self.path):
@@ -93,9 +97,10 @@ class Drive:
                 )
 
     def true_base_poses(self, stamps_ns: Any) -> tuple[Array, np.ndarray]:
-        """True ``T_map_base`` at stamps: ``(N, 4, 4)``, and a boolean ``(N,)``: where it is known.
+        """Return the true poses ``T_map_base`` ``(N, 4, 4)`` at stamps, and a mask ``(N,)`` of known poses.
 
-        Between two recorded poses more than ``LONGEST_TRUTH_GAP_NS`` apart it is not.
+        Poses are interpolated between two recorded ones. A pose is unknown outside the recorded time span
+        and between two poses that are more than ``LONGEST_TRUTH_GAP_NS`` apart.
         """
         stamps = np.asarray(stamps_ns, np.int64)
         poses, known = np.tile(np.eye(4), (len(stamps), 1, 1)), np.zeros(len(stamps), bool)
@@ -112,7 +117,7 @@ class Drive:
 
 @contextmanager
 def open_bag(path: str | Path) -> Iterator[AnyReader]:
-    """An open reader over a bag. Raises BagError when there is none or it is damaged."""
+    """Open a reader for a bag. Raises BagError when the bag is missing or damaged."""
     bag = Path(path)
     if not bag.exists():
         raise BagError(f"{bag} does not exist: give the folder of a rosbag2 recording")
@@ -140,7 +145,11 @@ def open_bag(path: str | Path) -> Iterator[AnyReader]:
 
 
 def read_drive(path: str | Path, topics: BagTopics | None = None) -> Drive:
-    """Find the camera, mount and true poses of a bag. Raises BagError naming what is missing."""
+    """Read the camera, the mount and the true poses of a bag.
+
+    Only the images are required here; see `require_truth` for the rest. Raises BagError when a topic is
+    missing or ambiguous, or the bag is damaged.
+    """
     wanted, bag = topics or BagTopics(), Path(path)
     with open_bag(bag) as reader:
         types = {c.topic: c.msgtype for c in reader.connections}
@@ -180,9 +189,10 @@ def read_drive(path: str | Path, topics: BagTopics | None = None) -> Drive:
 def read_messages(
     path: str | Path, topic: str | None, kinds: tuple[str, ...], what: str
 ) -> tuple[str, list[Any]]:
-    """A topic and its messages in recorded order; topic None: the only one of a fitting type.
+    """Return a topic and its messages in recorded order.
 
-    what: its name in the option ``--WHAT-topic``. Raises BagError naming the topics that would fit.
+    topic: None means the only topic of one of the message types `kinds`; what: the name of the topic in
+    messages and in the option ``--WHAT-topic``. Raises BagError with the topics that would fit.
     """
     bag = Path(path)
     with open_bag(bag) as reader:
@@ -192,14 +202,14 @@ def read_messages(
 
 
 def static_tree(path: str | Path) -> TransformTree:
-    """The transforms on a bag's ``/tf_static``. Raises BagError."""
+    """Return the transforms on a bag's ``/tf_static``. Raises BagError."""
     bag = Path(path)
     with open_bag(bag) as reader:
         return _static_tree(reader, bag)
 
 
 def require_truth(drive: Drive, wanted: BagTopics) -> None:
-    """Raise BagError unless the drive has a camera, a mount and true poses: what training needs."""
+    """Raise BagError unless the drive has what training needs: a camera, a mount and true poses."""
     with open_bag(drive.path) as reader:
         types = {c.topic: c.msgtype for c in reader.connections}
     if len(drive.truth_stamps_ns) < 2:
@@ -218,7 +228,7 @@ def require_truth(drive: Drive, wanted: BagTopics) -> None:
 def recorded(
     reader: AnyReader, connections: list[Any], bag: Path
 ) -> Iterator[tuple[Any, int, bytes]]:
-    """Connection, time and bytes of the messages. Raises BagError where the file is damaged."""
+    """Yield connection, time (ns) and bytes of each message. Raises BagError when the file is damaged."""
     messages = reader.messages(connections)
     while True:
         try:
@@ -233,7 +243,7 @@ def recorded(
 def _deserialize(reader: AnyReader, raw: bytes, connection: Any, bag: Path) -> Any:
     try:
         return reader.deserialize(raw, connection.msgtype)
-    except Exception as error:  # any malformed CDR
+    except Exception as error:  # malformed CDR can raise any exception
         raise BagError(
             f"{bag}: a message on {connection.topic} is damaged ({error}): record it again, or cut "
             "it out with `ros2 bag convert`"
@@ -241,19 +251,19 @@ def _deserialize(reader: AnyReader, raw: bytes, connection: Any, bag: Path) -> A
 
 
 def _messages(reader: AnyReader, bag: Path, topic: str | None, *, first_only: bool = False) -> list:
-    found = []
+    messages = []
     connections = [c for c in reader.connections if c.topic == topic]
     for connection, _, raw in recorded(reader, connections, bag) if connections else ():
-        found.append(_deserialize(reader, raw, connection, bag))
+        messages.append(_deserialize(reader, raw, connection, bag))
         if first_only:
             break
-    return found
+    return messages
 
 
 def _count(reader: AnyReader, bag: Path, topic: str) -> int:
     try:
         return int(reader.topics[topic].msgcount)
-    except Exception as error:  # the metadata contradict the recording
+    except Exception as error:  # metadata that contradict the recording
         raise BagError(
             f"{bag}: its metadata are damaged ({error}): try `ros2 bag reindex`"
         ) from error
@@ -261,9 +271,9 @@ def _count(reader: AnyReader, bag: Path, topic: str) -> int:
 
 def _missing(bag: Path, types: dict[str, str], topic: str, kinds: tuple[str, ...]) -> str:
     fitting = sorted(name for name, kind in types.items() if kind in kinds)
-    there = ", ".join(fitting) if fitting else "none"
+    available = ", ".join(fitting) if fitting else "none"
     return (
-        f"{bag} has no topic {topic}; topics of a fitting type ({', '.join(kinds)}): {there}. "
+        f"{bag} has no topic {topic}; topics of a fitting type ({', '.join(kinds)}): {available}. "
         "Name the right one with its option, or record it"
     )
 
@@ -279,9 +289,9 @@ def _choose(
             raise BagError(_missing(bag, types, wanted, kinds))
         return wanted
     if len(fitting) != 1:
-        there = ", ".join(fitting) if fitting else f"none of {', '.join(kinds)}"
+        available = ", ".join(fitting) if fitting else f"none of {', '.join(kinds)}"
         raise BagError(
-            f"{bag}: cannot tell which topic is the {what}; found {there}. "
+            f"{bag}: cannot tell which topic is the {what}; found {available}. "
             f"Name it with --{what}-topic, or record it"
         )
     return fitting[0]
@@ -294,7 +304,7 @@ def _sibling_camera_info(image_topic: str, types: dict[str, str]) -> str | None:
 
 
 def _camera(bag: Path, info: Any) -> Camera:
-    k, d = (info.k, info.d) if hasattr(info, "k") else (info.K, info.D)  # capitals in ROS 1
+    k, d = (info.k, info.d) if hasattr(info, "k") else (info.K, info.D)  # ROS 1 has capitals
     try:
         return Camera.from_camera_info(info.width, info.height, k, info.distortion_model, d)
     except CameraError as error:

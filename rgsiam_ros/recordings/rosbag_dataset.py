@@ -1,4 +1,4 @@
-"""A recorded drive with true poses, as rosbag2 (or ROS 1) bag."""
+"""Loader for a recorded drive with true poses in a rosbag2 or ROS 1 bag."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class BagImage:
         return self.image.message.data.tobytes()
 
     def decode(self) -> ImageBGR:
-        """The picture, ``(H, W, 3)`` uint8 BGR. Raises DatasetError."""
+        """Return the image as ``(H, W, 3)`` uint8 BGR. Raises DatasetError."""
         try:
             return self.image.decode()
         except ImageError as error:
@@ -61,7 +61,7 @@ class RosbagDataset:
         T_map_base, self._known = drive.true_base_poses(stamps)
         if not self._known.any():
             raise DatasetError(
-                f"{path}: no image lies within the time span of {topics.truth}: check their stamps"
+                f"{path}: no image lies within the time span of {topics.truth}: check the stamps of both"
             )
         self.frames = [
             Frame(
@@ -78,17 +78,17 @@ class RosbagDataset:
         self.dropped = [Dropped(str(path), why, missing)] if missing else []
 
     def read_images(self) -> Iterator[BagImage]:
-        """The images of `frames`, in their order."""
+        """Yield the image of each of `frames`, in order."""
         for known, image in zip(self._known, self._drive.read_images(), strict=True):
             if known:
                 yield BagImage(self.path, image)
 
     def read_points(self) -> Iterator[Array]:
-        """Scene points ``(M, 3)`` in the map of each of `frames`, from the bag's depth topic.
+        """Yield scene points ``(M, 3)`` in the map frame, metres, for each of `frames`.
 
-        Depth images (32FC1 in metres, 16UC1 in millimetres; REP 118) belong to the image of the same
-        stamp and show the same view. Raises BagError without such a topic, DatasetError for one of
-        another encoding.
+        They come from the bag's depth topic: 32FC1 in metres or 16UC1 in millimetres (REP 118). A depth
+        image belongs to the colour image with the same stamp and must show the same view; a frame without
+        one gets no points. Raises BagError without a depth topic, DatasetError for another encoding.
         """
         depth_type = ("sensor_msgs/msg/Image",)
         topic, messages = read_messages(self.path, self._depth_topic, depth_type, "depth")
@@ -103,11 +103,11 @@ class RosbagDataset:
 
 
 def _depth_m(message: Any, where: str) -> Array:
-    kinds = {"32FC1": ("f4", 1.0), "16UC1": ("u2", 1e-3)}
-    if message.encoding not in kinds:
+    encodings = {"32FC1": ("f4", 1.0), "16UC1": ("u2", 1e-3)}
+    if message.encoding not in encodings:
         raise DatasetError(f"{where} has encoding {message.encoding}, not 32FC1 or 16UC1")
-    kind, metres = kinds[message.encoding]
+    dtype, metres_per_unit = encodings[message.encoding]
     order = ">" if message.is_bigendian else "<"
     rows = message.data.reshape(message.height, message.step)
-    values = np.ascontiguousarray(rows[:, : message.width * int(kind[1])]).view(order + kind)
-    return values.astype(np.float64) * metres
+    values = np.ascontiguousarray(rows[:, : message.width * int(dtype[1])]).view(order + dtype)
+    return values.astype(np.float64) * metres_per_unit

@@ -1,7 +1,7 @@
-"""7-Scenes layout: ``seq-NN/frame-NNNNNN.color.{png,jpg}``, ``.pose.txt`` and ``.depth.png``.
+"""Loader for 7-Scenes: ``seq-NN/frame-NNNNNN.color.{png,jpg}``, ``.pose.txt`` and ``.depth.png``.
 
-Poses are 4x4 camera to world, metres, OpenCV axes: ``T_map_camera`` as it stands. The scenes have no
-calibration file; the Kinect's nominal focal length is 585 px at 640x480 (the dataset's own page).
+Poses are 4x4 camera to world, metres, OpenCV axes, which is ``T_map_camera``. The scenes have no calibration
+file. The Kinect's nominal focal length is 585 px at 640x480, according to the dataset's web page.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rgsiam_ros.recordings.pose_labels import BadLabelError, pose_from_matrix
 
 NOMINAL_FOCAL_PX, NOMINAL_HEIGHT_PX = 585.0, 480
 SEQUENCE_SPACING_NS = 100_000_000_000
-"""Keeps the made-up stamps of the sequences (of at most 1000 frames) apart."""
+"""Distance between the artificial stamps of two sequences; longer than a sequence of at most 1000 frames."""
 DEPTH_UNITS_PER_METRE = 1000.0
 
 
@@ -45,7 +45,7 @@ class SevenScenesDataset(FileDataset):
         )
 
     def read_points(self) -> Iterator[Array]:
-        """See `PointDataset`. The depth camera is taken for the colour camera, which it is nearly."""
+        """See `PointDataset`. The depth camera is assumed to coincide with the colour camera."""
         depths = [_sibling(file.path, "depth.png") for file in self._files]
         if not any(depth.is_file() for depth in depths):
             raise DatasetError(f"{self.path} has no frame-NNNNNN.depth.png: unzip the depth too")
@@ -62,7 +62,7 @@ class SevenScenesDataset(FileDataset):
             name = image.name.split(".")[0]
             digits = name.removeprefix("frame-")
             if not digits.isdecimal():
-                raise BadLabelError(f"image {image.name} is not called frame-NNNNNN")
+                raise BadLabelError(f"the name of image {image.name} is not frame-NNNNNN")
             sequence = int(folder.name.removeprefix("seq-"))
             stamp_ns = sequence * SEQUENCE_SPACING_NS + int(digits) * FRAME_PERIOD_NS
             frame = Frame(f"{folder.name}/{name}", folder.name, stamp_ns, _read_pose(label))
@@ -89,7 +89,7 @@ def _sequences(path: Path, split: str) -> list[Path]:
             raise DatasetError(f"{where}: {folder} does not exist: unzip it")
         folders.append(folder)
     if not folders:
-        raise DatasetError(f"{listing} names no sequence")
+        raise DatasetError(f"{listing} lists no sequence")
     return folders
 
 

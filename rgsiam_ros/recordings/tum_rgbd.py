@@ -1,8 +1,9 @@
-"""TUM RGB-D: ``rgb.txt``, ``groundtruth.txt`` and, for points, ``depth.txt``.
+"""Loader for TUM RGB-D: ``rgb.txt``, ``groundtruth.txt`` and, for scene points, ``depth.txt``.
 
-True poses ``stamp tx ty tz qx qy qz qw`` are camera to world, metres, of the colour camera (OpenCV
-axes), interpolated at the images' stamps. Depth is 16 bit, 5000 units per metre, registered to colour.
-The intrinsics are those that the benchmark's page gives for freiburg1, 2 and 3, else ``camera.yaml``.
+True poses ``stamp tx ty tz qx qy qz qw`` are camera to world, metres, of the colour camera (OpenCV axes).
+They are interpolated at the stamps of the images. Depth is 16 bit with 5000 units per metre, registered to
+the colour image. The intrinsics come from ``camera.yaml`` if it exists, otherwise from the benchmark's web
+page for freiburg1, 2 and 3.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from rgsiam_ros.recordings.image_files import FileDataset, read_camera, read_dep
 from rgsiam_ros.recordings.pose_labels import BadLabelError, numbers, pose_from_quaternion, stamp_ns
 
 LONGEST_GAP_NS = 100_000_000
+"""Largest time between two true poses between which poses are interpolated."""
 LONGEST_TO_DEPTH_NS = 20_000_000
+"""Largest time between an image and its depth image."""
 DEPTH_UNITS_PER_METRE = 5000.0
 INTRINSICS = {
     "freiburg1": (517.3, 516.5, 318.6, 255.3, (0.2624, -0.9531, -0.0054, 0.0026, 1.1633)),
@@ -48,7 +51,7 @@ class TumRgbdDataset(FileDataset):
         self.camera = self._camera(session)
 
     def read_points(self) -> Iterator[Array]:
-        """See `PointDataset`. An image without depth within 20 ms gives no points."""
+        """See `PointDataset`. An image without a depth image within 20 ms gives no points."""
         listing = self.path / "depth.txt"
         if not listing.is_file():
             raise DatasetError(f"{listing} is missing: {self.path} has no depth")
@@ -61,11 +64,12 @@ class TumRgbdDataset(FileDataset):
             by_stamp[stamp] = self.path / name
         stamps = np.array(sorted(by_stamp), np.int64)
         for frame in self.frames:
-            apart = np.abs(stamps - frame.stamp_ns)
-            if not len(apart) or apart.min() > LONGEST_TO_DEPTH_NS:
+            offsets_ns = np.abs(stamps - frame.stamp_ns)
+            if not len(offsets_ns) or offsets_ns.min() > LONGEST_TO_DEPTH_NS:
                 yield np.empty((0, 3))
             else:
-                depth_m = read_depth(by_stamp[int(stamps[apart.argmin()])], DEPTH_UNITS_PER_METRE)
+                nearest = by_stamp[int(stamps[offsets_ns.argmin()])]
+                depth_m = read_depth(nearest, DEPTH_UNITS_PER_METRE)
                 yield points_of_depth(depth_m, self.camera, frame.T_map_camera)
 
     def _read_track(self, path: Path) -> tuple[list[int], list[Array]]:
@@ -86,14 +90,15 @@ class TumRgbdDataset(FileDataset):
         return stamps, poses
 
     def _camera(self, name: str) -> Camera:
-        stated = self.path / "camera.yaml"
+        camera_file = self.path / "camera.yaml"
         known = next((INTRINSICS[key] for key in INTRINSICS if key in name), None)
-        if stated.is_file() or known is None:
-            return read_camera(stated)
+        if camera_file.is_file() or known is None:
+            return read_camera(camera_file)
         if self._image_size() != (640, 480):
+            width, height = self._image_size()
             raise DatasetError(
-                f"{self.path}: images of {self._image_size()} pixels, but {name} is known at "
-                f"640x480: write the camera to {stated}"
+                f"{self.path}: the images have {width}x{height} pixels, but the known intrinsics of "
+                f"{name} are for 640x480: write the camera to {camera_file}"
             )
         fx, fy, cx, cy, distortion = known
         return Camera(
@@ -110,7 +115,7 @@ def _stamp_and_name(line: str) -> tuple[int, str]:
 
 
 def _pose_at(stamps_ns: list[int], T_N44: list[Array], stamp: int) -> Array:
-    """The true pose at a stamp; BadLabelError outside the track and in its gaps."""
+    """The true pose at a stamp. Raises BadLabelError outside the track and in its gaps."""
     if not stamps_ns[0] <= stamp <= stamps_ns[-1]:
         raise BadLabelError("outside the time span of groundtruth.txt")
     after = max(1, bisect_left(stamps_ns, stamp))

@@ -31,7 +31,7 @@ from rgsiam_ros.fusion.robot_localization import (
     EKF_ODOM,
     NAVSAT,
     FusionSetup,
-    parameters,
+    filter_parameters,
     to_yaml,
 )
 from rgsiam_ros.geometry.conversions import pose_from_message, stamp_to_ns
@@ -210,7 +210,7 @@ class Filters:
             two_d_mode=self._setup.two_d_mode or "visual" not in SETS[name],
         )
         files = {}
-        for file, values in parameters(manifest, setup).items():
+        for file, values in filter_parameters(manifest, setup).items():
             overrides: dict[str, Any] = {"use_sim_time": True}
             if file == NAVSAT and self.version < LOCAL_CARTESIAN_SINCE:
                 overrides["use_local_cartesian"] = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from rgsiam_ros.bundle import Manifest
 from rgsiam_ros.bundle.precision import absolute_name
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import FusionError
-from rgsiam_ros.fusion.report import LABELS, Tracks, gps_state, in_words, report_tracks
-from rgsiam_ros.fusion.robot_localization import FusionSetup, check
+from rgsiam_ros.fusion.report import LABELS, Tracks, describe_track, gps_state, report_tracks
+from rgsiam_ros.fusion.robot_localization import FusionSetup, check_setup
 from rgsiam_ros.geometry.conversions import stamp_to_ns
 from rgsiam_ros.geometry.poses import pose_errors
 from rgsiam_ros.geometry.units import angle_text, length_text
@@ -104,7 +104,7 @@ def run_replay(
         )
     for name, figures in extra.get("fusion", {}).items():
         if isinstance(figures, dict):
-            console.print(f"fused, {LABELS[name]}: {in_words(figures)}", soft_wrap=True)
+            console.print(f"fused, {LABELS[name]}: {describe_track(figures)}", soft_wrap=True)
     metrics = write_results(record, config, out, extra=extra)
     if options.rerun is not None:
         write_recording(record, drive, options.rerun, config["title"])
@@ -147,7 +147,7 @@ def _fusion_setup(chosen: FusionSetup | None, drive: Drive, manifest: Manifest) 
             f"the filters' vehicle frame is {setup.base_frame}, but the replay's is {drive.base_frame}: give "
             f"--base-frame {setup.base_frame}"
         )
-    check(manifest, setup)
+    check_setup(manifest, setup)
     return setup
 
 
@@ -177,7 +177,7 @@ def _effective_config(
     manifest = relocalizer.manifest
     return {
         "title": f"{bag.name}, bundle {manifest.name}, {mode}",
-        "rgsiam_ros": version("rgsiam_ros"),
+        "rgsiam_ros": _version(),
         "bag": str(bag),
         "bundle": str(bundle),
         "bundle_created": manifest.created,
@@ -195,3 +195,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def _version() -> str:
+    """Version of the installed package; a bare checkout has none."""
+    try:
+        return version("rgsiam_ros")
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,8 +1,8 @@
-"""6x6 pose covariances, order ``x y z rotX rotY rotZ``.
+"""6x6 pose covariances in the order ``x y z rotX rotY rotZ``, metres and radians.
 
-A pose error is ``delta_t = t_estimated - t_true`` and ``delta_theta = Log(R_estimated R_true^T)``,
-a rotation about the fixed axes of the parent frame: what REP-103 and
-``geometry_msgs/PoseWithCovariance`` mean. Metres and radians.
+A pose error is ``delta_t = t_estimated - t_true`` and ``delta_theta = Log(R_estimated R_true^T)``, a
+rotation about the fixed axes of the parent frame. This is the convention of REP-103 and of
+``geometry_msgs/PoseWithCovariance``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ MINIMUM_SAMPLES = 12
 MINIMUM_SIGMA_M = 1e-3
 MINIMUM_SIGMA_RAD = 1e-4
 SMALLEST_EIGENVALUE = 1e-12
-"""Of a correlation matrix that can be inverted."""
+"""Smallest eigenvalue of the correlation matrix at which a covariance counts as positive definite."""
 
 
 def check_covariance(covariance_66: ArrayLike) -> Array:
-    """Return a ``(6, 6)`` covariance as float64; ValueError unless symmetric positive definite."""
+    """Return a ``(6, 6)`` covariance as float64.
+
+    Raises ValueError unless it is finite, symmetric and positive definite.
+    """
     covariance = np.asarray(covariance_66, np.float64)
     if covariance.shape != (6, 6):
         raise ValueError(f"a pose covariance has shape {covariance.shape}, not (6, 6)")
@@ -38,17 +41,20 @@ def check_covariance(covariance_66: ArrayLike) -> Array:
 
 
 def decouple_plane(covariance_66: ArrayLike) -> Array:
-    """Without what x, y and yaw have in common with z, roll and pitch: still a covariance.
+    """Return a ``(6, 6)`` covariance without the correlations between (x, y, yaw) and (z, roll, pitch).
 
-    For filters that hold z, roll and pitch at zero with a variance of their own, and would keep the
-    covariances with them: the matrix would no longer be positive definite.
+    Planar filters replace the variances of z, roll and pitch by small ones. With the correlations the
+    resulting matrix could be indefinite.
     """
     plane = np.array([True, True, False, False, False, True])
     return np.where(plane[:, None] == plane[None, :], np.asarray(covariance_66, np.float64), 0.0)
 
 
 def rotate_axes(covariance_66: ArrayLike, R_new_old: ArrayLike) -> Array:
-    """Express a ``(6, 6)`` covariance in other fixed axes: those of the frame ``new``."""
+    """Express a ``(6, 6)`` covariance with respect to the fixed axes of another frame.
+
+    R_new_old: ``(3, 3)`` rotation from the old axes to the new ones.
+    """
     R = np.asarray(R_new_old, np.float64)
     J = np.zeros((6, 6))
     J[:3, :3] = J[3:, 3:] = R
@@ -58,10 +64,10 @@ def rotate_axes(covariance_66: ArrayLike, R_new_old: ArrayLike) -> Array:
 def move_to_body_point(
     covariance_66: ArrayLike, T_map_camera: Array, T_camera_base: Array
 ) -> Array:
-    """Covariance of ``T_map_base`` from that of ``T_map_camera``, both in fixed map axes.
+    """Return the covariance of ``T_map_base``, given that of ``T_map_camera``; both in fixed map axes.
 
-    With the lever arm ``r = R_map_camera t_camera_base`` in map axes, a rotation error moves the
-    base by ``delta_theta x r``, hence ``J = [[I, -skew(r)], [0, I]]`` (first order in the rotation).
+    With the lever arm ``r = R_map_camera t_camera_base`` in map axes, a rotation error moves the base by
+    ``delta_theta x r``. Hence ``J = [[I, -skew(r)], [0, I]]``, to first order in the rotation.
     """
     J = np.eye(6)
     J[:3, 3:] = -skew(T_map_camera[:3, :3] @ T_camera_base[:3, 3])
@@ -69,7 +75,7 @@ def move_to_body_point(
 
 
 def pose_error_vectors(T_estimated_N44: ArrayLike, T_true_N44: ArrayLike) -> Array:
-    """Errors ``(N, 6)`` about fixed map axes: metres, then radians; see the module's definition."""
+    """Return pose errors ``(N, 6)`` in fixed map axes, metres and radians, as the module defines them."""
     estimated, true = np.asarray(T_estimated_N44, np.float64), np.asarray(T_true_N44, np.float64)
     delta_t = estimated[:, :3, 3] - true[:, :3, 3]
     delta_theta = rotation_vector(estimated[:, :3, :3] @ np.swapaxes(true[:, :3, :3], -1, -2))
@@ -77,18 +83,18 @@ def pose_error_vectors(T_estimated_N44: ArrayLike, T_true_N44: ArrayLike) -> Arr
 
 
 def turn_errors(error_N6: ArrayLike, R_new_old_N33: Array) -> Array:
-    """Errors ``(N, 6)`` expressed in other fixed axes, one rotation for each."""
+    """Express pose errors ``(N, 6)`` with respect to other fixed axes, with one rotation for each error."""
     errors = np.asarray(error_N6, np.float64)
-    parts = (errors[:, :3], errors[:, 3:])
-    return np.concatenate([np.einsum("nij,nj->ni", R_new_old_N33, e) for e in parts], axis=1)
+    vectors = (errors[:, :3], errors[:, 3:])
+    return np.concatenate([np.einsum("nij,nj->ni", R_new_old_N33, v) for v in vectors], axis=1)
 
 
 def residual_covariance(T_estimated_N44: ArrayLike, T_true_N44: ArrayLike) -> Array:
-    """Second moment ``(6, 6)`` of pose errors on held-out frames, in the *camera's own* axes.
+    """Return the second moment ``(6, 6)`` of the pose errors on held-out frames, in the *camera's* axes.
 
-    Errors are larger along the direction of travel than across it, which map axes would average
-    away; the caller turns the result into map axes with the estimated rotation. The mean is kept
-    in, so that a bias counts as uncertainty. Raises ValueError for fewer than ``MINIMUM_SAMPLES``.
+    Errors are larger along the optical axis than across it. In map axes this difference would be averaged
+    away; the caller rotates the result into map axes with the estimated rotation. The mean is not
+    subtracted, so that a bias counts as uncertainty. Raises ValueError for fewer than ``MINIMUM_SAMPLES``.
     """
     estimated, true = np.asarray(T_estimated_N44, np.float64), np.asarray(T_true_N44, np.float64)
     if len(estimated) < MINIMUM_SAMPLES:

@@ -1,10 +1,12 @@
-"""A gate over time: may the vehicle be there, given where it was believed to be before?
+"""A temporal gate: reject a pose that the vehicle cannot have reached since the last accepted pose.
 
-A new pose is held against the last one that passed, moved on by odometry or, without it, against all
-that the vehicle can have reached since. What is left of the difference is weighed by both covariances
-(squared Mahalanobis distance) and compared with a quantile of the chi-square distribution with six
-degrees of freedom. Poses that fail but agree among themselves take over after a while: the vehicle was
-carried elsewhere, or the gate had believed a wrong pose.
+The last accepted pose is moved on by odometry. Without odometry, the part of the difference that the
+vehicle can have travelled at its speed limits is subtracted. The squared Mahalanobis distance of the
+remaining difference under both covariances is compared with a quantile of the chi-square distribution with
+six degrees of freedom.
+
+Rejected poses that agree with each other are accepted after a number of them: the vehicle was carried
+elsewhere, or the last accepted pose was wrong.
 """
 
 from __future__ import annotations
@@ -19,58 +21,61 @@ from rgsiam_ros.uncertainty.covariance import move_to_body_point, pose_error_vec
 
 DEGREES_OF_FREEDOM = 6
 FEWEST_TO_RECOVER = 2
-"""A single pose always agrees with itself."""
+"""Smallest allowed value of `GateLimits.recover_after`; with 1, every pose would pass."""
 
 LARGEST_DRIFT_RAD = 0.6
-"""Odometry whose heading may have drifted further, or that jumped, says less than the speed limit."""
+"""Largest standard deviation of the heading drift, radians, up to which odometry is used.
+
+Beyond it, or after a jump of the odometry, the speed limits are the better prediction.
+"""
 
 
 @dataclass(frozen=True)
 class GateLimits:
-    """What a vehicle can do, and how sure the gate wants to be."""
+    """The limits of the vehicle's motion, the drift of its odometry, and the confidence of the gate."""
 
     max_speed: float = 20.0
-    """m/s."""
+    """Largest speed, m/s."""
     max_turn_rate: float = 1.0
-    """rad/s."""
+    """Largest turn rate, rad/s."""
     confidence: float = 0.999
-    """Share of true poses that pass."""
+    """Fraction of correct poses that pass."""
     recover_after: int = 5
-    """Poses in a row that fail but agree with each other, after which they are believed; 2 or more."""
+    """Number of rejected poses in a row that agree with each other, after which they pass; at least 2."""
     drift_per_m: float = 0.03
-    """Standard deviation of odometry, metres per metre driven."""
+    """Standard deviation of odometry's position, metres per metre driven."""
     drift_rad_per_m: float = 0.005
     """Standard deviation of odometry's heading, radians per metre driven."""
     drift_rad_per_rad: float = 0.03
     """Standard deviation of odometry's heading, radians per radian turned."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError where the gate would pass everything."""
+        """Raises ValueError when recover_after is so small that every pose would pass."""
         if self.recover_after < FEWEST_TO_RECOVER:
             raise ValueError(
                 f"recover_after is {self.recover_after}: with fewer than {FEWEST_TO_RECOVER} every pose "
-                "would pass"
+                f"would pass. Set it to {FEWEST_TO_RECOVER} or more"
             )
 
     @property
     def largest_square(self) -> float:
-        """Largest squared Mahalanobis distance that passes."""
+        """Largest squared Mahalanobis distance that passes: the chi-square quantile at `confidence`."""
         return float(2.0 * gammaincinv(DEGREES_OF_FREEDOM / 2.0, self.confidence))
 
 
 @dataclass(frozen=True)
 class GateDecision:
-    """What the gate says of one pose."""
+    """The gate's decision on one pose."""
 
     passed: bool
     square: float
-    """Squared Mahalanobis distance to what was expected; 0 where nothing was."""
+    """Squared Mahalanobis distance to the expected pose; 0 when no pose was expected."""
     reason: str
     """``first``, ``agrees``, ``disagrees``, ``clock jumped`` or ``recovered``."""
 
 
 @dataclass(frozen=True)
-class _Fix:
+class _StampedPose:
     stamp_ns: int
     T_map_base: Array
     covariance_66: Array
@@ -78,17 +83,17 @@ class _Fix:
 
 
 class TemporalGate:
-    """Remembers the last pose that passed. Not thread-safe."""
+    """Checks each pose against the last accepted one. Not thread-safe."""
 
     def __init__(self, limits: GateLimits | None = None) -> None:
         self.limits = limits or GateLimits()
-        self._believed: _Fix | None = None
-        self._candidate: _Fix | None = None
+        self._accepted: _StampedPose | None = None
+        self._candidate: _StampedPose | None = None
         self._agreeing = 0
 
     def reset(self) -> None:
-        """Forget everything: the next pose passes."""
-        self._believed = self._candidate = None
+        """Discard all poses so far, so that the next pose passes."""
+        self._accepted = self._candidate = None
         self._agreeing = 0
 
     def check(
@@ -98,39 +103,40 @@ class TemporalGate:
         covariance_66: Array,
         T_odom_base: Array | None = None,
     ) -> GateDecision:
-        """Judge the next pose.
+        """Decide whether the next pose passes.
 
-        covariance_66: fixed map axes, metres and radians; T_odom_base: the odometry's pose at the same
-        stamp, where it is known. A stamp that goes backwards starts anew: a looped bag, or a simulation
-        that was reset.
+        T_map_base: ``(4, 4)``; covariance_66: in fixed map axes, metres and radians; T_odom_base: the pose
+        by odometry at the same stamp, or None. A stamp that goes backwards resets the gate: a bag was
+        looped, or a simulation was reset.
         """
-        fix = _Fix(stamp_ns, T_map_base, covariance_66, T_odom_base)
-        believed = self._believed
-        if believed is None:
-            return self._believe(fix, 0.0, "first")
-        if stamp_ns < believed.stamp_ns:
+        pose = _StampedPose(stamp_ns, T_map_base, covariance_66, T_odom_base)
+        accepted = self._accepted
+        if accepted is None:
+            return self._accept(pose, 0.0, "first")
+        if stamp_ns < accepted.stamp_ns:
             self.reset()
-            return self._believe(fix, 0.0, "clock jumped")
-        square = self._square(believed, fix)
+            return self._accept(pose, 0.0, "clock jumped")
+        square = self._squared_distance(accepted, pose)
         if square <= self.limits.largest_square:
-            return self._believe(fix, square, "agrees")
+            return self._accept(pose, square, "agrees")
         candidate = self._candidate
-        repeated = (
+        agrees_with_candidate = (
             candidate is not None
             and stamp_ns >= candidate.stamp_ns
-            and self._square(candidate, fix) <= self.limits.largest_square
+            and self._squared_distance(candidate, pose) <= self.limits.largest_square
         )
-        self._agreeing = self._agreeing + 1 if repeated else 1
-        self._candidate = fix
+        self._agreeing = self._agreeing + 1 if agrees_with_candidate else 1
+        self._candidate = pose
         if self._agreeing >= self.limits.recover_after:
-            return self._believe(fix, square, "recovered")
+            return self._accept(pose, square, "recovered")
         return GateDecision(False, square, "disagrees")
 
-    def _believe(self, fix: _Fix, square: float, reason: str) -> GateDecision:
-        self._believed, self._candidate, self._agreeing = fix, None, 0
+    def _accept(self, pose: _StampedPose, square: float, reason: str) -> GateDecision:
+        self._accepted, self._candidate, self._agreeing = pose, None, 0
         return GateDecision(True, square, reason)
 
-    def _square(self, before: _Fix, now: _Fix) -> float:
+    def _squared_distance(self, before: _StampedPose, now: _StampedPose) -> float:
+        """Squared Mahalanobis distance of `now` to what `before` lets expect."""
         seconds = (now.stamp_ns - before.stamp_ns) * 1e-9
         T_step, drift = self._odometry_step(before, now)
         if T_step is not None:
@@ -141,13 +147,16 @@ class TemporalGate:
             covariance = before.covariance_66
             error = pose_error_vectors(now.T_map_base[None], before.T_map_base[None])[0]
             reach = self.limits.max_speed * seconds, self.limits.max_turn_rate * seconds
-            for part, limit in zip((slice(0, 3), slice(3, 6)), reach, strict=True):
-                length = float(np.linalg.norm(error[part]))
-                error[part] *= max(0.0, length - limit) / length if length > 0.0 else 0.0
+            for axes, limit in zip((slice(0, 3), slice(3, 6)), reach, strict=True):
+                length = float(np.linalg.norm(error[axes]))
+                error[axes] *= max(0.0, length - limit) / length if length > 0.0 else 0.0
         return float(error @ np.linalg.solve(covariance + now.covariance_66, error))
 
-    def _odometry_step(self, before: _Fix, now: _Fix) -> tuple[Array | None, Array]:
-        """The motion by odometry and what it may err by; None where odometry does not help."""
+    def _odometry_step(self, before: _StampedPose, now: _StampedPose) -> tuple[Array | None, Array]:
+        """Return the motion by odometry and its covariance `_drift`.
+
+        The motion is None without odometry, and when its drift exceeds `LARGEST_DRIFT_RAD`.
+        """
         if before.T_odom_base is None or now.T_odom_base is None:
             return None, np.zeros((6, 6))
         T_step = invert(before.T_odom_base) @ now.T_odom_base
@@ -155,11 +164,12 @@ class TemporalGate:
         return (T_step if drift[5, 5] <= LARGEST_DRIFT_RAD**2 else None), drift
 
     def _drift(self, R_map_before: Array, T_step: Array) -> Array:
-        """What odometry may have erred by on a step, ``(6, 6)`` in fixed map axes.
+        """Return the covariance ``(6, 6)`` of a step by odometry, in fixed map axes.
 
-        Heading that drifts all along the way moves the end sideways: by the lever to the end, a third of
-        its variance and half of its correlation; and, to second order, it shortens the way. Where on the
-        way the vehicle turned is not known, so that the error of turning counts for the whole lever.
+        The heading drifts over the whole step. With the lever arm from the start to the end of the step,
+        the position at the end gets a third of the variance that a heading error at the start would
+        cause, and half of its correlation with the heading. To second order, the drift also shortens the
+        step. Where the vehicle turned is not known, so the error of turning counts over the whole lever arm.
         """
         limits = self.limits
         r = R_map_before @ T_step[:3, 3]

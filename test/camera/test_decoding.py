@@ -49,7 +49,7 @@ def test_sixteen_bits_of_either_byte_order(order):
     [("bgr16", IMAGE), ("rgb16", IMAGE[..., ::-1]), ("bgra16", ALPHA), ("16UC3", IMAGE)]
     + [("rgba16", ALPHA[..., [2, 1, 0, 3]]), ("16UC4", ALPHA)],
 )
-def test_colours_in_sixteen_bits(encoding, pixels, order):
+def test_colour_encodings_with_sixteen_bits(encoding, pixels, order):
     wide = np.ascontiguousarray(pixels.astype(f"{order}u2") * 257)
     rows = padded(wide.view(np.uint8).reshape(12, -1), 4)
     decoded = decode_raw(encoding, 12, 17, rows.shape[1], order == ">", rows.tobytes())
@@ -57,7 +57,7 @@ def test_colours_in_sixteen_bits(encoding, pixels, order):
 
 
 @pytest.mark.parametrize(("encoding", "pixels"), [("8UC1", GRAY), ("8UC3", IMAGE), ("8UC4", ALPHA)])
-def test_channels_without_a_name_are_grey_or_bgr(encoding, pixels):
+def test_unnamed_channels_are_grey_or_bgr(encoding, pixels):
     step = pixels[0].size
     decoded = decode_raw(encoding, 12, 17, step, False, np.ascontiguousarray(pixels).tobytes())
     np.testing.assert_array_equal(decoded, np.dstack([GRAY] * 3) if pixels is GRAY else IMAGE)
@@ -65,8 +65,8 @@ def test_channels_without_a_name_are_grey_or_bgr(encoding, pixels):
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("order", ["rggb", "bggr", "gbrg", "grbg"])
-def test_bayer_patterns_give_the_colour_back(order, bits):
-    """One colour everywhere, sampled as the name says: first row, then second."""
+def test_bayer_patterns(order, bits):
+    """A mosaic of one uniform colour; the name gives the order of the first row, then of the second."""
     colour = {"b": 30, "g": 120, "r": 220}
     tile = np.array([colour[letter] for letter in order]).reshape(2, 2)
     mosaic = np.tile(tile, (6, 8)).astype("<u2" if bits == 16 else np.uint8)
@@ -77,8 +77,8 @@ def test_bayer_patterns_give_the_colour_back(order, bits):
     np.testing.assert_array_equal(decoded, np.broadcast_to([30, 120, 220], decoded.shape))
 
 
-def test_yuv_in_its_four_orders():
-    """Smooth colours survive the halved chroma; all four agree with the colour and each other."""
+def test_yuv_encodings():
+    """Smooth colours keep their values although the chroma resolution is halved."""
     ramp = np.linspace(0.0, 1.0, 32)
     smooth = np.stack(
         [np.broadcast_to(40 + 150 * ramp, (24, 32)), np.full((24, 32), 120.0)]
@@ -107,7 +107,7 @@ def test_yuv_in_its_four_orders():
     )
 
 
-def test_eight_thousand_pixels_wide_is_still_an_image():
+def test_an_8k_image_is_accepted():
     assert decode_raw("mono8", 4320, 7680, 7680, False, bytes(7680 * 4320)).shape[:2] == (
         4320,
         7680,
@@ -115,21 +115,21 @@ def test_eight_thousand_pixels_wide_is_still_an_image():
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".png"])
-def test_a_small_file_that_claims_a_huge_picture_takes_no_memory(ending):
-    """The size in the header is changed; nothing of that size is ever allocated."""
+def test_a_huge_size_in_the_header_is_refused(ending):
+    """The size in the header of a small image is replaced by a huge one."""
     content = bytearray(cv2.imencode(ending, IMAGE)[1].tobytes())
     if ending == ".png":
         content[16:24] = (60_000).to_bytes(4, "big") * 2
     else:
         frame = content.find(b"\xff\xc0")
         content[frame + 5 : frame + 9] = (60_000).to_bytes(2, "big") * 2
-        content[2:2] = b"\xff\xff"  # filling before a marker is allowed
+        content[2:2] = b"\xff\xff"  # fill bytes before a marker are allowed
     with pytest.raises(ImageError, match="60000x60000 pixels is larger than") as caught:
         decode_compressed(bytes(content))
     assert caught.value.cause == "too_large"
 
 
-def test_last_row_may_lack_its_padding():
+def test_the_last_row_needs_no_padding():
     rows = padded(IMAGE, 4)
     decoded = decode_raw("bgr8", 12, 17, rows.shape[1], False, rows.tobytes()[:-4])
     np.testing.assert_array_equal(decoded, IMAGE)
@@ -164,13 +164,13 @@ def test_jpeg_and_png():
     assert np.abs(decoded.astype(int) - smooth).mean() < 3.0
 
 
-def test_jpeg_with_padding_behind_it_is_whole():
+def test_jpeg_followed_by_padding_is_complete():
     assert decode_compressed(jpeg_bytes(IMAGE) + bytes(64)).shape == IMAGE.shape
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.999])
 @pytest.mark.parametrize("ending", [".jpg", ".png"])
-def test_truncation_is_noticed(share, ending):
+def test_truncated_images_are_refused(share, ending):
     content = cv2.imencode(ending, cv2.resize(IMAGE, (200, 100)))[1].tobytes()
     with pytest.raises(ImageError, match="truncated"):
         decode_compressed(content[: int(len(content) * share)])

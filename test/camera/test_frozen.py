@@ -8,20 +8,20 @@ from rgsiam_ros.localization.relocalizer import Relocalizer
 def test_the_third_identical_picture_is_frozen_and_a_new_one_is_not():
     camera, random = FrozenCamera(3), np.random.default_rng(0)
     pictures = random.integers(0, 255, (2, 90, 160, 3), np.uint8)
-    seen = [camera.seen(pictures[i]) for i in (0, 0, 0, 0, 1, 0, 0)]
-    assert seen == [False, False, True, True, False, False, False]
+    frozen = [camera.observe(pictures[i]) for i in (0, 0, 0, 0, 1, 0, 0)]
+    assert frozen == [False, False, True, True, False, False, False]
 
 
-def test_noise_of_one_level_is_enough_to_live():
+def test_images_that_differ_only_in_noise_are_not_frozen():
     camera, random = FrozenCamera(2), np.random.default_rng(0)
     still = np.full((90, 160, 3), 100, np.uint8)
     noisy = [still + random.integers(0, 2, still.shape, np.uint8) for _ in range(5)]
-    assert not any(camera.seen(image) for image in noisy)
+    assert not any(camera.observe(image) for image in noisy)
 
 
-def test_zero_switches_it_off():
+def test_limit_zero_turns_the_check_off():
     camera = FrozenCamera(0)
-    assert not any(camera.seen(flat_image(1, 2, 3)) for _ in range(10))
+    assert not any(camera.observe(flat_image(1, 2, 3)) for _ in range(10))
 
 
 def test_the_relocalizer_is_lost_while_the_camera_is_frozen(small_bundle):

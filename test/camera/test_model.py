@@ -31,13 +31,13 @@ def test_a_wider_camera_is_cropped_to_the_trained_view():
     view = match_view(wide, TRAINED)
     assert not view.identical
     x, y, w, h = view.crop_xywh
-    # the corners of the trained image, carried by hand through both pinholes
+    # the corners of the training image, projected by hand with both pinhole models
     assert x == round(330.0 - 400.0 * 160.0 / 300.0)
     assert y == round(230.0 - 400.0 * 120.0 / 300.0)
     assert (w, h) == pytest.approx((400 / 300 * 320, 400 / 300 * 240), abs=1)
 
 
-def test_a_narrower_camera_is_refused_with_figures():
+def test_a_narrower_camera_is_refused():
     tele = Camera(width=640, height=480, fx=900.0, fy=900.0, cx=320.0, cy=240.0)
     with pytest.raises(CameraError, match=r"does not contain the view.*fx 900\.0.*fx 300\.0"):
         match_view(tele, TRAINED)

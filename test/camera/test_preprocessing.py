@@ -4,7 +4,7 @@ import pytest
 from support.images import flat_image
 
 from rgsiam_ros.camera.model import Camera, match_view
-from rgsiam_ros.camera.preprocessing import Preprocessing, fit_image, normalise
+from rgsiam_ros.camera.preprocessing import Preprocessing, check_image, fit_image, normalise
 from rgsiam_ros.errors import ImageError
 
 CAMERA = Camera(width=320, height=240, fx=300.0, fy=300.0, cx=160.0, cy=120.0)
@@ -12,7 +12,7 @@ PLAIN = Preprocessing(input_width=64, input_height=48)
 
 
 def scene(camera):
-    """A picture of a smooth pattern at infinity, as `camera` sees it."""
+    """The image that `camera` takes of a smooth pattern at infinity."""
     u, v = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
     x, y = (u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy
     channels = [127 + 100 * np.sin(9 * x), 127 + 100 * np.cos(8 * y), 127 + 60 * np.sin(7 * x * y)]
@@ -20,11 +20,11 @@ def scene(camera):
 
 
 def preprocess(image, preprocessing, camera):
-    """All of it, as a batch of one."""
+    """Fit and normalise an image; returns a batch of one."""
     return normalise(fit_image(image, preprocessing, camera), preprocessing)[None]
 
 
-def test_normalisation_and_colour_order_to_the_number():
+def test_normalisation_and_colour_order():
     config = PLAIN.model_copy(update={"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.25, 0.2)})
     tensor = preprocess(flat_image(51, 102, 204), config, CAMERA)  # blue, green, red
     assert tensor.shape == (1, 3, 48, 64)
@@ -61,14 +61,14 @@ def test_all_resolutions_of_one_view_give_one_input():
     assert np.abs(fit_image(scene(large), PLAIN, large).astype(int) - small).max() <= 2
 
 
-def test_a_wider_camera_gives_the_trained_input_after_reconciling():
+def test_a_wider_camera_gives_the_trained_input_after_the_crop():
     wide = Camera(width=640, height=480, fx=330.0, fy=330.0, cx=350.0, cy=230.0)
     crop = match_view(wide, CAMERA).crop_xywh
     trained = fit_image(scene(CAMERA), PLAIN, CAMERA).astype(int)
-    reconciled = fit_image(scene(wide), PLAIN, wide, crop_xywh=crop).astype(int)
-    unreconciled = fit_image(scene(wide), PLAIN, wide).astype(int)
-    assert np.abs(reconciled - trained).mean() < 2.0
-    assert np.abs(unreconciled - trained).mean() > 20.0
+    cropped = fit_image(scene(wide), PLAIN, wide, crop_xywh=crop).astype(int)
+    uncropped = fit_image(scene(wide), PLAIN, wide).astype(int)
+    assert np.abs(cropped - trained).mean() < 2.0
+    assert np.abs(uncropped - trained).mean() > 20.0
 
 
 def test_mask_paints_black_at_any_resolution():
@@ -111,14 +111,14 @@ def test_undistortion_straightens_a_line(model, coefficients):
         (None, "BGR"),
     ],
 )
-def test_what_is_no_image_is_refused(image, message):
+def test_an_array_that_is_not_an_image_is_refused(image, message):
     with pytest.raises(ImageError, match=message):
-        preprocess(image, PLAIN, CAMERA)
+        check_image(image)
 
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
-def test_normalised_numbers_are_those_that_older_bundles_were_made_with(order):
-    """Bit by bit: golden images, map features and thresholds were measured with them."""
+def test_normalised_values_are_those_of_older_bundles(order):
+    """The result is equal bit by bit, because golden images, map features and thresholds depend on it."""
     config = Preprocessing(input_width=64, input_height=48, colour_order=order)
     image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     ordered = image[..., ::-1] if order == "rgb" else image

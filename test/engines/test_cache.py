@@ -1,4 +1,4 @@
-"""Built engines survive, are rebuilt when anything they depend on changes, and are not trusted blindly."""
+"""Built engines are stored, loaded for one key only, and refused when damaged or insecure."""
 
 import json
 import resource
@@ -21,32 +21,38 @@ def cache(tmp_path):
     return EngineCache(tmp_path / "engines")
 
 
-def test_an_engine_survives(cache):
+def test_an_engine_is_stored_and_loaded(cache):
     path = cache.store(KEY, ENGINE, "tensorrt 10.3.0 from ONNX")
     assert path.parent == cache.folder
     assert EngineCache(cache.folder).load(KEY) == ENGINE
     [(key, described)] = cache.entries()
     assert key == KEY
     assert described["made_by"] == "tensorrt 10.3.0 from ONNX"
-    assert not list(cache.folder.glob(".*"))  # nothing half written is left
+    assert not list(cache.folder.glob(".*"))  # no temporary files are left
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"gpu_name": "NVIDIA RTX 4090"}, "for gpu name Orin .nvgpu., this is NVIDIA RTX 4090"),
-        ({"compute_capability": "8.9"}, "for compute capability 8.7, this is 8.9"),
-        ({"library_version": "10.7.0"}, "for library version 10.3.0, this is 10.7.0"),
-        ({"batches": (1, 8, 32)}, r"for batches .*, this is \(1, 8, 32\); run .*float16 --batch`"),
+        ({"gpu_name": "NVIDIA RTX 4090"}, "for gpu name Orin .nvgpu., not for NVIDIA RTX 4090"),
+        ({"compute_capability": "8.9"}, "for compute capability 8.7, not for 8.9"),
+        ({"library_version": "10.7.0"}, "for library version 10.3.0, not for 10.7.0"),
+        ({"batches": (1, 8, 32)}, r"for batches .*, not for \(1, 8, 32\); run .*float16 --batch`"),
         (
             {"precision": "float32"},
             "run `rgsiam engine build BUNDLE --engine tensorrt --precision float32`",
         ),
-        ({"onnx_sha256": "cd" * 32}, "no engine is built for it: run `rgsiam engine build"),
-        ({"library": "tensorrt_rtx"}, "no engine is built for it: run `rgsiam engine build"),
+        (
+            {"onnx_sha256": "cd" * 32},
+            "no engine is built for this network: run `rgsiam engine build",
+        ),
+        (
+            {"library": "tensorrt_rtx"},
+            "no engine is built for this network: run `rgsiam engine build",
+        ),
     ],
 )
-def test_whatever_differs_makes_it_another_engine(cache, change, said):
+def test_an_engine_is_valid_for_one_key_only(cache, change, said):
     cache.store(KEY, ENGINE, "test")
     other = replace(KEY, **change)
     with pytest.raises(EngineNotBuiltError, match=said):
@@ -56,7 +62,7 @@ def test_whatever_differs_makes_it_another_engine(cache, change, said):
     assert cache.load(KEY) == ENGINE
 
 
-def test_damage_is_noticed_and_mended_by_building_anew(cache):
+def test_a_damaged_engine_must_be_built_again(cache):
     path = cache.store(KEY, ENGINE, "test")
     path.write_bytes(ENGINE[:-1])
     with pytest.raises(EngineNotBuiltError, match=r"\.engine is damaged: run `rgsiam engine build"):
@@ -70,15 +76,15 @@ def test_damage_is_noticed_and_mended_by_building_anew(cache):
         assert list(cache.entries()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(EngineError, match=r"file/engines cannot keep the engine .*--cache"):
         EngineCache(tmp_path / "file" / "engines").store(KEY, ENGINE, "test")
     with pytest.raises(EngineError, match=r"file/engines cannot keep the engine"):
-        EngineCache(tmp_path / "file" / "engines").prepare()  # before minutes of building
+        EngineCache(tmp_path / "file" / "engines").prepare()
 
 
-def test_what_cannot_be_read_is_an_error_not_a_crash(cache):
+def test_an_unreadable_engine_is_an_error(cache):
     path = cache.store(KEY, ENGINE, "test")
     path.unlink()
     path.mkdir()
@@ -86,8 +92,8 @@ def test_what_cannot_be_read_is_an_error_not_a_crash(cache):
         cache.load(KEY)
 
 
-def test_the_providers_own_engines_are_listed(tmp_path):
-    """ONNX Runtime's TensorRT provider would build in silence whatever is missing."""
+def test_engines_of_the_provider_must_be_complete(tmp_path):
+    """ONNX Runtime's TensorRT provider silently builds missing engines, so the list must be complete."""
     built = BuiltByProvider(tmp_path, "ort")
     with pytest.raises(EngineNotBuiltError, match="build BUNDLE --engine onnxruntime_tensorrt"):
         built.refuse_missing()
@@ -103,7 +109,7 @@ def test_the_providers_own_engines_are_listed(tmp_path):
         built.refuse_missing()
 
 
-def test_a_read_only_folder_is_reported(tmp_path):
+def test_a_read_only_folder_is_an_error(tmp_path):
     folder = tmp_path / "read_only"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "ro", "none", str(folder)]
@@ -116,8 +122,8 @@ def test_a_read_only_folder_is_reported(tmp_path):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_leaves_what_was_there(cache):
-    """A limit on file sizes stands for the disk: the same failing write."""
+def test_a_full_disk_leaves_the_old_engine(cache):
+    """A limit on the file size makes a write fail like a full disk."""
     cache.store(KEY, ENGINE, "test")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -134,7 +140,7 @@ def test_a_full_disk_leaves_what_was_there(cache):
     assert not list(cache.folder.glob(".*"))
 
 
-def test_code_that_others_could_change_is_not_loaded(cache):
+def test_an_engine_that_others_can_change_is_refused(cache):
     path = cache.store(KEY, ENGINE, "test")
     path.chmod(0o666)
     with pytest.raises(EngineError, match="can be written by others, and a built engine is code"):
@@ -145,7 +151,7 @@ def test_code_that_others_could_change_is_not_loaded(cache):
         cache.load(KEY)
 
 
-def test_the_users_own_folder(monkeypatch, tmp_path):
+def test_the_default_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_folder() == tmp_path / "rgsiam_ros" / "engines"
     assert EngineCache().folder == default_folder()

@@ -1,4 +1,4 @@
-"""Every engine that runs on this machine, over real exported networks."""
+"""Every engine that runs on this machine, with real exported networks."""
 
 import numpy as np
 import pytest
@@ -30,16 +30,16 @@ def images(town):
     return np.stack([normalise(image, size) for image in town.golden.image_NHW3])
 
 
-def relative_apart(given, expected):
-    return float(np.linalg.norm(given - expected) / np.linalg.norm(expected))
+def relative_difference(output, expected):
+    return float(np.linalg.norm(output - expected) / np.linalg.norm(expected))
 
 
 @pytest.mark.parametrize("name", CPU_ENGINES)
-def test_float32_is_what_torch_gave(town, images, name):
+def test_float32_outputs_equal_those_of_torch(town, images, name):
     engine = create_engine(name, EngineRequest(town.absolute_onnx(), "float32", threads=1))
     answers = infer_all(engine, images)
     for output, expected in town.golden.absolute.items():
-        assert relative_apart(answers[output], expected) < 1e-4, output
+        assert relative_difference(answers[output], expected) < 1e-4, output
     info = engine.describe()
     assert (info.name, info.device, info.precision) == (name, "cpu", "float32")
     assert info.version
@@ -58,29 +58,29 @@ def test_both_networks_pass_the_self_test(town, name, precision):
 
 
 @pytest.mark.parametrize("name", CPU_ENGINES)
-def test_batches_answer_as_single_images(town, images, name):
+def test_batches_give_the_outputs_of_single_images(town, images, name):
     single, batched = (
         infer_all(create_engine(name, EngineRequest(town.absolute_onnx(), batch=b)), images, b)
-        for b in (1, 4)  # six images: the second batch is filled up
+        for b in (1, 4)  # six images: the second batch is padded
     )
     for output, expected in single.items():
         assert len(batched[output]) == len(images)
         np.testing.assert_allclose(batched[output], expected, atol=1e-4)
 
 
-def test_openvino_computes_in_the_precision_asked_for_and_says_so(town, images):
-    """By itself it takes bfloat16 where the CPU has it."""
+def test_openvino_computes_in_the_requested_precision(town, images):
+    """Without the setting, OpenVINO chooses bfloat16 on a CPU that has it."""
     ov = pytest.importorskip("openvino")
     if "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(EngineError, match="no bfloat16 arithmetic"):
             create_engine("openvino", EngineRequest(town.absolute_onnx(), "bfloat16"))
         pytest.skip("this CPU has no bfloat16")
     engine = create_engine("openvino", EngineRequest(town.absolute_onnx(), "bfloat16"))
-    apart = relative_apart(
+    difference = relative_difference(
         infer_all(engine, images)[network_io.LOCAL_MAP], town.golden.absolute[network_io.LOCAL_MAP]
     )
     assert engine.describe().precision == "bfloat16"
-    assert 1e-3 < apart < 0.2
+    assert 1e-3 < difference < 0.2
 
 
 @pytest.mark.parametrize("name", CPU_ENGINES)
@@ -113,14 +113,14 @@ def test_wrong_inputs_and_closed_engines_are_errors(name):
         create_engine(name, EngineRequest(b"not a network"))
 
 
-def test_precisions_an_engine_lacks_are_refused():
+def test_unsupported_precisions_are_refused():
     for name, precision in (("openvino", "float16"), ("onnxruntime", "bfloat16")):
         with pytest.raises(EngineError, match=f"{name} does not compute in {precision}, only in"):
             create_engine(name, EngineRequest(colour_absolute(), precision))
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_what_cannot_run_here_says_what_to_install(name):
+def test_an_unavailable_engine_says_what_to_install(name):
     reason = why_not(name)
     if reason is None and "tensorrt" in name:
         pytest.skip("what is built is tested on the device: rgsiam engine verify")

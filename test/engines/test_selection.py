@@ -1,4 +1,4 @@
-"""Which engine serves, and how the self-test keeps a wrong one from serving."""
+"""Selection of an engine; an engine with wrong results is not selected."""
 
 import io
 
@@ -29,12 +29,12 @@ VNNI = ("avx512_vnni",)
 
 
 def off_by(relocalizer):
-    """Of the absolute branch, along x, metres."""
+    """Error of the absolute branch along x, metres."""
     estimate = relocalizer.estimate(flat_image(*LIVE))
     return estimate.T_map_camera[0, 3] - (1000.0 + 10.0 * LIVE[2] / 255.0)
 
 
-def test_gpus_come_first_then_fewer_bits():
+def test_candidates_are_ordered_by_speed():
     every = candidates(PRECISIONS, "auto", "auto", VNNI)
     assert every == list(ORDER)
     assert every[0] == ("tensorrt", "float16")
@@ -47,7 +47,7 @@ def test_gpus_come_first_then_fewer_bits():
     assert candidates(("float32",), "openvino", "auto", VNNI) == [("openvino", "float32")]
 
 
-def test_names_that_do_not_exist_are_refused():
+def test_unknown_names_are_refused():
     with pytest.raises(EngineError, match="engine 'warp' is unknown"):
         candidates(PRECISIONS, "warp", "auto")
     with pytest.raises(EngineError, match="precision 'int4' is unknown: choose auto or one of"):
@@ -56,7 +56,7 @@ def test_names_that_do_not_exist_are_refused():
         candidates(("float32",), "auto", "int8")
 
 
-def test_the_town_is_served_and_says_how_far_off_it_is():
+def test_the_town_bundle_passes_the_self_test():
     bundle = Bundle.load(TOWN_BUNDLE)
     engines = select_engines(bundle, EngineOptions(), refine=True)
     tolerance = bundle.manifest.variants[engines.precision].tolerance
@@ -68,14 +68,14 @@ def test_the_town_is_served_and_says_how_far_off_it_is():
 
 
 def broken(tmp_path, **changes):
-    """A bundle in which a network is not what the golden images say."""
+    """Write a bundle in which a network does not give the golden outputs."""
     text, contents = int8_parts()
     contents |= {name.replace("_onnx", ".onnx"): value for name, value in changes.items()}
     return write_bundle(tmp_path / "broken", text, contents).path
 
 
-def test_a_network_that_computes_wrongly_is_refused_with_figures(tmp_path, tested_bundle):
-    """Half a metre off where 0.15 m is allowed: silently wrong, were there no self-test."""
+def test_a_network_with_wrong_results_is_refused(tmp_path, tested_bundle):
+    """The network is wrong by half a metre; the self-test allows 0.15 m."""
     int8 = EngineOptions("onnxruntime", "int8")
     good = Relocalizer.from_bundle(tested_bundle, int8, branch="absolute")
     assert off_by(good) == pytest.approx(10.0 * INT8_BIAS, abs=1e-3)
@@ -95,7 +95,7 @@ def test_a_network_that_computes_wrongly_is_refused_with_figures(tmp_path, teste
         Relocalizer.from_bundle(path, EngineOptions("onnxruntime", "int8", fallback="none"))
 
 
-def test_features_and_the_relative_unit_are_tested_too(tmp_path):
+def test_the_self_test_covers_the_relative_unit(tmp_path):
     path = broken(tmp_path, relative_onnx=colour_relative_off(0.01))
     onnxruntime = EngineOptions("onnxruntime")
     with pytest.raises(EngineError, match=r"relative position is off by 10 cm, 5 mm is allowed"):
@@ -104,8 +104,8 @@ def test_features_and_the_relative_unit_are_tested_too(tmp_path):
     assert absolute.engines.refused == []  # it does not need the relative unit
 
 
-def test_each_answer_is_tested(tmp_path):
-    """Golden answers that the networks do not give stand for networks that give others."""
+def test_the_self_test_covers_every_output(tmp_path):
+    """Each golden output in turn is changed, so that the networks differ from it."""
     unit = np.array([[1.0, 0.0, 0.0]] * 3, np.float32)
     half = np.tile(np.array([1.0, 0.01, 0.0, 0.0], np.float32), (3, 1))
     changes = {
@@ -131,7 +131,7 @@ def test_each_answer_is_tested(tmp_path):
             Relocalizer.from_bundle(path, EngineOptions("onnxruntime", fallback="none"))
 
 
-def test_a_precision_that_the_bundle_lacks_falls_back_or_is_refused(tested_bundle):
+def test_a_precision_that_the_bundle_lacks(tested_bundle):
     fallen = Relocalizer.from_bundle(tested_bundle, EngineOptions(precision="float16"))
     assert fallen.engines.fell_back
     assert "no float16 network" in str(fallen.engines.refused[0])
@@ -139,8 +139,8 @@ def test_a_precision_that_the_bundle_lacks_falls_back_or_is_refused(tested_bundl
         Relocalizer.from_bundle(tested_bundle, EngineOptions(precision="float16", fallback="none"))
 
 
-def test_what_could_run_but_does_not_is_worth_a_warning(tested_bundle, monkeypatch):
-    """TensorRT is there and has nothing built: not the same as no TensorRT."""
+def test_an_installed_engine_that_cannot_run_is_marked(tested_bundle, monkeypatch):
+    """Installed TensorRT without a built engine is a reason for a warning; missing TensorRT is not."""
     monkeypatch.setattr("rgsiam_ros.engines.selection.why_not", lambda name: None)
     engines = Relocalizer.from_bundle(tested_bundle).engines
     assert [r.engine for r in engines.refused if r.installed][:1] == ["tensorrt"]
@@ -164,7 +164,7 @@ def colour_relative_off(by):
     return model.SerializeToString()
 
 
-def test_numbers_that_are_none_fail_the_self_test(tmp_path):
+def test_non_finite_outputs_fail_the_self_test(tmp_path):
     zero = colour_absolute().replace(
         np.array([[1.0, 0.0, 0.0, 0.0]], np.float32).tobytes(), bytes(16)
     )
@@ -175,8 +175,8 @@ def test_numbers_that_are_none_fail_the_self_test(tmp_path):
         Relocalizer.from_bundle(path, EngineOptions("onnxruntime", "int8", fallback="none"))
 
 
-def test_reduced_features_are_compared_with_reduced_ones(tmp_path):
-    """The int8 map's local maps say that it was taken a metre further west: only int8 answers move."""
+def test_each_precision_uses_its_own_map_features(tmp_path):
+    """The int8 local maps are changed as if taken one metre further west: only int8 poses move."""
     text, contents = int8_parts()
     with np.load(io.BytesIO(contents["map_features.npz"])) as stored:
         arrays = dict(stored)
@@ -192,7 +192,7 @@ def test_reduced_features_are_compared_with_reduced_ones(tmp_path):
     assert moved["int8"] == pytest.approx(1.0, abs=0.05)
 
 
-def test_covariances_belong_to_a_precision(tested_bundle):
+def test_each_precision_has_its_own_covariance(tested_bundle):
     traces = []
     for precision in ("float32", "int8"):
         options = EngineOptions("onnxruntime", precision)
@@ -213,7 +213,7 @@ def test_an_unknown_fallback_is_refused(tested_bundle):
         Relocalizer.from_bundle(tested_bundle, EngineOptions(fallback="maybe"))
 
 
-def test_verify_reports_each_engine_and_each_reason(tested_bundle):
+def test_verify_reports_every_engine(tested_bundle):
     bundle = Bundle.load(tested_bundle)
     rows = benchmark_engines(bundle, EngineOptions())
     served = {(row.engine, row.precision): row for row in rows if not row.problem}

@@ -1,7 +1,7 @@
-"""TensorRT: engines are built for real by TensorRT for RTX, which needs no GPU for that.
+"""TensorRT: engines are really built by TensorRT for RTX, which needs no GPU for a build.
 
-No GPU is at hand, so what runs an engine is tested over a double of the two libraries, written from
-their documentation; what only a device can show is in docs/engines.md.
+Running an engine is tested with test doubles of TensorRT and CUDA, which follow their documentation.
+docs/engines.md lists what was run on devices.
 """
 
 import ctypes
@@ -44,11 +44,11 @@ class Steps(list):
 
 
 @pytest.mark.parametrize("name", ["absolute.onnx", "relative.onnx"])
-def test_the_whole_graph_is_one_engine(rtx, town, name):
+def test_the_whole_graph_is_supported(rtx, town, name):
     logger = rtx.Logger(rtx.Logger.ERROR)
     builder = rtx.Builder(logger)
     strongly = 1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(strongly)  # the parser does not keep it alive
+    network = builder.create_network(strongly)  # keep a reference: the parser holds none
     parser = rtx.OnnxParser(network, logger)
     assert parser.supports_model_v2(town.content(name))
     assert parser.num_subgraphs == 1
@@ -56,7 +56,7 @@ def test_the_whole_graph_is_one_engine(rtx, town, name):
 
 
 @pytest.mark.parametrize("name", ["absolute.onnx", "relative.onnx"])
-def test_polygraphy_finds_nothing_unsupported(rtx, name):
+def test_polygraphy_reports_full_support(rtx, name):
     pytest.importorskip("polygraphy")
     environment = {**os.environ, "POLYGRAPHY_USE_TENSORRT_RTX": "1"}
     program = Path(sys.executable).parent / "polygraphy"
@@ -90,13 +90,13 @@ def test_int8_does_not_build_for_rtx(rtx, town):
         build_engine("tensorrt_rtx", town.absolute_onnx("int8"), "float32")
 
 
-def test_what_is_no_network_is_an_error_with_the_parsers_words(rtx):
+def test_invalid_bytes_give_the_error_of_the_parser(rtx):
     with pytest.raises(EngineError, match="tensorrt_rtx cannot read this network: .+"):
         build_engine("tensorrt_rtx", b"not a network", "float32")
 
 
 @pytest.mark.skipif(not why_not("tensorrt_rtx"), reason="there is a GPU here")
-def test_without_a_gpu_it_says_so(rtx, town, tmp_path):
+def test_a_missing_gpu_is_an_error(rtx, town, tmp_path):
     for action in (
         lambda: create_engine("tensorrt_rtx", EngineRequest(town.absolute_onnx(), cache=tmp_path)),
         lambda: build_for_bundle(town, "tensorrt_rtx", "float32", cache=tmp_path),
@@ -110,10 +110,10 @@ def test_without_a_gpu_it_says_so(rtx, town, tmp_path):
     ("module", "message"),
     [
         (None, "TensorRT is not installed for this Python: on a Jetson install python3-libnvinfer"),
-        (SimpleNamespace(), "what is installed has no libraries"),
+        (SimpleNamespace(), "the installed package has no libraries"),
         (
             SimpleNamespace(__version__="8.6.2", Builder=object),
-            r"tensorrt 8\.6\.2 is too old: 10 or newer is needed, on a Jetson JetPack 6\.1",
+            r"tensorrt 8\.6\.2 is too old: install 10 or newer .on a Jetson, JetPack 6\.1",
         ),
     ],
 )
@@ -133,8 +133,8 @@ def test_missing_cuda_python(monkeypatch):
         create_engine("tensorrt", EngineRequest(colour_absolute()))
 
 
-# A double of TensorRT and of the CUDA runtime: "device" memory is host memory, the engine doubles its
-# input, and a stream or graph runs what was enqueued when it is told to.
+# Test doubles of TensorRT and of the CUDA runtime. "Device" memory is host memory, and the engine multiplies
+# its input by two. Captured work runs when the graph is launched, other work runs at once.
 
 
 class FakeCuda:
@@ -262,11 +262,11 @@ class FakeTensorRt:
 
         def run():
             size = int(np.prod(self.shapes["image"]))
-            given, answer = (
+            image, doubled = (
                 np.ctypeslib.as_array((ctypes.c_float * size).from_address(self.addresses[n]))
                 for n in ("image", "double")
             )
-            answer[:] = 2.0 * given
+            doubled[:] = 2.0 * image
 
         self.cuda.do(run)
         return True
@@ -281,14 +281,14 @@ def device(request, monkeypatch):
 
 
 @pytest.mark.parametrize("batch", [1, 8])
-def test_the_runtime_over_doubles(device, tmp_path, batch):
+def test_an_engine_runs_with_test_doubles(device, tmp_path, batch):
     network = colour_absolute()
     request = EngineRequest(network, "float16", batch=batch, cache=tmp_path / "cache")
     with pytest.raises(
-        EngineNotBuiltError, match="no engine is built for it: run `rgsiam engine b"
+        EngineNotBuiltError, match="no engine is built for this network: run `rgsiam engine b"
     ):
         create_engine("tensorrt", request)
-    assert not (tmp_path / "cache").exists()  # nothing is built at start
+    assert not (tmp_path / "cache").exists()  # a start builds nothing
     batches = (1, 1, 1) if batch == 1 else BATCHES
     key = engine_key("tensorrt", network, "float16", batches)
     assert (key.gpu_name, key.compute_capability) == ("Fake GPU", "8.7")
@@ -308,5 +308,5 @@ def test_the_runtime_over_doubles(device, tmp_path, batch):
     with pytest.raises(EngineError, match="batches up to 32, not 33"):
         create_engine("tensorrt", replace(request, batch=33))
     EngineCache(request.cache).store(key, b"other", "test")
-    with pytest.raises(EngineError, match="cannot load the engine it built: build it anew"):
+    with pytest.raises(EngineError, match="cannot load the stored engine: build it again"):
         create_engine("tensorrt", request)

@@ -18,7 +18,7 @@ from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.replay.georeference import GeoreferenceOptions, run_georeference
 
 
-def test_datum_and_heading_are_found_although_a_third_of_the_fixes_is_wrong():
+def test_alignment_with_a_third_of_the_fixes_wrong():
     fixes, wrong = fixes_of_a_turned_map()
     found = align_map(fixes)
     assert found.yaw_deg == pytest.approx(30.0, abs=0.1)
@@ -32,7 +32,7 @@ def test_datum_and_heading_are_found_although_a_third_of_the_fixes_is_wrong():
     assert abs(found.yaw_deg - 30.0) < 4.0 * found.yaw_sigma_deg
 
 
-def test_a_heading_within_its_uncertainty_is_taken_for_none():
+def test_a_heading_within_its_uncertainty_is_set_to_zero():
     assert align_map(fixes_of_a_turned_map(yaw_deg=0.02)[0]).yaw_deg == 0.0
 
 
@@ -43,17 +43,17 @@ def test_a_heading_within_its_uncertainty_is_taken_for_none():
         (fixes_of_a_turned_map(extent_m=0.5)[0], "determine the map's heading only to"),
         (
             fixes_of_a_turned_map(scale=1.08, bad=0.0)[0],
-            r"not in metres: the Earth is 1\.\d+ times as large",
+            r"not in metres: distances on the Earth are 1\.\d+ times as long",
         ),
     ],
 )
-def test_fixes_that_do_not_determine_it_are_refused(fixes, message):
+def test_fixes_that_do_not_determine_the_map_are_refused(fixes, message):
     with pytest.raises(GeoreferenceError, match=message):
         align_map(fixes)
 
 
-def test_the_bundle_turns_with_its_map(tmp_path):
-    """Both branches answer in the new frame what they answered in the old one, turned."""
+def test_a_bundle_is_rotated_with_its_map(tmp_path):
+    """In the new frame, both branches give the rotated poses and covariances of the old frame."""
     bundle = write_bundle(tmp_path / "old", *refinable_parts())
     alignment = align_map(fixes_of_a_turned_map()[0])
     new = georeferenced(bundle, alignment, tmp_path / "new")
@@ -70,13 +70,13 @@ def test_the_bundle_turns_with_its_map(tmp_path):
         assert radians < 1e-9
         J = np.kron(np.eye(2), alignment.T_enu_map[:3, :3])
         np.testing.assert_allclose(after.covariance_66, J @ before.covariance_66 @ J.T, atol=1e-12)
-    again = georeferenced(new, alignment, tmp_path / "twice")  # alignments add up
+    again = georeferenced(new, alignment, tmp_path / "twice")  # a second rotation is added
     turned = again.manifest.target.turn_wxyz
     assert 2.0 * np.arccos(abs(turned[0])) == pytest.approx(np.radians(60.0), abs=0.01)
 
 
-def test_a_fix_lands_on_the_same_point_by_both_paths():
-    """Map to Earth by the datum, and Earth to map by the alignment."""
+def test_datum_and_alignment_agree():
+    """From the map to geodetic coordinates by the datum, and back to the map by the alignment."""
     alignment = align_map(fixes_of_a_turned_map()[0])
     T_map_base = random_poses(1, seed=2, scale_m=50.0)[0]
     enu = (alignment.T_enu_map @ T_map_base)[:3, 3]
@@ -87,7 +87,7 @@ def test_a_fix_lands_on_the_same_point_by_both_paths():
     np.testing.assert_allclose(back[:3], T_map_base[:3, 3], atol=1e-6)
 
 
-def test_the_shipped_bundle_knows_where_its_town_is():
+def test_the_shipped_bundle_has_the_datum_of_its_town():
     """The town's simulated GPS has its datum at 48.137, 11.575, 565 m."""
     datum = Bundle.load(TOWN_BUNDLE).manifest.datum
     truth = Datum(latitude_deg=48.137, longitude_deg=11.575, ellipsoidal_height_m=565.0)
@@ -104,7 +104,7 @@ def run(bag, tmp_path, **options):
     )
 
 
-def test_from_a_bag_with_a_bad_stretch_and_a_hole(tmp_path):
+def test_georeference_with_bad_and_missing_fixes(tmp_path):
     found = run(TOWN_DRIVE, tmp_path)
     assert found.yaw_deg == pytest.approx(0.0, abs=0.1)
     assert Bundle.load(tmp_path / "new").manifest.name == "new"
@@ -136,7 +136,7 @@ def test_fixes_with_unusable_variances_are_counted(tmp_path, caplog):
     assert np.isfinite(found.residual_N3).all()
 
 
-def test_what_a_bag_lacks_is_named(tmp_path):
+def test_the_error_names_what_the_bag_lacks(tmp_path):
     bare = copy_bag(TOWN_DRIVE, tmp_path / "a", lambda topic, i: topic != "/gps/fix")
     with pytest.raises(BagError, match="NavSatFix"):
         run(bare, tmp_path)

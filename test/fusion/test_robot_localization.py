@@ -21,7 +21,7 @@ from rgsiam_ros.fusion.robot_localization import (
     POSE_SIGMAS_3D,
     SETUP,
     FusionSetup,
-    parameters,
+    filter_parameters,
     read_setup,
     write_files,
 )
@@ -94,8 +94,8 @@ def general(key):
     + [(("gps", "visual"), False)],
 )
 def test_every_key_is_a_documented_parameter(manifest, sources, flat):
-    """robot_localization ignores names it does not know, without a word."""
-    files = parameters(manifest, FusionSetup(two_d_mode=flat, sources=sources))
+    """robot_localization silently ignores unknown parameters."""
+    files = filter_parameters(manifest, FusionSetup(two_d_mode=flat, sources=sources))
     for name, values in files.items():
         known = DOCUMENTED_NAVSAT if name == NAVSAT else DOCUMENTED
         assert {general(key) for key in values} <= set(known)
@@ -106,8 +106,8 @@ def used(values, key):
     return [axis for axis, on in zip(AXES, values[key], strict=True) if on]
 
 
-def test_what_each_filter_takes(manifest):
-    files = parameters(manifest, FusionSetup())
+def test_sensors_of_each_filter(manifest):
+    files = filter_parameters(manifest, FusionSetup())
     odom, whole, navsat = files[EKF_ODOM], files[EKF_MAP], files[NAVSAT]
     for values in (odom, whole):
         assert values["two_d_mode"] is True
@@ -130,8 +130,8 @@ def test_what_each_filter_takes(manifest):
     assert len(whole["initial_estimate_covariance"]) == len(AXES)
 
 
-def test_in_three_dimensions_the_map_filter_takes_the_whole_pose_and_starts_knowing_none(manifest):
-    files = parameters(manifest, FusionSetup(two_d_mode=False))
+def test_in_three_dimensions_the_map_filter_uses_the_whole_pose(manifest):
+    files = filter_parameters(manifest, FusionSetup(two_d_mode=False))
     odom, whole = files[EKF_ODOM], files[EKF_MAP]
     assert whole["two_d_mode"] is False
     assert used(whole, "pose0_config") == list(AXES[:6])
@@ -139,21 +139,21 @@ def test_in_three_dimensions_the_map_filter_takes_the_whole_pose_and_starts_know
     assert min(variances[:3]) >= 1e6
     assert min(variances[3:6]) >= 3.0**2
     assert whole["pose0_rejection_threshold"] == POSE_SIGMAS_3D
-    assert odom["two_d_mode"] is True  # wheel speed and yaw rate say nothing of height
+    assert odom["two_d_mode"] is True  # wheel speed and yaw rate do not measure height
 
 
-def test_thresholds_are_sigmas_that_let_true_measurements_pass():
+def test_thresholds_let_correct_measurements_pass():
     assert chi2.cdf(POSE_SIGMAS**2, 3) == pytest.approx(0.999, abs=0.0003)
     assert chi2.cdf(POSE_SIGMAS_3D**2, 6) == pytest.approx(0.999, abs=0.0003)
     assert chi2.cdf(GPS_SIGMAS**2, 2) == pytest.approx(0.999, abs=0.0003)
 
 
-def test_the_filter_looks_back_ten_delays(manifest):
-    slow = parameters(manifest, FusionSetup(delay_s=0.4))[EKF_MAP]
+def test_the_history_of_the_filter_is_ten_delays(manifest):
+    slow = filter_parameters(manifest, FusionSetup(delay_s=0.4))[EKF_MAP]
     assert slow["history_length"] == pytest.approx(4.0)
 
 
-def test_topics_and_frames_are_the_users(manifest, tmp_path):
+def test_topics_and_frames_come_from_the_setup(manifest, tmp_path):
     setup = FusionSetup(
         wheel_topic="/w", imu_topic="/i", pose_topic="/p", odom_frame="o", base_frame="b"
     )
@@ -167,7 +167,7 @@ def test_topics_and_frames_are_the_users(manifest, tmp_path):
         write_files(manifest, setup, tmp_path)
 
 
-def test_what_a_folder_was_written_for_is_read_back(manifest, tmp_path):
+def test_the_setup_of_a_folder_is_read_back(manifest, tmp_path):
     setup = FusionSetup(gps_topic="/f", gps_frame="g", base_frame="b", delay_s=0.3)
     write_files(manifest, setup, tmp_path)
     assert read_setup(tmp_path) == setup
@@ -179,7 +179,7 @@ def test_what_a_folder_was_written_for_is_read_back(manifest, tmp_path):
     for line, other, message in [
         ("two_d_mode: true", "two_d_mode: maybe", "two_d_mode in .* is 'maybe', not of type bool"),
         ("gps_frame: g\n", "", "must have exactly wheel_topic, .*gps_frame"),
-        ("- visual", "- lidar", "sources in .* is a list of gps, visual"),
+        ("- visual", "- lidar", "sources in .* must be a list of gps, visual"),
         ("wheel_topic:", "wheel_topic: [", "cannot be read"),
     ]:
         assert line in good
@@ -193,22 +193,22 @@ def test_what_a_folder_was_written_for_is_read_back(manifest, tmp_path):
     [
         ({"odom_frame": "map"}, "map is both the map and the odom frame"),
         ({"gps_frame": "base_link"}, "base_link is both the base and the gps frame"),
-        ({"base_frame": "/base_link"}, "without a slash"),
+        ({"base_frame": "/base_link"}, "does not begin with a slash"),
         ({"map_frame": "world"}, "map frame is world.* are in map: leave --map-frame out"),
-        ({"sources": ()}, "nothing is left that knows where the vehicle is"),
+        ({"sources": ()}, "no source of position is left"),
         ({"sources": ("gps",), "two_d_mode": False}, "leave --three-d out too, or fuse the visual"),
     ],
 )
-def test_a_set_up_that_could_not_work_is_refused(manifest, changes, message):
+def test_a_setup_that_cannot_work_is_refused(manifest, changes, message):
     with pytest.raises(FusionError, match=message):
-        parameters(manifest, FusionSetup(**changes))
+        filter_parameters(manifest, FusionSetup(**changes))
 
 
-def test_without_a_datum_gps_is_refused_and_the_pose_alone_is_not():
+def test_without_a_datum_only_the_visual_pose_can_be_fused():
     manifest = write_bundle_manifest()
     with pytest.raises(FusionError, match=r"has no datum.*rgsiam georeference.*--without gps"):
-        parameters(manifest, FusionSetup())
-    assert NAVSAT not in parameters(manifest, FusionSetup(sources=("visual",)))
+        filter_parameters(manifest, FusionSetup())
+    assert NAVSAT not in filter_parameters(manifest, FusionSetup(sources=("visual",)))
 
 
 def write_bundle_manifest():
@@ -218,34 +218,34 @@ def write_bundle_manifest():
         return write_bundle(Path(folder) / "b", *refinable_parts()).manifest
 
 
-def test_the_shipped_files_are_those_of_the_shipped_bundle(tmp_path, manifest):
+def test_the_shipped_files_fit_the_shipped_bundle(tmp_path, manifest):
     write_files(manifest, FusionSetup(), tmp_path)
     for path in tmp_path.iterdir():
         assert (ROOT / "config" / path.name).read_text() == path.read_text()
 
 
-def test_a_planar_covariance_stays_one_beside_tiny_variances():
-    """What robot_localization before 3.8.3 does in two dimensions, see docs/fusion.md."""
+def test_a_decoupled_covariance_stays_positive_definite_in_the_filter():
+    """robot_localization before 3.8.3 sets only the variances of z, roll and pitch, see docs/fusion.md."""
     A = np.random.default_rng(0).normal(size=(6, 6))
     covariance = A @ A.T + 0.1 * np.eye(6)
     out_of_plane = [2, 3, 4]
 
-    def as_the_filter_has_it(matrix):
+    def smallest_eigenvalue_in_the_filter(matrix):
         matrix = matrix.copy()
         matrix[out_of_plane, out_of_plane] = 1e-6
         return np.linalg.eigvalsh(matrix).min()
 
-    assert as_the_filter_has_it(covariance) < 0.0
+    assert smallest_eigenvalue_in_the_filter(covariance) < 0.0
     planar = decouple_plane(covariance)
     planar[np.ix_(out_of_plane, out_of_plane)] = np.diag(np.diag(planar)[out_of_plane])
-    assert as_the_filter_has_it(planar) > 0.0
+    assert smallest_eigenvalue_in_the_filter(planar) > 0.0
     check_covariance(decouple_plane(covariance))
     plane = np.ix_([0, 1, 5], [0, 1, 5])
     np.testing.assert_array_equal(decouple_plane(covariance)[plane], covariance[plane])
 
 
 def ecef(latitude_deg, longitude_deg, height_m):
-    """WGS 84, the textbook formula: metres from the Earth's centre."""
+    """Earth-centred coordinates (WGS 84), metres, by the textbook formula."""
     a, e2 = 6378137.0, 0.0066943799901413165
     phi, lam = np.radians([latitude_deg, longitude_deg])
     N = a / np.sqrt(1.0 - e2 * np.sin(phi) ** 2)
@@ -256,13 +256,13 @@ def ecef(latitude_deg, longitude_deg, height_m):
 
 
 def navsat_transform_xy(datum, latitude_deg, longitude_deg, altitude_m):
-    """Where navsat_transform puts a fix, by its own rule with use_local_cartesian and a datum.
+    """Position of a fix in the map, x and y in metres, as navsat_transform computes it.
 
-    robot_localization, src/navsat_transform.cpp: setTransformGps() makes the local frame at the datum's
-    latitude and longitude and height 0, whatever the datum's height; gpsFixCallback() converts a fix with
-    its own altitude (read in noetic-devel; 3.6.0 takes UTM there, and pull request 886 brought it to ROS 2);
-    the datum's pose in the map is the identity, as its heading is 0; zero_altitude then sets z to 0. x and y
-    are those of GeographicLib's LocalCartesian.
+    It follows robot_localization, src/navsat_transform.cpp, with use_local_cartesian and a datum.
+    setTransformGps() sets the origin of the local frame to the datum's latitude and longitude at height 0.
+    gpsFixCallback() converts a fix with its altitude. (Source: branch noetic-devel; 3.6.0 uses UTM there, and
+    pull request 886 added it to ROS 2.) The datum's heading is 0, so its pose in the map is the identity.
+    zero_altitude then sets z to 0. x and y are those of GeographicLib's LocalCartesian.
     """
     latitude0, longitude0, heading = datum
     assert heading == 0.0
@@ -275,12 +275,12 @@ def navsat_transform_xy(datum, latitude_deg, longitude_deg, altitude_m):
 
 @pytest.mark.parametrize("height_m", [0.0, 520.0, 2000.0])
 @pytest.mark.parametrize("above_m", [0.0, -40.0, 60.0])
-def test_a_fix_lands_on_the_same_map_point_by_navsat_transform_and_by_the_bundle(height_m, above_m):
-    """At up to about 2 km from the datum; the height where the map is does not matter."""
+def test_navsat_transform_and_the_bundle_place_a_fix_equally(height_m, above_m):
+    """Fixes up to about 2 km from the datum, for several heights of the map."""
     manifest = write_bundle_manifest()
     datum = Datum(latitude_deg=48.0, longitude_deg=11.5, ellipsoidal_height_m=height_m)
     manifest = manifest.model_copy(update={"datum": datum})
-    navsat = parameters(manifest, FusionSetup())[NAVSAT]
+    navsat = filter_parameters(manifest, FusionSetup())[NAVSAT]
     assert navsat["use_local_cartesian"] is True
     for north_deg, east_deg in [(0.009, 0.0), (0.0, 0.013), (-0.01, 0.02)]:
         fix = (48.0 + north_deg, 11.5 + east_deg, height_m + above_m)
@@ -289,8 +289,8 @@ def test_a_fix_lands_on_the_same_map_point_by_navsat_transform_and_by_the_bundle
         np.testing.assert_allclose(navsat_transform_xy(navsat["datum"], *fix), ours, atol=1e-6)
 
 
-def test_an_altitude_that_is_off_scales_the_fixes_by_its_share_of_the_earths_radius():
-    """A receiver that says 0 at 520 m: 8 cm at 1 km, docs/fusion.md."""
+def test_a_wrong_altitude_scales_the_fixes():
+    """A receiver that reports altitude 0 at 520 m makes an error of 8 cm at 1 km, see docs/fusion.md."""
     datum = Datum(latitude_deg=48.0, longitude_deg=11.5, ellipsoidal_height_m=520.0)
     fix = LocalFrame(datum).to_geodetic([1000.0, 0.0, 0.0])
     x, y = navsat_transform_xy((48.0, 11.5, 0.0), fix[0], fix[1], 0.0)
@@ -303,7 +303,7 @@ def rgsiam(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
-def test_the_commands(tmp_path):
+def test_fusion_commands(tmp_path):
     done = rgsiam("fusion-config", TOWN_BUNDLE, "--out", tmp_path / "a", "--base-frame", "car")
     assert done.returncode == 0, done.stderr
     assert "relocalize_with_gps.launch.py" in done.stdout

@@ -37,14 +37,14 @@ def test_moving_transforms_are_interpolated_between_their_stamps():
         tree.lookup("odom", "base_link", 3 * SECOND)
 
 
-def test_time_going_backwards_starts_anew():
+def test_an_older_stamp_clears_the_history():
     tree = TransformTree()
     tree.update("odom", "base_link", np.eye(4), 100 * SECOND, static=False)
     tree.update("odom", "base_link", np.eye(4), 1 * SECOND, static=False)
     assert tree.lookup("odom", "base_link", 1 * SECOND).shape == (4, 4)
 
 
-def test_what_is_missing_is_named():
+def test_the_error_names_the_known_frames():
     tree = TransformTree()
     tree.update("base_link", "imu", np.eye(4), 0, static=True)
     with pytest.raises(TransformUnavailableError, match="base_link and camera; known frames: base"):
@@ -59,6 +59,6 @@ def test_loops_are_found():
         tree.lookup("a", "c")
 
 
-def test_what_is_no_rigid_transform_is_refused():
+def test_a_matrix_that_is_not_rigid_is_refused():
     with pytest.raises(ValueError, match="orthonormal"):
         TransformTree().update("a", "b", np.diag([2.0, 1.0, 1.0, 1.0]), 0, static=True)

@@ -5,11 +5,11 @@ from rgsiam_ros.geometry.geodesy import Datum, LocalFrame
 
 DATUM = Datum(latitude_deg=48.0, longitude_deg=11.5, ellipsoidal_height_m=520.0)
 A, F = 6378137.0, 1.0 / 298.257223563
-"""WGS 84."""
+"""Semi-major axis (metres) and flattening of the WGS 84 ellipsoid."""
 
 
 def ecef(latitude_deg, longitude_deg, height_m):
-    """The textbook formula."""
+    """Earth-centred coordinates, metres, by the textbook formula."""
     phi, lam = np.radians([latitude_deg, longitude_deg])
     e2 = F * (2.0 - F)
     N = A / np.sqrt(1.0 - e2 * np.sin(phi) ** 2)
@@ -22,7 +22,7 @@ def ecef(latitude_deg, longitude_deg, height_m):
     )
 
 
-def test_east_north_up_is_the_textbooks():
+def test_local_coordinates_agree_with_the_textbook_formula():
     phi, lam = np.radians([48.0, 11.5])
     east = np.array([-np.sin(lam), np.cos(lam), 0.0])
     north = np.array([-np.sin(phi) * np.cos(lam), -np.sin(phi) * np.sin(lam), np.cos(phi)])
@@ -32,7 +32,7 @@ def test_east_north_up_is_the_textbooks():
     np.testing.assert_allclose(LocalFrame(DATUM).from_geodetic(place), expected, atol=1e-6)
 
 
-def test_there_and_back_over_twenty_kilometres():
+def test_round_trip_within_twenty_kilometres():
     frame, random = LocalFrame(DATUM), np.random.default_rng(0)
     places = random.uniform(-20_000.0, 20_000.0, (50, 3)) * [1.0, 1.0, 0.01]
     back = frame.from_geodetic(frame.to_geodetic(places))

@@ -50,7 +50,7 @@ def test_inverse():
     np.testing.assert_allclose(T @ invert(T), np.tile(np.eye(4), (20, 1, 1)), atol=1e-12)
 
 
-def test_errors_are_metres_and_the_angle_between():
+def test_pose_errors_are_a_distance_and_an_angle():
     T_true = random_poses(30)
     turn = np.eye(4)
     turn[:3, :3] = Rotation.from_rotvec([0.0, 0.3, 0.0]).as_matrix()
@@ -82,7 +82,7 @@ def test_bad_quaternions_are_refused(quaternion, message):
 
 
 @pytest.mark.parametrize("break_it", ["mirror", "scale", "nan", "last row", "shape"])
-def test_what_is_no_pose_is_refused(break_it):
+def test_a_matrix_that_is_not_a_pose_is_refused(break_it):
     T = np.eye(4)
     if break_it == "mirror":
         T[0, 0] = -1.0
@@ -104,7 +104,7 @@ def test_skew_is_the_cross_product():
 
 
 @pytest.mark.parametrize("angle", [0.0, 1e-12, 1e-6, 0.3, 3.0, np.pi - 1e-9, np.pi])
-def test_angles_are_exact_at_both_ends(angle):
+def test_angles_near_zero_and_near_half_a_turn_are_exact(angle):
     axes = np.random.default_rng(0).normal(size=(20, 3))
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
     R = Rotation.from_rotvec(angle * axes).as_matrix()

@@ -32,6 +32,8 @@ def test_a_length_has_a_unit_of_its_size(metres, text):
         (0.0999, "99.9 millidegrees"),
         (2.1e-14, "2.1e-11 millidegrees"),
         (180.0, "180 degrees"),
+        (1.0, "1 degree"),
+        (0.001, "1 millidegree"),
     ],
 )
 def test_an_angle_has_a_unit_of_its_size(degrees, text):

@@ -1,4 +1,4 @@
-"""COLMAP and nerfstudio: conventions, what is left out, what is refused."""
+"""COLMAP and nerfstudio: the conventions, the labels that are left out, the errors."""
 
 import json
 import struct
@@ -40,12 +40,14 @@ def test_colmap_points_are_those_an_image_observes(tmp_path):
     assert [len(p) for p in points] == [0, 1, 1, 1, 1, 1]
     np.testing.assert_allclose(points[3], [POINT])
     (tmp_path / "sparse/0/points3D.txt").write_text("")
-    with pytest.raises(DatasetError, match=r"a/2.png sees point 7, which points3D has not"):
+    with pytest.raises(
+        DatasetError, match=r"a/2.png observes point 7, which is missing in points3D"
+    ):
         list(dataset.read_points())
 
 
 def binary_copy(text_model, folder):
-    """The same model in COLMAP's binary format, written from its specification."""
+    """Write the same model in COLMAP's binary format, after its specification."""
     folder.mkdir(parents=True)
     numbers = {"SIMPLE_PINHOLE": 0, "PINHOLE": 1, "OPENCV": 4}
     rows = [r.split() for r in (text_model / "cameras.txt").read_text().splitlines()[1:]]
@@ -73,7 +75,7 @@ def binary_copy(text_model, folder):
         (folder / f"{name}.bin").write_bytes(content)
 
 
-def test_colmap_binary_is_as_text(tmp_path):
+def test_a_binary_colmap_model_equals_its_text_model(tmp_path):
     text = write_colmap(tmp_path / "text", views())
     binary = write_colmap(tmp_path / "binary", views(), where="text")
     binary_copy(binary / "text", binary / "sparse" / "0")
@@ -121,7 +123,10 @@ def test_colmap_camera_models(tmp_path, camera, model, distortion, fx):
 def test_colmap_cameras_that_cannot_be_used(tmp_path):
     for i, (cameras, message) in enumerate(
         [
-            (("1 FOV 160 120 150 150 80 60 1",), r"camera 1 is FOV, which is not supported"),
+            (
+                ("1 FOV 160 120 150 150 80 60 1",),
+                r"camera 1 has the model FOV, which is not supported",
+            ),
             (("1 PINHOLE 160 120 150 80 60",), r"PINHOLE has 4 numbers, not 3"),
             (("1 PINHOLE 160 120 -150 150 80 60",), r"camera 1 cannot be used"),
             (("1 PINHOLE 160 120 x 150 80 60",), r"cameras.txt:2: .*is not a camera"),
@@ -131,7 +136,7 @@ def test_colmap_cameras_that_cannot_be_used(tmp_path):
             ),
             (
                 ("1 PINHOLE 160 120 150 140 80 60", "2 PINHOLE 320 240 300 280 160 120"),
-                r"differ: train on the images of one",
+                r"differ: use only images of one camera",
             ),
             (("5 PINHOLE 160 120 150 140 80 60",), r"a/0.png has camera 1, which is missing"),
         ]
@@ -144,7 +149,7 @@ def test_colmap_cameras_that_cannot_be_used(tmp_path):
     assert open_dataset(same).camera.fx == 150.0
 
 
-def test_colmap_drops_and_refusals(tmp_path):
+def test_colmap_bad_labels_and_errors(tmp_path):
     folder = write_colmap(tmp_path / "scene", views())
     images = folder / "sparse" / "0" / "images.txt"
     edit(images, lambda lines: [*lines[:3], "11 1 0 0", *lines[4:]])
@@ -164,7 +169,7 @@ def test_colmap_drops_and_refusals(tmp_path):
 # nerfstudio
 
 
-def test_nerfstudio_convention_and_order_of_numbers(tmp_path):
+def test_nerfstudio_convention_and_numeric_order(tmp_path):
     dataset = open_dataset(write_nerfstudio(tmp_path, views()))
     assert_dot_is_where_the_pose_says(dataset)
     assert [f.name for f in dataset.frames] == [f"images/frame_{8 + i}.png" for i in range(COUNT)]
@@ -182,7 +187,9 @@ def test_nerfstudio_splits(tmp_path):
     for split, part in (("train", names[:3]), ("val", names[3:4]), ("test", names[4:])):
         assert [f.name for f in open_dataset(tmp_path, split).frames] == part
     write_nerfstudio(tmp_path, views(), train_filenames=["images/other.png"])
-    with pytest.raises(DatasetError, match=r"train_filenames has images/other.png, frames has not"):
+    with pytest.raises(
+        DatasetError, match=r"train_filenames lists images/other.png, which is missing"
+    ):
         open_dataset(tmp_path)
 
 
@@ -196,8 +203,8 @@ def test_nerfstudio_cameras(tmp_path):
     for fields, message in (
         ({"camera_model": "EQUIRECTANGULAR"}, r"frames\[0\]: camera_model EQUIRECTANGULAR"),
         ({"k4": 0.1}, r"\(k4 0.1\) is not supported"),
-        ({"fl_x": -1}, r"its camera cannot be used"),
-        ({"fl_x": None}, r"its camera cannot be used"),
+        ({"fl_x": -1}, r"the camera cannot be used"),
+        ({"fl_x": None}, r"the camera cannot be used"),
         ({"frames": {}}, r"transforms.json has no list 'frames'"),
     ):
         with pytest.raises(DatasetError, match=message):
@@ -218,11 +225,11 @@ def test_nerfstudio_cameras_of_each_frame_must_agree(tmp_path):
     edit_json(tmp_path, lambda content: [frame.update(fl_x=99.0) for frame in content["frames"]])
     assert open_dataset(tmp_path).camera.fx == 99.0
     edit_json(tmp_path, lambda content: content.pop("w"))
-    with pytest.raises(DatasetError, match=r"frames\[0\] has no w, neither of its own nor"):
+    with pytest.raises(DatasetError, match=r"frames\[0\] has no w: add it to the frame"):
         open_dataset(tmp_path)
 
 
-def test_nerfstudio_drops(tmp_path):
+def test_nerfstudio_bad_labels(tmp_path):
     write_nerfstudio(tmp_path, views())
 
     def spoil(content):

@@ -21,8 +21,8 @@ CAMERA = Camera(width=320, height=180, fx=190.0, fy=200.0, cx=150.0, cy=95.0)
 
 
 @pytest.mark.parametrize("shrink", [1, 5])
-def test_a_known_pixel_at_a_known_depth_is_a_known_point(shrink):
-    """In full size and registered at a fifth of it: the middles of its cells."""
+def test_a_pixel_with_depth_becomes_the_right_point(shrink):
+    """A depth image of the full size, and one of a fifth of it whose pixels are the centres of 5x5 blocks."""
     (T,) = random_poses(1)
     depth = np.zeros((180 // shrink, 320 // shrink))
     row, column = (2 * (180 // shrink) // 3, 320 // shrink // 4)
@@ -36,25 +36,25 @@ def test_a_known_pixel_at_a_known_depth_is_a_known_point(shrink):
     assert np.ptp(u) <= 12.0 * shrink + 1e-6
 
 
-def test_a_distorted_ray_is_undone():
+def test_lens_distortion_is_removed():
     import cv2
 
     distortion = (-0.2, 0.05, 0.001, 0.0, 0.0)
     camera = CAMERA.model_copy(update={"distortion_model": "plumb_bob", "distortion": distortion})
     depth = np.full((36, 64), 5.0)
     points = points_of_depth(depth, camera, np.eye(4))
-    seen = cv2.projectPoints(points, np.zeros(3), np.zeros(3), camera.K, np.array(distortion))[0]
+    pixels = cv2.projectPoints(points, np.zeros(3), np.zeros(3), camera.K, np.array(distortion))[0]
     columns, rows = np.meshgrid(5.0 * np.arange(64) + 2.0, 5.0 * np.arange(36) + 2.0)
-    np.testing.assert_allclose(seen[:, 0], np.stack([columns.ravel(), rows.ravel()], 1), atol=0.2)
+    np.testing.assert_allclose(pixels[:, 0], np.stack([columns.ravel(), rows.ravel()], 1), atol=0.2)
 
 
-def test_what_is_no_depth_gives_no_point():
+def test_invalid_depth_gives_no_point():
     depth = np.array([[np.nan, np.inf, 0.0], [-1.0, 500.0, 3.0]])
     assert len(points_of_depth(depth, CAMERA, np.eye(4))) == 1
 
 
 @pytest.mark.parametrize("encoding", ["32FC1", "16UC1"])
-def test_the_depth_images_of_a_bag_become_points_of_their_frames(tmp_path, encoding):
+def test_depth_images_of_a_bag_become_points(tmp_path, encoding):
     dataset = open_dataset(with_depth(tmp_path / "bag", encoding, 9.0))
     points = list(dataset.read_points())
     assert [len(p) for p in points[:3]] == [0, 24, 0]
@@ -63,7 +63,7 @@ def test_the_depth_images_of_a_bag_become_points_of_their_frames(tmp_path, encod
     np.testing.assert_allclose(in_camera[:, 2], 9.0, atol=1e-6)
 
 
-def test_a_bag_without_depth_or_with_another_kind_is_named(tmp_path):
+def test_a_bag_without_usable_depth_is_an_error(tmp_path):
     plain = open_dataset(cut_bag(TOWN_MAP, tmp_path / "plain", images=60))
     with pytest.raises(BagError, match="cannot tell which topic is the depth"):
         next(plain.read_points())

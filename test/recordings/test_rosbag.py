@@ -16,7 +16,7 @@ def test_the_shipped_drive():
     assert drive.camera.fx == 190.0
     assert (drive.map_frame, drive.base_frame) == ("map", "base_link")
     assert drive.camera_frame == "camera_optical_frame"
-    # the mount is a chain of two static transforms: forward along x, two degrees down
+    # the mount is a chain of two static transforms: the camera looks forward, two degrees down
     np.testing.assert_allclose(drive.T_base_camera[:3, 3], [1.2, 0.0, 1.6], atol=1e-9)
     forward = drive.T_base_camera[:3, :3] @ [0.0, 0.0, 1.0]
     np.testing.assert_allclose(np.degrees(np.arcsin(-forward[2])), 2.0, atol=1e-6)
@@ -37,12 +37,12 @@ def test_true_poses_are_known_only_where_they_were_recorded():
         (BagTopics(camera_info="/front/info"), r"no topic /front/info.*/camera/camera_info"),
     ],
 )
-def test_a_missing_topic_is_named_with_what_is_there(topics, message):
+def test_the_error_of_a_missing_topic_lists_fitting_topics(topics, message):
     with pytest.raises(BagError, match=message):
         read_drive(TOWN_DRIVE, topics)
 
 
-def test_missing_truth_matters_to_training_only():
+def test_true_poses_are_required_only_for_training():
     topics = BagTopics(truth="/odometry/filtered")
     drive = read_drive(TOWN_DRIVE, topics)
     assert not drive.true_base_poses([0])[1].any()
@@ -50,7 +50,7 @@ def test_missing_truth_matters_to_training_only():
         require_truth(drive, topics)
 
 
-def test_no_bag_and_damaged_bags(tmp_path):
+def test_missing_and_damaged_bags(tmp_path):
     with pytest.raises(BagError, match="does not exist"):
         read_drive(tmp_path / "nowhere")
     bag = tmp_path / "cut"
@@ -64,10 +64,10 @@ def test_no_bag_and_damaged_bags(tmp_path):
         read_drive(bag)
 
 
-def test_both_sessions_share_the_map_and_not_the_track():
+def test_both_town_drives_are_in_the_same_map():
     mapping, drive = read_drive(TOWN_MAP), read_drive(TOWN_DRIVE)
     assert mapping.camera == drive.camera
     a, b = (d.truth_T_map_base_N44[:, :2, 3] for d in (mapping, drive))
     nearest = np.array([np.linalg.norm(a - point, axis=1).min() for point in b])
     assert nearest.max() < 3.0
-    assert np.median(nearest) > 0.2  # another lateral offset
+    assert np.median(nearest) > 0.2  # the drives have different lateral offsets

@@ -20,7 +20,7 @@ from rgsiam_ros.uncertainty.calibration import (
 )
 
 
-def test_sigmas_follow_the_signs_of_difficulty_within_bounds():
+def test_sigmas_follow_their_predictors_within_bounds():
     calibration = Calibration.from_arrays(calibration_arrays())
     near, _ = calibration.covariance_and_trust("refined", evidence(nearest_m=8.0 * 0.98), LENGTHS)
     np.testing.assert_allclose(np.sqrt(np.diag(near)), SIGMA, rtol=1e-6)  # the logarithm is 0
@@ -30,7 +30,7 @@ def test_sigmas_follow_the_signs_of_difficulty_within_bounds():
     np.testing.assert_allclose(np.sqrt(np.diag(beyond)), SIGMA * np.exp(0.5 * 3.0), rtol=1e-6)
 
 
-def test_trust_is_zero_at_the_threshold_and_falls_with_doubt():
+def test_trust_is_zero_at_the_threshold_and_falls_with_distance():
     calibration = Calibration.from_arrays(calibration_arrays())
     for branch in ("absolute", "refined"):
         for distance, expected in ((0.5, 0.0), (0.1, 1.0), (1.0, -1.0)):
@@ -40,7 +40,7 @@ def test_trust_is_zero_at_the_threshold_and_falls_with_doubt():
             assert np.sign(round(trust, 9)) == expected
 
 
-def test_every_sign_is_finite_where_numbers_are_zero_or_missing():
+def test_predictors_are_finite_where_numbers_are_zero_or_missing():
     nothing = evidence(
         **dict.fromkeys(("absolute_m", "absolute_rad", "support", "spread_m", "sigma_m"), 0.0),
         nearest_m=0.0,
@@ -54,16 +54,16 @@ def test_every_sign_is_finite_where_numbers_are_zero_or_missing():
         assert np.isfinite(trust_predictors(branch, nothing, SIGMA, LENGTHS)).all()
 
 
-def test_what_is_stored_is_read_back():
-    there = Calibration.from_arrays(calibration_arrays())
-    back = Calibration.from_arrays(there.to_arrays())
+def test_a_calibration_is_stored_and_read_back():
+    original = Calibration.from_arrays(calibration_arrays())
+    restored = Calibration.from_arrays(original.to_arrays())
     for branch in ("absolute", "refined"):
-        for one, other in zip(
-            there.covariance_and_trust(branch, evidence(), LENGTHS),
-            back.covariance_and_trust(branch, evidence(), LENGTHS),
+        for expected, result in zip(
+            original.covariance_and_trust(branch, evidence(), LENGTHS),
+            restored.covariance_and_trust(branch, evidence(), LENGTHS),
             strict=True,
         ):
-            np.testing.assert_array_equal(one, other)
+            np.testing.assert_array_equal(result, expected)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_what_is_stored_is_read_back():
         ({"refined_correlation_66": 2.0 * np.eye(6)}, "diagonal is not 1"),
     ],
 )
-def test_arrays_that_are_no_calibration_are_refused(change, message):
+def test_arrays_that_are_not_a_calibration_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         Calibration.from_arrays(calibration_arrays(**change))
 
@@ -88,7 +88,7 @@ def flat(red):
     return np.full((96, 128, 3), (153, 102, red), np.uint8)
 
 
-def test_a_calibrated_bundle_gives_a_covariance_of_its_own_to_each_image(tmp_path):
+def test_a_calibrated_bundle_gives_each_image_its_covariance(tmp_path):
     bundle = calibrated_bundle(tmp_path / "b")
     relocalizer = Relocalizer.from_bundle(bundle.path)
     assert relocalizer.calibrated
@@ -108,7 +108,7 @@ def test_an_image_unlike_the_map_is_lost_and_says_why(tmp_path):
 
 
 def test_a_trust_that_is_not_a_number_is_lost(tmp_path):
-    """Numbers that are finite in the file may overflow, and infinity of no weight is no number."""
+    """Finite numbers in the file may overflow to infinity; infinity times zero is not a number."""
     changes = {"refined_trust_mean_G": np.full(6, 1e308), "refined_trust_scale_G": np.full(6, 1e-9)}
     relocalizer = Relocalizer.from_bundle(calibrated_bundle(tmp_path / "b", **changes).path)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -117,8 +117,8 @@ def test_a_trust_that_is_not_a_number_is_lost(tmp_path):
     assert estimate.why_lost == "lost: trust is not a number"
 
 
-def test_where_no_map_image_gives_a_pose_the_vehicle_is_lost(tmp_path):
-    """Even if the features are alike: white has the direction of grey, but is 8 m from it."""
+def test_lost_when_no_map_image_gives_a_pose(tmp_path):
+    """White has the same feature direction as grey, but its pose is 8 m away."""
     relocalizer = Relocalizer.from_bundle(calibrated_bundle(tmp_path / "b").path)
     white = relocalizer.estimate(np.full((96, 128, 3), 255, np.uint8))
     assert white.branch == "absolute"
@@ -141,14 +141,11 @@ def test_a_bundle_is_calibrated_in_place_or_elsewhere(refinable_bundle, tmp_path
     copy = rewrite_bundle(bundle, tmp_path / "copy", *added)
     assert copy.calibration() is not None
     assert copy.manifest.name == "copy"
-    assert Bundle.load(refinable_bundle).calibration() is None  # the old one is as it was
+    assert Bundle.load(refinable_bundle).calibration() is None  # the source is unchanged
     again = rewrite_bundle(bundle, refinable_bundle, *added)
     assert again.calibration() is not None
     assert again.manifest.name == bundle.manifest.name
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "copy",
-        "refinable",
-    ]  # nothing is left over
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["copy", "refinable"]  # no temporary files
     broken = (
         added[0],
         {"calibration.float32.npz": npz_bytes(calibration_arrays(version=np.array(9)))},
@@ -165,7 +162,7 @@ def test_calibrations_without_their_file_or_network_are_refused(tmp_path):
         write_bundle(tmp_path / "a", text, contents)
     text["calibrations"] = {"int8": CALIBRATED}
     contents["calibration.int8.npz"] = npz_bytes(calibration_arrays())
-    with pytest.raises(BundleError, match="no such network"):
+    with pytest.raises(BundleError, match="bundle has no int8 network"):
         write_bundle(tmp_path / "b", text, contents)
     absolute_only = {n: v for n, v in calibration_arrays().items() if not n.startswith("refined")}
     text["calibrations"] = {"float32": CALIBRATED}

@@ -12,7 +12,7 @@ from rgsiam_ros.uncertainty.covariance import (
 
 
 def disturbed(T_true, errors):
-    """Poses with given errors in fixed map axes: x y z rotX rotY rotZ."""
+    """Return `T_true` with each of the errors ``(N, 6)`` in fixed map axes: x y z rotX rotY rotZ."""
     T = np.tile(T_true, (len(errors), 1, 1))
     T[:, :3, 3] += errors[:, :3]
     T[:, :3, :3] = Rotation.from_rotvec(errors[:, 3:]).as_matrix() @ T_true[:3, :3]
@@ -35,10 +35,10 @@ def test_lever_arm_agrees_with_monte_carlo():
     covariance = some_covariance(random)
     errors = random.multivariate_normal(np.zeros(6), covariance, 40_000)
     T_map_base = disturbed(T_map_camera, errors) @ T_camera_base
-    seen = np.cov(errors_of(T_map_base, T_map_camera @ T_camera_base).T)
+    sampled = np.cov(errors_of(T_map_base, T_map_camera @ T_camera_base).T)
     predicted = move_to_body_point(covariance, T_map_camera, T_camera_base)
-    np.testing.assert_allclose(seen, predicted, atol=0.03 * np.abs(predicted).max())
-    np.testing.assert_allclose(seen[3:, 3:], predicted[3:, 3:], rtol=0.1, atol=1e-5)
+    np.testing.assert_allclose(sampled, predicted, atol=0.03 * np.abs(predicted).max())
+    np.testing.assert_allclose(sampled[3:, 3:], predicted[3:, 3:], rtol=0.1, atol=1e-5)
 
 
 def test_axes_rotate_with_the_frame():
@@ -49,8 +49,8 @@ def test_axes_rotate_with_the_frame():
     )
 
 
-def test_residual_covariance_finds_the_camera_axis_that_errs():
-    """Errors along the optical axis stay along it, however the camera is turned."""
+def test_residual_covariance_is_in_camera_axes():
+    """Errors along the optical axis are found in the camera's z variance for any rotation of the camera."""
     T_true = random_poses(400, seed=5)
     random = np.random.default_rng(0)
     T_estimated = T_true.copy()
@@ -81,12 +81,12 @@ def test_too_few_frames_are_refused():
         (np.eye(6) + np.triu(np.ones((6, 6)), 1), "symmetric"),
     ],
 )
-def test_what_is_no_covariance_is_refused(matrix, message):
+def test_a_matrix_that_is_not_a_covariance_is_refused(matrix, message):
     with pytest.raises(ValueError, match=message):
         check_covariance(matrix)
 
 
-def test_covariance_of_the_camera_itself_does_not_move():
+def test_without_a_lever_arm_the_covariance_stays_the_same():
     covariance = some_covariance(np.random.default_rng(2))
     T = random_poses(1)[0]
     np.testing.assert_allclose(move_to_body_point(covariance, T, np.eye(4)), covariance)

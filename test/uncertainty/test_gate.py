@@ -22,35 +22,34 @@ def test_the_documented_chi_square_table():
         assert GateLimits(confidence=confidence).largest_square == pytest.approx(expected, abs=0.01)
 
 
-def test_within_the_speed_limit_everything_passes_and_beyond_it_nothing():
+def test_only_poses_within_the_speed_limit_pass():
     gate = TemporalGate(GateLimits(max_speed=10.0))
     assert gate.check(0, at(0.0), COVARIANCE).reason == "first"
     assert gate.check(SECOND, at(9.0), COVARIANCE).passed
     jump = gate.check(2 * SECOND, at(60.0), COVARIANCE)
     assert not jump.passed
     assert jump.square > 22.46
-    assert gate.check(
-        3 * SECOND, at(29.0), COVARIANCE
-    ).passed  # 20 m in 2 s since the last believed
+    # 20 m in the 2 s since the last accepted pose
+    assert gate.check(3 * SECOND, at(29.0), COVARIANCE).passed
 
 
-def test_a_vehicle_does_not_spin_on_the_spot():
+def test_only_poses_within_the_turn_rate_pass():
     gate = TemporalGate(GateLimits(max_turn_rate=0.5))
     gate.check(0, at(0.0), COVARIANCE)
     assert gate.check(SECOND, at(0.0, yaw_deg=25.0), COVARIANCE).passed
     assert not gate.check(2 * SECOND, at(0.0, yaw_deg=120.0), COVARIANCE).passed
 
 
-def test_true_poses_pass_as_often_as_promised():
-    """Odometry is exact, poses err as their covariance says: the share of rejected ones is 1 %."""
+def test_correct_poses_pass_as_often_as_the_confidence_says():
+    """With exact odometry and pose errors drawn from the covariance, 1 % of the poses are rejected."""
     random = np.random.default_rng(0)
     track = [at(2.0 * i, yaw_deg=3.0 * i) for i in range(3000)]
-    believed = np.diag([1e-12] * 6)  # the anchor is the truth here
+    exact = np.diag([1e-12] * 6)  # the first pose is the true pose
     limits = GateLimits(confidence=0.99, drift_per_m=0.0, drift_rad_per_m=0.0)
     rejected = 0
     for i in range(1, len(track)):
         gate = TemporalGate(limits)
-        gate.check((i - 1) * SECOND, track[i - 1], believed, track[i - 1])
+        gate.check((i - 1) * SECOND, track[i - 1], exact, track[i - 1])
         error = random.multivariate_normal(np.zeros(6), COVARIANCE)
         T = track[i].copy()
         T[:3, 3] += error[:3]
@@ -59,7 +58,7 @@ def test_true_poses_pass_as_often_as_promised():
     assert rejected / (len(track) - 1) == pytest.approx(0.01, abs=0.006)
 
 
-def test_odometry_is_tighter_than_a_speed_limit():
+def test_odometry_predicts_more_tightly_than_the_speed_limit():
     T_map_odom = random_poses(1, seed=4)[0]
     before, now = at(0.0), at(1.0)
     elsewhere = T_map_odom @ at(8.0)
@@ -74,7 +73,7 @@ def test_odometry_is_tighter_than_a_speed_limit():
 
 
 def driven(length_m, constant, random, limits):
-    """Where odometry, erring as the limits say, has a vehicle that drove straight ahead."""
+    """Pose by odometry of a vehicle that drove straight ahead, with drift drawn from the limits."""
     count = int(length_m)
     drift = limits.drift_rad_per_m
     if constant:
@@ -92,14 +91,14 @@ def driven(length_m, constant, random, limits):
 
 @pytest.mark.parametrize("length_m", [50.0, 100.0])
 @pytest.mark.parametrize("constant", [True, False], ids=["one rate", "random walk"])
-def test_after_a_gap_odometry_that_drifts_as_stated_rejects_no_true_poses(length_m, constant):
+def test_correct_poses_pass_after_a_long_step_with_odometry_drift(length_m, constant):
     limits, random = GateLimits(), np.random.default_rng(0)
     rejected, count = 0, 1000
     for _ in range(count):
         gate = TemporalGate(limits)
         gate.check(0, at(0.0), COVARIANCE, at(0.0))
         T = at(length_m)
-        error = random.multivariate_normal(np.zeros(6), 2.0 * COVARIANCE)  # of both poses
+        error = random.multivariate_normal(np.zeros(6), 2.0 * COVARIANCE)  # errors of both poses
         T[:3, 3] += error[:3]
         T[:3, :3] = Rotation.from_rotvec(error[3:]).as_matrix()
         odometry = driven(length_m, constant, random, limits)
@@ -107,7 +106,7 @@ def test_after_a_gap_odometry_that_drifts_as_stated_rejects_no_true_poses(length
     assert rejected / count <= 0.01
 
 
-def test_odometry_may_err_by_three_hundredths_of_a_turn_on_the_spot():
+def test_odometry_may_drift_while_turning_on_the_spot():
     for yaw_deg, passes in ((187.0, True), (240.0, False)):
         gate = TemporalGate()
         gate.check(0, at(0.0), COVARIANCE, at(0.0))
@@ -123,7 +122,7 @@ def test_a_gate_that_would_pass_everything_is_refused():
         GateLimits(recover_after=1)
 
 
-def test_it_recovers_by_itself_after_a_kidnapping():
+def test_agreeing_poses_elsewhere_pass_after_a_while():
     gate = TemporalGate(GateLimits(max_speed=10.0, recover_after=4))
     gate.check(0, at(0.0), COVARIANCE)
     answers = [gate.check(i * SECOND // 10, at(500.0 + i), COVARIANCE) for i in range(1, 6)]
@@ -131,7 +130,7 @@ def test_it_recovers_by_itself_after_a_kidnapping():
     assert [a.reason for a in answers][-2:] == ["recovered", "agrees"]
 
 
-def test_poses_that_fail_and_disagree_with_each_other_are_never_believed():
+def test_rejected_poses_that_disagree_never_pass():
     gate = TemporalGate(GateLimits(max_speed=10.0, recover_after=3))
     gate.check(0, at(0.0), COVARIANCE)
     far = [gate.check(i * SECOND // 10, at(500.0 * i), COVARIANCE) for i in range(1, 12)]
@@ -139,12 +138,12 @@ def test_poses_that_fail_and_disagree_with_each_other_are_never_believed():
     assert gate.check(2 * SECOND, at(5.0), COVARIANCE).passed
 
 
-def test_a_clock_that_jumps_back_starts_anew_and_one_that_jumps_ahead_passes():
+def test_a_stamp_that_jumps_back_resets_the_gate():
     gate = TemporalGate(GateLimits(max_speed=10.0))
     gate.check(100 * SECOND, at(0.0), COVARIANCE)
     assert gate.check(50 * SECOND, at(700.0), COVARIANCE).reason == "clock jumped"
     assert gate.check(51 * SECOND, at(705.0), COVARIANCE).passed
-    assert gate.check(5000 * SECOND, at(0.0), COVARIANCE).passed  # it can have come so far
+    assert gate.check(5000 * SECOND, at(0.0), COVARIANCE).passed  # time enough for 705 m
 
 
 @pytest.mark.parametrize(
@@ -152,8 +151,8 @@ def test_a_clock_that_jumps_back_starts_anew_and_one_that_jumps_ahead_passes():
     [(60.0, [False, False, True, True]), (1000.0, [True, True, True, True])],
     ids=["recovers", "speed limit instead"],
 )
-def test_odometry_that_starts_anew_does_not_silence_it(driven_m, passed):
-    """The odometry node restarts at zero: a jump that recovers like any other, or is too far to count."""
+def test_odometry_that_restarts_does_not_block_the_gate(driven_m, passed):
+    """The odometry restarts at zero: the gate recovers from a short jump and ignores a long one."""
     gate = TemporalGate(GateLimits(recover_after=3))
     for i in range(3):
         gate.check(i * SECOND, at(10.0 * i), COVARIANCE, at(driven_m + 10.0 * i))
@@ -164,7 +163,7 @@ def test_odometry_that_starts_anew_does_not_silence_it(driven_m, passed):
     assert [answer.passed for answer in reset] == passed
 
 
-def test_odometry_that_jumps_opens_no_gate():
+def test_a_jump_of_the_odometry_does_not_let_a_jump_of_the_pose_pass():
     gate = TemporalGate()
     gate.check(0, at(0.0), COVARIANCE, at(0.0))
     assert not gate.check(SECOND, at(400.0), COVARIANCE, at(5000.0)).passed

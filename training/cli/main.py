@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from rgsiam_ros.cli.console import console
 from rgsiam_ros.cli.options import (
@@ -285,11 +284,12 @@ def town(
 
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     for session in demo_sessions(seed):
-        with Progress(*columns, console=console) as progress:
-            task = progress.add_task(session.name, total=1.0)
-            show = partial(progress.update, task)
-            path = write_session(
-                session, out, seed, lambda share, show=show: show(completed=share), depth
-            )
+        with Progress(*columns, console=console) as bars:
+            task = bars.add_task(session.name, total=1.0)
+
+            def show(share: float, bars: Progress = bars, task: TaskID = task) -> None:
+                bars.update(task, completed=share)
+
+            path = write_session(session, out, seed, show, depth)
         size = sum(file.stat().st_size for file in path.iterdir())
-        console.print(f"written: {path} ({size / 1e6:.1f} MB)")
+        console.print(f"written: {path} ({size / 1e6:.1f} MB)", soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from rgsiam_ros.camera.model import Camera
@@ -35,7 +35,7 @@ def input_intrinsics(camera: Camera, preprocessing: Preprocessing) -> Array:
     )
 
 
-def pixel_rays(pixel_N2: Array, camera: Camera, preprocessing: Preprocessing) -> Array:
+def pixel_rays(pixel_N2: ArrayLike, camera: Camera, preprocessing: Preprocessing) -> Array:
     """Normalised image coordinates ``(x/z, y/z)`` ``(N, 2)`` of input pixels, distortion undone.
 
     pixel_N2: column and row in the network's input, whole numbers at the centres of pixels.
@@ -59,11 +59,12 @@ def project(ray_N3: Array, camera: Camera, preprocessing: Preprocessing) -> Arra
     if not (preprocessing.undistort or camera.distortion_model == "none"):
         distortion = np.asarray(camera.distortion)
         if camera.distortion_model == "equidistant":
-            ray_N2 = cv2.fisheye.distortPoints(ray_N2[:, None], np.eye(3), distortion)[:, 0]
+            seen = cv2.fisheye.distortPoints(ray_N2[:, None], np.eye(3), distortion)
         else:
             points = np.concatenate([ray_N2, np.ones((len(ray_N2), 1))], axis=1)
             none = np.zeros(3)
-            ray_N2 = cv2.projectPoints(points, none, none, np.eye(3), distortion)[0][:, 0]
+            seen, _ = cv2.projectPoints(points, none, none, np.eye(3), distortion)
+        ray_N2 = np.asarray(seen[:, 0], np.float64)
     return ray_N2 * np.diag(K)[:2] + K[:2, 2]
 
 
@@ -94,6 +95,7 @@ def overlapping_images(
     random = np.random.default_rng(seed)
     tree = cKDTree(T_map_camera_N44[:, :3, 3])
     candidates = tree.query_ball_point(T_map_camera_N44[:, :3, 3], reach_m)
+    assert isinstance(candidates, np.ndarray)  # of lists: one for each point
     low, high = bounds
     columns, rows = (
         low[i] + (high[i] - low[i]) * (np.arange(PROBES[i]) + 0.5) / PROBES[i] for i in (0, 1)

@@ -55,7 +55,7 @@ def evaluate_dataset(
         for (frame, _), estimate in zip(group, estimates, strict=True):
             true = replace(frame, T_map_camera=turn @ frame.T_map_camera)
             frames.append(_record(true, estimate))
-    config = {
+    config: dict[str, Any] = {
         "title": f"{path.name} ({split}), bundle {relocalizer.manifest.name}",
         "dataset": str(path),
         "split": split,

@@ -86,7 +86,9 @@ def _place_of(
     return np.where(apart.min(axis=1) <= radius_m, apart.argmin(axis=1), -1)
 
 
-def _metric_features(images: Sequence[ImageBGR], dataset: Dataset, bundle: Bundle) -> Array:
+def _metric_features(
+    images: Sequence[ImageBGR], dataset: Dataset, bundle: Bundle
+) -> NDArray[np.float32]:
     view = LiveView(bundle)
     view.use_camera(dataset.camera)
     inputs = [view.prepare(image) for image in images]
@@ -97,7 +99,7 @@ def _metric_features(images: Sequence[ImageBGR], dataset: Dataset, bundle: Bundl
 
 
 def _feature_distances(
-    live_ND: Array,
+    live_ND: NDArray[np.float32],
     T_live_N44: Array,
     place_of_live: NDArray[np.int64],
     place_of_map: NDArray[np.int64],

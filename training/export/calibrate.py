@@ -1,4 +1,4 @@
-"""Fit a bundle's covariances and lost detection on stretches that were not trained on."""
+"""Calibrate a bundle: fit covariance and trust on frames that were not trained on."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from rgsiam_ros.uncertainty.calibration import (
     Branch,
     BranchCalibration,
     Calibration,
+    LengthScale,
     sigma_predictors,
     trust_predictors,
 )
@@ -46,47 +47,48 @@ from rgsiam_training.fitting.run_folder import Run, StoredImages
 logger = logging.getLogger(__name__)
 
 LIGHT_VARIANTS = 3
-"""Each held-out image is seen in so many other lights: the next drive is on another day."""
+"""Versions of each held-out image in other light. The next drive is on another day."""
 WITHHELD_REACHES = 2.0
-"""Map images nearer than this are taken away to play a place that was never mapped."""
+"""Map images nearer than this, in units of the reach, are withheld, so that the place counts as unmapped."""
 WRONG_REACHES = 0.5
-"""A pose off by more than this share of the reach is wrong."""
+"""A pose is wrong where its error exceeds this share of the reach."""
 WRONG_MEDIANS = 4.0
-"""The same for a bundle without a relative branch, in median errors on validation."""
+"""Without a relative branch: a pose is wrong where its error exceeds this many median errors."""
 BINDING: dict[Branch, tuple[str, ...] | None] = {"absolute": ("corrupted",), "refined": None}
-"""Kinds of wrong poses that the stated rate holds for. The absolute branch alone can hardly tell a place
-that was never mapped; were it held to that, it would be silent everywhere."""
+"""Kinds of wrong poses that the false-accept rate holds for; None: all. The absolute branch alone can hardly
+recognise an unmapped place. If the rate held for those too, it would be lost everywhere."""
 FALSE_ACCEPT_RATE = 0.01
 FOLDS = 5
-"""Parts of neighbouring held-out images, each predicted from the others."""
+"""Number of parts of neighbouring held-out images. A fit to the others predicts each part."""
 FEWEST_FRAMES = 24
 ENGINES: dict[Precision, str] = {"bfloat16": "openvino"}
-"""In which a precision is calibrated, where that is not ONNX Runtime."""
+"""The engine that calibrates a precision, where that is not ONNX Runtime."""
 
 
 @dataclass
 class CalibrationSamples:
-    """Answers of one branch, right and wrong."""
+    """Right and wrong estimates of one branch."""
 
     right: list[BranchEstimate] = field(default_factory=list)
     T_true: list[Array] = field(default_factory=list)
-    """Of the right ones."""
+    """True poses of the images behind `right`."""
     fold: list[int] = field(default_factory=list)
-    """Of the right ones: which part of the held-out images they are from."""
+    """For each of `right`: the part of the held-out images that it is from."""
     wrong: list[BranchEstimate] = field(default_factory=list)
     kind: list[str] = field(default_factory=list)
-    """Of the wrong ones: why they are."""
+    """For each of `wrong`: what was done to the image."""
 
 
 @dataclass(frozen=True)
 class HeldOutImages:
-    """Images that were not trained on, where from, and how they may look on another day."""
+    """Images that were not trained on."""
 
     images: StoredImages
     source: str
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    """How the images may look on another day."""
     map_frame: str | None = None
-    """Of the poses: see `rgsiam_ros.recordings.ground_truth`. None: the bundle's, turned like it."""
+    """Frame of the poses, see `rgsiam_ros.recordings.ground_truth`. None: the frame of the bundle's poses."""
 
 
 def images_of_run(run: Run) -> HeldOutImages:
@@ -100,7 +102,7 @@ def images_of_run(run: Run) -> HeldOutImages:
 
 
 def images_of_datasets(datasets: Sequence[Dataset], bundle: Bundle) -> HeldOutImages:
-    """Whole sessions that were not trained on, seen as the vehicle sees them with `bundle`.
+    """Whole sessions that were not trained on, prepared as the vehicle prepares its images with `bundle`.
 
     Raises DatasetError where a camera cannot be reconciled with the bundle's, or frames differ.
     """
@@ -132,10 +134,10 @@ def calibrate_bundle(
     false_accept_rate: float = FALSE_ACCEPT_RATE,
     seed: int = 0,
 ) -> Bundle:
-    """Calibrate every precision of `bundle` that runs here, and write it to `out` (may be the same).
+    """Calibrate every precision of `bundle` that runs here, and write the bundle to `out`.
 
-    false_accept_rate: the share of wrong poses that may be believed; report: told what was found.
-    Raises DatasetError where the held-out images do not suffice, BundleError.
+    out: may be the bundle's own folder; false_accept_rate: the share of wrong poses that may be trusted.
+    Logs what was fitted. Raises DatasetError where the held-out images are too few, and BundleError.
     """
     if len(held_out.images.image_NHW3) < FEWEST_FRAMES:
         raise DatasetError(
@@ -170,7 +172,7 @@ def calibrate_bundle(
 
 
 def wrong_from(bundle: Bundle) -> float:
-    """The error in metres from which a pose counts as wrong, rotation counted in."""
+    """The error, metres, from which on a pose is wrong. Rotation counts by metres per radian."""
     if bundle.manifest.refinement is not None:
         return WRONG_REACHES * bundle.manifest.refinement.reach_m
     return WRONG_MEDIANS * max(
@@ -181,144 +183,150 @@ def wrong_from(bundle: Bundle) -> float:
 def _calibrate(
     bundle: Bundle, precision: Precision, held_out: HeldOutImages, rate: float, seed: int
 ) -> tuple[Calibration, dict[str, Any]]:
+    """Fit both branches in one precision; also the manifest's summary. Raises EngineError, DatasetError."""
     name = ENGINES.get(precision, "onnxruntime")
     engine = create_engine(name, EngineRequest(bundle.absolute_onnx(precision), precision))
     relative = None
     if bundle.manifest.refinement is not None:
         relative = create_engine("onnxruntime", EngineRequest(bundle.content(RELATIVE_NAME)))
     try:
-        answerer = PoseBranches(bundle, precision, relative)
-        samples = _collect(bundle, precision, answerer, engine, held_out, seed)
-        branches = {
-            branch: _fit(branch, part, answerer, rate)
+        branches = PoseBranches(bundle, precision, relative)
+        samples = _collect(bundle, precision, branches, engine, held_out, seed)
+        fitted = {
+            branch: _fit(branch, part, branches.length_scale, rate)
             for branch, part in samples.items()
-            if branch == "absolute" or answerer.refines
+            if branch == "absolute" or branches.refines
         }
     finally:
         engine.close()
         if relative is not None:
             relative.close()
-    calibration = Calibration(branches)
-    best: Branch = "refined" if answerer.refines else "absolute"
+    calibration = Calibration(fitted)
+    best: Branch = "refined" if branches.refines else "absolute"
     trust = [
-        calibration.covariance_and_trust(best, a.quality, answerer.length_scale)[1]
-        for a in samples[best].right
+        calibration.covariance_and_trust(best, estimate.quality, branches.length_scale)[1]
+        for estimate in samples[best].right
     ]
-    figure = {
+    summary = {
         "source": held_out.source,
         "frames": len(samples[best].right) + len(samples[best].wrong),
         "false_accept_rate": rate,
         "accepted": float(np.mean(np.array(trust) >= 0.0)),
         "wrong_m": wrong_from(bundle),
     }
-    return calibration, figure
+    return calibration, summary
 
 
 def _collect(
     bundle: Bundle,
     precision: Precision,
-    answerer: PoseBranches,
+    branches: PoseBranches,
     engine: Engine,
     held_out: HeldOutImages,
     seed: int,
 ) -> dict[Branch, CalibrationSamples]:
-    """Answers to held-out images in other light, without their part of the map, mirrored, and spoilt.
+    """Estimates for the held-out images: as they are, and made wrong on purpose.
 
-    A mirrored image looks like a place that there might be, but is none that the network has seen.
+    Each image is seen in other light (kind ``seen``), with the map images around it withheld
+    (``unmapped``), mirrored (``mirrored``: a place that could exist and does not), and corrupted.
     """
     images, T_true = held_out.images.image_NHW3, held_out.images.T_map_camera_N44
-    limit, exchange = wrong_from(bundle), answerer.length_scale.metres_per_radian
+    limit_m, metres_per_radian = wrong_from(bundle), branches.length_scale.metres_per_radian
     samples: dict[Branch, CalibrationSamples] = {
         "absolute": CalibrationSamples(),
         "refined": CalibrationSamples(),
     }
 
-    def ask(image: NDArray[np.uint8], i: int, allowed: NDArray[np.int64] | None, kind: str) -> None:
-        outputs = engine.infer(
-            {network_io.IMAGE: normalise(image, bundle.manifest.preprocessing)[None]}
-        )
-        absolute = answerer.absolute(outputs, allowed)
-        for answer in (absolute, answerer.refined(outputs, absolute, allowed)):
-            if answer is None or not _is_usable(answer):
+    def estimate(
+        image: NDArray[np.uint8], i: int, allowed: NDArray[np.int64] | None, kind: str
+    ) -> None:
+        network_input = normalise(image, bundle.manifest.preprocessing)
+        outputs = engine.infer({network_io.IMAGE: network_input[None]})
+        absolute = branches.estimate_absolute(outputs, allowed)
+        for found in (absolute, branches.estimate_refined(outputs, absolute, allowed)):
+            if found is None or not _is_usable(found):
                 continue
-            part = samples[answer.branch]
-            error = pose_error_vectors(answer.T_map_camera[None], T_true[i][None])[0]
-            off_m = np.linalg.norm(error[:3]) + exchange * np.linalg.norm(error[3:])
-            if off_m > limit or kind == "unmapped":
-                part.wrong.append(answer)
+            part = samples[found.branch]
+            error = pose_error_vectors(found.T_map_camera[None], T_true[i][None])[0]
+            error_m = np.linalg.norm(error[:3]) + metres_per_radian * np.linalg.norm(error[3:])
+            if error_m > limit_m or kind == "unmapped":
+                part.wrong.append(found)
                 part.kind.append(kind)
             elif kind == "seen":
-                part.right.append(answer)
+                part.right.append(found)
                 part.T_true.append(T_true[i])
                 part.fold.append(FOLDS * i // len(images))
 
     generator = torch.Generator().manual_seed(seed)
     for _ in range(LIGHT_VARIANTS):
-        for i, image in enumerate(_other_light(images, held_out.augmentation, generator)):
-            ask(image, i, None, "seen")
-            allowed = _elsewhere(bundle, precision, T_true[i])
+        for i, image in enumerate(_in_other_light(images, held_out.augmentation, generator)):
+            estimate(image, i, None, "seen")
+            allowed = _far_map_images(bundle, precision, T_true[i])
             if allowed is not None:
-                ask(image, i, allowed, "unmapped")
-            ask(np.ascontiguousarray(image[:, ::-1]), i, None, "mirrored")
+                estimate(image, i, allowed, "unmapped")
+            estimate(np.ascontiguousarray(image[:, ::-1]), i, None, "mirrored")
     random = np.random.default_rng(seed)
-    spoilers = list(CORRUPTIONS.values())
+    corruptions = list(CORRUPTIONS.values())
     for i, image in enumerate(np.concatenate([images, images])):
-        ask(spoilers[i % len(spoilers)](image, random), i % len(images), None, "corrupted")
+        corrupt = corruptions[i % len(corruptions)]
+        estimate(corrupt(image, random), i % len(images), None, "corrupted")
     return samples
 
 
-def _is_usable(answer: BranchEstimate) -> bool:
-    """Else the vehicle is lost, whatever the calibration says."""
-    raw = answer.raw_covariance_66
+def _is_usable(estimate: BranchEstimate) -> bool:
+    """False where the vehicle is lost whatever the calibration says."""
+    raw = estimate.raw_covariance_66
     return raw is None or bool(np.isfinite(raw).all())
 
 
-def _other_light(
+def _in_other_light(
     image_NHW3: NDArray[np.uint8], config: AugmentationConfig, generator: torch.Generator
 ) -> NDArray[np.uint8]:
+    """The images with the random light of training's augmentation, BGR uint8."""
     rgb = torch.from_numpy(np.ascontiguousarray(image_NHW3[..., ::-1].transpose(0, 3, 1, 2)))
     changed = change_look(rgb.float() / 255.0, config, generator).permute(0, 2, 3, 1).numpy()
     return np.ascontiguousarray(np.round(255.0 * changed[..., ::-1]).astype(np.uint8))
 
 
-def _elsewhere(
+def _far_map_images(
     bundle: Bundle, precision: Precision, T_map_camera: Array
 ) -> NDArray[np.int64] | None:
-    """Map images far from a pose; None where that leaves too few."""
+    """Indices of the map images far from a pose; None where fewer than the neighbours are left."""
     refinement = bundle.manifest.refinement
     if refinement is None:
         return None
     positions = bundle.map_features(precision).T_map_camera_N44[:, :3, 3]
-    apart = np.linalg.norm(positions - T_map_camera[:3, 3], axis=1)
-    far = np.flatnonzero(apart > WITHHELD_REACHES * refinement.reach_m)
+    distance_m = np.linalg.norm(positions - T_map_camera[:3, 3], axis=1)
+    far = np.flatnonzero(distance_m > WITHHELD_REACHES * refinement.reach_m)
     return far if len(far) >= refinement.neighbours else None
 
 
 def _fit(
-    branch: Branch, samples: CalibrationSamples, answerer: PoseBranches, rate: float
+    branch: Branch, samples: CalibrationSamples, length_scale: LengthScale, rate: float
 ) -> BranchCalibration:
+    """Fit the covariance on the right poses, then the trust score on right and wrong ones."""
     if len(samples.right) < FEWEST_FRAMES or not samples.wrong:
         raise DatasetError(
-            f"the {branch} branch answers only {len(samples.right)} of the held-out images rightly: "
+            f"the {branch} branch estimates only {len(samples.right)} of the held-out images rightly: "
             "train longer before you calibrate"
         )
-    lengths = answerer.length_scale
-    signs = np.stack([sigma_predictors(branch, a.quality, lengths) for a in samples.right])
-    T = np.stack([a.T_map_camera for a in samples.right])
+    predictors = np.stack(
+        [sigma_predictors(branch, estimate.quality, length_scale) for estimate in samples.right]
+    )
+    T = np.stack([estimate.T_map_camera for estimate in samples.right])
     error = pose_error_vectors(T, np.stack(samples.T_true))
     error = turn_errors(error, np.swapaxes(T[:, :3, :3], -1, -2))
-    fitted = fit_covariance(signs, error)
-    fitted = widen_for_the_unseen(fitted, signs, error, np.array(samples.fold))
-    unjudged = BranchCalibration(**fitted, **NO_TRUST)
+    fitted = fit_covariance(predictors, error)
+    fitted = widen_for_the_unseen(fitted, predictors, error, np.array(samples.fold))
+    without_trust = BranchCalibration(**fitted, **NO_TRUST)
 
-    def doubts(answers: Sequence[BranchEstimate]) -> Array:
+    def predictors_of(estimates: Sequence[BranchEstimate]) -> Array:
         rows = []
-        for answer in answers:
-            sigma = unjudged.sigmas(sigma_predictors(branch, answer.quality, lengths))
-            rows.append(trust_predictors(branch, answer.quality, sigma, lengths))
+        for estimate in estimates:
+            sigma = without_trust.sigmas(sigma_predictors(branch, estimate.quality, length_scale))
+            rows.append(trust_predictors(branch, estimate.quality, sigma, length_scale))
         return np.stack(rows)
 
-    trust = fit_trust(
-        doubts(samples.right), doubts(samples.wrong), samples.kind, rate, BINDING[branch]
-    )
+    right, wrong = predictors_of(samples.right), predictors_of(samples.wrong)
+    trust = fit_trust(right, wrong, samples.kind, rate, BINDING[branch])
     return BranchCalibration(**fitted, **trust)

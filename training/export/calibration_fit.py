@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,32 @@ SMALLEST_VARIANCE = 1e-12
 SMALLEST_SECOND_MOMENT = 1e-9
 """Of whitened errors: an axis without any error still has a sigma."""
 LARGEST_WIDENING = 3.0
-NO_TRUST: dict[str, Any] = {
+RIGHT_KEPT = 0.95
+SMALLEST_GROUP = 20
+"""A kind of wrong poses with fewer samples has no threshold of its own."""
+
+
+class CovarianceFit(TypedDict):
+    """The fields of a `BranchCalibration` that covariances come from."""
+
+    sigma_offset_6: Array
+    sigma_weight_6F: Array
+    sigma_mean_6F: Array
+    sigma_scale_6F: Array
+    correlation_66: Array
+
+
+class TrustFit(TypedDict):
+    """The fields of a `BranchCalibration` that trust comes from."""
+
+    trust_offset: float
+    trust_weight_G: Array
+    trust_mean_G: Array
+    trust_scale_G: Array
+    threshold: float
+
+
+NO_TRUST: TrustFit = {
     "trust_offset": 0.0,
     "trust_weight_G": np.zeros(0),
     "trust_mean_G": np.zeros(0),
@@ -32,12 +57,9 @@ NO_TRUST: dict[str, Any] = {
     "threshold": 0.0,
 }
 """Of a calibration whose covariances alone are asked for."""
-RIGHT_KEPT = 0.95
-SMALLEST_GROUP = 20
-"""A kind of wrong poses with fewer samples has no threshold of its own."""
 
 
-def fit_covariance(difficulty_N6F: Array, error_N6: Array) -> dict[str, Array]:
+def fit_covariance(difficulty_N6F: Array, error_N6: Array) -> CovarianceFit:
     """Maximum-likelihood Gaussian errors, see `rgsiam_ros.uncertainty.calibration.BranchCalibration.sigmas`.
 
     Our reading: each axis ``log sigma = offset + weight * z`` with standardised signs z; a ridge on the
@@ -64,8 +86,8 @@ def fit_covariance(difficulty_N6F: Array, error_N6: Array) -> dict[str, Array]:
 
 
 def widen_for_the_unseen(
-    fitted: dict[str, Array], difficulty_N6F: Array, error_N6: Array, fold_N: NDArray[np.int64]
-) -> dict[str, Array]:
+    fitted: CovarianceFit, difficulty_N6F: Array, error_N6: Array, fold_N: NDArray[np.int64]
+) -> CovarianceFit:
     """Widen the sigmas of positions, and of rotations, by what a fit promises too little elsewhere.
 
     Each fold of neighbouring frames is predicted by a fit to the others; the root of its normalised error
@@ -108,7 +130,7 @@ def fit_trust(
     kind_M: Sequence[str],
     false_accept_rate: float,
     binding: Collection[str] | None = None,
-) -> dict[str, Any]:
+) -> TrustFit:
     """Fit a logistic score that separates right from wrong poses, and choose its threshold.
 
     The right poses together weigh as much as the wrong poses together. The score minimises the weighted

@@ -35,7 +35,7 @@ def blurred(image_HW3: ImageBGR, random: np.random.Generator) -> ImageBGR:
 def rotated(image_HW3: ImageBGR, random: np.random.Generator) -> ImageBGR:
     """A camera that hangs on its side or upside down."""
     height, width = image_HW3.shape[:2]
-    turned = np.rot90(image_HW3, random.integers(1, 4))
+    turned = np.rot90(image_HW3, int(random.integers(1, 4)))
     return cv2.resize(np.ascontiguousarray(turned), (width, height))  # type: ignore[return-value]
 
 

@@ -110,6 +110,7 @@ def with_half_convolutions(branch: AbsoluteBranch) -> AbsoluteBranch:
         elif isinstance(module, nn.Linear):
             module.register_forward_pre_hook(_to_float)
     head = halved.network.local_head
+    assert head is not None
     for module in (head.descriptor, head.skip, head.geometry):
         module.register_forward_hook(lambda _module, _inputs, output: output.float())
     return halved

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -42,6 +43,12 @@ class MapScale:
 class RelocalizationModule(lightning.LightningModule):
     """Trains a `SiameseNetwork` on pairs; validates the moving average of its weights."""
 
+    mean: Tensor
+    std: Tensor
+    origin_m: Tensor
+    scale_m: Tensor
+    last_feature_ND: Tensor
+
     def __init__(
         self,
         config: TrainingConfig,
@@ -74,7 +81,7 @@ class RelocalizationModule(lightning.LightningModule):
             with_relative_unit=config.has_relative_unit,
             with_regressor=config.losses.relative_regression.enabled,
         )
-        self.network = self.network.to(memory_format=torch.channels_last)
+        self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(
             self.network,
             multi_avg_fn=get_ema_multi_avg_fn(config.optimisation.average_decay),
@@ -140,7 +147,7 @@ class RelocalizationModule(lightning.LightningModule):
         self.log("val/median_deg", float(np.degrees(np.median(radians))), prog_bar=True)
         self.log("val/p95_m", float(np.percentile(metres, 95)))
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW; linear warm-up, then cosine decay to zero over the planned steps."""
         plan = self.config.optimisation
         backbone = list(self.network.extractor.backbone.parameters())

@@ -77,7 +77,9 @@ class Run:
 
     def relative_branch(self) -> RelativeBranch:
         """The relative unit of the same network, in evaluation mode."""
-        return RelativeBranch(self.network.relative_unit).eval()
+        unit = self.network.relative_unit
+        assert unit is not None
+        return RelativeBranch(unit).eval()
 
     @cached_property
     def network(self) -> SiameseNetwork:
@@ -96,8 +98,10 @@ class Run:
         images = len(state["last_feature_ND"])
         module = RelocalizationModule(untrained, self.preprocessing, scale, steps=1, images=images)
         module.load_state_dict(state)
-        network: SiameseNetwork = module.average.module
-        return network.to(memory_format=torch.contiguous_format).eval()
+        network = module.average.module
+        assert isinstance(network, SiameseNetwork)
+        network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        return network.eval()
 
     def _images(self, name: str) -> StoredImages:
         if not (self.folder / name).is_file():

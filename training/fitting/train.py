@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning
 import numpy as np
@@ -27,6 +27,8 @@ from rgsiam_training.data.view_geometry import overlapping_images, view_bounds
 from rgsiam_training.distributed import planned, synchronise_batch_norm
 from rgsiam_training.fitting.lightning_module import MapScale, RelocalizationModule
 from rgsiam_training.fitting.notices import silence_notices
+
+AnyBatch = TypeVar("AnyBatch")
 
 CONFIG_NAME = "config.yaml"
 DATA_NAME = "data.yaml"
@@ -243,5 +245,5 @@ def _validation_loader(data: PreparedData) -> DataLoader:
     return DataLoader(images, batch_sampler=batches, collate_fn=_as_is)
 
 
-def _as_is(batch: tuple) -> tuple:
+def _as_is(batch: AnyBatch) -> AnyBatch:
     return batch

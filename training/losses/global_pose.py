@@ -26,6 +26,8 @@ class GlobalPoseTerm(nn.Module):
     are zero at the truth. The anchors are ours: the paper regresses coordinates.
     """
 
+    anchors_K3: Tensor
+
     def __init__(self, anchors_K3: Tensor, spread: float) -> None:
         """spread: normalised, about the distance of neighbouring anchors."""
         super().__init__()

@@ -26,6 +26,8 @@ class MatchingTerm(nn.Module):
     certainty to the very cell it is seen at.
     """
 
+    ray_N2: Tensor
+
     def __init__(self, ray_N2: Tensor, cell: float) -> None:
         """ray_N2: normalised image coordinates of the cells; cell: their distance."""
         super().__init__()

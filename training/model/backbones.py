@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import timm
 import torch
+from timm.models import FeatureInfo
 from torch import nn
 
 from rgsiam_ros.errors import DatasetError
@@ -25,7 +26,7 @@ def create_backbone(
     """
     if name not in timm.list_models():
         raise DatasetError(f"timm has no model {name!r}: see timm.list_models()")
-    strides = timm.create_model(name, features_only=True).feature_info.reduction()
+    strides = _strides(timm.create_model(name, features_only=True))
     if local_stride not in strides[:-1]:
         raise DatasetError(f"{name} has strides {strides}, not network.relative.stride")
     from_wheel = pretrained and name == WHEEL_BACKBONE
@@ -58,7 +59,7 @@ def cell_middles(name: str, stride: int, height: int, width: int) -> Array:
     input is a window around the cell's middle.
     """
     model = timm.create_model(name, features_only=True)
-    strides = model.feature_info.reduction()
+    strides = _strides(model)
     if stride not in strides:
         raise DatasetError(f"{name} has strides {strides}, not network.relative.stride")
     for module in list(model.modules()):
@@ -94,6 +95,12 @@ def leading_stages(backbone: nn.Module, count: int) -> list[nn.Module]:
         stages = [child for name, child in children.items() if name.startswith(STAGE_NAMES)]
     stem = [child for name, child in children.items() if not name.startswith(STAGE_NAMES)]
     return [*stem, *stages[:count]]
+
+
+def _strides(model: nn.Module) -> list[int]:
+    """Of each feature map of a timm model with `features_only`."""
+    assert isinstance(model.feature_info, FeatureInfo)
+    return model.feature_info.reduction()
 
 
 def _lite0_weights_from_wheel() -> dict[str, torch.Tensor]:

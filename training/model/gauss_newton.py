@@ -56,7 +56,8 @@ def align(
         in_cells = (J_x[:, 6:].square() + J_y[:, 6:].square()) / cell**2
         in_front = (moved[:, 2:] > NEAREST).to(moved.dtype)
         w_B1N = weight_B1N * in_front / (cell**2 + in_cells * (cell / width) ** 2)
-        normal = sum((J[:, :6] * w_B1N) @ J.transpose(1, 2) for J in (J_x, J_y))
+        normal_x, normal_y = ((J[:, :6] * w_B1N) @ J.transpose(1, 2) for J in (J_x, J_y))
+        normal = normal_x + normal_y
         information = normal[..., :6]
         mean = (information * eye).sum(dim=(1, 2), keepdim=True) / 6.0
         step = -solve_spd(information + eye * (DAMPING * mean + 1e-6), normal[..., 6])

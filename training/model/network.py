@@ -95,6 +95,8 @@ class GlobalPoseUnit(nn.Module):
     the offset from it. Rotation is regressed as `NetworkConfig.rotation` says.
     """
 
+    anchors_K3: Tensor
+
     def __init__(self, config: NetworkConfig, anchors_K3: Tensor) -> None:
         super().__init__()
         self.register_buffer("anchors_K3", anchors_K3.clone())

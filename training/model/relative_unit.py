@@ -67,6 +67,7 @@ class LocalHead(nn.Module):
         nearest, farthest = 1.0 / NEAREST, 1.0 / FARTHEST
         start = (1.0 / INITIAL_DEPTH - farthest) / (nearest - farthest)
         nn.init.zeros_(self.geometry.weight)
+        assert self.geometry.bias is not None
         with torch.no_grad():
             self.geometry.bias.copy_(torch.tensor([math.log(start / (1.0 - start)), 0.0]))
 
@@ -82,6 +83,9 @@ class LocalHead(nn.Module):
 
 class RelativeUnit(nn.Module):
     """Two local maps to the relative pose ``T_first_second = T_1^-1 T_2``."""
+
+    ray_N2: Tensor
+    window_NN: Tensor
 
     def __init__(self, config: RelativeConfig, ray_HW2: Tensor, reach: float) -> None:
         """ray_HW2: normalised image coordinates of the cells; reach: normalised units."""

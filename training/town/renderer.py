@@ -54,7 +54,7 @@ class Renderer:
         import moderngl
 
         try:
-            self._gl: Any = moderngl.create_context(standalone=True, backend="egl", require=330)
+            self._gl: Any = moderngl.create_context(standalone=True, backend="egl", require=330)  # type: ignore[arg-type]
         except Exception as error:  # glcontext raises plain Exception
             raise RgsiamError(
                 f"no OpenGL context ({error}): apt-get install libegl1 libgl1-mesa-dri"
@@ -85,10 +85,10 @@ class Renderer:
         matrix = projection_matrix(self._camera) @ view
         rotation_only = view.copy()
         rotation_only[:3, 3] = 0.0
-        self._program["view_projection"].write(_column_major(matrix))
+        _write_matrix(self._program, "view_projection", matrix)
         self._program["eye"] = tuple(T_map_camera[:3, 3])
         unproject = np.linalg.inv(projection_matrix(self._camera) @ rotation_only)
-        self._sky_program["unproject"].write(_column_major(unproject))
+        _write_matrix(self._sky_program, "unproject", unproject)
         self._multisampled.use()
         gl.enable(gl.DEPTH_TEST)
         self._multisampled.clear()
@@ -103,9 +103,7 @@ class Renderer:
     def draw_depth(self, T_map_camera: Array) -> NDArray[np.float32]:
         """Depth along the optical axis ``(H, W)``, metres; 0 where there is only sky."""
         view = OPENGL_FROM_OPENCV @ invert(T_map_camera)
-        self._program["view_projection"].write(
-            _column_major(projection_matrix(self._camera) @ view)
-        )
+        _write_matrix(self._program, "view_projection", projection_matrix(self._camera) @ view)
         self._program["eye"] = tuple(T_map_camera[:3, 3])
         self._depth_only.use()
         self._gl.enable(self._gl.DEPTH_TEST)
@@ -129,7 +127,7 @@ class Renderer:
         self._program["haze"] = light.haze_per_m
         self._sky_program["clouds"] = light.clouds
         self._sun = _sun_matrix(to_sun)
-        self._program["sun"].write(_column_major(self._sun))
+        _write_matrix(self._program, "sun", self._sun)
         self._program["shadow_map"] = 0
 
     def _draw_shadows(self) -> None:
@@ -138,7 +136,7 @@ class Renderer:
         self._shadow_texture = gl.depth_texture(size)
         self._shadow_texture.compare_func = "<="
         program = gl.program(shaders.SHADOW_VERTEX, shaders.SHADOW_FRAGMENT)
-        program["sun"].write(_column_major(self._sun))
+        _write_matrix(program, "sun", self._sun)
         skipped = "10x4"
         town = gl.vertex_array(program, [(self._buffer, f"3f {skipped}", "position")])
         target = gl.framebuffer(depth_attachment=self._shadow_texture)
@@ -176,5 +174,6 @@ def _sun_matrix(to_sun: Array) -> Array:
     return matrix
 
 
-def _column_major(matrix: Array) -> bytes:
-    return np.ascontiguousarray(matrix.T, np.float32).tobytes()
+def _write_matrix(program: Any, name: str, matrix: NDArray[np.floating]) -> None:
+    """OpenGL takes the columns of a matrix one after another."""
+    program[name].write(np.ascontiguousarray(matrix.T, np.float32).tobytes())

@@ -169,7 +169,7 @@ def test_bags_and_models_without_splits(tmp_path):
 def test_what_cannot_be_opened_is_an_error(tmp_path):
     result = runner.invoke(app, ["inspect", str(tmp_path)])
     assert result.exit_code != 0
-    assert "no dataset that is known here" in str(result.exception) + result.output
+    assert "has no known dataset format" in str(result.exception) + result.output
 
 
 def test_the_shared_frames(shared_data):

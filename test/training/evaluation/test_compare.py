@@ -70,9 +70,9 @@ def test_the_nearest_thumbnail_is_the_same_view_in_other_light():
     views = random.integers(0, 200, (5, 6, 8, 3)).repeat(16, 1).repeat(16, 2).astype(np.uint8)
     T = random_poses(5)
     stored = PreparedImages(views, T, np.zeros(5, np.int64), np.arange(5))
-    answers = NearestImageEstimator(stored, thumbnail, 0)
+    estimator = NearestImageEstimator(stored, thumbnail, 0)
     brighter = np.clip(views[3] * 0.7 + 60.0, 0, 255).astype(np.uint8)
-    np.testing.assert_array_equal(answers.answer(brighter), T[3])
+    np.testing.assert_array_equal(estimator.estimate(brighter), T[3])
 
 
 def written(folder, scene, preset, seed, answers):
@@ -81,7 +81,7 @@ def written(folder, scene, preset, seed, answers):
     rows = []
     for name, median in answers.items():
         row = {
-            "answering": name,
+            "estimator": name,
             "parameters": 2e6,
             "training_s": 60,
             "inference_ms": 5,
@@ -90,7 +90,7 @@ def written(folder, scene, preset, seed, answers):
         row |= {"median_m": median, "p95_m": 4 * median, "median_deg": 1.0, "p95_deg": 3.0}
         row |= {"recall_0.25m_2deg": 0.1, "recall_0.5m_5deg": 0.5, "recall_5m_10deg": 0.9}
         rows.append(row)
-    result = {"scene": scene, "preset": preset, "seed": seed, "key": "k", "answers": rows}
+    result = {"scene": scene, "preset": preset, "seed": seed, "key": "k", "estimates": rows}
     (place / RESULT_NAME).write_text(json.dumps(result))
 
 
@@ -231,5 +231,5 @@ def test_a_training_that_was_cut_off_is_gone_on_with(scene, tmp_path):
     assert rgsiam_compare(scene, out, "posenet").returncode == 0
     assert (folder / "run" / "config.yaml").read_bytes() == config
     second = json.loads((folder / RESULT_NAME).read_text())
-    assert second["answers"][0]["median_m"] == first["answers"][0]["median_m"]
-    assert second["answers"][0]["training_s"] > first["answers"][0]["training_s"]
+    assert second["estimates"][0]["median_m"] == first["estimates"][0]["median_m"]
+    assert second["estimates"][0]["training_s"] > first["estimates"][0]["training_s"]

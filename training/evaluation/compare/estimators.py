@@ -1,4 +1,4 @@
-"""Ways from an image to a pose, one image at a time, in torch: how each preset answers."""
+"""How each preset estimates a pose: one image at a time, in torch."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ class PoseEstimator(Protocol):
     """A trained method."""
 
     parameters: int
-    """Weights of all parts that answer."""
+    """Number of weights of all parts that take part in an estimate."""
 
-    def answer(self, image_HW3: ImageHW3) -> Array:
+    def estimate(self, image_HW3: ImageHW3) -> Array:
         """``T_map_camera`` of a BGR image at the network's size."""
         ...
 
 
 class _RunEstimator:
-    """What answers from a run share."""
+    """What the estimators of a training run share."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -66,7 +66,7 @@ class AbsoluteEstimator(_RunEstimator):
         super().__init__(run)
         self.parameters = count(self.network.extractor, self.network.global_unit)
 
-    def answer(self, image_HW3: ImageHW3) -> Array:
+    def estimate(self, image_HW3: ImageHW3) -> Array:
         """See `PoseEstimator`."""
         twin = self.twin([image_HW3])
         t, q = twin.translation_B3[0].numpy(), twin.quaternion_wxyz_B4[0].numpy()
@@ -74,7 +74,7 @@ class AbsoluteEstimator(_RunEstimator):
 
 
 class DropoutEstimator(_RunEstimator):
-    """The mean of the poses that dropout gives: positions linearly, quaternions by their sum."""
+    """The mean of poses sampled with dropout: positions linearly, quaternions by their sum."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
@@ -82,7 +82,7 @@ class DropoutEstimator(_RunEstimator):
         self._random = run.config.seed
 
     @torch.no_grad()
-    def answer(self, image_HW3: ImageHW3) -> Array:
+    def estimate(self, image_HW3: ImageHW3) -> Array:
         """See `PoseEstimator`."""
         unit = self.network.global_unit
         feature = self.twin([image_HW3]).feature_BF.expand(DROPOUT_SAMPLES, -1)
@@ -118,7 +118,7 @@ class RefinedEstimator(_RunEstimator):
         self._features = features
         self._agreement = held_out.agreement(held_out.infer(self._infer, held_out.validation))
 
-    def answer(self, image_HW3: ImageHW3) -> Array:
+    def estimate(self, image_HW3: ImageHW3) -> Array:
         """See `PoseEstimator`."""
         outputs = self._infer(normalise(image_HW3, self.run.preprocessing)[None])
         T = restore_poses(
@@ -159,7 +159,7 @@ class RegressedEstimator(_RunEstimator):
         self._agreement = make_agreement(pairs.reach_m, pairs.metres_per_radian, pairs.reach_m, 0.0)
 
     @torch.no_grad()
-    def answer(self, image_HW3: ImageHW3) -> Array:
+    def estimate(self, image_HW3: ImageHW3) -> Array:
         """See `PoseEstimator`."""
         assert self.network.regressor is not None
         likeness = self._retrieval_NF @ self._retrieve(image_HW3)
@@ -185,13 +185,13 @@ class NearestImageEstimator:
         self._feature_NF = np.stack([feature_of(image) for image in training.image_NHW3])
         self._T_N44 = training.T_map_camera_N44
 
-    def answer(self, image_HW3: ImageHW3) -> Array:
+    def estimate(self, image_HW3: ImageHW3) -> Array:
         """See `PoseEstimator`."""
         return self._T_N44[np.argmax(self._feature_NF @ self._feature_of(image_HW3))]
 
 
 def thumbnail(image_HW3: ImageHW3) -> Array:
-    """A small grey picture as a vector of unit length, its mean taken off."""
+    """A small grey image as a vector of unit length and zero mean."""
     grey = cv2.cvtColor(image_HW3, cv2.COLOR_BGR2GRAY).astype(np.float64)
     small = cv2.resize(grey, (THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT), interpolation=cv2.INTER_AREA)
     flat = small.ravel() - small.mean()
@@ -201,7 +201,10 @@ def thumbnail(image_HW3: ImageHW3) -> Array:
 def pretrained_feature(
     backbone_name: str, preprocess: Callable[[ImageHW3], NDArray[np.float32]]
 ) -> tuple[Callable[[ImageHW3], Array], int]:
-    """The mean of the backbone's last map, of unit length, and the backbone's number of weights."""
+    """A function from an image to its feature, and the number of the backbone's weights.
+
+    The feature is the mean of the backbone's last map, scaled to unit length.
+    """
     backbone = create_backbone(backbone_name, pretrained=True).eval()
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from rgsiam_training.config import PAIR_TERMS, TrainingConfig
 EstimatorName = Literal[
     "absolute", "refined", "sampled", "regressed", "nearest_feature", "nearest_thumbnail"
 ]
-"""Ways from an image to a pose, see `rgsiam_training.evaluation.compare.estimators`."""
+"""Names of the estimators, see `rgsiam_training.evaluation.compare.estimators`."""
 
 ONE_IMAGE: dict[str, Any] = {
     **{f"losses.{term}.enabled": False for term in PAIR_TERMS},
@@ -36,8 +36,8 @@ class Preset:
     summary: str
     """What it is, and where our reading departs from its authors."""
     source: str
-    answering: tuple[EstimatorName, ...]
-    """Each gives a row of the table."""
+    estimators: tuple[EstimatorName, ...]
+    """Each is one row of the table."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Fields of `TrainingConfig`, dotted."""
     trained: bool = True

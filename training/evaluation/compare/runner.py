@@ -49,7 +49,7 @@ def run_comparison(
     seeds: Sequence[int],
     budget_min: float,
     out: Path,
-    after_each: Callable[[], None] = lambda: None,
+    after_each: Callable[[], object] = lambda: None,
 ) -> None:
     """Fill ``out/SCENE/PRESET/seed-N/result.json`` where it is missing.
 
@@ -72,7 +72,7 @@ def run_comparison(
                     logger.warning("left out: %s", error)
                     continue
                 about = {"scene": scene.name, "preset": preset.name, "seed": seed}
-                text = json.dumps(about | {"key": key, "answers": rows}, indent=2)
+                text = json.dumps(about | {"key": key, "estimates": rows}, indent=2)
                 (folder / RESULT_NAME).write_text(text)
                 after_each()
 
@@ -92,19 +92,19 @@ def _run(
         trained = _trained(config, budget_min, folder)
         run = open_run(folder / RUN_NAME)
         preprocessing = run.preprocessing
-        methods = {name: RUN_ESTIMATORS[name](run) for name in preset.answering}
+        methods = {name: RUN_ESTIMATORS[name](run) for name in preset.estimators}
     else:
         data = prepare(config)
         preprocessing = data.preprocessing
         methods = {}
-        for name in preset.answering:
+        for name in preset.estimators:
             feature_of, weights = _retrieval(name, config, preprocessing)
             methods[name] = NearestImageEstimator(data.training, feature_of, weights)
     if scene.name not in tests:
         tests[scene.name] = _test_images(scene, config, preprocessing)
     image_NHW3, T_true_N44 = tests[scene.name]
     return [
-        {"answering": name} | trained | _measure(method, image_NHW3, T_true_N44)
+        {"estimator": name} | trained | _measure(method, image_NHW3, T_true_N44)
         for name, method in methods.items()
     ]
 
@@ -157,10 +157,10 @@ def _measure(
     method: PoseEstimator, image_NHW3: NDArray[np.uint8], T_true_N44: Array
 ) -> dict[str, Any]:
     poses, seconds = [], []
-    method.answer(image_NHW3[0])
+    method.estimate(image_NHW3[0])
     for image in image_NHW3:
         began = time.perf_counter()
-        poses.append(method.answer(image))
+        poses.append(method.estimate(image))
         seconds.append(time.perf_counter() - began)
     figures = error_summary(np.stack(poses), T_true_N44)
     metres, radians = pose_errors(np.stack(poses), T_true_N44)

@@ -57,10 +57,10 @@ def read_rows(out: Path) -> list[ResultRow]:
     for path in sorted(out.glob(f"*/*/*/{RESULT_NAME}")):
         try:
             result = json.loads(path.read_text())
-            several = len(result["answers"]) > 1
-            for answer in result["answers"]:
-                name = result["preset"] + (f", {answer['answering']}" if several else "")
-                values = {n: float(answer[n]) for n in (*ERRORS, *RECALLS, *COSTS)}
+            several = len(result["estimates"]) > 1
+            for row in result["estimates"]:
+                name = result["preset"] + (f", {row['estimator']}" if several else "")
+                values = {n: float(row[n]) for n in (*ERRORS, *RECALLS, *COSTS)}
                 found.setdefault((result["scene"], name), {})[result["seed"]] = values
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(f"{path} is no result of `rgsiam compare`: {error!r}") from error
