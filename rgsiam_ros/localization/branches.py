@@ -1,4 +1,4 @@
-"""From the networks' outputs for one image to the pose of each branch."""
+"""Compute the pose of each branch from the networks' outputs for one image."""
 
 from __future__ import annotations
 
