@@ -158,7 +158,7 @@ class Relocalizer:
 
     @property
     def calibrated(self) -> bool:
-        """Whether each image gets a covariance of its own and a trust score."""
+        """Whether each image gets its own covariance and a trust score."""
         return self._branches.calibrated
 
     def describe_engine(self) -> EngineInfo:
