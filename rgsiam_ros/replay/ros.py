@@ -180,9 +180,8 @@ class _Player(Node):
                     bar.advance(task)
                 elif connection.topic == "/tf_static":
                     self._static.publish(bytes(raw))
-                    _spin_until(
-                        executor, time.monotonic() + 0.5
-                    )  # so that the mount arrives before the images
+                    # the mount must arrive before the images
+                    _spin_until(executor, time.monotonic() + 0.5)
                     started += 0.5
                 elif connection.topic == self._drive.camera_info_topic:
                     self._info.publish(bytes(raw))
