@@ -81,7 +81,8 @@ def main(
     table.add_column("predicted")
     table.add_column("actual RMS")
     reports = {
-        name: covariance_consistency.report(error, C, seed) for name, C in covariances.items()
+        name: covariance_consistency.consistency_report(error, C, seed)
+        for name, C in covariances.items()
     }
     for part in covariance_consistency.PARTS:
         for name, whole in reports.items():

@@ -1,4 +1,4 @@
-"""Relocalize a camera: `ros2 launch rgsiam_ros relocalize.launch.py bundle:=/path/to/bundle`."""
+"""Start the relocalization node: `ros2 launch rgsiam_ros relocalize.launch.py bundle:=/path/to/bundle`."""
 
 from launch.actions import DeclareLaunchArgument
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
@@ -16,7 +16,7 @@ ARGUMENTS = {
         "Folder of the bundle. Another one serves as soon as it is loaded and tested.",
     ),
     "image_topic": ("/camera/image_raw", "Base topic of the images, without /compressed."),
-    "camera_info_topic": ("/camera/camera_info", "Camera info of those images."),
+    "camera_info_topic": ("/camera/camera_info", "Topic of the camera info of these images."),
     "image_transport": ("raw", "Transport of the images."),
     "engine": (
         "auto",
@@ -37,9 +37,9 @@ ARGUMENTS = {
     ),
     "params_file": (
         PathJoinSubstitution([SHARE, "config", "relocalize.yaml"]),
-        "YAML of further node parameters. The arguments here win over it.",
+        "YAML file of further node parameters. These arguments override it.",
     ),
-    "use_sim_time": ("false", "Follow /clock."),
+    "use_sim_time": ("false", "Use the time of /clock."),
     "namespace": ("", "Namespace of the node and its topics."),
     "autostart": ("true", "Configure and activate at the start. The launch file sets it."),
     "respawn": ("false", "Start the node again when it ends."),

@@ -1,9 +1,8 @@
-"""Relocalize and fuse with GPS: the node, two EKFs and navsat_transform of robot_localization.
+"""Start the relocalization node and fuse its poses with GPS, wheels and IMU by robot_localization.
 
-`rgsiam fusion-config BUNDLE --out DIR` writes the parameter files for your topics and frames; then
-`ros2 launch rgsiam_ros relocalize_with_gps.launch.py bundle:=BUNDLE fusion_config:=DIR`. What DIR was
-written for is in DIR/fusion_setup.yaml, and is followed here: frames, topics, two or three dimensions, GPS
-or none.
+First, `rgsiam fusion-config BUNDLE --out DIR` writes parameter files for your topics and frames. Then start
+`ros2 launch rgsiam_ros relocalize_with_gps.launch.py bundle:=BUNDLE fusion_config:=DIR`. This file reads from
+DIR/fusion_setup.yaml which frames, topics and sources to use, and whether to fuse in two or three dimensions.
 """
 
 from pathlib import Path
@@ -31,24 +30,24 @@ NODE_POSE = "/relocalize/pose_with_covariance"
 ARGUMENTS = {
     "bundle": (
         PathJoinSubstitution([SHARE, "models", "town"]),
-        "Folder of a bundle, with a datum where GPS is fused; the default is the demo town's",
+        "Folder of the bundle. It needs a datum if GPS is fused. Default: the demo town's.",
     ),
     "fusion_config": (
         PathJoinSubstitution([SHARE, "config"]),
-        "Folder that `rgsiam fusion-config` wrote; the default is for the demo town",
+        "Folder that `rgsiam fusion-config` wrote. Default: for the demo town.",
     ),
-    "image_topic": ("/camera/image_raw", "Base topic of the images, without /compressed"),
-    "camera_info_topic": ("/camera/camera_info", "Camera info of those images"),
-    "image_transport": ("raw", "raw or compressed"),
-    "gps_topic": ("", "sensor_msgs/NavSatFix of the antenna; empty: as in fusion_config"),
-    "gps_frame": ("", "frame_id of the fixes, below base_frame; empty: as in fusion_config"),
-    "use_sim_time": ("false", "Follow /clock"),
+    "image_topic": ("/camera/image_raw", "Base topic of the images, without /compressed."),
+    "camera_info_topic": ("/camera/camera_info", "Topic of the camera info of these images."),
+    "image_transport": ("raw", "Transport of the images: raw or compressed."),
+    "gps_topic": ("", "sensor_msgs/NavSatFix of the antenna. Empty: as in fusion_config."),
+    "gps_frame": ("", "frame_id of the fixes, below base_frame. Empty: as in fusion_config."),
+    "use_sim_time": ("false", "Use the time of /clock."),
 }
 PASSED_ON = ("bundle", "image_topic", "camera_info_topic", "image_transport", "use_sim_time")
 
 
 def generate_launch_description():
-    """The filters own map -> odom -> base_link; the relocalization node publishes no TF."""
+    """Declare the arguments, and start everything once they are known."""
     declared = [
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, (default, description) in ARGUMENTS.items()
@@ -57,7 +56,10 @@ def generate_launch_description():
 
 
 def nodes(context):
-    """Everything to start, for the folder that fusion_config names."""
+    """The nodes to start, for the folder that fusion_config names.
+
+    The filters broadcast map -> odom -> base_link. The relocalization node broadcasts no transform.
+    """
     folder = Path(LaunchConfiguration("fusion_config").perform(context))
     setup = read_setup(folder)
     sim_time = {
@@ -114,17 +116,17 @@ def nodes(context):
         parameters=[sim_time],
         output="screen",
     )
-    when_there = RegisterEventHandler(
+    start_navsat = RegisterEventHandler(
         OnProcessExit(
             target_action=wait,
             on_exit=lambda event, context: [navsat] if event.returncode == 0 else [],
         )
     )
-    return [*started, when_there, wait]
+    return [*started, start_navsat, wait]
 
 
 def read_setup(folder):
-    """What the folder was written for."""
+    """The content of fusion_setup.yaml in `folder`. Raises RuntimeError."""
     path = folder / SETUP
     try:
         return yaml.safe_load(path.read_text())

@@ -1,4 +1,4 @@
-"""Bundles: the only thing that passes from training to the vehicle."""
+"""Bundles: folders with a trained network, the only data that training hands to the vehicle."""
 
 from rgsiam_ros.bundle.manifest import Manifest
 from rgsiam_ros.bundle.reader import Bundle

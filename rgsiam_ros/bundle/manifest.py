@@ -62,7 +62,8 @@ class Target(_Part):
 
     origin_m: tuple[Metres, Metres, Metres]
     turn_wxyz: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
-    """Unit quaternion: rotation from the frame of training to the map's axes. `rgsiam georeference` sets it."""
+    """Unit quaternion: rotation from the frame of training to the map's axes. `rgsiam georeference` sets
+    it."""
     scale_m: float = Field(gt=0.0, le=1e6)
 
     @field_validator("turn_wxyz")
@@ -73,7 +74,7 @@ class Target(_Part):
 
 
 class Network(_Part):
-    """Where the network comes from, for people, and how its rotation output is to be read."""
+    """How the network was made, for people, and the format of its rotation output."""
 
     backbone: str
     rotation: Literal["quaternion_wxyz"] = "quaternion_wxyz"
@@ -150,8 +151,9 @@ class Differences(_Part):
     local_map: NotNegative | None = None
     """Length of the difference, divided by the length of the local map."""
     relative_position_m: NotNegative | None = None
-    """Of the relative unit's poses, for torch's local map: the largest over the map images."""
+    """Of the relative unit's poses, computed from torch's local map: the largest over all neighbours."""
     relative_rotation_deg: NotNegative | None = None
+    """As `relative_position_m`."""
     relative_information: NotNegative | None = None
     """Norm of the difference, divided by the norm."""
 
@@ -174,7 +176,7 @@ class Variant(_Part):
     """Convolutions that stay in float32, because accuracy required it."""
     absolute: BranchFigures
     refined: BranchFigures | None = None
-    """With a relative branch."""
+    """None for a bundle without a relative branch."""
 
 
 class CalibrationSummary(_Part):
@@ -261,9 +263,13 @@ class Manifest(_Part):
         listed = {name for name, entry in self.files.items() if entry.role == "calibration"}
         for precision in self.calibrations:
             if precision not in self.precisions:
-                raise ValueError(f"there is a calibration of {precision}, but no such network")
+                raise ValueError(
+                    f"calibrations lists {precision}, but the bundle has no {precision} network"
+                )
         if listed != {calibration_name(precision) for precision in self.calibrations}:
-            raise ValueError("calibrations and the files of that role do not fit together")
+            raise ValueError(
+                "calibrations and the files with the role calibration do not fit together"
+            )
         return self
 
     @model_validator(mode="after")

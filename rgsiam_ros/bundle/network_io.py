@@ -1,4 +1,4 @@
-"""What goes into a bundle's networks, what comes out of them, and what that means in metres."""
+"""Inputs and outputs of a bundle's networks by name, and their conversion to poses in metres."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ if TYPE_CHECKING:
     from rgsiam_ros.bundle.manifest import Target
 
 IMAGE = "image"
-"""absolute.onnx, in: ``(1, 3, H, W)``."""
+"""Input of absolute.onnx: ``(1, 3, H, W)``, a normalised image."""
 TRANSLATION = "translation_normalised"
-"""Out of both. absolute: ``(1, 3)``, the camera in the map, metres are ``origin_m + scale_m * x``;
-relative: ``(K, 3)``, the live camera in each map image's camera, metres are ``scale_m * x``."""
+"""Output of both networks. absolute.onnx: ``(1, 3)``, position of the camera in the map; metres are
+``origin_m + turn * (scale_m * x)``, see `rgsiam_ros.bundle.manifest.Target`. relative.onnx: ``(K, 3)``, position
+of the live camera in the camera of each map image; metres are ``scale_m * x``."""
 ROTATION = "rotation_quaternion_wxyz"
-"""Out of both: unit quaternions ``(1, 4)`` or ``(K, 4)`` of the same."""
+"""Output of both networks: rotations of the same poses, quaternions w x y z, ``(1, 4)`` or ``(K, 4)``."""
 PRECISION_FACTOR = "precision_factor"
-"""absolute.onnx, out, optional: ``(1, 21)``, the network's own uncertainty."""
+"""Optional output of absolute.onnx: ``(1, 21)``, the predicted covariance, see `raw_covariance`."""
 METRIC_FEATURE = "metric_feature"
-"""absolute.onnx, out, optional: ``(1, D)`` of unit length, for looking up map images."""
+"""Optional output of absolute.onnx: ``(1, D)``, the metric feature, of unit length."""
 LOCAL_MAP = "local_map"
-"""absolute.onnx, out, and relative.onnx, in: ``(1, C, h, w)``, what the relative unit needs of the
-live image."""
+"""Optional output of absolute.onnx, input of relative.onnx: ``(1, C, h, w)``, the live image's local map."""
 MAP_LOCAL = "map_local_map"
-"""relative.onnx, in: ``(K, C, h, w)``, those of map images."""
+"""Input of relative.onnx: ``(K, C, h, w)``, the local maps of K map images."""
 INFORMATION = "information"
-"""relative.onnx, out: ``(K, 6, 6)`` of a small motion of the live camera in its own axes, translation
-in normalised units, up to the scale of the noise."""
+"""Output of relative.onnx: ``(K, 6, 6)``, information matrix of a small motion of the live camera in its own
+axes, translation in normalised units. It is known up to the scale of the noise."""
 
 SMALLEST_QUATERNION = 1e-6
-"""A shorter one is no rotation."""
+"""A quaternion of a smaller norm gives no rotation."""
 
-UNUSABLE = "the network answered with non-finite numbers: the image is dropped"
+UNUSABLE = "the network's outputs are non-finite or not a rotation: the image is dropped"
 
 
 def restore_poses(translation: ArrayLike, quaternion_wxyz: ArrayLike, target: Target) -> Array:
-    """Poses ``(..., 4, 4)``, metres, float64, from a network's normalised float32 outputs.
+    """Poses ``T_map_camera`` ``(..., 4, 4)``, metres, float64, from the absolute branch's outputs.
 
-    translation: ``(..., 3)``, normalised; quaternion_wxyz: ``(..., 4)``, of any length. Raises
-    EngineError when a number is not finite or a quaternion is zero.
+    translation: ``(..., 3)``, normalised; quaternion_wxyz: ``(..., 4)``, of any norm. Raises EngineError if a
+    number is not finite or a quaternion is zero.
     """
     T_map_network = np.eye(4)
     T_map_network[:3, :3] = pose_matrix(np.zeros(3), target.turn_wxyz)[:3, :3]
@@ -55,7 +55,7 @@ def restore_poses(translation: ArrayLike, quaternion_wxyz: ArrayLike, target: Ta
 def restore_relative_poses(
     translation: ArrayLike, quaternion_wxyz: ArrayLike, target: Target
 ) -> Array:
-    """As `restore_poses`, for poses of one camera in another: scaled, but with no origin."""
+    """As `restore_poses`, for poses of one camera in another: without the target's origin and turn."""
     metres = target.scale_m * np.asarray(translation, np.float64)
     q_wxyz = np.asarray(quaternion_wxyz, np.float64)
     norm = np.linalg.norm(q_wxyz, axis=-1, keepdims=True)
@@ -67,11 +67,11 @@ def restore_relative_poses(
 
 
 def raw_covariance(outputs: Mapping[str, np.ndarray], target: Target) -> Array | None:
-    """The absolute branch's own uncertainty ``(6, 6)`` in the camera's axes, metres and radians.
+    """Covariance ``(6, 6)`` that the network predicts for the absolute pose, not calibrated.
 
-    From the precision factor: 21 numbers, of a lower triangular W (logarithms of its diagonal first,
-    then what is below it, row by row); the covariance is ``(W^T W)^-1``. None where the network does
-    not say; all NaN where what it says is not usable.
+    Axes of the camera, x y z rotX rotY rotZ, metres and radians. The 21 numbers of the precision factor are a
+    lower triangular W: logarithms of its diagonal, then the elements below it, row by row. The covariance is
+    ``(W^T W)^-1``. None if the network has no such output; all NaN if the output is not usable.
     """
     if PRECISION_FACTOR not in outputs:
         return None

@@ -1,4 +1,4 @@
-"""Read the arrays of an npz file that nobody vouches for: plain numbers, of the size they claim."""
+"""Read npz files from an untrusted source: only plain numeric arrays of the size that they claim."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def read_plain_npz(content: bytes, path: Path, largest: int) -> dict[str, NDArray]:
-    """Arrays by name. path names the file in messages; largest: bytes that it may unpack to.
+    """The arrays of an npz file, by name.
 
-    Raises BundleError for pickles, for arrays of anything but finite numbers or that are not as large as
-    they say, for more than `largest` bytes (before unpacking them), and for what zip can do beside.
+    path: names the file in messages; largest: bytes that the file may unpack to. Raises BundleError for
+    pickles, non-finite or non-numeric arrays, arrays of another size than they claim, files that unpack to
+    more than `largest` bytes (before unpacking), and unusual zip features.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -49,9 +50,11 @@ def _arrays(archive: zipfile.ZipFile, path: Path, largest: int) -> dict[str, NDA
     for member in members:
         name = member.filename.removesuffix(".npy")
         if name == member.filename or name in arrays:
-            raise ValueError(f"{member.filename!r} is no array, or there twice")
+            raise ValueError(f"{member.filename!r} is no array, or occurs twice")
         if member.compress_type not in METHODS or member.flag_bits & 0x1:
-            raise ValueError(f"{member.filename!r} is encrypted, or packed in an unusual way")
+            raise ValueError(
+                f"{member.filename!r} is encrypted, or compressed by an unusual method"
+            )
         with archive.open(member) as stream:
             array = _array(stream.read(member.file_size), name)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -64,10 +67,10 @@ def _array(content: bytes, name: str) -> NDArray:
     stream = io.BytesIO(content)
     version = npy.read_magic(stream)
     if version not in HEADERS:
-        raise ValueError(f"array {name!r} is of an unknown npy version")
+        raise ValueError(f"array {name!r} has an unknown npy version")
     shape, fortran_order, dtype = HEADERS[version](stream, max_header_size=LARGEST_HEADER)
     if dtype.kind not in "biuf":
-        raise ValueError(f"array {name!r} does not hold numbers, but {dtype}")
+        raise ValueError(f"array {name!r} does not hold numbers, but type {dtype}")
     data = content[stream.tell() :]
     if (
         len(shape) > MOST_AXES

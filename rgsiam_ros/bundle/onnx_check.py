@@ -1,4 +1,4 @@
-"""What an ONNX file must be before an engine may see it."""
+"""Check an ONNX file from an untrusted source before an engine loads it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORBIDDEN = {
     *("Bernoulli", "Multinomial", "StringNormalizer", "TfIdfVectorizer", "RegexFullMatch"),
     *("StringConcat", "StringSplit", "ImageDecoder"),
 }
-"""What a network does not need: it could run without end, answer at random, or read other data."""
+"""Operators that a network does not need. They could run forever, give random outputs or read other data."""
 MOST_NODES = 20_000
 
 
@@ -33,11 +33,12 @@ def check_onnx(
     outputs: Mapping[str, Shape] | None = None,
     optional_outputs: Mapping[str, Shape] | None = None,
 ) -> set[str]:
-    """Refuse external data, custom operators, non-finite weights, or other inputs or outputs.
+    """Check a network and return the names of its outputs.
 
-    path names the file in messages; inputs: exactly what the network must take; outputs: what it must
-    at least give; optional_outputs: of what shape these must be if they are there. Dynamic dimensions
-    fit any size. Returns the names of its outputs. Raises BundleError.
+    Raises BundleError for external data, custom operators, non-finite weights, and inputs or outputs that do
+    not fit. path: names the file in messages; inputs: name and shape of all inputs; outputs: name and shape
+    of the outputs that must exist; optional_outputs: shapes of outputs that may exist. A dynamic dimension
+    fits any size.
     """
     try:
         model = onnx.load_model_from_string(content)
@@ -50,23 +51,25 @@ def check_onnx(
     _check_content(model, path)
     weights = {tensor.name for tensor in model.graph.initializer}
     if inputs is not None:
-        found = [value for value in model.graph.input if value.name not in weights]
-        _check_values("takes", found, inputs, path, exactly=True)
+        taken = [value for value in model.graph.input if value.name not in weights]
+        _check_values("takes", taken, inputs, path, exactly=True)
     if outputs is not None:
-        given = {value.name for value in model.graph.output}
-        more = {n: shape for n, shape in (optional_outputs or {}).items() if n in given}
-        _check_values("gives", model.graph.output, {**outputs, **more}, path, exactly=False)
+        output_names = {value.name for value in model.graph.output}
+        existing = {n: shape for n, shape in (optional_outputs or {}).items() if n in output_names}
+        _check_values("gives", model.graph.output, {**outputs, **existing}, path, exactly=False)
     values = [*model.graph.input, *model.graph.output]
     for value in values if inputs is not None else []:
         if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT and value.name not in weights:
-            raise BundleError(f"{path}: {value.name!r} is not of float32: export the bundle anew")
+            raise BundleError(f"{path}: {value.name!r} is not float32: export the bundle anew")
     return {value.name for value in model.graph.output}
 
 
 def _check_content(model: onnx.ModelProto, path: Path) -> None:
-    """Operators and weights, in subgraphs too."""
+    """Check operators and weights, in subgraphs too."""
     if model.functions or model.training_info:
-        raise BundleError(f"{path} brings functions or training of its own: export the bundle anew")
+        raise BundleError(
+            f"{path} has its own functions or training information: export the bundle anew"
+        )
     graphs = _graphs(model.graph)
     if sum(len(graph.node) for graph in graphs) > MOST_NODES:
         raise BundleError(f"{path} has more than {MOST_NODES} operators: export the bundle anew")
@@ -81,7 +84,7 @@ def _check_content(model: onnx.ModelProto, path: Path) -> None:
                 )
             if node.op_type in FORBIDDEN:
                 raise BundleError(
-                    f"{path} uses the operator {node.op_type}, which a bundle's network may not: "
+                    f"{path} uses the operator {node.op_type}, which is not allowed in a bundle: "
                     "export the bundle anew"
                 )
 

@@ -1,4 +1,4 @@
-"""Load a bundle: nothing in it is believed before it has been checked, and nothing is executed."""
+"""Load a bundle. Everything in it is checked before it is used, and nothing in it is executed."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from rgsiam_ros.bundle.golden import GoldenImages
 from rgsiam_ros.bundle.manifest import (
     GOLDEN_NAME,
     MANIFEST_NAME,
+    MAP_FEATURES_NAME,
     MEBIBYTE,
     PLACES,
     RELATIVE_NAME,
@@ -48,10 +49,10 @@ REFETCH = "copy or download the bundle again, or export it anew with `rgsiam exp
 
 
 class Bundle:
-    """A directory whose manifest and files have all been verified.
+    """A bundle whose manifest and files have been verified.
 
-    ``Bundle.load`` is the only way to make one. The bytes that were hashed are the bytes that are
-    served, so a file that is replaced on disk afterwards changes nothing here.
+    Create it with `load`. It keeps the bytes that were verified, so a file that is replaced on disk later
+    has no effect.
     """
 
     def __init__(self, path: Path, manifest: Manifest, contents: dict[str, bytes]) -> None:
@@ -64,7 +65,7 @@ class Bundle:
 
     @classmethod
     def load(cls, path: str | Path) -> Bundle:
-        """Read and verify the bundle directory at `path`; BundleError says what is wrong with it."""
+        """Read and verify the bundle in the folder `path`. Raises BundleError, which says what is wrong."""
         directory = Path(path)
         if not directory.is_dir():
             raise BundleError(f"{directory} is not a directory: give the folder of a bundle")
@@ -84,7 +85,7 @@ class Bundle:
 
     @property
     def contents(self) -> Mapping[str, bytes]:
-        """The verified bytes of every file but the manifest."""
+        """The verified bytes of every file except the manifest, by name."""
         return self._contents
 
     def content(self, name: str) -> bytes:
@@ -92,14 +93,14 @@ class Bundle:
         return self._contents[name]
 
     def absolute_onnx(self, precision: Precision = "float32") -> bytes:
-        """The absolute branch in this precision. Raises BundleError where it was not exported."""
+        """The ONNX file of the absolute branch. Raises BundleError if this precision was not exported."""
         self._check_offered(precision)
         return self.content(absolute_name(precision))
 
     def map_features(self, precision: Precision = "float32") -> MapFeatures:
-        """Features of the mapping images, as this precision sees them.
+        """Features of the map images, computed in this precision.
 
-        Raises BundleError where there are none, or unusable ones.
+        Raises BundleError if they are missing or unusable.
         """
         self._check_offered(precision)
         name = map_features_name(precision)
@@ -115,7 +116,7 @@ class Bundle:
         return self._map_features[name]
 
     def calibration(self, precision: Precision = "float32") -> Calibration | None:
-        """Of this precision; None where the bundle was not calibrated. Raises BundleError."""
+        """The calibration of this precision, or None without one. Raises BundleError."""
         name = calibration_name(precision)
         if precision not in self.manifest.calibrations:
             return None
@@ -133,7 +134,7 @@ class Bundle:
 
     @cached_property
     def golden(self) -> GoldenImages:
-        """Images with known outputs, for the self-test. Raises BundleError."""
+        """Images with their expected outputs, for the self-test. Raises BundleError."""
         try:
             return GoldenImages.from_arrays(self._arrays(GOLDEN_NAME), self.manifest.preprocessing)
         except ValueError as error:
@@ -154,7 +155,7 @@ class Bundle:
             )
 
     def _check_networks(self) -> None:
-        """Each network alone, and that they fit each other, the map's features and the goldens."""
+        """Check each network, and that networks, map features and golden images fit together."""
         size, refinement = self.manifest.preprocessing, self.manifest.refinement
         inputs: Shapes = {network_io.IMAGE: (1, 3, size.input_height, size.input_width)}
         outputs: Shapes = {network_io.TRANSLATION: (1, 3), network_io.ROTATION: (1, 4)}
@@ -166,13 +167,15 @@ class Bundle:
             outputs[network_io.LOCAL_MAP] = (1, *local)
             relative = _relative_shapes(refinement.neighbours, local)
         optional: Shapes = {network_io.PRECISION_FACTOR: (1, 21)}
-        given: set[str] = set()
+        output_names: set[str] = set()
         for precision in self.manifest.precisions:
             name = absolute_name(precision)
-            given = check_onnx(self.content(name), self.path / name, inputs, outputs, optional)
+            output_names = check_onnx(
+                self.content(name), self.path / name, inputs, outputs, optional
+            )
         if RELATIVE_NAME in self._contents:
             check_onnx(self.content(RELATIVE_NAME), self.path / RELATIVE_NAME, *relative)
-        known = outputs | {name: shape for name, shape in optional.items() if name in given}
+        known = outputs | {name: shape for name, shape in optional.items() if name in output_names}
         shapes = {name: shape[1:] for name, shape in known.items()}
         neighbours, images = (
             (0, 0) if refinement is None else (refinement.neighbours, refinement.map_images)
@@ -184,7 +187,7 @@ class Bundle:
             raise BundleError(f"{path} cannot be used: {error}. {REFETCH}") from error
 
     def _check_maps(self) -> MapFeatures:
-        """The map's features, of the same images in every precision."""
+        """The map's features in float32. Checks that every precision has features of the same images."""
         refinement = self.manifest.refinement
         assert refinement is not None
         first = self.map_features()
@@ -200,12 +203,14 @@ class Bundle:
             same = features.local_NCHW.shape == first.local_NCHW.shape
             same = same and features.metric_feature_ND.shape == first.metric_feature_ND.shape
             if not same or not np.array_equal(features.T_map_camera_N44, first.T_map_camera_N44):
-                raise BundleError(f"{path} is not of the same images as the others: {REFETCH}")
+                raise BundleError(
+                    f"{path} and {MAP_FEATURES_NAME} are not of the same images: {REFETCH}"
+                )
         return first
 
     @property
     def mask_HW(self) -> NDArray[np.uint8] | None:
-        """The mask that the preprocessing names, ``(H, W)`` uint8, or None."""
+        """The mask ``(H, W)`` uint8 that the preprocessing names, or None."""
         name = self.manifest.preprocessing.mask
         if name is None:
             return None
@@ -226,10 +231,10 @@ def read_manifest(path: Path) -> Manifest:
         data = yaml.safe_load(text)
     except BundleError:
         raise
-    except Exception as error:  # PyYAML raises many kinds beside its own
+    except Exception as error:  # PyYAML raises other errors than its own too
         raise BundleError(f"{path} is not valid YAML ({error}): {REFETCH}") from error
     if not isinstance(data, dict):
-        raise BundleError(f"{path} holds no mapping: {REFETCH}")
+        raise BundleError(f"{path} does not hold a mapping: {REFETCH}")
     version = data.get("schema_version")
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise BundleError(
@@ -247,7 +252,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def read_npz(content: bytes, path: Path, largest: int) -> dict[str, NDArray]:
-    """Arrays of an npz file; BundleError for pickles, non-finite numbers or a size bomb."""
+    """The arrays of an npz file, by name, see `read_plain_npz`. Raises BundleError."""
     try:
         return read_plain_npz(content, path, largest)
     except BundleError as error:
@@ -255,7 +260,7 @@ def read_npz(content: bytes, path: Path, largest: int) -> dict[str, NDArray]:
 
 
 def read_mask(content: bytes, path: Path, camera: Camera) -> NDArray[np.uint8]:
-    """An 8-bit single-channel PNG of the camera's size as ``(H, W)`` uint8. Raises BundleError."""
+    """The mask ``(H, W)`` uint8 of a PNG file of the camera's size. Raises BundleError."""
     size = struct.pack(">II", camera.width, camera.height)
     if content[:16] != PNG_START or content[16:24] != size:
         raise BundleError(
@@ -271,7 +276,7 @@ def read_mask(content: bytes, path: Path, camera: Camera) -> NDArray[np.uint8]:
 
 
 def _relative_shapes(neighbours: int, local: tuple[int, ...]) -> tuple[Shapes, Shapes]:
-    """What ``relative.onnx`` takes and gives."""
+    """Shapes of the inputs and outputs of ``relative.onnx``, by name."""
     K = neighbours
     inputs = {network_io.MAP_LOCAL: (K, *local), network_io.LOCAL_MAP: (1, *local)}
     outputs = {
@@ -310,7 +315,7 @@ def _read_verified(path: Path, manifest: Manifest) -> bytes:
 
 
 def _read_regular(path: Path, largest: int) -> bytes:
-    """At most `largest` + 1 bytes of a file that is no link, device or pipe. Raises BundleError."""
+    """At most `largest` + 1 bytes of a regular file. Raises BundleError for links, devices and pipes."""
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

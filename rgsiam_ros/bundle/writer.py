@@ -1,4 +1,4 @@
-"""Write a bundle: complete and verified, or not at all."""
+"""Write bundles. A bundle appears under its name only when it is complete and verified."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ def write_bundle(
 ) -> Bundle:
     """Write `contents` and a manifest to a new directory and load it back.
 
-    description: the manifest's fields except ``files``; contents: file name to bytes. The bundle
-    appears under its name only when it is complete. Raises BundleError when the target exists and
-    is not empty, or when what would be written is not a valid bundle.
+    description: the manifest's fields except ``files``; contents: bytes of each file, by name. Raises
+    BundleError if the directory exists and is not empty, or if the result would not be a valid bundle.
     """
     target = Path(directory)
     refuse_existing(target)
@@ -60,8 +59,8 @@ def rewrite_bundle(
 ) -> Bundle:
     """Write `bundle` with some of its manifest's fields and files replaced or added.
 
-    directory: a new one, or the bundle's own, which is then replaced when the new one is complete
-    and verified. Raises BundleError; the old bundle is then as it was, or, where even that fails, in a
+    directory: a new one, or the bundle's own. The old bundle is replaced when the new one is complete and
+    verified. Raises BundleError. The old bundle then stays as it was, or, if it cannot be put back, in a
     folder that the message names.
     """
     target = Path(directory)
@@ -79,18 +78,20 @@ def rewrite_bundle(
     except OSError as error:
         if not _put_back(old, target):
             raise BundleError(
-                f"{target} cannot be replaced ({error}), nor put back: the old bundle is in {old}, move "
+                f"{target} cannot be replaced ({error}), nor restored: the old bundle is in {old}, move "
                 f"it to {target} yourself"
             ) from error
-        raise BundleError(f"{target} cannot be replaced ({error}): it is as it was") from error
+        raise BundleError(
+            f"{target} cannot be replaced ({error}): the old bundle is unchanged"
+        ) from error
     finally:
-        if _put_back(old, target):  # also after Ctrl-C between the two
+        if _put_back(old, target):  # also after Ctrl-C between the two renames
             shutil.rmtree(staging, ignore_errors=True)
     return Bundle.load(bundle.path)
 
 
 def _put_back(old: Path, target: Path) -> bool:
-    """Whether `target` is there, after `old` was moved to it where it was not."""
+    """Move `old` to `target` if `target` is missing. Returns whether `target` then exists."""
     if not target.exists():
         try:
             old.rename(target)
@@ -100,13 +101,13 @@ def _put_back(old: Path, target: Path) -> bool:
 
 
 def refuse_existing(target: Path) -> None:
-    """Raise BundleError where a bundle could not be written because something is there already."""
+    """Raise BundleError if `target` is a file or a folder that is not empty."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise BundleError(f"{target} exists already: choose another name or remove it")
 
 
 def dump_manifest(manifest: Manifest) -> str:
-    """The manifest as YAML in the order of its fields."""
+    """The manifest as YAML, in the order of its fields."""
     return yaml.safe_dump(manifest.model_dump(mode="json"), sort_keys=False, width=100)
 
 

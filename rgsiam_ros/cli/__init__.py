@@ -1,1 +1,1 @@
-"""The `rgsiam` program."""
+"""The command-line program `rgsiam`."""

@@ -1,4 +1,4 @@
-"""`rgsiam engine`: list the engines, build one ahead of time, verify them."""
+"""The commands `rgsiam engine list`, `build` and `verify`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GPU_ENGINES = ("tensorrt", "tensorrt_rtx", "onnxruntime_tensorrt")
 
 @engine_app.command("list")
 def engine_list(cache: CacheFolder = None) -> None:
-    """Engines that can run here, and engines that were built."""
+    """List the engines that can run on this machine, and the engines that were built."""
     from rgsiam_ros.engines import ENGINES
     from rgsiam_ros.engines.availability import why_not
     from rgsiam_ros.engines.cache import EngineCache
@@ -29,15 +29,15 @@ def engine_list(cache: CacheFolder = None) -> None:
     for name in ENGINES:
         reason = why_not(name)
         console.print(f"{name}: {escape(reason) if reason else 'can run here'}", soft_wrap=True)
-    kept = EngineCache(cache)
-    entries = list(kept.entries())
-    console.print(f"built engines in {kept.folder}: {len(entries) or 'none'}")
-    for key, described in entries:
+    built = EngineCache(cache)
+    entries = list(built.entries())
+    console.print(f"built engines in {built.folder}: {len(entries) or 'none'}")
+    for key, description in entries:
         console.print(
             f"  network {key.onnx_sha256[:12]}, {key.library} {key.library_version}, {key.precision}, "
             f"batch {key.batches[0]} to {key.batches[2]}: only for {key.gpu_name} "
-            f"({key.compute_capability}); {described.get('made_by', '')}, "
-            f"{described.get('created', '')}",
+            f"({key.compute_capability}); {description.get('made_by', '')}, "
+            f"{description.get('created', '')}",
             soft_wrap=True,
         )
 
@@ -47,14 +47,18 @@ def engine_build(
     bundle: BundlePath,
     engine: Annotated[str, typer.Option(help=f"One of {', '.join(GPU_ENGINES)}.")] = "tensorrt",
     precision: Annotated[
-        str, typer.Option(help="float32, float16 or int8_symmetric; auto: float16 if there.")
+        str,
+        typer.Option(
+            help="float32, float16 or int8_symmetric; auto: float16 if the bundle has it."
+        ),
     ] = "auto",
     batch: Annotated[
-        bool, typer.Option("--batch", help="For batches of 1 to 32, for offline replay.")
+        bool,
+        typer.Option("--batch", help="Build for batches of 1 to 32 images, for offline replay."),
     ] = False,
     cache: CacheFolder = None,
 ) -> None:
-    """Build engines for this machine's GPU ahead of time; the node never does so by itself."""
+    """Build engines for this machine's GPU. The node itself never builds an engine."""
     from rgsiam_ros.bundle import Bundle
     from rgsiam_ros.engines.build import build_for_bundle
 
@@ -95,7 +99,7 @@ def engine_verify(
     threads: Threads = 0,
     cache: CacheFolder = None,
 ) -> None:
-    """Test every engine on the bundle's golden images, time it, print rows for docs/engines.md."""
+    """Test and time every engine on the bundle's golden images, and print a table as in docs/engines.md."""
     from rgsiam_ros.bundle import Bundle
     from rgsiam_ros.engines.benchmark import benchmark_engines
     from rgsiam_ros.engines.options import EngineOptions

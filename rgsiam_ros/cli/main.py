@@ -1,4 +1,7 @@
-"""`rgsiam`: one program. The runtime brings replay, bundle, engine and fusion commands; training adds its own."""
+"""The program `rgsiam` with the replay, bundle, engine and fusion commands.
+
+The training package adds its own commands through entry points.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ from rgsiam_ros.cli.options import (
 from rgsiam_ros.errors import RgsiamError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-bundle_app = typer.Typer(no_args_is_help=True, help="Look at and verify bundles.")
+bundle_app = typer.Typer(no_args_is_help=True, help="Show, verify and change bundles.")
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(engine_app, name="engine")
 
@@ -66,7 +69,9 @@ def replay(
     bag: Annotated[Path, typer.Argument(help="Folder of a rosbag2 recording.")],
     bundle: BundleOption,
     out: ResultsFolder = Path("results/replay"),
-    ros: Annotated[bool, typer.Option("--ros", help="Through the real node, over DDS.")] = False,
+    ros: Annotated[
+        bool, typer.Option("--ros", help="Replay through the real node too, over DDS.")
+    ] = False,
     with_filter: Annotated[
         bool,
         typer.Option("--with-filter", help="With --ros: run robot_localization's filters too."),
@@ -89,7 +94,7 @@ def replay(
     truth_topic: TruthTopic = TRUTH_TOPIC,
     base_frame: BaseFrame = BASE_FRAME,
 ) -> None:
-    """Relocalize a recorded drive and report: offline, or (--ros) through the real node."""
+    """Relocalize a recorded drive and write a results folder. With --ros, replay it through the node too."""
     from rgsiam_ros.engines.options import EngineOptions
     from rgsiam_ros.fusion.robot_localization import read_setup
     from rgsiam_ros.recordings.rosbag import BagTopics
@@ -114,22 +119,25 @@ def replay(
 
 @app.command()
 def georeference(
-    bag: Annotated[Path, typer.Argument(help="Folder of a recording with fixes.")],
+    bag: Annotated[Path, typer.Argument(help="Folder of a rosbag2 recording with GPS fixes.")],
     bundle: BundleOption,
     out: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
-    picture: Annotated[Path, typer.Option(help="Where to draw the residuals.")] = Path(
+    picture: Annotated[Path, typer.Option(help="File for a picture of the residuals.")] = Path(
         "results/georeference.png"
     ),
     poses: Annotated[
-        str, typer.Option(help="bundle: it relocalizes the bag; truth: the bag's true poses.")
+        str,
+        typer.Option(help="bundle: the bundle relocalizes the bag; truth: the bag's true poses."),
     ] = "bundle",
-    fix_topic: Annotated[str | None, typer.Option(help="NavSatFix topic of the bag.")] = None,
+    fix_topic: Annotated[
+        str | None, typer.Option(help="NavSatFix topic; default: the only one of the bag.")
+    ] = None,
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
     truth_topic: TruthTopic = TRUTH_TOPIC,
     base_frame: BaseFrame = BASE_FRAME,
 ) -> None:
-    """Find the map's place on the Earth, and write a bundle whose map axes are east, north, up."""
+    """Align the map with GPS fixes, and write a bundle with a datum and map axes east, north, up."""
     from rgsiam_ros.recordings.rosbag import BagTopics
     from rgsiam_ros.replay.georeference import GeoreferenceOptions, run_georeference
 
@@ -145,10 +153,10 @@ def fusion_config(
     wheel_topic: Annotated[str, typer.Option(help="nav_msgs/Odometry.")] = "/wheel/odometry",
     imu_topic: Annotated[str, typer.Option(help="sensor_msgs/Imu.")] = "/imu/data",
     gps_topic: Annotated[str, typer.Option(help="sensor_msgs/NavSatFix.")] = "/gps/fix",
-    pose_topic: Annotated[str, typer.Option(help="The node's pose.")] = (
+    pose_topic: Annotated[str, typer.Option(help="Pose of the node, with covariance.")] = (
         "/relocalize/pose_with_covariance"
     ),
-    map_frame: Annotated[str | None, typer.Option(help="Map frame; the bundle's.")] = None,
+    map_frame: Annotated[str | None, typer.Option(help="Map frame; default: the bundle's.")] = None,
     odom_frame: Annotated[str, typer.Option(help="Odometry frame.")] = "odom",
     base_frame: Annotated[str, typer.Option(help="Vehicle frame.")] = "base_link",
     gps_frame: Annotated[str, typer.Option(help="Antenna frame.")] = "gps_link",
@@ -156,7 +164,9 @@ def fusion_config(
     three_d: Annotated[
         bool, typer.Option("--three-d", help="Fuse height, roll, pitch too.")
     ] = False,
-    without: Annotated[list[str] | None, typer.Option(help="gps or visual: leave it out.")] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Source to leave out: gps or visual.")
+    ] = None,
 ) -> None:
     """Write robot_localization's parameters for this bundle and your topics and frames."""
     from rgsiam_ros.bundle import Bundle
@@ -199,11 +209,14 @@ def bundle_show(path: BundlePath) -> None:
 def bundle_set_datum(
     path: BundlePath,
     datum: Annotated[
-        str, typer.Option(help="latitude,longitude,ellipsoidal height of the origin.")
+        str,
+        typer.Option(
+            help="latitude,longitude,ellipsoidal height of the map's origin, degrees and metres."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
 ) -> None:
-    """Give a bundle a surveyed datum, where its map is east, north, up there (else: georeference)."""
+    """Add a surveyed datum to a bundle whose map axes are east, north, up. Otherwise use georeference."""
     from pydantic import ValidationError
 
     from rgsiam_ros.bundle import Bundle, rewrite_bundle
@@ -211,10 +224,12 @@ def bundle_set_datum(
 
     try:
         latitude, longitude, height = (float(value) for value in datum.split(","))
-        place = Datum(latitude_deg=latitude, longitude_deg=longitude, ellipsoidal_height_m=height)
+        surveyed = Datum(
+            latitude_deg=latitude, longitude_deg=longitude, ellipsoidal_height_m=height
+        )
     except (ValueError, ValidationError) as error:
-        raise typer.BadParameter(f"a datum is latitude,longitude,height: {error}") from error
-    rewrite_bundle(Bundle.load(path), out, {"datum": place.model_dump()}, {})
+        raise typer.BadParameter(f"give the datum as latitude,longitude,height: {error}") from error
+    rewrite_bundle(Bundle.load(path), out, {"datum": surveyed.model_dump()}, {})
     console.print(f"written: {out}")
 
 
@@ -234,7 +249,7 @@ def bundle_verify(path: BundlePath) -> None:
 
 
 def _register_training() -> None:
-    """Add the training commands, or in their place commands that say what is missing."""
+    """Add the training commands, or commands that say what to install if the training extra is missing."""
     missing = [name for name in TRAINING_NEEDS if find_spec(name) is None]
     registered = entry_points(group=COMMAND_GROUP)
     if not missing and registered:
@@ -260,7 +275,7 @@ def _refuse(missing: list[str]) -> Callable[[typer.Context], None]:
 
 
 def main() -> None:
-    """Run the program. An error that the input caused is one line on standard error and exit status 1."""
+    """Run the program. A RgsiamError gives one line on standard error and exit status 1."""
     log_to_terminal()
     if not sys.argv[1:] or sys.argv[1] in (*TRAINING_COMMANDS, "--help"):
         _register_training()

@@ -11,24 +11,26 @@ from rgsiam_ros.recordings.rosbag import BagTopics
 
 BundlePath = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
 BundleOption = Annotated[Path, typer.Option(help="Folder of the bundle.")]
-ResultsFolder = Annotated[Path, typer.Option(help="Results folder, new.")]
+ResultsFolder = Annotated[Path, typer.Option(help="New folder for the results.")]
 BranchName = Annotated[
-    str, typer.Option(help="absolute, refined, or auto: refined where the bundle can.")
+    str,
+    typer.Option(help="absolute, refined, or auto: refined if the bundle has a relative branch."),
 ]
 EngineName = Annotated[str, typer.Option(help="auto, or a name from `rgsiam engine list`.")]
-PrecisionName = Annotated[str, typer.Option(help="auto, or one that the bundle offers.")]
+PrecisionName = Annotated[str, typer.Option(help="auto, or a precision that the bundle offers.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: the engine chooses.")]
 BatchSize = Annotated[int, typer.Option(min=1, max=64, help="Images for one inference.")]
 CacheFolder = Annotated[
     Path | None, typer.Option(help="Folder of built engines; default: the user's own cache.")
 ]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(help="Seed of the random numbers.")]
 Split = Annotated[str, typer.Option(help="train or test, where the dataset has splits.")]
 ImageTopic = Annotated[
     str | None, typer.Option(help="Image topic; default: the only one of the bag.")
 ]
 InfoTopic = Annotated[
-    str | None, typer.Option(help="Camera info topic; default: the one beside the images.")
+    str | None,
+    typer.Option(help="Camera info topic; default: camera_info in the namespace of the images."),
 ]
 TruthTopic = Annotated[
     str, typer.Option(help="Topic of the true poses: Odometry, PoseStamped or with covariance.")

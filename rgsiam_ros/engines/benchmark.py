@@ -1,4 +1,4 @@
-"""Test and time every engine on this machine: one row of a table that a user can send us."""
+"""Test and time the engines on this machine, for a table of engines and devices."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WARM_UP = 5
 
 @dataclass(frozen=True)
 class EngineTiming:
-    """One engine in one precision."""
+    """Test result and times of one engine in one precision."""
 
     engine: str
     precision: Precision

@@ -1,4 +1,4 @@
-"""How the networks of a bundle shall run: one set of options for node, replay, evaluation and command line."""
+"""Options of the inference engine, shared by node, replay, evaluation and command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ class EngineOptions:
     """What the user asks of the inference engine."""
 
     engine: str = "auto"
-    """A name from `rgsiam_ros.engines.ENGINES`. ``auto``: the best that is installed and passes its self-test."""
+    """A name from `rgsiam_ros.engines.ENGINES`. ``auto``: the best that is installed and passes its
+    self-test."""
     precision: str = "auto"
     """A number format that the bundle offers. ``auto``: the fastest that this machine can run."""
     threads: int = 0
@@ -21,6 +22,6 @@ class EngineOptions:
     batch: int = 1
     """Images for one inference of the absolute branch."""
     cache: Path | None = None
-    """Folder of engines that were built ahead. None: the user's own, see `rgsiam_ros.engines.cache`."""
+    """Folder of built engines. None: the user's own, see `rgsiam_ros.engines.cache`."""
     fallback: str = "auto"
-    """``auto``: take another engine where the one asked for cannot serve. ``none``: refuse."""
+    """``auto``: take another engine if the requested one cannot serve. ``none``: raise EngineError."""

@@ -38,7 +38,7 @@ where the user names it."""
 INT8_FEATURES = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 """CPU instructions for int8. Without one of them int8 is slow, or its sums saturate."""
 RELATIVE_ON_CPU = "onnxruntime"
-"""OpenVINO runs the hundreds of small nodes of the relative unit no faster."""
+"""Runs the relative unit beside OpenVINO, which is no faster with its hundreds of small operators."""
 
 
 @dataclass(frozen=True)
@@ -108,16 +108,16 @@ def candidates(
         return [(engine, precision)]  # type: ignore[list-item]
     known = cpu_features() if features is None else features
     fast_int8 = any(name in known for name in INT8_FEATURES)
-    found = []
+    fitting = []
     for candidate in ORDER:
         fits = engine in ("auto", candidate[0]) and candidate[1] in offered
         fits = fits and precision in ("auto", candidate[1])
         slow = candidate[1] == "int8" and not fast_int8 and precision == "auto"
         if fits and not slow:
-            found.append(candidate)
-    if not found and engine in ENGINES:
+            fitting.append(candidate)
+    if not fitting and engine in ENGINES:
         return [(engine, p) for p in offered if precision in ("auto", p)]
-    return found
+    return fitting
 
 
 def select_engines(bundle: Bundle, options: EngineOptions, *, refine: bool) -> SelectedEngines:
@@ -148,7 +148,10 @@ def select_engines(bundle: Bundle, options: EngineOptions, *, refine: bool) -> S
 def _rounds(
     bundle: Bundle, options: EngineOptions, refused: list[RefusedEngine]
 ) -> list[list[Candidate]]:
-    """What to try first, and what to fall back on. Adds to `refused` a request that cannot be tried at all."""
+    """The candidates to try first, and those to fall back on.
+
+    Adds an engine that cannot be tried at all to `refused`.
+    """
     offered = bundle.manifest.precisions
     if options.fallback == "none":
         return [candidates(offered, options.engine, options.precision)]

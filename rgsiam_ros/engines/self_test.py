@@ -1,4 +1,4 @@
-"""Self-test: does an engine compute what was trained? Its outputs for the golden images tell."""
+"""Self-test of an engine: compare its outputs for the golden images with torch's in float32."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from rgsiam_ros.geometry.poses import pose_errors
 from rgsiam_ros.geometry.units import angle_text, length_text
 
 Infer = Callable[[Mapping[str, NDArray[np.float32]]], Mapping[str, NDArray[np.float32]]]
-
-"""Outputs of a network by name, for inputs by name."""
+"""Runs a network: outputs of a network by name, for inputs by name."""
 TINY = 1e-12
 
 
@@ -40,7 +39,7 @@ def measure_golden_images(
 
 
 def differences_from_golden(
-    given: Mapping[str, ArrayLike],
+    absolute_outputs: Mapping[str, ArrayLike],
     relate: Infer | None,
     features: MapFeatures | None,
     golden: GoldenImages,
@@ -48,12 +47,12 @@ def differences_from_golden(
 ) -> Differences:
     """Largest differences of a network's outputs for the golden images from torch's in float32.
 
-    given: outputs of ``absolute.onnx`` by name, ``(N, ...)`` each; relate: runs ``relative.onnx``, which
+    absolute_outputs: of ``absolute.onnx`` by name, ``(N, ...)`` each; relate: runs ``relative.onnx``, which
     always computes in float32. It gets torch's local maps and the map's `features` in float32, so that every
     neighbour is compared.
     """
     expected = golden.absolute
-    outputs = {name: np.asarray(given[name], np.float64) for name in expected}
+    outputs = {name: np.asarray(absolute_outputs[name], np.float64) for name in expected}
     metres, degrees = _pose_differences(network_io.restore_poses, outputs, expected, target)
     figures = {"position_m": float(metres.max()), "rotation_deg": float(degrees.max())}
     if network_io.PRECISION_FACTOR in expected:

@@ -1,4 +1,4 @@
-"""From the networks' outputs for one image to the pose of each branch."""
+"""Compute the pose of each branch from the networks' outputs for one image."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class PoseBranches:
 
     @property
     def calibrated(self) -> bool:
-        """Whether each image gets a covariance of its own and a trust score."""
+        """Whether each image gets its own covariance and a trust score."""
         return self._calibration is not None
 
     def estimate_absolute(

@@ -1,4 +1,4 @@
-"""One image in, one pose out: the method on the vehicle, without ROS and without torch."""
+"""Estimate the camera's pose from an image, on the vehicle, without ROS and without torch."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ BRANCHES = ("auto", "absolute", "refined")
 ``auto``: refined where the bundle has a relative branch."""
 
 LARGEST_TRUST_WITHOUT_NEIGHBOUR = -1.0
-"""The relative branch was asked, and no map image gave a pose. The absolute pose is then never trusted."""
+"""Largest trust score of an absolute pose if the relative branch is in use, but no map image gave a pose. It
+is below 0, so that such a pose is never trusted."""
 
 
 @dataclass(frozen=True)
 class PoseEstimate:
-    """Where the camera was when it took one image."""
+    """The estimated pose of the camera for one image."""
 
     T_map_camera: Array
     """``(4, 4)`` pose of the camera's optical frame (OpenCV axes) in the map frame, metres."""
@@ -46,7 +47,7 @@ class PoseEstimate:
     timings_ms: dict[str, float]
     """Milliseconds spent in each stage."""
     branch: Branch = "absolute"
-    """The branch that the pose is from. The absolute branch steps in where no map image gives a pose."""
+    """The branch that the pose is from. It is the absolute branch if no map image gives a pose."""
     quality: PoseQuality = field(default_factory=PoseQuality)
     """The figures that covariance and trust are predicted from."""
     raw_covariance_66: Array | None = None
@@ -89,8 +90,8 @@ class PoseEstimate:
 class _Prepared:
     """An image at the network's input, waiting for inference."""
 
-    place: int
-    """Index in the list of results."""
+    index: int
+    """Place in the list of results."""
     input_3HW: NDArray[np.float32]
     preprocess_ms: float
     frozen: bool
@@ -157,7 +158,7 @@ class Relocalizer:
 
     @property
     def calibrated(self) -> bool:
-        """Whether each image gets a covariance of its own and a trust score."""
+        """Whether each image gets its own covariance and a trust score."""
         return self._branches.calibrated
 
     def describe_engine(self) -> EngineInfo:
@@ -196,12 +197,12 @@ class Relocalizer:
         """
         results: list[PoseEstimate | RgsiamError] = []
         prepared: list[_Prepared] = []
-        for place, image in enumerate(images):
+        for index, image in enumerate(images):
             results.append(EngineError("no estimate yet"))
             try:
-                prepared.append(self._prepare(image, place))
+                prepared.append(self._prepare(image, index))
             except RgsiamError as error:
-                results[place] = error
+                results[index] = error
         if not prepared:
             return results
         began = time.perf_counter()
@@ -210,29 +211,29 @@ class Relocalizer:
             outputs = infer_all(self.engines.absolute, inputs, self._batch)
         except EngineError as error:
             for item in prepared:
-                results[item.place] = error
+                results[item.index] = error
             return results
         inference_ms = _since(began) / len(prepared)
         for row, item in enumerate(prepared):
             own_outputs = {name: value[row : row + 1] for name, value in outputs.items()}
             timings = {"preprocess": item.preprocess_ms, "inference": inference_ms}
             try:
-                results[item.place] = self._finish(own_outputs, timings, item.frozen)
+                results[item.index] = self._finish(own_outputs, timings, item.frozen)
             except RgsiamError as error:
-                results[item.place] = error
+                results[item.index] = error
         return results
 
-    def _prepare(self, image: ImageBGR | RgsiamError, place: int) -> _Prepared:
+    def _prepare(self, image: ImageBGR | RgsiamError, index: int) -> _Prepared:
         if isinstance(image, RgsiamError):
             raise image
         began = time.perf_counter()
         input_3HW = self._live_view.prepare(image)
-        return _Prepared(place, input_3HW, _since(began), self._frozen_camera.observe(image))
+        return _Prepared(index, input_3HW, _since(began), self._frozen_camera.observe(image))
 
     def _finish(
         self, outputs: Mapping[str, np.ndarray], timings: dict[str, float], frozen: bool
     ) -> PoseEstimate:
-        """From the absolute branch's outputs for one image to the estimate."""
+        """The estimate from the absolute branch's outputs for one image."""
         began = time.perf_counter()
         absolute = self._branches.estimate_absolute(outputs)
         timings["pose"] = _since(began)
@@ -264,5 +265,5 @@ class Relocalizer:
 
 
 def _since(began: float) -> float:
-    """Milliseconds."""
+    """Milliseconds since `began`, a time of `time.perf_counter`."""
     return (time.perf_counter() - began) * 1e3

@@ -1,4 +1,4 @@
-"""Load a bundle as the node's parameters say, and log what was loaded."""
+"""Load the bundle that the node's parameters name, and log which engine runs it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rgsiam_ros.localization.relocalizer import Relocalizer
 
 @dataclass(frozen=True)
 class LoadedBundle:
-    """A bundle whose engines run."""
+    """A bundle with running engines."""
 
     path: str
     relocalizer: Relocalizer
@@ -28,7 +28,7 @@ class LoadedBundle:
     """SHA-256 of the manifest, which holds the SHA-256 of every other file."""
 
     def identity(self) -> dict[str, str]:
-        """The values that identify it in ``/diagnostics``."""
+        """The values that identify bundle and engine in ``/diagnostics``."""
         info = self.relocalizer.describe_engine()
         return {
             "bundle": self.relocalizer.manifest.name,
@@ -70,16 +70,19 @@ def read_manifest_of(path: str) -> Manifest:
 
 
 def refuse_without_datum(node: Node, path: str, manifest: Manifest) -> None:
-    """Raise BundleError where ``publish_fix`` is set and the bundle has no datum."""
+    """Raise BundleError if ``publish_fix`` is set and the bundle has no datum."""
     if node.get_parameter("publish_fix").value and manifest.datum is None:
         raise BundleError(
-            f"{path} has no datum, so no fix can be published: set publish_fix to false, or give the "
-            "bundle one with `rgsiam georeference`"
+            f"{path} has no datum, so no fix can be published: set publish_fix to false, or add a "
+            "datum with `rgsiam georeference`"
         )
 
 
 def log_loaded(node: Node, loaded: LoadedBundle, note: str) -> None:
-    """Log what serves, which engines failed, and what the bundle lacks. note: ends the main line."""
+    """Log the bundle, its engine, engines that failed, and a missing calibration.
+
+    note: text at the end of the line that names bundle and engine.
+    """
     log, relocalizer = node.get_logger(), loaded.relocalizer
     log_engines(log, relocalizer.engines)
     info, name = relocalizer.describe_engine(), relocalizer.manifest.name
@@ -95,7 +98,7 @@ def log_loaded(node: Node, loaded: LoadedBundle, note: str) -> None:
 
 
 def log_engines(log: Any, engines: SelectedEngines) -> None:
-    """WARN for a fallback and for an engine that fails the self-test; INFO for the self-test's result."""
+    """Log a fallback and failed engines as WARN, and the result of the self-test as INFO."""
     failed = [str(refused) for refused in engines.refused if refused.installed]
     info, differences = engines.describe(), engines.differences
     if engines.fell_back:

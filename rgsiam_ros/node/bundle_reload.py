@@ -1,4 +1,7 @@
-"""Another bundle while the node runs: the old one serves until the new one is ready and tested."""
+"""Replace the bundle while the node runs.
+
+The old bundle serves until the new one is loaded and its engines are tested.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,13 @@ POLL_S = 0.05
 
 
 class BundleReload:
-    """One change at a time. All but the loading happens in the executor's thread."""
+    """Loads one new bundle at a time in a thread.
+
+    All methods are for the executor's thread, and `adopt` is called in it.
+    """
 
     def __init__(self, node: Node, adopt: Callable[[LoadedBundle], None]) -> None:
-        """adopt: put it to work in place of the old one."""
+        """adopt: replaces the old bundle with the loaded one. It may raise RgsiamError."""
         self._node, self._adopt = node, adopt
         self._clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer: Timer | None = None
@@ -33,17 +39,20 @@ class BundleReload:
         self._old_path = ""
         self._restoring = False
         self.outcome = ""
-        """Of the last change, for the status."""
+        """Result of the last change, for ``/diagnostics``. Empty before the first."""
 
     def why_refused(self, path: str, map_frame: str) -> str | None:
-        """What is wrong with a new bundle as far as its manifest tells; None where nothing is.
+        """Why a new bundle cannot be used, as far as its manifest shows; None if it can.
 
-        map_frame: that poses are published in.
+        map_frame: the frame that poses are published in.
         """
         if self._restoring:
             return None
         if self._attempt is not None:
-            return f"bundle {self._attempt.path} is being loaded: set it again when it serves"
+            return (
+                f"bundle {self._attempt.path} is still being loaded: set the parameter again when it "
+                "serves"
+            )
         value = self._node.get_parameter
         try:
             manifest = read_manifest_of(path)
@@ -56,12 +65,12 @@ class BundleReload:
         if frame != map_frame:
             return (
                 f"{path} is of the map frame {frame}, and poses are published in {map_frame}: "
-                "deactivate and clean up first, or set map_frame there"
+                "deactivate and clean up the node first"
             )
         return None
 
     def begin(self, path: str, old_path: str) -> None:
-        """Load it in a thread of its own."""
+        """Start to load the bundle at `path` in a thread. old_path: the bundle that serves."""
         if self._restoring:
             return
         self._old_path, self.outcome = old_path, f"loading {path}"
@@ -70,7 +79,7 @@ class BundleReload:
         self._timer = self._node.create_timer(POLL_S, self._poll, clock=self._clock)
 
     def cancel(self) -> None:
-        """The node is cleaned up: what is being loaded is thrown away."""
+        """Abandon the bundle that is being loaded. It is closed as soon as it is loaded."""
         attempt, self._attempt = self._attempt, None
         self.outcome = ""
         self._stop_polling()
@@ -86,7 +95,7 @@ class BundleReload:
         try:
             self._adopt(attempt.result())
             self.outcome = f"{attempt.path} serves"
-        except Exception as error:  # whatever it is, the old one serves on
+        except Exception as error:  # of any kind: the old bundle serves on
             kind = "" if isinstance(error, RgsiamError) else f"{type(error).__name__}: "
             self.outcome = f"refused: {kind}{error}"
             self._node.get_logger().error(
@@ -95,7 +104,7 @@ class BundleReload:
             self._restore()
 
     def _restore(self) -> None:
-        """The parameter says what serves."""
+        """Set the parameter ``bundle`` back to the bundle that serves."""
         self._restoring = True
         try:
             self._node.set_parameters([Parameter("bundle", value=self._old_path)])
@@ -109,7 +118,7 @@ class BundleReload:
 
 
 class _Attempt:
-    """One loading, in its thread."""
+    """Loads one bundle in a thread."""
 
     def __init__(self, node: Node, path: str) -> None:
         self.path = path

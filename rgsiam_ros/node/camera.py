@@ -18,16 +18,19 @@ from rgsiam_ros.node.tf import Transforms
 
 
 class LiveCamera:
-    """`take` in the executor's thread, `apply` in the worker's."""
+    """Adapts the relocalizer to the camera of the newest camera_info.
+
+    `take` runs in the executor's thread, `apply` in the worker's.
+    """
 
     def __init__(self, node: Node, health: Health) -> None:
         self._node, self._health = node, health
-        self._news: Camera | None = None
+        self._pending: Camera | None = None
         self._last: Camera | None = None
         self._problem: str | None = None
 
     def take(self, message: CameraInfo) -> None:
-        """A new camera info."""
+        """Store the camera of a camera_info message. A message that is no camera is logged."""
         try:
             camera = camera_from_message(message)
         except CameraError as error:
@@ -35,19 +38,19 @@ class LiveCamera:
             self._node.get_logger().warning(f"camera_info: {error}", throttle_duration_sec=30.0)
             return
         if camera != self._last:
-            self._last = self._news = camera
+            self._last = self._pending = camera
 
     def renew(self) -> None:
-        """Another bundle serves: what is known of the camera is new to it."""
-        self._news, self._problem = self._last, None
+        """Apply the last camera again, because another bundle serves."""
+        self._pending, self._problem = self._last, None
 
     def forget(self) -> None:
-        """Wait for the next camera info."""
-        self._last = self._news = self._problem = None
+        """Forget the camera until the next camera_info message."""
+        self._last = self._pending = self._problem = None
 
     def apply(self, relocalizer: Relocalizer) -> None:
-        """Adapt to the newest camera. Raises CameraError while that is impossible."""
-        camera, self._news = self._news, None
+        """Adapt `relocalizer` to the newest camera. Raises CameraError if it does not fit the bundle."""
+        camera, self._pending = self._pending, None
         if camera is not None:
             self._adapt(camera, relocalizer)
         if self._problem is not None:
@@ -70,7 +73,7 @@ class LiveCamera:
 
 
 class CameraMount:
-    """Looks it up for each image, so that a late or changed one counts at once."""
+    """Looks up the camera's mount for each image, so that a late or changed mount counts at once."""
 
     def __init__(self, node: Node, transforms: Transforms, base_frame: str, health: Health) -> None:
         self._node, self._transforms, self._health = node, transforms, health
@@ -79,12 +82,15 @@ class CameraMount:
         self._last: tuple[str, Array] | None = None
 
     def lookup(self, image_frame: str) -> Array:
-        """``T_base_camera``. Raises TransformUnavailableError that says what to publish."""
+        """``T_base_camera`` ``(4, 4)``, metres.
+
+        Raises TransformUnavailableError, which says what to publish.
+        """
         camera_frame = self._node.get_parameter("camera_frame").value or image_frame
         if camera_frame.lstrip("/") == self._base_frame.lstrip("/"):
             return np.eye(4)
         try:
-            found = self._transforms.lookup(self._base_frame, camera_frame, None)
+            T_base_camera = self._transforms.lookup(self._base_frame, camera_frame, None)
         except TransformUnavailableError as error:
             if self._parameter is not None:
                 return self._parameter
@@ -93,18 +99,18 @@ class CameraMount:
                 f"{camera_frame or '(the image has no frame_id: set camera_frame)'} on /tf_static, "
                 "or set mount_translation and mount_quaternion_xyzw"
             ) from error
-        self._note(camera_frame, found)
-        return found
+        self._log_change(camera_frame, T_base_camera)
+        return T_base_camera
 
-    def _note(self, camera_frame: str, found: Array) -> None:
-        last, self._last = self._last, (camera_frame, found)
-        if last is None or last[0] != camera_frame or np.array_equal(last[1], found):
+    def _log_change(self, camera_frame: str, T_base_camera: Array) -> None:
+        last, self._last = self._last, (camera_frame, T_base_camera)
+        if last is None or last[0] != camera_frame or np.array_equal(last[1], T_base_camera):
             return
         self._health.count("mount_changed")
         self._node.get_logger().warning(
             f"the mount {self._base_frame} -> {camera_frame} has changed, now at "
-            f"{np.round(found[:3, 3], 3).tolist()} m, roll pitch yaw "
-            f"{np.round(roll_pitch_yaw_deg(found), 2).tolist()} degrees: poses follow it; if nobody moved "
-            "the camera, two nodes publish this transform",
+            f"{np.round(T_base_camera[:3, 3], 3).tolist()} m, roll pitch yaw "
+            f"{np.round(roll_pitch_yaw_deg(T_base_camera), 2).tolist()} degrees: poses follow it; if "
+            "nobody moved the camera, two nodes publish this transform",
             throttle_duration_sec=30.0,
         )

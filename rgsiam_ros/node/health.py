@@ -1,4 +1,4 @@
-"""How the node fares: counters, rate, delay, ages, and what to think of them. No ROS."""
+"""Counters, rate, delay and ages of the node, and the findings that follow from them. No ROS."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ import numpy as np
 WINDOW_S = 5.0
 TOTALS = ("received", "published", "lost", "gated", "rejected", "skipped")
 OK, WARN, ERROR, STALE = range(4)
-"""As in ``diagnostic_msgs/DiagnosticStatus``."""
+"""Levels as in ``diagnostic_msgs/DiagnosticStatus``."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Thresholds of `Health.judge`."""
+    """Thresholds of `Health.findings`."""
 
     min_rate: float
-    """Hz of poses; less is a warning."""
+    """Lowest rate of poses, Hz. A lower rate is a WARN."""
     max_delay: float
-    """Seconds from image to pose, the median of the last ones; more is a warning."""
+    """Largest median time from image to pose, seconds. A longer time is a WARN."""
     max_age: float
-    """Seconds without an image, or without a pose, from which it is an error."""
+    """Longest time without an image or without a pose, seconds. A longer time is an ERROR."""
 
 
 class Health:
-    """Counts from any thread; starts anew with `start`, the counters apart."""
+    """Counters, rate, delays and ages. Thread-safe."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -40,36 +40,36 @@ class Health:
         self._had_pose = False
 
     def start(self) -> None:
-        """From now on poses are expected."""
+        """Restart rate, delays and ages, because poses are expected from now on. Keeps the counters."""
         with self._lock:
             self._poses.clear()
             self._image_at = self._pose_at = self._since = self._now()
             self._had_pose = False
 
     def count(self, *names: str) -> None:
-        """One more of each."""
+        """Add one to each of these counters."""
         with self._lock:
             self._counts.update(names)
 
     def image(self) -> None:
-        """An image came in."""
+        """Count a received image."""
         with self._lock:
             self._counts["received"] += 1
             self._image_at = self._now()
 
     def pose(self, delay_s: float) -> None:
-        """A pose went out; delay_s: since its image was taken, or came in."""
+        """Count a published pose. delay_s: seconds from image to pose, see `image_stream.delay_s`."""
         with self._lock:
             self._counts["published"] += 1
             self._pose_at, self._had_pose = self._now(), True
             self._poses.append((self._pose_at, delay_s))
 
     def since_image(self) -> float:
-        """Seconds."""
+        """Seconds since the last image, or since `start` if none has come."""
         return self._now() - self._image_at
 
     def values(self) -> dict[str, str]:
-        """Every figure by name."""
+        """Every figure and counter as text, by name, for ``/diagnostics``."""
         with self._lock:
             rate, delays = self._rate()
             age = f"{self._now() - self._pose_at:.2f}" if self._had_pose else "none yet"
@@ -81,23 +81,26 @@ class Health:
             }
             return figures | {name: str(count) for name, count in sorted(self._counts.items())}
 
-    def judge(self, limits: Limits, last: tuple[int, str], topic: str) -> list[tuple[int, str]]:
-        """Level and words for each thing that is not well. last: what became of the last image."""
+    def findings(self, limits: Limits, last: tuple[int, str], topic: str) -> list[tuple[int, str]]:
+        """Level and message of everything that is wrong; empty if all is well.
+
+        last: level and message of the last image; topic: topic of the images, for the message.
+        """
         with self._lock:
             now = self._now()
             if now - self._image_at > limits.max_age:
                 return [(ERROR, no_image(topic, now - self._image_at))]
-            found = [last] if last[0] != OK else []
+            findings = [last] if last[0] != OK else []
             if now - self._pose_at > limits.max_age:
-                found.append((ERROR, f"no pose for {now - self._pose_at:.0f} s"))
+                findings.append((ERROR, f"no pose for {now - self._pose_at:.0f} s"))
             rate, delays = self._rate()
             if now - self._since > WINDOW_S and rate < limits.min_rate:
-                found.append((WARN, f"poses at {rate:.1f} Hz, fewer than {limits.min_rate:g}"))
+                findings.append((WARN, f"poses at {rate:.1f} Hz, fewer than {limits.min_rate:g}"))
             if delays and np.median(delays) > limits.max_delay:
-                found.append(
+                findings.append(
                     (WARN, f"poses {np.median(delays):.2f} s late, over {limits.max_delay:g}")
                 )
-            return found
+            return findings
 
     def _rate(self) -> tuple[float, list[float]]:
         now = self._now()
@@ -108,8 +111,8 @@ class Health:
 
 
 def no_image(topic: str, seconds: float) -> str:
-    """What to say of a silent camera."""
+    """The message for a camera that sends no images."""
     return (
-        f"no image on {topic} for {seconds:.0f} s: check that the camera runs and that its topic, "
-        "image_transport and QoS are these"
+        f"no image on {topic} for {seconds:.0f} s: check that the camera runs and that topic, "
+        "image_transport and QoS match"
     )

@@ -1,4 +1,4 @@
-"""Check the stream of images: lost images, wrong stamps, a second publisher, silence."""
+"""Check the stream of images for images that do not arrive, wrong stamps and a second publisher."""
 
 from __future__ import annotations
 
@@ -12,36 +12,39 @@ from rgsiam_ros.node.log_throttle import LogThrottle
 
 
 class ImageStream:
-    """Counts and logs it. Not thread-safe: for the executor's thread."""
+    """Counts and logs what is wrong with the images of a topic. For the executor's thread only."""
 
     def __init__(self, node: Node, health: Health, throttle: LogThrottle) -> None:
         self._node, self._health, self._throttle = node, health, throttle
-        self._monitor, self._stamps = ArrivalRate(), StampCheck()
+        self._arrival_rate, self._stamps = ArrivalRate(), StampCheck()
         self.topic = ""
 
     def forget(self) -> None:
-        """As if no image had come yet."""
-        self._monitor, self._stamps = ArrivalRate(), StampCheck()
+        """Forget the stamps of earlier images."""
+        self._arrival_rate, self._stamps = ArrivalRate(), StampCheck()
 
-    def why_useless(self, stamp_ns: int) -> str:
-        """Take note of an image. Empty where it can be answered."""
+    def check_image(self, stamp_ns: int) -> str:
+        """Count and check an image. Returns why it cannot be used; empty if it can."""
         self._health.image()
-        self._monitor.add(stamp_ns)
-        complaint = self._monitor.complaint()
+        self._arrival_rate.add(stamp_ns)
+        complaint = self._arrival_rate.complaint()
         if complaint:
             self._node.get_logger().warning(complaint, throttle_duration_sec=30.0)
         problem = self._stamps.problem(stamp_ns, self._node.get_clock().now().nanoseconds)
         if problem is None:
             return ""
-        cause, words = problem
+        cause, message = problem
         if cause == "zero":
-            return words
+            return message
         self._health.count(f"stamp_{cause}")
-        self._warn(words)
+        self._warn(message)
         return ""
 
     def findings(self) -> list[tuple[int, str]]:
-        """What is wrong with the topic itself, by level; to be asked now and then."""
+        """Level and message of what is wrong with the topic.
+
+        Call it once a second, because it counts the seconds with two publishers.
+        """
         if not self.topic:
             return []
         publishers = self._node.get_publishers_info_by_topic(self.topic)
@@ -49,37 +52,39 @@ class ImageStream:
             return []
         self._health.count("seconds_with_two_publishers")
         names = (p.node_namespace.rstrip("/") + "/" + p.node_name for p in publishers)
-        words = (
+        message = (
             f"{len(publishers)} publishers on {self.topic} ({', '.join(sorted(names))}): images of "
             "several cameras give poses that jump; stop all but one, or remap image"
         )
-        self._warn(words)
-        return [(WARN, words)]
+        self._warn(message)
+        return [(WARN, message)]
 
-    def _warn(self, words: str) -> None:
-        if self._throttle.may_log(words):
-            self._node.get_logger().warning(f"{self.topic}: {words}")
+    def _warn(self, message: str) -> None:
+        if self._throttle.may_log(message):
+            self._node.get_logger().warning(f"{self.topic}: {message}")
 
 
 FUTURE_S = 1.0
+"""A stamp that is further ahead of the node's clock is reported."""
 ANOTHER_CLOCK_S = 60.0
+"""A stamp with a larger delay is taken to be from another clock."""
 
 
 class StampCheck:
-    """Compares each stamp with the one before and with the clock."""
+    """Compares each stamp with the previous one and with the clock."""
 
     def __init__(self) -> None:
         self._last_ns: int | None = None
 
     def problem(self, stamp_ns: int, now_ns: int) -> tuple[str, str] | None:
-        """Cause in one word (``zero``, ``backwards``, ``future``) and in words; None where all is well.
+        """Cause (``zero``, ``backwards`` or ``future``) and message; None if the stamp is right.
 
-        now_ns: of the node's clock; 0 where simulated time has not begun.
+        now_ns: time of the node's clock; 0 before simulated time has begun.
         """
         if stamp_ns <= 0:
             return "zero", (
-                "the image's stamp is zero: let the camera driver stamp its images, since a pose "
-                "without a time is of no use"
+                "the image's stamp is zero: let the camera driver stamp its images, because "
+                "a pose without a time is useless"
             )
         last_ns, self._last_ns = self._last_ns, stamp_ns
         if last_ns is not None and stamp_ns < last_ns:
@@ -97,37 +102,40 @@ class StampCheck:
 
 
 def delay_s(stamp_ns: int, now_ns: int, since_received_s: float) -> float:
-    """From the stamp to now; from the receipt where the stamp is of another clock, as in a replay."""
+    """Seconds since the stamp, or since the receipt if the stamp is from another clock, as in a replay."""
     since_stamp = (now_ns - stamp_ns) * 1e-9
     return since_stamp if 0.0 <= since_stamp < ANOTHER_CLOCK_S else since_received_s
 
 
 WINDOW = 40
+"""Number of stamps that the share is computed from."""
 NOMINAL_PERCENTILE = 10
+"""This percentile of the gaps between stamps is taken for the camera's period."""
 LOW_SHARE = 0.6
+"""A smaller share of arriving images is reported."""
 
 
 class ArrivalRate:
-    """Share of images that arrive, judged from their stamps."""
+    """Estimates from the stamps which share of the images arrives."""
 
     def __init__(self) -> None:
         self._stamps_ns: deque[int] = deque(maxlen=WINDOW)
 
     def add(self, stamp_ns: int) -> None:
-        """Take note of a received image. A stamp that goes backwards starts the window anew."""
+        """Add the stamp of a received image. A stamp that goes backwards restarts the window."""
         if self._stamps_ns and stamp_ns <= self._stamps_ns[-1]:
             self._stamps_ns.clear()
         self._stamps_ns.append(stamp_ns)
 
     def arriving_share(self) -> float | None:
-        """Received rate over the rate that the stamps imply, 0..1; None before the window is full."""
+        """Received rate over the rate that the stamps imply, 0 to 1; None before the window is full."""
         if len(self._stamps_ns) < WINDOW:
             return None
         gaps = np.diff(np.array(self._stamps_ns))
         return float(min(1.0, np.percentile(gaps, NOMINAL_PERCENTILE) / gaps.mean()))
 
     def complaint(self) -> str | None:
-        """What to tell the user when far too few images arrive, else None. Restarts the window."""
+        """The warning if far too few images arrive, else None. A warning restarts the window."""
         share = self.arriving_share()
         if share is None or share >= LOW_SHARE:
             return None

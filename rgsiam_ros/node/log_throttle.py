@@ -1,4 +1,4 @@
-"""Each cause of trouble is logged once in a while, so that one does not hide another."""
+"""Limit how often one message is logged, so that a frequent one does not hide the others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import time
 
 THROTTLE_S = 5.0
-LARGEST_MEMORY = 100
+MOST_CAUSES = 100
 
 
 class LogThrottle:
@@ -17,12 +17,15 @@ class LogThrottle:
         self._logged_at: dict[str, float] = {}
 
     def may_log(self, cause: str) -> bool:
-        """Whether this cause, numbers apart, was not logged in the last `THROTTLE_S`."""
+        """Whether to log a message.
+
+        False if the same message was logged in the last `THROTTLE_S` seconds. Numbers in it may differ.
+        """
         kind = re.sub(r"[\d.]+", "#", cause)
         now = time.monotonic()
         if now - self._logged_at.get(kind, -math.inf) < THROTTLE_S:
             return False
-        if len(self._logged_at) > LARGEST_MEMORY:
+        if len(self._logged_at) > MOST_CAUSES:
             self._logged_at.clear()
         self._logged_at[kind] = now
         return True

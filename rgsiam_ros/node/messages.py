@@ -49,7 +49,10 @@ def pose_message(header: Header, T: Array) -> PoseStamped:
 def pose_with_covariance_message(
     header: Header, T: Array, covariance_66: Array
 ) -> PoseWithCovarianceStamped:
-    """A ``(4, 4)`` pose and its covariance about fixed axes, x y z rotX rotY rotZ."""
+    """A ``(4, 4)`` pose with its covariance.
+
+    covariance_66: about fixed axes of the map, x y z rotX rotY rotZ, metres and radians.
+    """
     message = PoseWithCovarianceStamped(header=header)
     message.pose.pose = _pose(T)
     message.pose.covariance = np.asarray(covariance_66, np.float64).ravel()
@@ -78,27 +81,27 @@ def _pose(T: Array) -> Pose:
 
 @dataclass(frozen=True)
 class ReceivedImage:
-    """An image message on its way."""
+    """An image message that waits for its pose."""
 
     message: Image | CompressedImage
     at: float
-    """When it came, seconds of the monotonic clock."""
+    """Time of receipt, seconds of the monotonic clock."""
     decoded: ImageBGR | Exception | None = None
-    """The image, or why there is none; None: not tried yet."""
+    """The decoded image, or the error of decoding it; None before `decode`."""
 
     def decode(self) -> ReceivedImage:
-        """With its image, or with the error that `image` raises then."""
+        """A copy with the decoded image, or with the error that `image` then raises."""
         if self.decoded is not None:
             return self
         try:
             return replace(self, decoded=image_from_message(self.message))
-        except Exception as error:  # of any kind: it is told when the image's turn comes
+        except Exception as error:  # of any kind: `image` raises it in the worker's thread
             return replace(self, decoded=error)
 
     def image(self) -> ImageBGR:
         """``(H, W, 3)`` uint8 BGR. Raises ImageError."""
-        found = self.decode().decoded
-        if isinstance(found, Exception):
-            raise found
-        assert found is not None
-        return found
+        decoded = self.decode().decoded
+        if isinstance(decoded, Exception):
+            raise decoded
+        assert decoded is not None
+        return decoded

@@ -1,4 +1,4 @@
-"""The gate over time with its inputs from ROS: parameters, and odometry where a topic is given."""
+"""The temporal gate of the node: its limits come from parameters, the motion from a topic."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from rgsiam_ros.uncertainty.gate import GateDecision, GateLimits, TemporalGate
 
 PARENT, CHILD = "odom", "base"
 LARGEST_VARIANCE_M2 = 1e3
-"""Odometry that claims a larger one in x or y has no pose, only speeds."""
+"""Odometry with a larger variance in x or y has no pose, only speeds."""
 
 
 class OdometryGate:
-    """Passes everything with mode ``none``."""
+    """Decides whether a pose fits the poses before it and the odometry."""
 
     def __init__(self, node: Node, mode: str) -> None:
         self._node, self._mode = node, mode
@@ -46,17 +46,21 @@ class OdometryGate:
             )
 
     def check(self, at_ns: int, T_map_base: Array, covariance_66: Array) -> GateDecision | None:
-        """None with mode ``none``."""
+        """The decision on a pose; None with mode ``none``, which passes every pose.
+
+        at_ns: stamp; T_map_base: ``(4, 4)``, metres; covariance_66: about fixed axes of the map, metres and
+        radians.
+        """
         if self._mode == "none":
             return None
         return self._gate.check(at_ns, T_map_base, covariance_66, self._odometry_at(at_ns))
 
     def reset(self) -> None:
-        """Forget where the vehicle was."""
+        """Forget the earlier poses."""
         self._gate.reset()
 
     def close(self) -> None:
-        """Stop listening."""
+        """Unsubscribe from odometry."""
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
 
@@ -83,17 +87,17 @@ class OdometryGate:
             self._track.update(PARENT, CHILD, T_odom_base, at_ns, static=False)
 
     def _why_ignored(self, message: Odometry) -> str:
-        """What makes a message useless for the gate; empty where nothing does."""
+        """Why the gate cannot use a message; empty if it can."""
         child, frame = message.child_frame_id.lstrip("/"), message.header.frame_id
         if child and child != self._base_frame:
             return (
-                f"it is of {child}, not of {self._base_frame}: remap odometry to one of "
-                f"{self._base_frame}, or set base_frame"
+                f"it is of {child}, not of {self._base_frame}: remap odometry to a topic "
+                f"of {self._base_frame}, or set base_frame"
             )
         if self._odom_frame is not None and frame != self._odom_frame:
             return (
                 f"it is in {frame!r}, and was in {self._odom_frame!r}: let one node publish there, or "
-                "configure this node anew"
+                "clean up and configure this node"
             )
         variances = message.pose.covariance[0], message.pose.covariance[7]
         if not all(variance <= LARGEST_VARIANCE_M2 for variance in variances):

@@ -40,7 +40,7 @@ def declare_all(node: Node) -> None:
 
 
 def why_refused(parameter: Parameter, configured: bool) -> str | None:
-    """Why a new value cannot be taken, or None. rclpy itself checks ranges and types."""
+    """Why a new value is refused; None if it is valid. rclpy itself checks ranges and types."""
     spec = BY_NAME.get(parameter.name)
     if spec is None:
         return None

@@ -1,4 +1,4 @@
-"""The topics that poses leave by."""
+"""Publish poses on the node's topics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rgsiam_ros.node.qos import pose_qos
 
 
 class PoseOutput:
-    """Publishes one answer as pose, as pose with covariance, and as fix where that is asked for."""
+    """Publishes a pose as pose, as pose with covariance, and as fix if the map has a datum."""
 
     def __init__(self, node: LifecycleNode) -> None:
         def publisher(kind: type, topic: str) -> LifecyclePublisher:
@@ -32,12 +32,16 @@ class PoseOutput:
         self._map_frame = self._base_frame = ""
 
     def configure(self, map_frame: str, base_frame: str, datum: Datum | None) -> None:
-        """datum: of the map, where fixes are to be published."""
+        """Set the frames, and the datum of the map. datum: None publishes no fix."""
         self._map_frame, self._base_frame = map_frame, base_frame
         self._local_frame = None if datum is None else LocalFrame(datum)
 
     def publish(self, at_ns: int, T_map_base: Array, covariance_66: Array) -> None:
-        """covariance_66: fixed map axes, metres and radians."""
+        """Publish a pose on all topics.
+
+        at_ns: the image's stamp; T_map_base: ``(4, 4)``, metres; covariance_66: about fixed axes of the map,
+        x y z rotX rotY rotZ, metres and radians.
+        """
         header = Header(stamp=stamp_message(at_ns), frame_id=self._map_frame)
         self._pose.publish(pose_message(header, T_map_base))
         self._pose_with_covariance.publish(
@@ -51,7 +55,11 @@ class PoseOutput:
 def fix_message(
     at_ns: int, frame_id: str, latitude_longitude_height: Array, covariance_33: Array
 ) -> NavSatFix:
-    """covariance_33: east, north, up, square metres."""
+    """A NavSatFix.
+
+    latitude_longitude_height: degrees, and metres above the ellipsoid; covariance_33: east, north, up, square
+    metres.
+    """
     fix = NavSatFix(header=Header(stamp=stamp_message(at_ns), frame_id=frame_id))
     fix.status.status, fix.status.service = NavSatStatus.STATUS_FIX, 0
     fix.latitude, fix.longitude, fix.altitude = (float(v) for v in latitude_longitude_height)

@@ -1,4 +1,4 @@
-"""`relocalize`: the lifecycle node. Images in, poses of the vehicle in the map frame out."""
+"""The lifecycle node `relocalize`. It takes images and publishes poses of the vehicle in the map frame."""
 
 from __future__ import annotations
 
@@ -57,28 +57,31 @@ OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
 class RelocalizeNode(LifecycleNode):
-    """Configure loads the bundle, activate publishes. Decoding and inference run in a worker."""
+    """Loads the bundle when it is configured, and publishes poses while it is active.
+
+    Decoding and inference run in the thread of a `NewestWorker`.
+    """
 
     def __init__(self, **node_options: Any) -> None:
         super().__init__(NAME, **node_options)
         self._loaded: LoadedBundle | None = None
         self._active, self._enabled = False, True
         self._forget = threading.Event()
-        self._in_work = threading.Lock()  # held while an image is answered
+        self._processing = threading.Lock()  # held while an image is processed
         self._tf: TfOutput | None = None
         self._gate: OdometryGate | None = None
         self._inputs: list[Any] = []
         self._throttle = LogThrottle()
         self._health = Health()
-        self._watch = ImageStream(self, self._health, self._throttle)
+        self._image_stream = ImageStream(self, self._health, self._throttle)
         self._camera = LiveCamera(self, self._health)
-        self._change = BundleReload(self, self._adopt)
+        self._bundle_reload = BundleReload(self, self._adopt)
         self.add_on_set_parameters_callback(self._check_parameters)
         declare_all(self)
         self.add_post_set_parameters_callback(self._take_parameters)
         self._poses = PoseOutput(self)
         self._status = StatusOutput(
-            self, self._health, lambda: self._watch.topic, self._other_findings
+            self, self._health, lambda: self._image_stream.topic, self._other_findings
         )
         self._transforms = create_transforms(self)
         self._worker = NewestWorker(
@@ -91,7 +94,7 @@ class RelocalizeNode(LifecycleNode):
         self.create_service(SetBool, "~/enable", self._on_enable)
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
-        """Load the bundle and start listening."""
+        """Load the bundle, then subscribe to images and camera_info."""
         log = self.get_logger()
         path = self._value("bundle")
         if not path:
@@ -107,50 +110,50 @@ class RelocalizeNode(LifecycleNode):
         self._mount = CameraMount(self, self._transforms, self._base_frame, self._health)
         self._open_inputs()
         log_loaded(self, self._loaded, f"publishing {self._base_frame} in {self._map_frame}")
-        self._status.serving(self._loaded.identity())
-        self._status.state(INACTIVE)
+        self._status.set_identity(self._loaded.identity())
+        self._status.set_state(INACTIVE)
         return OK
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Start publishing."""
         result = super().on_activate(state)
         self._active = True
-        self._status.state(ACTIVE)
+        self._status.set_state(ACTIVE)
         return result
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
-        """Stop publishing; the image in work is still finished, but not published."""
+        """Stop publishing. The image that is being processed is finished, but its pose is not published."""
         self._active = False
         self._worker.drain(WAIT_FOR_FRAME_S)
         if self._tf is not None:
             self._tf.pause()
         if self._gate is not None:
             self._gate.reset()
-        self._status.state(INACTIVE)
+        self._status.set_state(INACTIVE)
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
-        """Forget the bundle."""
+        """Unsubscribe and release the bundle."""
         self._close()
         return OK
 
     def on_shutdown(self, state: State) -> TransitionCallbackReturn:
-        """As deactivate and cleanup together."""
+        """Deactivate and clean up."""
         self._active = False
         self._close()
         return OK
 
     def autostart(self) -> None:
-        """Configure and activate, where the parameter says so."""
+        """Configure and activate, if the parameter ``autostart`` is set."""
         if not self._value("autostart"):
             return
         if self.trigger_configure() == OK:
             self.trigger_activate()
         else:
-            self.get_logger().error("autostart failed: mend the cause above, then configure")
+            self.get_logger().error("autostart failed: correct the error above, then configure")
 
     def destroy_node(self) -> None:
-        """Stop the worker before the node goes."""
+        """Stop the worker, then destroy the node."""
         self._active = False
         self._worker.stop()
         self._close()
@@ -164,7 +167,7 @@ class RelocalizeNode(LifecycleNode):
         for parameter in parameters:
             reason = why_refused(parameter, configured)
             if not reason and configured and parameter.name == "bundle":
-                reason = self._change.why_refused(parameter.value, self._map_frame)
+                reason = self._bundle_reload.why_refused(parameter.value, self._map_frame)
             if reason:
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
@@ -172,55 +175,61 @@ class RelocalizeNode(LifecycleNode):
     def _take_parameters(self, parameters: list[Parameter]) -> None:
         for parameter in parameters:
             if parameter.name == "bundle" and self._loaded is not None:
-                self._change.begin(parameter.value, self._loaded.path)
+                self._bundle_reload.begin(parameter.value, self._loaded.path)
 
     def _adopt(self, loaded: LoadedBundle) -> None:
-        """Another bundle serves from the next image on. Raises BundleError where it does not fit."""
+        """Use another bundle from the next image on. Raises BundleError if its map frame differs."""
         manifest, old = loaded.relocalizer.manifest, self._loaded
         if (self._value("map_frame") or manifest.map_frame) != self._map_frame:
             loaded.relocalizer.close()
-            raise BundleError(f"{loaded.path} is of the map frame {manifest.map_frame}")
-        with self._in_work:
+            raise BundleError(
+                f"{loaded.path} is of the map frame {manifest.map_frame}, and poses are published in "
+                f"{self._map_frame}"
+            )
+        with self._processing:
             self._configure_poses(manifest)
             self._loaded = loaded
             self._camera.renew()
             self._forget.set()
-        self._status.serving(loaded.identity())
+        self._status.set_identity(loaded.identity())
         log_loaded(self, loaded, f"it serves from now on, in {self._map_frame}")
         if old is not None:
             old.relocalizer.close()
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        """``~/reset``: forget gate, frozen camera and stamps before the next image."""
-        self._watch.forget()
+        """``~/reset``: forget the gate, the frozen camera and the stamps before the next image."""
+        self._image_stream.forget()
         self._forget.set()
         response.success, response.message = True, "gate, frozen camera and stamps are forgotten"
         self.get_logger().info(f"reset: {response.message}")
         return response
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        """``~/enable``: answer images, or ignore them. No pose is published after the answer ``false``."""
+        """``~/enable``: process images, or ignore them.
+
+        No pose is published after the response to ``false``.
+        """
         self._enabled = bool(request.data)
         if not self._enabled:
             self._worker.drain(WAIT_FOR_FRAME_S)
-        self._status.enable(self._enabled)
+        self._status.set_enabled(self._enabled)
         response.success, response.message = True, "enabled" if self._enabled else "disabled"
         note = "" if self._enabled else ": images are ignored"
         self.get_logger().info(f"{response.message}{note}")
         return response
 
     def _other_findings(self) -> list[tuple[int, str]]:
-        found = self._watch.findings() if self._active and self._enabled else []
-        if self._change.outcome.startswith("refused"):
-            found.append((WARN, f"another bundle was {self._change.outcome}"))
-        return found
+        findings = self._image_stream.findings() if self._active and self._enabled else []
+        if self._bundle_reload.outcome.startswith("refused"):
+            findings.append((WARN, f"another bundle was {self._bundle_reload.outcome}"))
+        return findings
 
     def _open_inputs(self) -> None:
         transport = self._value("image_transport")
         kind, topic = (
             (Image, "image") if transport == "raw" else (CompressedImage, "image/compressed")
         )
-        self._watch.topic = self.resolve_topic_name(topic)
+        self._image_stream.topic = self.resolve_topic_name(topic)
         self._inputs = [
             self.create_subscription(
                 kind,
@@ -235,7 +244,7 @@ class RelocalizeNode(LifecycleNode):
         ]
 
     def _open_outputs(self, manifest: Manifest) -> None:
-        """Raises BundleError where the bundle cannot give what is asked for."""
+        """Raises RgsiamError if frame names are equal, or if the bundle has no datum for ``publish_fix``."""
         frames = TfFrames(
             map=self._value("map_frame") or manifest.map_frame,
             odom=self._value("odom_frame"),
@@ -253,42 +262,42 @@ class RelocalizeNode(LifecycleNode):
         self._poses.configure(self._map_frame, self._base_frame, datum)
 
     def _close(self) -> None:
-        self._change.cancel()
+        self._bundle_reload.cancel()
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
-        for part in (self._tf, self._gate):
-            if part is not None:
-                part.close()
+        for output in (self._tf, self._gate):
+            if output is not None:
+                output.close()
         idle = self._worker.drain(WAIT_FOR_FRAME_S)
-        if self._loaded is not None and idle:  # else it still uses the engine's memory
+        if self._loaded is not None and idle:  # otherwise the worker still uses the engine
             self._loaded.relocalizer.close()
         self._loaded = self._tf = self._gate = None
         self._camera.forget()
-        self._watch.forget()
-        self._watch.topic = ""
-        self._status.state(UNCONFIGURED)
+        self._image_stream.forget()
+        self._image_stream.topic = ""
+        self._status.set_state(UNCONFIGURED)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         if not (self._active and self._enabled):
             return
         at_ns = stamp_to_ns(message.header.stamp)
-        reason = self._watch.why_useless(at_ns)
+        reason = self._image_stream.check_image(at_ns)
         if reason:
             self._reject(at_ns, reason, "stamp")
         else:
             self._worker.submit(ReceivedImage(message, time.monotonic()))
 
     def _process(self, received: ReceivedImage) -> None:
-        """One image, in the worker's thread. Whatever is wrong with it, the node lives on."""
+        """Process one image, in the worker's thread. No error ends the node."""
         header = received.message.header
         at_ns = stamp_to_ns(header.stamp)
         try:
-            with self._in_work:
+            with self._processing:
                 loaded = self._loaded
                 if loaded is None:
                     return
-                self._forget_if_told(loaded)
+                self._forget_if_asked(loaded)
                 self._camera.apply(loaded.relocalizer)
                 T_base_camera = self._mount.lookup(header.frame_id)
                 estimate = loaded.relocalizer.estimate(received.image())
@@ -306,10 +315,10 @@ class RelocalizeNode(LifecycleNode):
         if self._throttle.may_log(reason):
             count = self._health.values()["rejected"]
             self.get_logger().warning(
-                f"no pose for an image on {self._watch.topic} ({count} rejected): {reason}"
+                f"no pose for an image on {self._image_stream.topic} ({count} rejected): {reason}"
             )
 
-    def _forget_if_told(self, loaded: LoadedBundle) -> None:
+    def _forget_if_asked(self, loaded: LoadedBundle) -> None:
         if self._forget.is_set():
             self._forget.clear()
             loaded.relocalizer.forget()
@@ -319,7 +328,7 @@ class RelocalizeNode(LifecycleNode):
     def _publish(
         self, at_ns: int, received_at: float, estimate: PoseEstimate, T_base_camera: Array
     ) -> None:
-        """The pose, unless the vehicle is lost or cannot be there: then only the status."""
+        """Publish the pose. If the vehicle is lost or the gate refuses the pose, publish only the status."""
         if estimate.lost:
             self._status.lost(at_ns, estimate, estimate.why_lost)
             return
@@ -336,20 +345,20 @@ class RelocalizeNode(LifecycleNode):
             self._status.lost(at_ns, estimate, f"lost: at {self._base_frame}, {error}")
             return
         gate, tf = self._gate, self._tf
-        answer = None if gate is None else gate.check(at_ns, T_map_base, covariance)
-        if answer is not None and not answer.passed:
-            self._status.gated(at_ns, estimate, covariance, answer)
+        decision = None if gate is None else gate.check(at_ns, T_map_base, covariance)
+        if decision is not None and not decision.passed:
+            self._status.gated(at_ns, estimate, covariance, decision)
             return
         self._poses.publish(at_ns, T_map_base, covariance)
         if tf is not None:
             tf.send(T_map_base, at_ns)
         now_ns = self.get_clock().now().nanoseconds
         delay = delay_s(at_ns, now_ns, time.monotonic() - received_at)
-        self._status.published(at_ns, estimate, covariance, answer, delay)
+        self._status.published(at_ns, estimate, covariance, decision, delay)
 
 
 def cause_of(error: RgsiamError) -> str:
-    """By which rejected images are counted."""
+    """The word that names this error in the counters of rejected images."""
     if isinstance(error, ImageError):
         return f"image_{error.cause}"
     return next((name for kind, name in CAUSES if isinstance(error, kind)), "other")
@@ -358,13 +367,13 @@ def cause_of(error: RgsiamError) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Run the node until SIGINT or SIGTERM.
 
-    The signals are ours rather than rclpy's: its wake-up of a waiting executor can be lost on a
-    busy machine, and the node would then never stop. Here the wait is bounded.
+    This function handles the signals, because rclpy can lose its wake-up of a waiting executor on a busy
+    machine, and the node would then never stop. Here each wait is bounded.
     """
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ending, lambda *_: stop.set())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     try:
         node = RelocalizeNode()
     except (InvalidParameterException, InvalidParameterValueException) as error:

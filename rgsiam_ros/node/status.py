@@ -1,4 +1,4 @@
-"""``~/status`` for each image, and a summary once a second on ``/diagnostics``."""
+"""Publish ``~/status`` for each image, and a summary on ``/diagnostics`` once a second."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rgsiam_ros.uncertainty.gate import GateDecision
 
 try:
     from diagnostic_updater import Updater
-except ImportError:  # not a dependency: it brings no more than its parameters
+except ImportError:  # optional: it only adds its own parameters
     Updater = None
 
 PERIOD_S = 1.0
@@ -30,9 +30,10 @@ TASK = "relocalization"
 
 
 def publish_regularly(node: Node, summarise: Callable[[], DiagnosticStatus]) -> None:
-    """Publish what `summarise` gives once a second, or in diagnostic_updater's period.
+    """Publish the result of `summarise` on ``/diagnostics`` once a second.
 
-    The beat is of a steady clock: simulated time may stand still.
+    If diagnostic_updater is installed, its period counts. The timer uses a steady clock, because simulated
+    time may stand still.
     """
     clock = Clock(clock_type=ClockType.STEADY_TIME)
     if Updater is None:
@@ -47,9 +48,9 @@ def publish_regularly(node: Node, summarise: Callable[[], DiagnosticStatus]) -> 
         return
 
     def fill(status: Any) -> Any:
-        found = summarise()
+        summary = summarise()
         for field in ("level", "message", "hardware_id", "values"):
-            setattr(status, field, getattr(found, field))
+            setattr(status, field, getattr(summary, field))
         return status
 
     updater = Updater(node, PERIOD_S)
@@ -60,7 +61,7 @@ def publish_regularly(node: Node, summarise: Callable[[], DiagnosticStatus]) -> 
 
 
 def node_name(node: Node) -> str:
-    """With its namespace, without the first slash."""
+    """The node's name with its namespace, without the leading slash."""
     return node.get_fully_qualified_name().lstrip("/")
 
 
@@ -69,12 +70,12 @@ Findings = Callable[[], list[tuple[int, str]]]
 
 
 class StatusOutput:
-    """``~/status`` for each image and each change; ``/diagnostics`` once a second."""
+    """Publishes ``~/status`` for each image and each change of state, and ``/diagnostics``. Thread-safe."""
 
     def __init__(
         self, node: Node, health: Health, topic: Callable[[], str], findings: Findings
     ) -> None:
-        """topic: that images come from; findings: what else is wrong, asked once a second."""
+        """topic: returns the topic of the images; findings: returns further findings for ``/diagnostics``."""
         self._node, self._health = node, health
         self._topic, self._findings = topic, findings
         self._lock = threading.Lock()
@@ -84,26 +85,26 @@ class StatusOutput:
         self._values: dict[str, Any] = {}
         self._status = node.create_publisher(DiagnosticStatus, "~/status", latched_qos())
         publish_regularly(node, self._summary)
-        self._say_state()
+        self._publish_state()
 
-    def serving(self, identity: dict[str, str]) -> None:
-        """What serves now."""
+    def set_identity(self, identity: dict[str, str]) -> None:
+        """Set the values that identify bundle and engine."""
         with self._lock:
             self._identity = identity
 
-    def state(self, state: str) -> None:
-        """``not configured``, ``inactive`` or ``active``."""
+    def set_state(self, state: str) -> None:
+        """Set the node's state: `UNCONFIGURED`, `INACTIVE` or `ACTIVE`."""
         with self._lock:
             self._state = state
             if state == UNCONFIGURED:
                 self._identity = {}
-        self._begin()
+        self._restart()
 
-    def enable(self, enabled: bool) -> None:
-        """Whether images are answered."""
+    def set_enabled(self, enabled: bool) -> None:
+        """Set whether images are processed."""
         with self._lock:
             self._enabled = enabled
-        self._begin()
+        self._restart()
 
     def published(
         self,
@@ -113,23 +114,23 @@ class StatusOutput:
         gate: GateDecision | None,
         delay: float,
     ) -> None:
-        """A pose went out, so many seconds after its image was taken."""
+        """Report a published pose. delay: seconds from image to pose."""
         self._health.pose(delay)
-        self._say(OK, "pose published", at_ns, values_of(estimate, covariance_66, gate))
+        self._publish_image(OK, "pose published", at_ns, values_of(estimate, covariance_66, gate))
 
     def lost(self, at_ns: int, estimate: PoseEstimate, reason: str) -> None:
-        """No pose: it would not have been believed."""
+        """Report that the vehicle is lost, so that no pose was published."""
         trusted = estimate.trust is None or estimate.trust >= 0.0
         cause = "frozen" if estimate.frozen else "answer" if trusted else "trust"
         self._health.count("lost", f"lost_{cause}")
-        self._say(WARN, reason, at_ns, values_of(estimate, estimate.covariance_66, None))
+        self._publish_image(WARN, reason, at_ns, values_of(estimate, estimate.covariance_66, None))
 
     def gated(
         self, at_ns: int, estimate: PoseEstimate, covariance_66: Array, gate: GateDecision
     ) -> None:
-        """No pose: the vehicle cannot have come there."""
+        """Report that the gate refused the pose."""
         self._health.count("gated")
-        self._say(
+        self._publish_image(
             WARN,
             f"gated: squared Mahalanobis distance {gate.square:.0f} to what was expected",
             at_ns,
@@ -137,31 +138,31 @@ class StatusOutput:
         )
 
     def rejected(self, at_ns: int, reason: str, cause: str) -> None:
-        """No pose: something is wrong with the image or its surroundings. cause: one word."""
+        """Report an image without a pose. cause: one word, for the counter."""
         self._health.count("rejected", f"rejected_{cause}")
-        self._say(ERROR, reason, at_ns, {})
+        self._publish_image(ERROR, reason, at_ns, {})
 
     def _why_idle(self) -> str:
         if self._state != ACTIVE:
             return self._state
         return "" if self._enabled else "disabled by ~/enable"
 
-    def _begin(self) -> None:
+    def _restart(self) -> None:
         self._health.start()
         with self._lock:
             self._last, self._values = (OK, ""), {}
-        self._say_state()
+        self._publish_state()
 
-    def _say_state(self) -> None:
+    def _publish_state(self) -> None:
         with self._lock:
             message = self._why_idle() or "no image yet"
         self._status.publish(self._message(STALE, message, {}))
 
-    def _say(self, level: int, message: str, at_ns: int, values: dict[str, Any]) -> None:
+    def _publish_image(self, level: int, message: str, at_ns: int, values: dict[str, Any]) -> None:
         values = {"stamp": stamp_text(at_ns), **values}
         with self._lock:
             if self._why_idle():
-                return  # the last image came to its end after that
+                return  # the image was still being processed when the node became idle
             self._last, self._values = (level, message), values
         self._status.publish(self._message(level, message, values))
 
@@ -174,13 +175,13 @@ class StatusOutput:
         with self._lock:
             idle, last, values = self._why_idle(), self._last, dict(self._values)
             values |= self._identity
-        found = [] if idle else self._health.judge(limits, last, self._topic())
+        findings = [] if idle else self._health.findings(limits, last, self._topic())
         if not idle and self._health.since_image() > limits.max_age:
-            self._status.publish(self._message(*found[0], {}))
-        found = [(STALE, idle)] if idle else [*found, *others]
-        level = max((level for level, _ in found), default=OK)
-        said = "; ".join(m for _, m in sorted(found, key=lambda item: -item[0]))
-        return self._message(level, said or "poses published", values | self._health.values())
+            self._status.publish(self._message(*findings[0], {}))
+        findings = [(STALE, idle)] if idle else [*findings, *others]
+        level = max((level for level, _ in findings), default=OK)
+        text = "; ".join(m for _, m in sorted(findings, key=lambda item: -item[0]))
+        return self._message(level, text or "poses published", values | self._health.values())
 
     def _message(self, level: int, message: str, values: dict[str, Any]) -> DiagnosticStatus:
         bundle = self._identity.get("bundle")
@@ -196,7 +197,10 @@ class StatusOutput:
 def values_of(
     estimate: PoseEstimate, covariance_66: Array, gate: GateDecision | None
 ) -> dict[str, Any]:
-    """The figures of one answer. covariance_66: of what is or would be published."""
+    """The figures of one estimate as text, by name.
+
+    covariance_66: of the pose that is or would be published, about fixed axes of the map, metres and radians.
+    """
     sigma = np.sqrt(np.maximum(np.diag(covariance_66), 0.0))
     values: dict[str, Any] = {
         "branch": estimate.branch,
@@ -208,10 +212,10 @@ def values_of(
         "time_ms": f"{sum(estimate.timings_ms.values()):.1f}",
     }
     if estimate.refined_quality is not None:
-        apart = estimate.refined_quality
-        values["support"] = f"{apart.support:.3f}"
-        values["branches_apart_m"] = f"{apart.absolute_m:.3f}"
-        values["branches_apart_deg"] = f"{np.degrees(apart.absolute_rad):.3f}"
+        refined = estimate.refined_quality
+        values["support"] = f"{refined.support:.3f}"
+        values["branches_apart_m"] = f"{refined.absolute_m:.3f}"
+        values["branches_apart_deg"] = f"{np.degrees(refined.absolute_rad):.3f}"
     if gate is not None:
         values["gate"] = gate.reason
         values["mahalanobis_squared"] = f"{gate.square:.2f}"

@@ -1,4 +1,4 @@
-"""TF in and out: tf2_ros where it is installed, else plain messages with tf2's QoS."""
+"""Look up and broadcast transforms: with tf2_ros if it is installed, else with messages in tf2's QoS."""
 
 from __future__ import annotations
 
@@ -27,10 +27,13 @@ except ImportError:
 
 
 class Transforms(Protocol):
-    """What the node needs of TF."""
+    """The operations on TF that the node needs."""
 
     def lookup(self, target: str, source: str, at_ns: int | None) -> Array:
-        """``T_target_source``; at_ns None: the newest. Raises TransformUnavailableError."""
+        """``T_target_source`` ``(4, 4)``, metres, at a stamp. Raises TransformUnavailableError.
+
+        at_ns: None for the newest.
+        """
         ...
 
     def send(self, transform: TransformStamped) -> None:
@@ -39,12 +42,12 @@ class Transforms(Protocol):
 
 
 def create_transforms(node: Node) -> Transforms:
-    """The best TF there is."""
+    """Transforms by tf2_ros if it is installed, else by plain messages."""
     return PlainTransforms(node) if tf2_ros is None else Tf2RosTransforms(node)
 
 
 class Tf2RosTransforms:
-    """Over tf2_ros."""
+    """Transforms by tf2_ros."""
 
     def __init__(self, node: Node) -> None:
         self._buffer = tf2_ros.Buffer()
@@ -55,8 +58,8 @@ class Tf2RosTransforms:
         """See `Transforms`."""
         time = Time() if at_ns is None else Time(nanoseconds=at_ns)
         try:
-            found = self._buffer.lookup_transform(target, source, time)
-            return pose_from_message(found.transform.translation, found.transform.rotation)
+            transform = self._buffer.lookup_transform(target, source, time).transform
+            return pose_from_message(transform.translation, transform.rotation)
         except (tf2_ros.TransformException, ValueError) as error:
             raise TransformUnavailableError(f"{target} -> {source}: {error}") from error
 
@@ -66,7 +69,7 @@ class Tf2RosTransforms:
 
 
 class PlainTransforms:
-    """Over tf2_msgs/TFMessage and `rgsiam_ros.geometry.frame_tree.TransformTree`."""
+    """Transforms by tf2_msgs/TFMessage and `rgsiam_ros.geometry.frame_tree.TransformTree`."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -108,7 +111,7 @@ class PlainTransforms:
 
 
 class OwnedTransform:
-    """One parent -> child transform that only this node should broadcast; it watches for others."""
+    """Broadcasts one transform, and logs an error when another node broadcasts the same child frame."""
 
     def __init__(self, node: Node, transforms: Transforms, parent: str, child: str) -> None:
         self._node, self._transforms = node, transforms
@@ -120,19 +123,22 @@ class OwnedTransform:
         ]
 
     def send(self, T_parent_child: Array, at_ns: int) -> None:
-        """Broadcast it."""
+        """Broadcast the transform: ``(4, 4)``, metres, with this stamp."""
         message = transform_message(self.parent, self.child, at_ns, T_parent_child)
-        self._sent.append(_mark(message))
+        self._sent.append(_stamp_and_translation(message))
         self._transforms.send(message)
 
     def close(self) -> None:
-        """Stop watching."""
+        """Unsubscribe from TF."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
 
     def _watch(self, message: TFMessage) -> None:
         for item in message.transforms:
-            if item.child_frame_id.lstrip("/") != self.child or _mark(item) in self._sent:
+            if (
+                item.child_frame_id.lstrip("/") != self.child
+                or _stamp_and_translation(item) in self._sent
+            ):
                 continue
             self._node.get_logger().error(
                 f"another node broadcasts {item.header.frame_id} -> {self.child}, which this node "
@@ -142,14 +148,14 @@ class OwnedTransform:
             )
 
 
-def _mark(message: TransformStamped) -> tuple[int, float, float, float]:
+def _stamp_and_translation(message: TransformStamped) -> tuple[int, float, float, float]:
     t = message.transform.translation
     return stamp_to_ns(message.header.stamp), t.x, t.y, t.z
 
 
 @dataclass(frozen=True)
 class TfFrames:
-    """Names of the frames."""
+    """Names of the map, odometry and vehicle frames."""
 
     map: str
     odom: str
@@ -157,7 +163,7 @@ class TfFrames:
 
 
 class TfOutput:
-    """Sends one transform while it is open."""
+    """Broadcasts the transform that ``tf_mode`` names."""
 
     def __init__(self, node: Node, transforms: Transforms, mode: str, frames: TfFrames) -> None:
         """mode: ``none``, ``map_to_base`` or ``map_to_odom``."""
@@ -175,7 +181,7 @@ class TfOutput:
             self._timer = node.create_timer(period, self._rebroadcast)
 
     def send(self, T_map_base: Array, at_ns: int) -> None:
-        """A new pose of the base."""
+        """Broadcast a new pose of the base: ``(4, 4)``, metres, at the image's stamp."""
         if not self._owned:
             return
         if self._mode == "map_to_base":
@@ -193,13 +199,13 @@ class TfOutput:
         self._rebroadcast()
 
     def pause(self) -> None:
-        """Stop repeating map -> odom until the next pose."""
+        """Stop repeating map -> odom until the next pose, and forget the last one."""
         with self._lock:
             self._sending = False
             self._T_map_odom = self._unpaired = None
 
     def close(self) -> None:
-        """Stop for good."""
+        """Stop broadcasting and unsubscribe from TF."""
         self.pause()
         if self._timer is not None:
             self._node.destroy_timer(self._timer)
@@ -207,7 +213,7 @@ class TfOutput:
             self._owned.close()
 
     def _rebroadcast(self) -> None:
-        """Send map -> odom; a new pose is paired with odometry of its stamp as soon as that is in."""
+        """Broadcast map -> odom. A new pose takes effect once odometry at its stamp has arrived."""
         with self._lock:
             self._pair_with_odometry()
             T_map_odom = self._T_map_odom
@@ -230,7 +236,7 @@ class TfOutput:
 
 
 def refuse_equal_frames(frames: TfFrames, tf_mode: str) -> None:
-    """Raises RgsiamError where one name stands for two frames."""
+    """Raise RgsiamError if two of the frames that `tf_mode` needs have the same name."""
     if frames.map.lstrip("/") == frames.base.lstrip("/"):
         raise RgsiamError(f"map_frame and base_frame are both {frames.map}: name two frames")
     if tf_mode == "map_to_odom" and frames.odom.lstrip("/") in (

@@ -1,7 +1,8 @@
-"""`wait_for_transforms PARENT CHILD [PARENT CHILD ...]`: ends with 0 when every transform is there.
+"""Program `wait_for_transforms PARENT CHILD [PARENT CHILD ...]`: ends with 0 when every transform is known.
 
 navsat_transform publishes zeros, with only an ERROR in its log, while base_link -> gps_link or the filter's
-own map -> base_link is missing. So it is started after this, and what is missing is named meanwhile.
+map -> base_link is missing. The launch file therefore starts it when this program ends. Until then this
+program logs which transforms are missing.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from rgsiam_ros.errors import TransformUnavailableError
 from rgsiam_ros.node.tf import create_transforms
 
 NAME = "wait_for_transforms"
-COMPLAIN_S = 5.0
+WARN_PERIOD_S = 5.0
 LONGEST_WAIT_S = 0.2
 USAGE = f"{NAME}: give pairs of frames, PARENT CHILD [PARENT CHILD ...]"
 
 
 class WaitForTransforms(Node):
-    """Knows which of the transforms are still missing."""
+    """Looks up transforms between pairs of frames."""
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
         super().__init__(NAME)
@@ -35,31 +36,31 @@ class WaitForTransforms(Node):
         self._transforms = create_transforms(self)
 
     def missing(self) -> list[tuple[str, str]]:
-        """Pairs that no chain of transforms joins yet."""
-        found = []
+        """The pairs of frames that no chain of transforms joins yet."""
+        missing = []
         for parent, child in self._pairs:
             try:
                 self._transforms.lookup(parent, child, None)
             except TransformUnavailableError:
-                found.append((parent, child))
-        return found
+                missing.append((parent, child))
+        return missing
 
 
 def wait(node: WaitForTransforms, stop: threading.Event) -> bool:
-    """Until nothing is missing (True), or until it is to stop (False)."""
+    """Wait until no transform is missing. False if `stop` is set before that."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    complain_at = time.monotonic() + COMPLAIN_S
+    warn_at = time.monotonic() + WARN_PERIOD_S
     try:
         while not stop.is_set():
             missing = node.missing()
             if not missing:
                 return True
-            if time.monotonic() >= complain_at:
-                complain_at += COMPLAIN_S
-                named = ", ".join(f"{parent} -> {child}" for parent, child in missing)
+            if time.monotonic() >= warn_at:
+                warn_at += WARN_PERIOD_S
+                names = ", ".join(f"{parent} -> {child}" for parent, child in missing)
                 node.get_logger().warning(
-                    f"GPS is not fused yet, because transforms are missing: {named}. Publish the "
+                    f"GPS is not fused yet, because transforms are missing: {names}. Publish the "
                     "antenna's mount on /tf_static; map -> base_link comes from both filters, once "
                     "wheels, IMU and the visual pose arrive"
                 )
@@ -70,24 +71,24 @@ def wait(node: WaitForTransforms, stop: threading.Event) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run until SIGINT, SIGTERM, or until every transform is there."""
-    given = remove_ros_args(arguments if arguments is not None else sys.argv)[1:]
-    if not given or len(given) % 2:
+    """Run until every transform is known (exit status 0), or until SIGINT or SIGTERM (exit status 1)."""
+    frames = remove_ros_args(arguments if arguments is not None else sys.argv)[1:]
+    if not frames or len(frames) % 2:
         print(USAGE, file=sys.stderr)
         sys.exit(2)
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ending, lambda *_: stop.set())
-    node = WaitForTransforms(list(zip(given[::2], given[1::2], strict=True)))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    node = WaitForTransforms(list(zip(frames[::2], frames[1::2], strict=True)))
     try:
-        there = wait(node, stop)
-        if there:
-            node.get_logger().info("every transform is there")
+        complete = wait(node, stop)
+        if complete:
+            node.get_logger().info("every transform is known")
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
-    sys.exit(0 if there else 1)
+    sys.exit(0 if complete else 1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A thread that always works on the newest item and never makes the producer wait. No ROS."""
+"""A thread that works on the newest item and never makes the producer wait. No ROS."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Item = TypeVar("Item")
 
 
 class NewestWorker(Generic[Item]):
-    """One slot, one thread. An item that is still waiting when the next comes is dropped.
+    """A worker thread with room for one waiting item. A newer item replaces the waiting one.
 
-    With `prepare` a second thread makes an item ready while another one is in work, so that what has
-    to wait loses no time. What comes while nothing is in work goes to work as it is; and while items
-    are being dropped none is prepared, for the next one would come before its turn.
+    With `prepare`, a second thread prepares the waiting item while the worker is busy. An item that comes
+    while the worker is idle is not prepared. While items are being dropped, none is prepared either, because
+    a newer item would replace it.
     """
 
     def __init__(
@@ -24,8 +24,8 @@ class NewestWorker(Generic[Item]):
         on_drop: Callable[[], None] = lambda: None,
         prepare: Callable[[Item], Item] | None = None,
     ) -> None:
-        """work: in the worker's thread; prepare: in another. Neither may raise. on_drop: for each
-        dropped item.
+        """work: called in the worker's thread; prepare: called in the second thread, returns the prepared
+        item; on_drop: called for each dropped item. `work` and `prepare` must not raise.
         """
         self._on_drop = on_drop
         self._work = work
@@ -49,7 +49,7 @@ class NewestWorker(Generic[Item]):
             thread.start()
 
     def submit(self, item: Item) -> None:
-        """Hand over an item; returns at once."""
+        """Hand over an item. Returns at once."""
         with self._condition:
             if self._waiting is not None:
                 self._drop()
@@ -57,13 +57,13 @@ class NewestWorker(Generic[Item]):
             self._condition.notify_all()
 
     def drain(self, timeout_s: float) -> bool:
-        """Forget what waits and wait until the current item is done; False on timeout."""
+        """Discard waiting items and wait until the current one is finished. False on timeout."""
         with self._condition:
             self._waiting = self._preparing = self._prepared = None
             return self._condition.wait_for(lambda: not self._busy, timeout_s)
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """End the threads after the item in work."""
+        """End the threads after the current item."""
         with self._condition:
             self._running = False
             self._waiting = self._preparing = self._prepared = None
@@ -98,7 +98,7 @@ class NewestWorker(Generic[Item]):
                     self._condition.notify_all()
 
     def _ready(self) -> bool:
-        """What is being prepared is older than what waits, so it goes first."""
+        """Whether an item can go to work. One that is being prepared is older, so it goes first."""
         return self._prepared is not None or (self._waiting is not None and self._preparing is None)
 
     def _worth_preparing(self) -> bool:
@@ -115,7 +115,7 @@ class NewestWorker(Generic[Item]):
                 self._waiting = None
             ready = prepare(item)
             with self._condition:
-                if self._preparing is item:  # else it was forgotten meanwhile
+                if self._preparing is item:  # otherwise `drain` has discarded it
                     if self._prepared is not None:
                         self._drop()
                     self._prepared, self._preparing = ready, None

@@ -1,7 +1,7 @@
-"""robot_localization beside a replay: the same drive with GPS only, the visual pose only, and both.
+"""Run robot_localization beside a replay, to compare GPS alone, the visual pose alone, and both.
 
-Each set of filters lives in a namespace of its own, TF included, on the time of the bag. An adapter: it
-imports ROS.
+Each set of filters has its own namespace, TF included, and follows the time of the bag. This module imports
+ROS.
 """
 
 from __future__ import annotations
@@ -44,14 +44,15 @@ SETS: dict[str, tuple[str, ...]] = {
     "both": ("gps", "visual"),
 }
 NOT_FINITE = np.full((4, 4), np.nan)
-"""What stands in a track for an answer that is no pose: a diverged filter's."""
+"""Takes the place of a pose in a track when a diverged filter publishes numbers that are no pose."""
 SENSOR_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 LOCAL_CARTESIAN_SINCE = (3, 8, 1)
+"""First version of robot_localization that supports ``use_local_cartesian``."""
 STOP_S = 5.0
 
 
 def find_robot_localization() -> Path | None:
-    """The prefix that robot_localization is installed in, or None."""
+    """The installation prefix of robot_localization, or None if it is not installed."""
     for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
         if prefix and (Path(prefix) / "lib/robot_localization/ekf_node").is_file():
             return Path(prefix)
@@ -59,7 +60,7 @@ def find_robot_localization() -> Path | None:
 
 
 def version_of(prefix: Path) -> tuple[int, ...]:
-    """Of robot_localization; empty where its package.xml does not say."""
+    """The version of the robot_localization below `prefix`; empty if its package.xml does not say."""
     path = prefix / "share/robot_localization/package.xml"
     found = re.search(r"<version>([\d.]+)</version>", path.read_text()) if path.is_file() else None
     return tuple(int(part) for part in found[1].split(".")) if found else ()
@@ -67,7 +68,7 @@ def version_of(prefix: Path) -> tuple[int, ...]:
 
 @dataclass
 class FilterSet:
-    """The nodes of one set, and what they say."""
+    """The processes of one set of filters, and the poses that they publish."""
 
     name: str
     files: dict[str, Path]
@@ -78,12 +79,12 @@ class FilterSet:
 
 
 class Filters:
-    """A set of filters for each way to fuse that the set-up's sources allow, fed by the replay."""
+    """The sets of filters that the sources of a `FusionSetup` allow. The replay feeds them."""
 
     def __init__(
         self, node: Node, prefix: Path, manifest: Manifest, setup: FusionSetup, namespace: str
     ) -> None:
-        """Starts the processes. setup: the bag's own topics and frames. Raises FusionError."""
+        """Start the processes. setup: topics and frames as in the bag. Raises FusionError."""
         self._node, self._prefix, self._setup, self._namespace = node, prefix, setup, namespace
         self.version = version_of(prefix)
         names = [name for name, sources in SETS.items() if set(sources) <= set(setup.sources)]
@@ -97,20 +98,23 @@ class Filters:
         self.sets: list[FilterSet] = []
         try:
             self.sets += [self._prepare(name, manifest) for name in names]
-            for one in self.sets:
-                self._start(one)
+            for filter_set in self.sets:
+                self._start(filter_set)
         except BaseException:
             self.close()
             raise
 
     @property
     def topics(self) -> dict[str, Any]:
-        """Topics of the bag that are to be fed, with their message classes."""
+        """The bag's topics that the filters need, with their message classes."""
         topics = {self._setup.wheel_topic: Odometry, self._setup.imu_topic: Imu}
         return topics | ({self._setup.gps_topic: NavSatFix} if self._uses_gps else {})
 
     def open(self, kinds: dict[str, str]) -> None:
-        """kinds: message types of the bag's topics. Raises RgsiamError where a sensor is missing."""
+        """Create the publishers of sensor messages. Raises RgsiamError if the bag lacks a sensor.
+
+        kinds: message type of each topic of the bag.
+        """
         for topic, kind in self.topics.items():
             wanted = f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
             if kinds.get(topic) != wanted:
@@ -123,7 +127,7 @@ class Filters:
             )
 
     def feed(self, topic: str, raw: bytes) -> None:
-        """One message of the bag."""
+        """Publish one serialized message of the bag to the filters that need its topic."""
         if topic == "/tf_static":
             for publisher in self._static:
                 publisher.publish(raw)
@@ -131,33 +135,39 @@ class Filters:
             self._publishers[topic].publish(raw)
 
     def tick(self, at_ns: int) -> None:
-        """The bag's time; also starts navsat_transform where its transforms are there."""
+        """Publish the bag's time. Starts navsat_transform as soon as its transforms are known."""
         clock = Clock()
         clock.clock.sec, clock.clock.nanosec = at_ns // 10**9, at_ns % 10**9
         self._clock.publish(clock)
-        for one in self.sets:
-            if one.waiting is not None and one.waiting.poll() == 0:
-                one.waiting = None
-                self._run(one, "navsat_transform_node", "navsat_transform", NAVSAT)
+        for filter_set in self.sets:
+            if filter_set.waiting is not None and filter_set.waiting.poll() == 0:
+                filter_set.waiting = None
+                self._run(filter_set, "navsat_transform_node", "navsat_transform", NAVSAT)
 
     def tracks(self) -> dict[str, tuple[np.ndarray, Array]]:
-        """Stamps (ns) and poses ``T_map_base`` ``(N, 4, 4)`` of each set.
+        """Stamps ``(N,)`` in nanoseconds and poses ``T_map_base`` ``(N, 4, 4)`` of each set.
 
-        A pose of NaN is an answer that was none; a set that never answered has no poses.
+        A pose is NaN if the filter published numbers that are no pose. N is 0 for a set that published
+        nothing.
         """
         return {
-            one.name: (
-                np.array(one.stamps_ns, np.int64),
-                np.array(one.T_map_base, np.float64).reshape(-1, 4, 4),
+            filter_set.name: (
+                np.array(filter_set.stamps_ns, np.int64),
+                np.array(filter_set.T_map_base, np.float64).reshape(-1, 4, 4),
             )
-            for one in self.sets
+            for filter_set in self.sets
         }
 
     def close(self) -> None:
-        """End every process; say so where one had ended by itself, or never was started."""
-        for one in self.sets:
-            self._complain(one)
-        processes = [p for one in self.sets for p in (*one.processes, one.waiting) if p is not None]
+        """End all processes. Warn of those that ended by themselves or were never started."""
+        for filter_set in self.sets:
+            self._warn_of_failures(filter_set)
+        processes = [
+            p
+            for filter_set in self.sets
+            for p in (*filter_set.processes, filter_set.waiting)
+            if p is not None
+        ]
         for process in processes:
             process.send_signal(signal.SIGINT)
         for process in processes:
@@ -172,71 +182,80 @@ class Filters:
     def _uses_gps(self) -> bool:
         return "gps" in self._setup.sources
 
-    def _complain(self, one: FilterSet) -> None:
+    def _warn_of_failures(self, filter_set: FilterSet) -> None:
         log = self._node.get_logger()
-        for process in one.processes:
+        for process in filter_set.processes:
             if process.poll() is not None:
                 name = Path(process.args[0]).name  # type: ignore[index, arg-type]
-                log.warning(f"{one.name}: {name} ended by itself ({process.returncode}): see above")
-        if one.waiting is not None and one.waiting.poll() != 0:
+                log.warning(
+                    f"{filter_set.name}: {name} ended by itself ({process.returncode}): see above"
+                )
+        if filter_set.waiting is not None and filter_set.waiting.poll() != 0:
             log.warning(
-                f"{one.name}: navsat_transform was never started, as {self._setup.base_frame} -> "
+                f"{filter_set.name}: navsat_transform was never started, as {self._setup.base_frame} -> "
                 f"{self._setup.gps_frame} or {self._setup.map_frame} -> {self._setup.base_frame} is "
                 "missing: record the antenna's mount on /tf_static"
             )
 
     def _prepare(self, name: str, manifest: Manifest) -> FilterSet:
-        inside = f"{self._namespace}/{name}"
+        set_namespace = f"{self._namespace}/{name}"
         setup = replace(
             self._setup,
             wheel_topic=self._namespace + self._setup.wheel_topic,
             imu_topic=self._namespace + self._setup.imu_topic,
             gps_topic=self._namespace + self._setup.gps_topic,
             pose_topic=f"{self._namespace}/relocalize/pose_with_covariance",
-            gps_odometry_topic=f"{inside}/odometry/gps",
+            gps_odometry_topic=f"{set_namespace}/odometry/gps",
             sources=SETS[name],
             two_d_mode=self._setup.two_d_mode or "visual" not in SETS[name],
         )
         files = {}
         for file, values in filter_parameters(manifest, setup).items():
-            own: dict[str, Any] = {"use_sim_time": True}
+            overrides: dict[str, Any] = {"use_sim_time": True}
             if file == NAVSAT and self.version < LOCAL_CARTESIAN_SINCE:
-                own["use_local_cartesian"] = False
+                overrides["use_local_cartesian"] = False
             files[file] = Path(self._folder.name) / f"{name}_{file}"
-            files[file].write_text(to_yaml(file, values | own))
+            files[file].write_text(to_yaml(file, values | overrides))
         return FilterSet(name, files)
 
-    def _start(self, one: FilterSet) -> None:
+    def _start(self, filter_set: FilterSet) -> None:
         def take(message: Odometry) -> None:
             pose = message.pose.pose
-            one.stamps_ns.append(stamp_to_ns(message.header.stamp))
+            filter_set.stamps_ns.append(stamp_to_ns(message.header.stamp))
             try:
-                one.T_map_base.append(pose_from_message(pose.position, pose.orientation))
-            except ValueError:  # a filter that diverged must not end the replay
-                one.T_map_base.append(NOT_FINITE)
+                filter_set.T_map_base.append(pose_from_message(pose.position, pose.orientation))
+            except ValueError:  # a diverged filter must not end the replay
+                filter_set.T_map_base.append(NOT_FINITE)
 
         self._node.create_subscription(
-            Odometry, f"{self._namespace}/{one.name}/odometry/filtered/map", take, SENSOR_QOS
+            Odometry, f"{self._namespace}/{filter_set.name}/odometry/filtered/map", take, SENSOR_QOS
         )
         for world, file in (("odom", EKF_ODOM), ("map", EKF_MAP)):
-            self._run(one, "ekf_node", f"ekf_{world}", file, f"odometry/filtered/{world}")
-        if NAVSAT in one.files:
+            self._run(filter_set, "ekf_node", f"ekf_{world}", file, f"odometry/filtered/{world}")
+        if NAVSAT in filter_set.files:
             setup = self._setup
             command = [sys.executable, "-m", "rgsiam_ros.node.wait_for_transforms"]
             command += [setup.base_frame, setup.gps_frame, setup.map_frame, setup.base_frame]
-            one.waiting = subprocess.Popen([*command, "--ros-args", *self._names(one)])
+            filter_set.waiting = subprocess.Popen(
+                [*command, "--ros-args", *self._namespace_rules(filter_set)]
+            )
 
     def _run(
-        self, one: FilterSet, executable: str, name: str, file: str, filtered: str | None = None
+        self,
+        filter_set: FilterSet,
+        executable: str,
+        name: str,
+        file: str,
+        filtered: str | None = None,
     ) -> None:
         command = [str(self._prefix / "lib/robot_localization" / executable), "--ros-args"]
-        command += [*self._names(one), "-r", f"__node:={name}"]
-        command += ["--params-file", str(one.files[file])]
+        command += [*self._namespace_rules(filter_set), "-r", f"__node:={name}"]
+        command += ["--params-file", str(filter_set.files[file])]
         command += ["-r", f"odometry/filtered:={filtered or 'odometry/filtered/map'}"]
         command += ["-r", f"gps/fix:={self._namespace}{self._setup.gps_topic}"]
-        one.processes.append(subprocess.Popen(command))
+        filter_set.processes.append(subprocess.Popen(command))
 
-    def _names(self, one: FilterSet) -> list[str]:
-        rules = (f"__ns:={self._namespace}/{one.name}", "/tf:=tf", "/tf_static:=tf_static")
+    def _namespace_rules(self, filter_set: FilterSet) -> list[str]:
+        rules = (f"__ns:={self._namespace}/{filter_set.name}", "/tf:=tf", "/tf_static:=tf_static")
         clock = f"/clock:={self._namespace}/clock"
         return [word for rule in (*rules, clock) for word in ("-r", rule)]

@@ -1,4 +1,4 @@
-"""`rgsiam georeference`: from a bag and a bundle to a bundle with a datum, and a picture of the residuals."""
+"""Georeference a bundle with the fixes of a bag: write a bundle with a datum, and draw the residuals."""
 
 from __future__ import annotations
 
@@ -36,25 +36,33 @@ from rgsiam_ros.replay.offline import replay_offline
 logger = logging.getLogger(__name__)
 
 LONGEST_GAP_NS = 1_000_000_000
+"""Poses are interpolated over shorter gaps only."""
 UNKNOWN_SIGMA_M = 3.0
-"""Horizontal standard deviation that is assumed for a fix without a usable variance."""
+"""Horizontal standard deviation assumed for a fix without a usable variance."""
 WARN_SCALE, WARN_TILT_DEG = 0.01, 1.0
+"""A larger deviation of the scale from 1, or a larger tilt, is warned of."""
+AGREES_FROM = 0.25
+"""A fix with a larger robust weight counts as one that agrees with the map."""
 
 
 @dataclass(frozen=True)
 class GeoreferenceOptions:
-    """What the user chose."""
+    """Options of `rgsiam georeference`."""
 
     poses: str = "bundle"
-    """``bundle``: the bundle relocalizes the bag; ``truth``: the bag's true poses."""
+    """Source of the poses. ``bundle``: the bundle relocalizes the bag. ``truth``: the bag's true poses."""
     topics: BagTopics = field(default_factory=BagTopics)
     fix_topic: str | None = None
+    """NavSatFix topic. None: the only one of the bag."""
 
 
 def run_georeference(
     bag: Path, path: Path, out: Path, picture: Path, options: GeoreferenceOptions, console: Console
 ) -> MapAlignment:
-    """Estimate, report, draw, and write the new bundle. Raises RgsiamError."""
+    """Align the map with the fixes, print the result, draw the residuals and write the new bundle.
+
+    path: folder of the bundle; out: folder of the new one; picture: file of the drawing. Raises RgsiamError.
+    """
     if options.poses not in ("bundle", "truth"):
         raise GeoreferenceError(f"--poses is bundle or truth, not {options.poses}")
     refuse_existing(out)
@@ -62,26 +70,31 @@ def run_georeference(
     drive = read_drive(bag, options.topics)
     stamps, poses = _poses(drive, bundle, options)
     fixes = read_fixes(drive, stamps, poses, options.fix_topic)
-    found = align_map(fixes)
-    used = found.weight_N > 0.25
-    off = np.linalg.norm(found.residual_N3[used, :2], axis=1)
+    alignment = align_map(fixes)
+    used = alignment.weight_N > AGREES_FROM
+    errors_m = np.linalg.norm(alignment.residual_N3[used, :2], axis=1)
     console.print(
-        f"datum: latitude {found.datum.latitude_deg:.7f}, longitude {found.datum.longitude_deg:.7f}, "
-        f"ellipsoidal height {found.datum.ellipsoidal_height_m:.2f} m\n"
-        f"heading of the map's x axis: {found.yaw_deg:.2f} degrees from east, give or take "
-        f"{found.yaw_sigma_deg:.2f}; scale {found.scale:.4f}; tilt {found.tilt_deg:.1f} degrees\n"
-        f"{len(off)} of {len(used)} fixes agree; they are off by {np.median(off):.2f} m (median, "
-        f"horizontal), {np.percentile(off, 95):.2f} m (p95)",
+        f"datum: latitude {alignment.datum.latitude_deg:.7f}, longitude {alignment.datum.longitude_deg:.7f}, "
+        f"ellipsoidal height {alignment.datum.ellipsoidal_height_m:.2f} m\n"
+        f"heading of the map's x axis: {alignment.yaw_deg:.2f} degrees from east, plus or minus "
+        f"{alignment.yaw_sigma_deg:.2f}; scale {alignment.scale:.4f}; tilt {alignment.tilt_deg:.1f} degrees\n"
+        f"{len(errors_m)} of {len(used)} fixes agree; they are off by {np.median(errors_m):.2f} m "
+        f"(median, horizontal), {np.percentile(errors_m, 95):.2f} m (p95)",
         soft_wrap=True,
     )
-    if abs(found.scale - 1.0) > WARN_SCALE:
-        logger.warning("the map's lengths are off by %+.1f %%", 100.0 * (found.scale - 1.0))
-    if found.tilt_deg > WARN_TILT_DEG:
-        logger.warning("the map's z axis may not be vertical: heights will drift")
-    _draw(fixes, found, picture, f"{bag.name} on {bundle.manifest.name}")
-    georeferenced(bundle, found, out)
+    if abs(alignment.scale - 1.0) > WARN_SCALE:
+        logger.warning(
+            "the map's scale is off by %+.1f %%: check the poses that it was trained with",
+            100.0 * (alignment.scale - 1.0),
+        )
+    if alignment.tilt_deg > WARN_TILT_DEG:
+        logger.warning(
+            "the map's z axis is tilted by %.1f degrees: heights will drift", alignment.tilt_deg
+        )
+    _draw(fixes, alignment, picture, f"{bag.name} on {bundle.manifest.name}")
+    georeferenced(bundle, alignment, out)
     console.print(f"picture: {picture}\nbundle: {out}", soft_wrap=True)
-    return found
+    return alignment
 
 
 def read_fixes(
@@ -90,39 +103,39 @@ def read_fixes(
     T_map_base: Array,
     topic: str | None,
 ) -> Fixes:
-    """The fixes of a bag at whose stamps the map has a pose.
+    """The fixes of a bag that were received while the vehicle's pose in the map is known.
 
-    stamps_ns, T_map_base: ``(N,)`` stamps and ``(N, 4, 4)`` poses by the map; topic: None for the only
-    NavSatFix topic. Warns of fixes without a usable variance. Raises BagError, GeoreferenceError.
+    stamps_ns, T_map_base: ``(N,)`` stamps and ``(N, 4, 4)`` poses in the map, metres; topic: None for the
+    only NavSatFix topic. Warns of fixes without a usable variance. Raises BagError and GeoreferenceError.
     """
     topic, messages = read_messages(drive.path, topic, FIX_TYPES, "fix")
-    good = [m for m in messages if m.status.status >= 0 and np.isfinite(_place(m)).all()]
-    if not good:
+    valid = [m for m in messages if m.status.status >= 0 and np.isfinite(_place(m)).all()]
+    if not valid:
         raise BagError(f"{drive.path}: none of the {len(messages)} messages on {topic} is a fix")
-    frame = good[0].header.frame_id
+    frame = valid[0].header.frame_id
     try:
         t_base_antenna = static_tree(drive.path).lookup(drive.base_frame, frame)[:3, 3]
     except TransformUnavailableError as error:
         raise BagError(
-            f"{drive.path}: where the antenna is mounted is not known ({error}): record "
+            f"{drive.path}: the antenna's mount is unknown ({error}): record "
             f"{drive.base_frame} -> {frame} on /tf_static"
         ) from error
     if len(stamps_ns) < 2:
         raise GeoreferenceError(
             f"{drive.path}: the map has a pose for {len(stamps_ns)} images only: is this the right map?"
         )
-    at = np.array([stamp_to_ns(m.header.stamp) for m in good], np.int64)
+    at = np.array([stamp_to_ns(m.header.stamp) for m in valid], np.int64)
     after = np.clip(np.searchsorted(stamps_ns, at), 1, len(stamps_ns) - 1)
     near = (stamps_ns[after] - stamps_ns[after - 1]) <= LONGEST_GAP_NS
     near &= (at >= stamps_ns[0]) & (at <= stamps_ns[-1])
-    kept = [m for m, is_near in zip(good, near, strict=True) if is_near]
+    kept = [m for m, is_near in zip(valid, near, strict=True) if is_near]
     T = interpolate_poses(stamps_ns, T_map_base, at[near])
-    claimed = np.array([_sigma(m) for m in kept], np.float64)
-    silent = np.array([m.position_covariance_type == 0 for m in kept], bool)
+    sigma = np.array([_sigma(m) for m in kept], np.float64)
+    without = np.array([m.position_covariance_type == 0 for m in kept], bool)
     for count, fault in (
-        (int(silent.sum()), "have no covariance"),
+        (int(without.sum()), "have no covariance"),
         (
-            int((np.isnan(claimed) & ~silent).sum()),
+            int((np.isnan(sigma) & ~without).sum()),
             "have a variance that is negative, NaN or 0",
         ),
     ):
@@ -139,13 +152,13 @@ def read_fixes(
     return Fixes(
         at[near],
         np.array([_place(m) for m in kept]).reshape(-1, 3),
-        np.where(np.isnan(claimed), UNKNOWN_SIGMA_M, claimed),
+        np.where(np.isnan(sigma), UNKNOWN_SIGMA_M, sigma),
         T[:, :3, 3] + T[:, :3, :3] @ t_base_antenna,
     )
 
 
 def _poses(drive: Drive, bundle: Bundle, options: GeoreferenceOptions) -> tuple[np.ndarray, Array]:
-    """Stamps ``(N,)`` and poses ``T_map_base`` ``(N, 4, 4)`` that the fixes are compared with."""
+    """Stamps ``(N,)`` and poses ``T_map_base`` ``(N, 4, 4)`` of the vehicle, sorted by stamp."""
     if options.poses == "truth":
         if len(drive.truth_stamps_ns) < 2:
             raise BagError(f"{drive.path} has no true poses on {options.topics.truth}")
@@ -164,9 +177,9 @@ def _poses(drive: Drive, bundle: Bundle, options: GeoreferenceOptions) -> tuple[
     relocalizer = Relocalizer.from_bundle(bundle.path)
     record = replay_offline(drive, relocalizer)
     relocalizer.close()
-    answered = [(f.stamp_ns, f.T_map_frame) for f in record.frames if f.T_map_frame is not None]
-    stamps, first = np.unique([stamp for stamp, _ in answered], return_index=True)
-    poses = [answered[i][1] for i in first]
+    published = [(f.stamp_ns, f.T_map_frame) for f in record.frames if f.T_map_frame is not None]
+    stamps, first = np.unique([stamp for stamp, _ in published], return_index=True)
+    poses = [published[i][1] for i in first]
     return stamps.astype(np.int64), np.stack(poses) if poses else np.zeros((0, 4, 4))
 
 
@@ -176,7 +189,7 @@ def _place(message: object) -> tuple[float, float, float]:
 
 
 def _sigma(message: object) -> float:
-    """Horizontal standard deviation that a NavSatFix claims; NaN where it claims none."""
+    """Horizontal standard deviation of a NavSatFix, metres; NaN if it has no usable variance."""
     m = message
     east, north = m.position_covariance[0], m.position_covariance[4]  # type: ignore[attr-defined]
     if m.position_covariance_type == 0 or not (east > 0.0 and north > 0.0):  # type: ignore[attr-defined]
@@ -184,28 +197,30 @@ def _sigma(message: object) -> float:
     return float(np.sqrt(0.5 * (east + north)))
 
 
-def _draw(fixes: Fixes, found: MapAlignment, path: Path, title: str) -> None:
+def _draw(fixes: Fixes, alignment: MapAlignment, path: Path, title: str) -> None:
     figure = Figure(figsize=(12.0, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 2, width_ratios=[1.0, 1.2])
     plane = figure.add_subplot(grid[:, 0])
-    antenna = fixes.antenna_map_N3 @ found.T_enu_map[:3, :3].T
-    fix = antenna + found.residual_N3
-    used = found.weight_N > 0.25
-    plane.plot(*fix[~used, :2].T, ".", color="tab:red", markersize=3, label="fixes set aside")
+    antenna = fixes.antenna_map_N3 @ alignment.T_enu_map[:3, :3].T
+    fix = antenna + alignment.residual_N3
+    used = alignment.weight_N > AGREES_FROM
+    plane.plot(*fix[~used, :2].T, ".", color="tab:red", markersize=3, label="fixes that disagree")
     plane.plot(*fix[used, :2].T, ".", color="tab:green", markersize=3, label="fixes that agree")
-    plane.plot(*antenna[:, :2].T, ".", color="tab:blue", markersize=2, label="antenna by the map")
+    plane.plot(
+        *antenna[:, :2].T, ".", color="tab:blue", markersize=2, label="antenna, from the map"
+    )
     plane.set_aspect("equal", adjustable="datalim")
     plane.set(xlabel="east (m)", ylabel="north (m)")
     plane.legend(loc="best", fontsize=8)
     seconds = (fixes.stamps_ns - fixes.stamps_ns[0]) * 1e-9
     across = figure.add_subplot(grid[0, 1])
     for axis, name in enumerate(("east", "north", "up")):
-        across.plot(seconds, found.residual_N3[:, axis], ".", markersize=3, label=name)
-    across.set(ylabel="fix less antenna (m)")
+        across.plot(seconds, alignment.residual_N3[:, axis], ".", markersize=3, label=name)
+    across.set(ylabel="fix minus antenna (m)")
     across.legend(loc="upper right", fontsize=8)
     weights = figure.add_subplot(grid[1, 1], sharex=across)
-    weights.plot(seconds, found.weight_N, ".", markersize=3, color="0.3")
+    weights.plot(seconds, alignment.weight_N, ".", markersize=3, color="0.3")
     weights.set(xlabel="time (s)", ylabel="robust weight")
     for axes in (plane, across, weights):
         axes.grid(alpha=0.3)

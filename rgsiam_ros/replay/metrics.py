@@ -1,4 +1,4 @@
-"""Figures of a replay, as `metrics.json` holds them."""
+"""Compute the figures of a replay that ``metrics.json`` holds."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from typing import Any
 import numpy as np
 
 from rgsiam_ros.geometry.summaries import summarise
-from rgsiam_ros.replay import covariance_consistency
+from rgsiam_ros.replay.covariance_consistency import consistency_report
 from rgsiam_ros.replay.records import ReplayRecord
 from rgsiam_ros.uncertainty.covariance import pose_error_vectors
 
 SCHEMA_VERSION = 1
 RECALL_THRESHOLDS = ((0.25, 2.0), (0.5, 5.0), (5.0, 10.0))
-"""Metres and degrees, both of which must be met."""
+"""Largest errors in metres and degrees. A recalled pose meets both."""
 WRONG_M = 5.0
-"""A pose off by more is counted as wrong."""
+"""A pose with a larger position error counts as wrong."""
 
 
 def replay_metrics(record: ReplayRecord) -> dict[str, Any]:
-    """Errors of the answered frames, recall over all frames with a true pose, availability, latency.
+    """Errors, recall, availability, consistency and latency of a replay.
 
-    A frame without an answer counts against recall and availability, not against the errors.
+    Errors are those of frames with a pose. Recall is the share of the frames with a true pose. A frame
+    without a pose therefore lowers recall and availability, and does not change the errors.
     """
     metres, radians, _ = record.errors()
     degrees = np.degrees(radians)
@@ -59,20 +60,20 @@ def _consistency(record: ReplayRecord) -> dict[str, Any] | None:
         np.stack([getattr(frame, name) for frame in frames])
         for name in ("T_map_frame", "T_true", "covariance_66")
     )
-    return covariance_consistency.report(pose_error_vectors(T, T_true), covariance)
+    return consistency_report(pose_error_vectors(T, T_true), covariance)
 
 
 def _lost_detection(record: ReplayRecord) -> dict[str, Any] | None:
-    """How wrong poses were told from right ones; None where nothing was judged or known."""
-    judged = [
+    """How well the trust score separates wrong poses from right ones; None without scores or true poses."""
+    scored = [
         (np.linalg.norm(frame.T_estimated[:3, 3] - frame.T_true[:3, 3]), frame.trust >= 0.0)
         for frame in record.frames
         if frame.trust is not None and frame.T_estimated is not None and frame.T_true is not None
     ]
-    if not judged:
+    if not scored:
         return None
-    off, accepted = (np.array(values) for values in zip(*judged, strict=True))
-    wrong = off > WRONG_M
+    errors_m, accepted = (np.array(values) for values in zip(*scored, strict=True))
+    wrong = errors_m > WRONG_M
     return {
         "wrong_m": WRONG_M,
         "accepted": float(accepted.mean()),
@@ -83,7 +84,7 @@ def _lost_detection(record: ReplayRecord) -> dict[str, Any] | None:
 
 
 def latency(record: ReplayRecord) -> dict[str, dict[str, float]]:
-    """p50, p95 and p99 of each stage, milliseconds."""
+    """Percentiles p50, p95 and p99 of the time that each stage takes, milliseconds."""
     stages: dict[str, list[float]] = {}
     for frame in record.frames:
         for stage, milliseconds in frame.timings_ms.items():
@@ -95,6 +96,6 @@ def latency(record: ReplayRecord) -> dict[str, dict[str, float]]:
 
 
 def _refined(record: ReplayRecord) -> int | None:
-    """How many poses are from the relative branch; None where the poses do not say."""
+    """Number of poses from the relative branch; None if the branch is unknown."""
     branches = [frame.branch for frame in record.frames if frame.branch]
     return branches.count("refined") if branches else None

@@ -1,4 +1,4 @@
-"""Replay a drive straight through the relocalizer: deterministic, and as fast as it goes."""
+"""Replay a drive through the relocalizer without ROS, as fast as possible. The result is deterministic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class EncodedImage(Protocol):
     """An image of a bag or a dataset."""
 
     def decode(self) -> ImageBGR:
-        """The picture."""
+        """The image ``(H, W, 3)`` uint8 BGR. Raises ImageError."""
         ...
 
 
@@ -31,32 +31,32 @@ def replay_offline(
     progress: Callable[[int], None] = lambda _: None,
     batch: int = 1,
 ) -> ReplayRecord:
-    """Relocalize every image of a drive; reports base_link through the bag's mount.
+    """Relocalize every image of a drive.
 
-    Without a mount in the bag the camera's pose is reported. A bad image leaves a frame without an
-    answer and the reason; it never ends the replay. progress: called with the number of frames done;
-    batch: images of one inference, as the relocalizer was started with.
+    Reports poses of the vehicle, or of the camera if the bag has no mount. A bad image gives a frame without
+    a pose, with the reason. progress: called with the number of finished frames; batch: the batch size that
+    the relocalizer was started with. Raises CameraError if the drive's camera does not fit the bundle.
     """
     if drive.camera is not None:
         relocalizer.use_camera(drive.camera)
     frames: list[FrameRecord] = []
     images = iter(drive.read_images())
     while group := list(islice(images, batch)):
-        pictures, decode_ms = [], []
+        images_or_errors, decode_ms = [], []
         for image in group:
             began = time.perf_counter()
-            pictures.append(decoded(image))
+            images_or_errors.append(decoded(image))
             decode_ms.append((time.perf_counter() - began) * 1e3)
-        answers = relocalizer.estimate_many(pictures)
-        for image, answer, ms in zip(group, answers, decode_ms, strict=True):
-            frames.append(_record(image.stamp_ns, answer, ms, drive))
+        estimates = relocalizer.estimate_many(images_or_errors)
+        for image, estimate, ms in zip(group, estimates, decode_ms, strict=True):
+            frames.append(_record(image.stamp_ns, estimate, ms, drive))
             progress(len(frames))
     reported = drive.camera_frame if drive.T_base_camera is None else drive.base_frame
     return with_truth(ReplayRecord(frames, reported, relocalizer.manifest.map_frame), drive)
 
 
 def decoded(image: EncodedImage) -> ImageBGR | RgsiamError:
-    """The picture, or what is wrong with it."""
+    """The decoded image, or the error of decoding it."""
     try:
         return image.decode()
     except RgsiamError as error:
@@ -64,44 +64,51 @@ def decoded(image: EncodedImage) -> ImageBGR | RgsiamError:
 
 
 def _record(
-    stamp_ns: int, answer: PoseEstimate | RgsiamError, decode_ms: float, drive: Drive
+    stamp_ns: int, estimate: PoseEstimate | RgsiamError, decode_ms: float, drive: Drive
 ) -> FrameRecord:
-    if isinstance(answer, RgsiamError):
-        return FrameRecord(stamp_ns, problem=str(answer))
-    T, covariance = report_pose(answer.T_map_camera, answer.covariance_66, drive.T_base_camera)
-    timings = {"decode": decode_ms, **answer.timings_ms}
+    if isinstance(estimate, RgsiamError):
+        return FrameRecord(stamp_ns, problem=str(estimate))
+    T, covariance = report_pose(estimate.T_map_camera, estimate.covariance_66, drive.T_base_camera)
+    timings = {"decode": decode_ms, **estimate.timings_ms}
     timings["total"] = sum(timings.values())
-    return record_of(stamp_ns, answer, T, covariance, timings)
+    return record_of(stamp_ns, estimate, T, covariance, timings)
 
 
 def record_of(
     stamp_ns: int,
-    answer: PoseEstimate,
+    estimate: PoseEstimate,
     T_map_frame: Array,
     covariance_66: Array,
     timings_ms: dict[str, float],
     T_true: Array | None = None,
 ) -> FrameRecord:
-    """What is kept of an answer: no pose where the vehicle is lost, but what it would have been."""
+    """The record of an estimate. If the vehicle is lost, the pose is recorded as withheld.
+
+    T_map_frame: ``(4, 4)`` pose of the reported frame, metres; covariance_66: about fixed axes of the map.
+    """
     return FrameRecord(
         stamp_ns,
-        None if answer.lost else T_map_frame,
+        None if estimate.lost else T_map_frame,
         covariance_66,
         T_true,
         timings_ms,
-        problem=answer.why_lost,
-        branch=answer.branch,
-        refined_quality=answer.refined_quality,
-        trust=answer.trust,
-        feature_distance=answer.quality.feature_distance,
-        T_withheld=T_map_frame if answer.lost else None,
+        problem=estimate.why_lost,
+        branch=estimate.branch,
+        refined_quality=estimate.refined_quality,
+        trust=estimate.trust,
+        feature_distance=estimate.quality.feature_distance,
+        T_withheld=T_map_frame if estimate.lost else None,
     )
 
 
 def report_pose(
     T_map_camera: Array, covariance_66: Array, T_base_camera: Array | None
 ) -> tuple[Array, Array]:
-    """Pose and covariance of the reported frame: the vehicle where the mount is known."""
+    """Pose ``(4, 4)`` and covariance ``(6, 6)`` of the vehicle, or of the camera if its mount is unknown.
+
+    T_base_camera: the mount or None; covariance_66: of the camera, about fixed axes of the map, metres and
+    radians, as in the result.
+    """
     if T_base_camera is None:
         return T_map_camera, covariance_66
     T_camera_base = invert(T_base_camera)
@@ -110,9 +117,9 @@ def report_pose(
 
 
 def with_truth(record: ReplayRecord, drive: Drive) -> ReplayRecord:
-    """The record with the drive's true poses filled in, where the bag has them.
+    """A copy of the record with the drive's true poses, where the bag has them.
 
-    Without a mount the camera's pose is reported, and the vehicle's true poses say nothing of it.
+    Without a mount there are none, because the bag has true poses of the vehicle only.
     """
     stamps = [frame.stamp_ns for frame in record.frames]
     T_map_base, known = drive.true_base_poses(stamps)

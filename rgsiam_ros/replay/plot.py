@@ -1,4 +1,4 @@
-"""The picture of a replay: map view, and errors over time."""
+"""Draw a replay: a view of the map, and errors over time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRUE_COLOUR, ESTIMATED_COLOUR, WITHHELD_COLOUR = "0.55", "tab:blue", "tab:orange
 
 
 def draw_replay(record: ReplayRecord, path: Path, *, title: str) -> None:
-    """Write the PNG; works without a screen and without ground truth."""
+    """Write the picture as PNG. It needs no screen and no true poses."""
     figure = Figure(figsize=(12.0, 6.0), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 2, width_ratios=[1.15, 1.0])
@@ -48,7 +48,7 @@ def draw_replay(record: ReplayRecord, path: Path, *, title: str) -> None:
             axes.axvline(seconds[i], color="tab:red", alpha=0.3, linewidth=1)
         axes.set_ylabel(label)
         axes.grid(alpha=0.3, which="both")
-    below.set_xlabel("time (s), pauses cut short; red lines: no pose published")
+    below.set_xlabel("time (s), pauses shortened to 2 s; red lines: no pose published")
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
 
@@ -88,7 +88,7 @@ def _draw_map(record: ReplayRecord, axes: Axes) -> None:
 
 
 def _in_view(places: list[Array], shown: list[Array]) -> list[Array]:
-    """Those that do not widen the view by more than a tenth: what was not published may be anywhere."""
+    """The places that do not widen the view by more than a tenth. Withheld poses may be anywhere."""
     if not shown:
         return places
     low, high = np.nanmin(shown, axis=0), np.nanmax(shown, axis=0)

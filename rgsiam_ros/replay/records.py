@@ -1,4 +1,4 @@
-"""What one replay produced, frame by frame."""
+"""The record of a replay: image stamps, poses and true poses, frame by frame."""
 
 from __future__ import annotations
 
@@ -12,45 +12,46 @@ from rgsiam_ros.uncertainty.pose_quality import RefinedQuality
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """One image that went in, and what came out."""
+    """One image and its pose."""
 
     stamp_ns: int
     T_map_frame: Array | None = None
-    """Estimated ``(4, 4)`` pose of the reported frame, or None: no answer."""
+    """Estimated ``(4, 4)`` pose of the reported frame, metres; None if no pose was published."""
     covariance_66: Array | None = None
-    """Fixed map axes; metres and radians."""
+    """About fixed axes of the map, x y z rotX rotY rotZ; metres and radians."""
     T_true: Array | None = None
+    """True ``(4, 4)`` pose of the reported frame, metres; None if it is unknown."""
     timings_ms: dict[str, float] = field(default_factory=dict)
     problem: str = ""
-    """Why there is no answer."""
+    """Why no pose was published; empty if one was."""
     branch: str = ""
-    """Which branch answered; empty where that is not known."""
+    """The branch that the pose is from; empty if it is unknown."""
     refined_quality: RefinedQuality | None = None
-    """How a refined pose stands to its sources."""
+    """The figures that only a refined pose has."""
     trust: float | None = None
-    """Score less threshold; below 0 the vehicle is lost. None where that is not known."""
+    """Trust score minus threshold, below 0 if the vehicle is lost; None if it is unknown."""
     feature_distance: float | None = None
-    """To the most similar map image."""
+    """Distance of metric features to the most similar map image; None if it is unknown."""
     T_withheld: Array | None = None
-    """The pose that was not published, because it is not to be believed."""
+    """Pose that was not published because the vehicle was lost."""
 
     @property
     def T_estimated(self) -> Array | None:
-        """The pose, published or withheld."""
+        """The pose, published or withheld; None without one."""
         return self.T_withheld if self.T_map_frame is None else self.T_map_frame
 
 
 @dataclass(frozen=True)
 class ReplayRecord:
-    """All frames of one replay, in the order of their stamps."""
+    """All frames of a replay, in the order in which they were recorded."""
 
     frames: list[FrameRecord]
     reported_frame: str
-    """The frame whose pose is reported: base_link, or the camera where no mount is known."""
+    """Frame id whose pose is reported: the vehicle's, or the camera's if its mount is unknown."""
     map_frame: str
 
     def with_both(self) -> list[FrameRecord]:
-        """The frames that have an answer, a covariance and a true pose."""
+        """The frames that have a pose, a covariance and a true pose."""
         return [
             frame
             for frame in self.frames
@@ -60,7 +61,7 @@ class ReplayRecord:
         ]
 
     def errors(self) -> tuple[Array, Array, np.ndarray]:
-        """Metres and radians of the frames that have both poses, and their indices."""
+        """Errors ``(M,)`` in metres and radians of the frames with pose and true pose, and their indices."""
         both = [
             (i, frame.T_map_frame, frame.T_true)
             for i, frame in enumerate(self.frames)

@@ -1,4 +1,4 @@
-"""A replay as a Rerun recording: images, tracks, the pose with its covariance, and where it was lost."""
+"""Write a replay as a Rerun recording: images, tracks, poses with covariance, and lost frames."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIGMAS = 2.0
 
 
 def check_recording(path: Path) -> None:
-    """Raise ResultsError unless a recording can be written to `path`, before any work is done."""
+    """Raise ResultsError if no recording can be written to `path`. Call it before the replay."""
     if find_spec("rerun") is None:
         raise ResultsError("--rerun needs the Rerun SDK: pip install 'rgsiam_ros[rerun]'")
     if path.exists():
@@ -33,7 +33,10 @@ def check_recording(path: Path) -> None:
 
 
 def write_recording(record: ReplayRecord, drive: Drive, path: Path, title: str) -> None:
-    """Write the recording; it appears under its name when it is complete. Raises ResultsError."""
+    """Write the recording. The file appears under its name when it is complete.
+
+    drive: the drive that `record` is from; title: the recording's id. Raises ResultsError.
+    """
     import rerun
 
     unfinished = path.with_name(f".{path.name}.unfinished")

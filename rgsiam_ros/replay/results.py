@@ -1,4 +1,4 @@
-"""The results folder: trajectories, per-frame table, metrics, effective configuration, picture."""
+"""Write the results folder: trajectories, a table of frames, metrics, configuration and picture."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from rgsiam_ros.errors import ResultsError
 from rgsiam_ros.geometry.conversions import quaternion_xyzw_of
 from rgsiam_ros.geometry.poses import Array, pose_errors
 from rgsiam_ros.recordings.tum import write_tum
-from rgsiam_ros.replay.covariance_consistency import lines
+from rgsiam_ros.replay.covariance_consistency import report_lines
 from rgsiam_ros.replay.metrics import replay_metrics
 from rgsiam_ros.replay.plot import draw_replay
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 
 
 def claim_folder(out: Path) -> Path:
-    """Create the results folder before any work is done. Raises ResultsError unless it is new."""
+    """Create the results folder. Raises ResultsError if it holds files or cannot be created."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ResultsError(f"{out} exists and is not empty: choose another --out or remove it")
     try:
@@ -40,9 +40,10 @@ def claim_folder(out: Path) -> Path:
 def write_results(
     record: ReplayRecord, config: dict[str, Any], out: Path, *, extra: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Write everything about a replay to `out` and return the metrics.
+    """Write the results of a replay to the folder `out` and return the metrics.
 
-    extra: further entries for `metrics.json`. Raises ResultsError when the disk does not take it.
+    config: for ``config.yaml``; extra: further entries for ``metrics.json``. Raises ResultsError if the
+    folder cannot be written.
     """
     metrics = replay_metrics(record) | (extra or {})
     with all_or_nothing(out) as folder:
@@ -57,9 +58,9 @@ def write_results(
 
 @contextmanager
 def all_or_nothing(out: Path) -> Iterator[Path]:
-    """A folder inside `out`; what was written there appears in `out` when all of it was written.
+    """A temporary folder. Its files move to `out` at the end of the ``with`` block.
 
-    Raises ResultsError when the disk does not take it; nothing of it is then left.
+    Raises ResultsError if the files cannot be written. None of them is then left.
     """
     staging = None
     try:
@@ -77,7 +78,7 @@ def all_or_nothing(out: Path) -> Iterator[Path]:
 
 
 def print_table(metrics: dict[str, Any], console: Console, title: str) -> None:
-    """A short table for the terminal."""
+    """Print a short table of the metrics."""
     table = Table(title=title, title_justify="left")
     for column in ("", "median", "mean", "p95"):
         table.add_column(column, justify="left" if not column else "right")
@@ -103,7 +104,7 @@ def print_table(metrics: dict[str, Any], console: Console, title: str) -> None:
         + (f", lost in {metrics['lost']}" if metrics["lost"] else "")
         + (f"; within {recall}" if recall else "; the bag has no true poses: no errors")
     )
-    for line in lines(metrics["consistency"]):
+    for line in report_lines(metrics["consistency"]):
         console.print(line)
 
 
@@ -137,10 +138,11 @@ COLUMNS = [
     "sigma_rot_z_deg",
 ]
 SOURCES = ["branch", "absolute_apart_m", "absolute_apart_deg", "support"]
-"""Which branch answered; how far the absolute branch is from a refined pose, and the share of the
-neighbours that agree with it."""
+"""The branch that the pose is from; distance of the absolute pose from a refined pose, and the share of the
+neighbours that agree with it. A frame of the absolute branch has only the first."""
 TRUST = ["trust", "feature_distance"]
-"""Score less threshold: below 0 the pose was withheld; distance of the most similar map feature."""
+"""Trust score minus threshold, below 0 if the pose was withheld; distance of metric features to the most
+similar map image."""
 
 
 def _write_frames(record: ReplayRecord, path: Path) -> None:
@@ -162,8 +164,8 @@ def _row(frame: FrameRecord) -> dict[str, Any]:
         "branch": frame.branch,
     }
     if frame.refined_quality is not None:
-        apart = frame.refined_quality
-        values = apart.absolute_m, np.degrees(apart.absolute_rad), apart.support
+        quality = frame.refined_quality
+        values = quality.absolute_m, np.degrees(quality.absolute_rad), quality.support
         row |= dict(zip(SOURCES[1:], values, strict=True))
     row |= {name: getattr(frame, name) for name in TRUST}
     T = frame.T_estimated

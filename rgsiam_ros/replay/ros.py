@@ -1,4 +1,4 @@
-"""Replay a drive over DDS into the real node, which runs in another process. This module imports ROS."""
+"""Replay a drive over DDS through the real node, which runs in another process. This module imports ROS."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ MESSAGES = {
     "sensor_msgs/msg/Image": Image,
 }
 NAMESPACE = "/rgsiam_replay"
-"""Everything happens in here, TF too, so that a replay on a live robot disturbs nothing."""
+"""Namespace of all topics, TF included, so that a replay on a live robot does not disturb it."""
 START_TIMEOUT_S = 30.0
-LAST_ANSWERS_S = 3.0
+LAST_POSES_S = 3.0
 PLAYER_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 POSE_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -64,9 +64,9 @@ def replay_through_node(
 ) -> tuple[ReplayRecord, Tracks]:
     """Play the bag's camera at its own pace into a fresh `relocalize` node and collect its poses.
 
-    options: a `rgsiam_ros.replay.run.ReplayOptions`; with its ``with_filter`` also the tracks of
-    robot_localization's filters, where that is installed. Raises RgsiamError when the node does not come
-    up.
+    options: a `rgsiam_ros.replay.run.ReplayOptions`. With its ``with_filter``, the result holds the tracks of
+    robot_localization's filters too, if that is installed. Raises RgsiamError if the node does not start or
+    ends during the replay.
     """
     context = rclpy.Context()
     rclpy.init(context=context)
@@ -89,7 +89,7 @@ def replay_through_node(
 
 
 class _Player(Node):
-    """Publishes a drive and remembers what comes back."""
+    """Publishes a drive and records the poses that the node publishes."""
 
     def __init__(self, drive: Drive, context: Any) -> None:
         super().__init__("player", namespace=NAMESPACE, context=context)
@@ -111,7 +111,7 @@ class _Player(Node):
         self._get_state = self.create_client(GetState, "relocalize/get_state")
 
     def wait_until_active(self, executor: Any, process: subprocess.Popen) -> None:
-        """Return when the node is active and listens."""
+        """Wait until the node is active and subscribed to the images. Raises RgsiamError."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             if process.poll() is not None:
@@ -131,19 +131,22 @@ class _Player(Node):
         )
 
     def start_filters(self, bundle: Path, setup: FusionSetup) -> None:
-        """Start robot_localization beside the node, or say that it is not there."""
+        """Start robot_localization beside the node, or warn that it is not installed."""
         from rgsiam_ros.replay.filters import Filters, find_robot_localization
 
         prefix = find_robot_localization()
         if prefix is None:
             logger.warning(
                 "robot_localization is not installed (no lib/robot_localization/ekf_node on "
-                "AMENT_PREFIX_PATH): apt install ros-jazzy-robot-localization. The replay runs without it"
+                "AMENT_PREFIX_PATH): the replay runs without it. Install it with `apt install "
+                "ros-jazzy-robot-localization`"
             )
             return
         manifest = Bundle.load(bundle).manifest
         if manifest.datum is None:
-            logger.warning("the bundle has no datum: the filters run without GPS")
+            logger.warning(
+                "the bundle has no datum: the filters run without GPS. Add a datum with `rgsiam georeference`"
+            )
         self.filters = Filters(self, prefix, manifest, setup, NAMESPACE)
         with open_bag(self._drive.path) as reader:
             self.filters.open({c.topic: c.msgtype for c in reader.connections})
@@ -151,7 +154,7 @@ class _Player(Node):
         logger.info("robot_localization %s at %s", version, prefix)
 
     def play(self, executor: Any, rate: float, process: subprocess.Popen, console: Console) -> None:
-        """Publish everything at `rate` times its recorded pace, then wait for the last answers."""
+        """Publish the bag at `rate` times its recorded speed, then wait for the last poses."""
         from rgsiam_ros.replay.progress import progress_bar
 
         topics = {self._drive.image_topic, self._drive.camera_info_topic, "/tf_static"}
@@ -177,16 +180,17 @@ class _Player(Node):
                     bar.advance(task)
                 elif connection.topic == "/tf_static":
                     self._static.publish(bytes(raw))
-                    _spin_until(executor, time.monotonic() + 0.5)  # let the mount arrive first
+                    # the mount must arrive before the images
+                    _spin_until(executor, time.monotonic() + 0.5)
                     started += 0.5
                 elif connection.topic == self._drive.camera_info_topic:
                     self._info.publish(bytes(raw))
-        deadline = time.monotonic() + LAST_ANSWERS_S
+        deadline = time.monotonic() + LAST_POSES_S
         while time.monotonic() < deadline and len(self._frames) < len(self._sent_at):
             executor.spin_once(timeout_sec=0.1)
 
     def record(self) -> ReplayRecord:
-        """Every image that was sent, with the pose that came back for its stamp, if one did."""
+        """The record of every published image, with the pose that the node published for its stamp."""
         missing = "no pose came back"
         frames = [
             self._frames.get(stamp, FrameRecord(stamp, problem=missing)) for stamp in self._sent_at
@@ -212,7 +216,7 @@ class _Player(Node):
 
 @contextmanager
 def _node_process(drive: Drive, bundle: Path, options: Any) -> Iterator[subprocess.Popen]:
-    """The node as a vehicle runs it: another process, started and stopped by signals."""
+    """The node in a process as on a vehicle. A signal ends it."""
     parameters = {
         "bundle": str(bundle.resolve()),
         "image_transport": "compressed" if _is_compressed(drive) else "raw",

@@ -1,4 +1,4 @@
-"""`rgsiam replay`: from a bag to a results folder, offline or through the node."""
+"""Replay a bag, offline or through the node, and write a results folder: the command `rgsiam replay`."""
 
 from __future__ import annotations
 
@@ -39,32 +39,33 @@ from rgsiam_ros.replay.results import all_or_nothing, claim_folder, print_table,
 
 @dataclass(frozen=True)
 class ReplayOptions:
-    """What the user chose; saved with the results."""
+    """Options of `rgsiam replay`. They are saved with the results."""
 
     engine: EngineOptions = field(default_factory=lambda: EngineOptions(fallback="none"))
-    """The batch size counts offline only."""
+    """How the networks run. Through the node the batch size is always 1."""
     branch: str = "auto"
+    """One of `rgsiam_ros.localization.relocalizer.BRANCHES`."""
     ros: bool = False
-    """Replay through the node, over DDS."""
+    """Replay through the node over DDS, too."""
     with_filter: bool = False
-    """With `ros`: run robot_localization too, where it is installed."""
+    """With `ros`: run robot_localization too, if it is installed."""
     fusion: FusionSetup | None = None
-    """Topics and frames of the bag, for the filter. None: the usual topics, the frames of bundle and drive,
-    and GPS where the bundle has a datum."""
+    """Topics and frames of the bag, for the filters. None: the default topics, the frames of bundle and
+    drive, and GPS if the bundle has a datum."""
     rate: float = 1.0
     """Playback speed with `ros`: 1 is the recorded speed."""
     topics: BagTopics = field(default_factory=BagTopics)
     rerun: Path | None = None
-    """Where to write a Rerun recording too."""
+    """File for a Rerun recording. None: write none."""
 
 
 def run_replay(
     bag: Path, bundle: Path, out: Path, options: ReplayOptions, console: Console
 ) -> dict[str, Any]:
-    """Replay `bag` with `bundle`, write a results folder, print a table. Returns the metrics.
+    """Replay `bag` with `bundle`, write the results folder `out` and print a table. Returns the metrics.
 
-    With ``options.ros`` the drive is replayed offline too, and the poses are compared one by one. Raises
-    RgsiamError for a bag, bundle or folder that cannot be used.
+    The drive is always replayed offline. With ``options.ros`` it is replayed through the node too, and the
+    poses are compared image by image. Raises RgsiamError if bag, bundle or folder cannot be used.
     """
     if options.rerun is not None:
         check_recording(options.rerun)
@@ -89,7 +90,9 @@ def run_replay(
     else:
         record, extra = offline, {}
     relocalizer.close()
-    print_table(replay_metrics(record), console, config["title"])  # before the disk may be full
+    print_table(
+        replay_metrics(record), console, config["title"]
+    )  # first, so that a full disk does not lose it
     if options.ros:
         ros = extra["ros"]
         console.print(
@@ -111,14 +114,14 @@ def run_replay(
 
 
 def difference_to_offline(offline: ReplayRecord, through_node: ReplayRecord) -> dict[str, Any]:
-    """Largest difference of the node's poses from the offline ones, over the stamps that both have."""
+    """Largest differences between the node's poses and the offline ones, over the stamps that both have."""
     expected = {f.stamp_ns: f.T_map_frame for f in offline.frames if f.T_map_frame is not None}
-    back = {f.stamp_ns: f.T_map_frame for f in through_node.frames if f.T_map_frame is not None}
-    pairs = [(T, expected[stamp]) for stamp, T in back.items() if stamp in expected]
+    returned = {f.stamp_ns: f.T_map_frame for f in through_node.frames if f.T_map_frame is not None}
+    pairs = [(T, expected[stamp]) for stamp, T in returned.items() if stamp in expected]
     result: dict[str, Any] = {
         "sent": len(through_node.frames),
         "expected": len(expected),
-        "returned": len(back),
+        "returned": len(returned),
         "returned_share": len(pairs) / len(expected) if expected else 1.0,
         "compared": len(pairs),
         "largest_difference_m": 0.0,
@@ -132,16 +135,16 @@ def difference_to_offline(offline: ReplayRecord, through_node: ReplayRecord) -> 
     return result
 
 
-def _fusion_setup(given: FusionSetup | None, drive: Drive, manifest: Manifest) -> FusionSetup:
-    """What the filters of a replay are set up for. Raises FusionError where it does not fit."""
-    setup = given or FusionSetup(
+def _fusion_setup(chosen: FusionSetup | None, drive: Drive, manifest: Manifest) -> FusionSetup:
+    """Sources, topics and frames for the filters. Raises FusionError if they do not fit bundle and drive."""
+    setup = chosen or FusionSetup(
         map_frame=manifest.map_frame,
         base_frame=drive.base_frame,
         sources=("visual",) if manifest.datum is None else FusionSetup.sources,
     )
     if setup.base_frame != drive.base_frame:
         raise FusionError(
-            f"the filter's vehicle frame is {setup.base_frame}, the replay's {drive.base_frame}: give "
+            f"the filters' vehicle frame is {setup.base_frame}, but the replay's is {drive.base_frame}: give "
             f"--base-frame {setup.base_frame}"
         )
     check_setup(manifest, setup)

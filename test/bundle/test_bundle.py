@@ -39,14 +39,14 @@ def rewrite_onnx(tmp_path, change):
     return write_bundle(tmp_path / "changed", description(), contents)
 
 
-def test_what_was_written_is_read_back(small_bundle):
+def test_a_written_bundle_is_read_back(small_bundle):
     bundle = Bundle.load(small_bundle)
     assert bundle.manifest.target.origin_m == (1000.0, 2000.0, 3.0)
     assert bundle.content("absolute.onnx") == brightness_network()
     assert bundle.manifest.files["absolute.onnx"].size == len(brightness_network())
 
 
-def test_optional_places(tmp_path):
+def test_optional_files(tmp_path):
 
     import cv2
 
@@ -71,12 +71,12 @@ def test_optional_places(tmp_path):
     assert bundle.mask_HW.shape == (96, 128)
 
 
-def test_networks_of_other_numbers_than_float32_are_refused(tmp_path):
+def test_networks_with_other_types_than_float32_are_refused(tmp_path):
     def double(model):
         for value in (*model.graph.input, *model.graph.output):
             value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
 
-    with pytest.raises(BundleError, match="'image' is not of float32"):
+    with pytest.raises(BundleError, match="'image' is not float32"):
         rewrite_onnx(tmp_path, double)
 
 
@@ -134,7 +134,7 @@ def test_bad_manifests_are_refused(small_bundle, change, message):
     assert "export" in str(refusal.value)  # what to do
 
 
-def test_every_flipped_byte_is_noticed(small_bundle):
+def test_a_flipped_byte_is_refused(small_bundle):
     path = small_bundle / "absolute.onnx"
     whole = path.read_bytes()
     for position in (0, len(whole) // 2, len(whole) - 1):
@@ -147,7 +147,7 @@ def test_every_flipped_byte_is_noticed(small_bundle):
     Bundle.load(small_bundle)
 
 
-def test_missing_additional_and_shortened_files(small_bundle, tmp_path):
+def test_missing_additional_and_truncated_files_are_refused(small_bundle, tmp_path):
     (small_bundle / "notes.txt").write_text("hello")
     with pytest.raises(BundleError, match=r"holds notes.txt, which the manifest does not list"):
         Bundle.load(small_bundle)
@@ -173,12 +173,12 @@ def test_missing_additional_and_shortened_files(small_bundle, tmp_path):
     [
         ("!!python/object/apply:os.system ['echo hacked']", "not valid YAML"),
         ("a: &x [1]\nb: *x\n", "aliases"),
-        ("- just\n- a list\n", "no mapping"),
+        ("- just\n- a list\n", "not hold a mapping"),
         ("{", "not valid YAML"),
         ("x" * (1024 * 1024 + 1), "larger than"),
     ],
 )
-def test_manifests_that_are_no_manifests(small_bundle, text, message):
+def test_files_that_are_no_manifest_are_refused(small_bundle, text, message):
     (small_bundle / "manifest.yaml").write_text(text)
     with pytest.raises(BundleError, match=message):
         Bundle.load(small_bundle)
@@ -223,7 +223,7 @@ def test_non_finite_weights_are_refused(tmp_path):
         rewrite_onnx(tmp_path, change)
 
 
-def test_a_network_of_another_input_size_is_refused(tmp_path):
+def test_a_network_with_another_input_size_is_refused(tmp_path):
     with pytest.raises(
         BundleError, match=r"takes image \(1, 3, 48, 64\).*needs image \(1, 3, 48, 96\)"
     ):
@@ -234,7 +234,7 @@ def test_a_network_of_another_input_size_is_refused(tmp_path):
         )
 
 
-def test_what_is_no_onnx_is_refused(tmp_path):
+def test_a_file_that_is_not_onnx_is_refused(tmp_path):
     with pytest.raises(BundleError, match="not an ONNX file|without a graph"):
         write_bundle(
             tmp_path / "b",
@@ -279,13 +279,13 @@ def test_npz_bombs_and_non_finite_arrays_are_refused(tmp_path):
 def changed_features(**arrays):
     _, contents = refinable_parts()
     with np.load(io.BytesIO(contents["map_features.npz"])) as stored:
-        kept = {**stored, **arrays}
+        changed = {**stored, **arrays}
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: array for name, array in kept.items() if array is not None})
+    np.savez(buffer, **{name: array for name, array in changed.items() if array is not None})
     return buffer.getvalue()
 
 
-def bent_poses():
+def scaled_poses():
     poses = np.tile(np.eye(4), (4, 1, 1))
     poses[1, 0, 0] = 1.2
     return poses
@@ -298,11 +298,11 @@ def bent_poses():
         (
             "map_features.npz",
             lambda: changed_features(metric_feature_ND=np.ones((3, 3), np.float16)),
-            "3, 4 and 4 images",
+            "hold 3, 4 and 4 images",
         ),
         (
             "map_features.npz",
-            lambda: changed_features(T_map_camera_N44=bent_poses()),
+            lambda: changed_features(T_map_camera_N44=scaled_poses()),
             "not a rigid transform",
         ),
         (
@@ -326,7 +326,7 @@ def test_a_relative_branch_that_does_not_fit_is_refused(tmp_path, name, content,
         write_bundle(tmp_path / "b", text, {**contents, name: content()})
 
 
-def test_a_relative_branch_needs_its_files_and_its_count(tmp_path):
+def test_a_relative_branch_needs_its_files_and_map_images(tmp_path):
     text, contents = refinable_parts()
     del contents["relative.onnx"]
     with pytest.raises(BundleError, match="refinement needs relative.onnx"):
@@ -345,7 +345,7 @@ DATUM = {"latitude_deg": 48.0, "longitude_deg": 11.5, "ellipsoidal_height_m": 52
 
 
 def failing_rename(monkeypatch, fails):
-    """Path.rename that raises what ``fails(count)`` gives for the count-th call on the bundle's folders."""
+    """Path.rename that raises ``fails(n)``, unless it is None, on the n-th call for a bundle's folder."""
     real, calls = Path.rename, []
 
     def rename(self, target):
@@ -362,15 +362,18 @@ def failing_rename(monkeypatch, fails):
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (OSError("disk full"), pytest.raises(BundleError, match="disk full.*it is as it was")),
+        (
+            OSError("disk full"),
+            pytest.raises(BundleError, match="disk full.*the old bundle is unchanged"),
+        ),
         (KeyboardInterrupt(), pytest.raises(KeyboardInterrupt)),
     ],
     ids=["disk", "Ctrl-C"],
 )
-def test_a_bundle_whose_replacement_fails_halfway_is_put_back(
+def test_a_bundle_is_restored_when_its_replacement_fails(
     small_bundle, tmp_path, monkeypatch, error, expected
 ):
-    """The second rename, of the new one into place, fails: the old one is already moved aside."""
+    """The second rename fails, which moves the new bundle into place. The old one has been moved away."""
     failing_rename(monkeypatch, lambda count: error if count == 2 else None)
     with expected:
         rewrite_bundle(Bundle.load(small_bundle), small_bundle, {"datum": DATUM}, {})
@@ -378,9 +381,7 @@ def test_a_bundle_whose_replacement_fails_halfway_is_put_back(
     assert [p.name for p in tmp_path.iterdir()] == ["small"]
 
 
-def test_an_old_bundle_that_cannot_be_put_back_is_kept_and_named(
-    small_bundle, tmp_path, monkeypatch
-):
+def test_an_old_bundle_that_cannot_be_restored_is_named(small_bundle, tmp_path, monkeypatch):
     failing_rename(monkeypatch, lambda count: OSError("disk full") if count >= 2 else None)
     with pytest.raises(BundleError, match="the old bundle is in (.*)/old, move it") as caught:
         rewrite_bundle(Bundle.load(small_bundle), small_bundle, {"datum": DATUM}, {})

@@ -14,14 +14,14 @@ def features(count=50, seed=0):
     return MapFeatures(feature.astype(np.float32), local, random_poses(count, seed))
 
 
-def test_what_is_stored_is_read_back_in_half_precision():
-    whole = features()
-    arrays = whole.to_arrays()
+def test_stored_features_are_read_back_in_half_precision():
+    original = features()
+    arrays = original.to_arrays()
     assert arrays["metric_feature_ND"].dtype == arrays["local_NCHW"].dtype == np.float16
     assert arrays["T_map_camera_N44"].dtype == np.float64
     back = MapFeatures.from_arrays(arrays)
-    np.testing.assert_allclose(back.metric_feature_ND, whole.metric_feature_ND, atol=1e-3)
-    np.testing.assert_array_equal(back.T_map_camera_N44, whole.T_map_camera_N44)
+    np.testing.assert_allclose(back.metric_feature_ND, original.metric_feature_ND, atol=1e-3)
+    np.testing.assert_array_equal(back.T_map_camera_N44, original.T_map_camera_N44)
 
 
 def test_nearest_features_come_best_first():
@@ -55,13 +55,13 @@ def test_near_poses_weigh_metres_and_angles():
     ("change", "message"),
     [
         ({"T_map_camera_N44": None}, "'T_map_camera_N44' is missing"),
-        ({"metric_feature_ND": np.ones(50)}, "are no map's"),
-        ({"local_NCHW": np.ones((49, 3, 2, 2))}, "not one map"),
+        ({"metric_feature_ND": np.ones(50)}, "do not describe map images"),
+        ({"local_NCHW": np.ones((49, 3, 2, 2))}, "the numbers must be equal"),
         ({"T_map_camera_N44": np.ones((50, 4, 4))}, "not a rigid transform"),
         ({"T_map_camera_N44": np.tile(np.diag([1.0, 1.0, -1.0, 1.0]), (50, 1, 1))}, "not a rigid"),
     ],
 )
-def test_arrays_that_do_not_belong_together_are_refused(change, message):
+def test_arrays_that_do_not_fit_together_are_refused(change, message):
     arrays = {**features().to_arrays(), **change}
     with pytest.raises(ValueError, match=message):
         MapFeatures.from_arrays({k: v for k, v in arrays.items() if v is not None})

@@ -9,7 +9,7 @@ TARGET = Target(origin_m=(100.0, 200.0, 3.0), scale_m=10.0)
 
 
 def test_relative_poses_are_scaled_but_have_no_origin():
-    t, q_wxyz = [[0.1, -0.2, 0.3]], [[2.0, 0.0, 0.0, 0.0]]  # of any length
+    t, q_wxyz = [[0.1, -0.2, 0.3]], [[2.0, 0.0, 0.0, 0.0]]  # of any norm
     T = restore_relative_poses(t, q_wxyz, TARGET)
     np.testing.assert_allclose(T[0, :3, 3], [1.0, -2.0, 3.0])
     np.testing.assert_allclose(T[0, :3, :3], np.eye(3))
@@ -25,12 +25,12 @@ def test_relative_poses_are_scaled_but_have_no_origin():
         ([[0, 0, 0]], [[np.inf] * 4]),
     ],
 )
-def test_answers_that_are_no_poses_raise(t, q_wxyz):
+def test_outputs_that_are_no_poses_raise(t, q_wxyz):
     with pytest.raises(EngineError, match="non-finite"):
         restore_relative_poses(t, q_wxyz, TARGET)
 
 
-def test_the_raw_covariance_is_that_of_the_whitening_in_metres():
+def test_the_raw_covariance_is_that_of_whitened_errors():
     random = np.random.default_rng(0)
     factor = np.concatenate([random.normal(2.0, 0.5, 6), random.normal(0.0, 1.0, 15)])
     W = np.diag(np.exp(factor[:6]))

@@ -19,7 +19,7 @@ def without(*keys):
     return change
 
 
-def test_a_variant_brings_its_own_network_features_and_figures(tested_bundle):
+def test_a_variant_has_its_own_network_features_and_figures(tested_bundle):
     bundle = Bundle.load(tested_bundle)
     manifest = bundle.manifest
     assert manifest.precisions == ("float32", "int8")
@@ -27,10 +27,10 @@ def test_a_variant_brings_its_own_network_features_and_figures(tested_bundle):
     assert bundle.absolute_onnx() == bundle.content("absolute.onnx")
     assert manifest.variants["int8"].tolerance.position_m == 0.15
     assert manifest.variants["float32"].tolerance.position_m == 5e-3
-    wide, narrow = (
+    int8, float32 = (
         np.asarray(manifest.variants[p].refined.covariance.matrix) for p in ("int8", "float32")
     )
-    assert not np.allclose(wide, narrow)
+    assert not np.allclose(int8, float32)
     assert len(bundle.golden.image_NHW3) == 3
     with pytest.raises(BundleError, match=r"no bfloat16 network, only float32, int8: export with"):
         bundle.absolute_onnx("bfloat16")
@@ -52,7 +52,7 @@ def test_a_variant_brings_its_own_network_features_and_figures(tested_bundle):
         (lambda data: data["variants"].update(int4=data["variants"].pop("int8")), "variants.int4"),
     ],
 )
-def test_half_described_variants_are_refused(tested_bundle, change, message):
+def test_incomplete_variants_are_refused(tested_bundle, change, message):
     edit_manifest(tested_bundle, change)
     with pytest.raises(BundleError, match=message):
         Bundle.load(tested_bundle)
@@ -62,18 +62,18 @@ def test_half_described_variants_are_refused(tested_bundle, change, message):
     ("name", "value", "message"),
     [
         ("image_NHW3", None, "'image_NHW3' is missing"),
-        ("image_NHW3", np.zeros((3, 10, 10, 3), np.uint8), "are not the network's input"),
-        ("map_index_NK", np.full((3, 2), 99), "the indices are not of this map"),
-        ("map_index_NK", np.zeros((3, 3), int), "the indices are not of this map"),
-        ("map_index_NK", np.zeros((3, 0), int), "the indices are not of this map"),
+        ("image_NHW3", np.zeros((3, 10, 10, 3), np.uint8), "do not fit the network's input"),
+        ("map_index_NK", np.full((3, 2), 99), "does not index 2 of the map's 4 images"),
+        ("map_index_NK", np.zeros((3, 3), int), "does not index 2 of the map's 4 images"),
+        ("map_index_NK", np.zeros((3, 0), int), "does not index 2 of the map's 4 images"),
         ("map_index_NK", np.full((3, 2), "a"), "'map_index_NK' does not hold numbers"),
-        ("map_index_NK", None, "the relative unit's answers are missing"),
-        ("local_map", None, "answers are of .* not .*local_map"),
+        ("map_index_NK", None, "the outputs of relative.onnx are missing"),
+        ("local_map", None, "holds the outputs .*absolute.onnx gives .*local_map"),
         ("metric_feature", np.zeros((3, 4), np.float32), "'metric_feature' has shape"),
         (
             "precision_factor",
             np.zeros((3, 21), np.float32),
-            "answers are of .*precision_factor, .*not translation",
+            "holds the outputs .*precision_factor, .*absolute.onnx gives",
         ),
         ("rotation_quaternion_wxyz", np.zeros((3, 3), np.float32), "'rotation_qua.* has shape"),
         (
@@ -81,8 +81,8 @@ def test_half_described_variants_are_refused(tested_bundle, change, message):
             np.zeros((3, 2, 5), np.float32),
             "'relative_information' has shape",
         ),
-        ("map_index_NK", np.zeros((2, 2), int), "holds 2 for 3 images"),
-        ("relative_translation_normalised", None, "no table of indices|no answers"),
+        ("map_index_NK", np.zeros((2, 2), int), "holds 2 rows for 3 images"),
+        ("relative_translation_normalised", None, "'relative_translation_normalised' is missing"),
     ],
 )
 def test_golden_images_that_do_not_fit_are_refused(tmp_path, name, value, message):
@@ -103,5 +103,7 @@ def test_maps_of_other_images_are_refused(tmp_path):
         arrays = dict(stored)
     arrays["T_map_camera_N44"][:, 0, 3] += 1.0
     contents["map_features.int8.npz"] = npz_bytes(arrays)
-    with pytest.raises(BundleError, match=r"map_features.int8.npz is not of the same images"):
+    with pytest.raises(
+        BundleError, match=r"map_features.int8.npz and map_features.npz are not of the same im"
+    ):
         write_bundle(tmp_path / "moved", text, contents)

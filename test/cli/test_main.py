@@ -46,7 +46,7 @@ def test_errors_are_one_line_and_status_one(small_bundle, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["train", "export", "evaluate", "look-alikes", "town"])
-def test_training_commands_say_what_to_install(command):
+def test_training_commands_name_the_missing_extra(command):
     done = rgsiam(command, "something", "--out", "x", code=WITHOUT_TRAINING)
     assert done.returncode == 1
     assert f"`rgsiam {command}` needs the training extra" in done.stderr
@@ -60,7 +60,7 @@ def test_help_lists_every_command():
         assert command in done.stdout
 
 
-def test_engine_list_names_every_engine_and_what_it_lacks(tmp_path):
+def test_engine_list_has_every_engine(tmp_path):
     done = rgsiam("engine", "list", "--cache", tmp_path / "cache")
     assert done.returncode == 0, done.stderr
     for name in ENGINES:
@@ -101,7 +101,7 @@ def test_engine_verify_prints_a_row_for_each_engine(tested_bundle):
         ),
     ],
 )
-def test_engine_build_says_what_is_missing(tested_bundle, tmp_path, arguments, message):
+def test_engine_build_names_what_is_missing(tested_bundle, tmp_path, arguments, message):
     done = rgsiam("engine", "build", tested_bundle, "--cache", tmp_path / "cache", *arguments)
     assert done.returncode == 1
     assert message in done.stderr

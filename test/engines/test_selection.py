@@ -170,7 +170,7 @@ def test_non_finite_outputs_fail_the_self_test(tmp_path):
     )
     path = broken(tmp_path, **{"absolute.int8_onnx": zero})
     with pytest.raises(
-        EngineError, match="failed the self-test: the network answered with non-fini"
+        EngineError, match="failed the self-test: the network's outputs are non-fini"
     ):
         Relocalizer.from_bundle(path, EngineOptions("onnxruntime", "int8", fallback="none"))
 

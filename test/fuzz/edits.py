@@ -1,4 +1,4 @@
-"""Changes to sound files that bytes describe."""
+"""Change valid files as bytes say, so that a fuzzer can control the changes."""
 
 import io
 import zipfile
@@ -17,7 +17,7 @@ SIZES = (0, 1, 0x7F, 0xFF, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF, 0xFFFFFFF
 
 
 class Bytes:
-    """Numbers out of bytes, zeros when they are used up."""
+    """Reads numbers from bytes. After the last byte they are zero."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
@@ -36,7 +36,7 @@ class Bytes:
 
 
 def edited(content: bytes, how: bytes) -> bytes:
-    """`content` after some overwriting, inserting, removing and cutting."""
+    """`content` with up to eight changes: bytes overwritten, inserted, removed or cut off."""
     plan, changed = Bytes(how), bytearray(content)
     for _ in range(8):
         if not plan.left:
@@ -60,7 +60,7 @@ def edited(content: bytes, how: bytes) -> bytes:
 
 
 def edited_text(text: str, how: bytes) -> str:
-    """YAML with some values replaced by nasty ones, some lines removed or doubled."""
+    """YAML text with some values replaced by `NASTY_VALUES`, and some lines removed or repeated."""
     plan, lines = Bytes(how), text.splitlines()
     for _ in range(6):
         if not plan.left or not lines:
@@ -80,7 +80,7 @@ def edited_text(text: str, how: bytes) -> str:
 
 
 def edited_npz(content: bytes, how: bytes) -> bytes:
-    """The archive edited, or one of its members, or a member's header."""
+    """An npz file with a change in its bytes, in one array, in an array's header or in an array's name."""
     plan = Bytes(how)
     kind = plan.number(4, 1)
     if kind == 0:

@@ -1,7 +1,7 @@
-"""`make fuzz`: each target for a bounded time with atheris; what fails is kept as a file.
+"""Fuzz each target for a limited time with atheris, and keep inputs that fail as files (`make fuzz`).
 
-A file that fails is run again by `python test/fuzz/run.py --target NAME FILE`. When it is fixed, the
-file goes to `test/fuzz/found/NAME/`, which the tests run.
+Run a failing input again with `python test/fuzz/run.py --target NAME FILE`. When it is fixed, move the file to
+`test/fuzz/found/NAME/`, so that the tests run it.
 """
 
 import argparse
@@ -18,12 +18,12 @@ INSTRUMENTED = ["rgsiam_ros", "rosbags", "zipfile", "edits", "targets"]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=60, help="for each target")
-    parser.add_argument("--seed", type=int, default=1, help="of libFuzzer; 0: its own")
+    parser.add_argument("--seconds", type=int, default=60, help="seconds for each target")
+    parser.add_argument("--seed", type=int, default=1, help="seed of libFuzzer; 0: a random one")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "fuzz")
-    parser.add_argument("--target", help="only this one")
+    parser.add_argument("--target", help="fuzz this target only")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("files", nargs="*", type=Path, help="run the target on these")
+    parser.add_argument("files", nargs="*", type=Path, help="inputs to run the target on")
     options = parser.parse_args()
     if options.child:
         return fuzz(options)
@@ -40,8 +40,8 @@ def main() -> int:
         seeds.mkdir(parents=True, exist_ok=True)
         for index, seed in enumerate(TARGETS[name].seeds()):
             (seeds / f"seed_{index}").write_bytes(seed)
-        for found in (Path(__file__).parent / "found" / name).glob("*"):
-            (seeds / found.name).write_bytes(found.read_bytes())
+        for past in (Path(__file__).parent / "found" / name).glob("*"):
+            (seeds / past.name).write_bytes(past.read_bytes())
         before = set(folder.glob("*-*"))
         command = [sys.executable, __file__, "--child", "--target", name, "--out", options.out]
         command += ["--seconds", options.seconds, "--seed", options.seed]
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def last_lines(log: Path, count: int = 40) -> list[str]:
-    """The end of a log: the traceback of what failed, for whoever sees only this output."""
+    """The last lines of a log, which hold the traceback of a failure."""
     return log.read_text(errors="replace").splitlines()[-count:]
 
 

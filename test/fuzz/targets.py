@@ -1,8 +1,8 @@
-"""What is fuzzed: bytes in, and only the errors that a user is to see may come out.
+"""The targets of fuzzing: functions of bytes that must raise only errors of the project.
 
-Each target takes bytes that atheris mutates. Bundles are mutated by structure: the bytes say which file
-of a sound bundle is changed, how, and the manifest's sizes and hashes are then made to fit, because
-whoever can write the folder can do that too.
+atheris and hypothesis mutate the bytes. A bundle is mutated by structure: the bytes say which file of a valid
+bundle changes and how. The manifest's sizes and hashes are then corrected, as an attacker who can write the
+folder would do.
 """
 
 import sys
@@ -48,7 +48,7 @@ def image(data: bytes) -> None:
 
 
 def raw_image(data: bytes) -> None:
-    """The fields of an Image: 12 bytes of them, then the pixels."""
+    """The fields of an Image message: 12 bytes of fields, then the pixels."""
     head = np.frombuffer(data[:12].ljust(12, b"\0"), np.uint16)
     height, width, step = (int(value) for value in head[:3])
     encoding = RAW_ENCODINGS[int(head[3]) % len(RAW_ENCODINGS)]
@@ -66,19 +66,19 @@ def manifest(data: bytes) -> None:
 
 
 def npz(data: bytes) -> None:
-    """The bytes of an npz, as a calibration."""
+    """The bytes of an npz file, read as a calibration."""
     with contextlib.suppress(BundleError, ValueError):
         Calibration.from_arrays(read_npz(data, Path("calibration.int8.npz"), 1 << 24))
 
 
 def manifest_values(data: bytes) -> None:
-    """Values of a sound manifest replaced by others."""
+    """A valid manifest with some values replaced."""
     text = edited_text(_texts()[data[0] % 2] if data else _texts()[0], data[1:])
     manifest(text.encode("utf-8", "surrogatepass"))
 
 
 def bundle(data: bytes) -> None:
-    """One file of a sound bundle changed; sizes and hashes fit again."""
+    """A valid bundle with one file changed, and with sizes and hashes that fit."""
     import hashlib
 
     source = _bundle()
@@ -102,7 +102,7 @@ def bundle(data: bytes) -> None:
 
 
 def bag(data: bytes) -> None:
-    """The bytes of an mcap file, after its metadata was removed or not."""
+    """The bytes of an mcap file without metadata.yaml."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         path = Path(folder, "bag.mcap")
         path.write_bytes(data)
@@ -117,7 +117,7 @@ def bag(data: bytes) -> None:
 
 
 def bag_metadata(data: bytes) -> None:
-    """A sound mcap, with these bytes as metadata.yaml."""
+    """A valid mcap file with a changed metadata.yaml."""
     folder, metadata, _ = _bag()
     text = edited_text(metadata, data)
     (folder / "metadata.yaml").write_text(text, errors="surrogatepass")
@@ -141,7 +141,7 @@ def _bundle() -> Bundle:
         contents["mask.png"] = cv2.imencode(".png", mask)[1].tobytes()
         text["preprocessing"]["mask"] = "mask.png"
         with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-            return write_bundle(Path(folder) / "sound", text, contents)
+            return write_bundle(Path(folder) / "valid", text, contents)
 
     return _once("bundle", make)
 
@@ -190,7 +190,7 @@ def _one_for_each_file() -> list[bytes]:
 
 @dataclass(frozen=True)
 class Target:
-    """A function of bytes, and bytes to start from."""
+    """A function of bytes, and the seed inputs that fuzzing starts from."""
 
     run: Callable[[bytes], None]
     seeds: Callable[[], list[bytes]]

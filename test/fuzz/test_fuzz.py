@@ -1,4 +1,4 @@
-"""What fuzzing found stays found; and the same by hypothesis, a little of it in every test run."""
+"""Inputs that fuzzing found, as regression tests, and a few random inputs by hypothesis."""
 
 import io
 import os
@@ -16,7 +16,7 @@ from onnx import helper, load_model_from_string, numpy_helper
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
-from support.bundles import brightness_network, description, int8_parts
+from support.bundles import brightness_contents, brightness_network, description, int8_parts
 from targets import TARGETS
 
 from rgsiam_ros.bundle import Bundle, write_bundle
@@ -27,7 +27,7 @@ from rgsiam_ros.uncertainty.covariance import check_covariance
 FOUND = sorted((Path(__file__).parent / "found").glob("*/*"))
 some = settings(
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "40")),
-    derandomize="FUZZ_EXAMPLES" not in os.environ,  # `make fuzz` looks further, with a seed
+    derandomize="FUZZ_EXAMPLES" not in os.environ,  # `make fuzz` draws more inputs, with a seed
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
@@ -35,25 +35,25 @@ floats = st.floats(width=64)
 
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda p: f"{p.parent.name}/{p.name}")
-def test_what_was_found(path):
+def test_inputs_that_fuzzing_found_raise_no_other_error(path):
     TARGETS[path.parent.name].run(path.read_bytes())
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_every_seed_is_survived(name):
+def test_seed_inputs_raise_no_other_error(name):
     for seed in TARGETS[name].seeds():
         TARGETS[name].run(seed)
 
 
 @some
 @given(st.sampled_from(["bundle", "manifest_values", "bag_metadata"]), st.binary(max_size=40))
-def test_changed_bundles_and_metadata(name, change):
+def test_changed_bundles_and_metadata_raise_no_other_error(name, change):
     TARGETS[name].run(change)
 
 
 @some
 @given(st.sampled_from(sorted(TARGETS)), st.binary(max_size=300))
-def test_bytes_that_mean_nothing(name, content):
+def test_random_bytes_raise_no_other_error(name, content):
     TARGETS[name].run(content)
 
 
@@ -76,7 +76,7 @@ def test_a_covariance_is_refused_or_positive_definite(matrix):
     st.lists(st.integers(-2, 2**62), max_size=4),
     st.binary(max_size=64),
 )
-def test_arrays_are_as_large_as_they_say(kind, shape, data):
+def test_arrays_of_another_size_than_claimed_are_refused(kind, shape, data):
     header = f"{{'descr': {kind!r}, 'fortran_order': False, 'shape': {tuple(shape)!r}, }}\n"
     member = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + data
     import zipfile
@@ -96,7 +96,7 @@ def test_arrays_are_as_large_as_they_say(kind, shape, data):
     "value",
     ["2026-13-45", "0b_", "9" * 5000, "!!int x", "!!float x", "!!timestamp x", "[" * 3000],
 )
-def test_values_that_yaml_itself_stumbles_over(tmp_path, value):
+def test_values_that_make_pyyaml_fail_are_refused(tmp_path, value):
     (tmp_path / "manifest.yaml").write_text(f"schema_version: {value}\n")
     with pytest.raises(BundleError, match="not valid YAML"):
         read_manifest(tmp_path / "manifest.yaml")
@@ -114,10 +114,10 @@ def png_of(width, height):
 
 
 @pytest.mark.parametrize("size", [(200_000, 200_000), (40_000, 40_000), (96, 128), (128, 95)])
-def test_a_mask_of_another_size_than_the_camera_is_not_unpacked(tmp_path, size):
+def test_a_mask_of_another_size_than_the_camera_is_refused(tmp_path, size):
     text = description()
     text["preprocessing"]["mask"] = "mask.png"
-    contents = {"absolute.onnx": brightness_network(), "mask.png": png_of(*size)}
+    contents = {**brightness_contents(), "mask.png": png_of(*size)}
     with pytest.raises(BundleError, match="not a PNG of 128x96 pixels, the camera's"):
         write_bundle(tmp_path / "b", text, contents)
 
@@ -144,8 +144,8 @@ def with_sparse_external(model):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (with_function, "functions or training of its own"),
-        (with_loop, "operator Loop, which a bundle's network may not"),
+        (with_function, "its own functions or training information"),
+        (with_loop, "operator Loop, which is not allowed in a bundle"),
         (with_sparse_external, "another file"),
         (
             lambda m: m.graph.node.extend([helper.make_node("Relu", ["a"], ["b"])] * 20_001),
@@ -153,16 +153,17 @@ def with_sparse_external(model):
         ),
     ],
 )
-def test_networks_that_could_do_more_than_a_network_are_refused(tmp_path, change, message):
+def test_networks_with_forbidden_content_are_refused(tmp_path, change, message):
     model = load_model_from_string(brightness_network())
     change(model)
+    contents = {**brightness_contents(), "absolute.onnx": model.SerializeToString()}
     with pytest.raises(BundleError, match=message):
-        write_bundle(tmp_path / "b", description(), {"absolute.onnx": model.SerializeToString()})
+        write_bundle(tmp_path / "b", description(), contents)
 
 
 @pytest.mark.parametrize("name", ["manifest.yaml", "golden_images.npz"])
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
-def test_what_is_no_plain_file_is_neither_followed_nor_waited_for(tmp_path, name, kind):
+def test_links_pipes_and_folders_are_refused(tmp_path, name, kind):
     bundle = write_bundle(tmp_path / "b", *int8_parts()).path
     path = bundle / name
     moved = path.rename(tmp_path / name)
@@ -175,7 +176,7 @@ def test_what_is_no_plain_file_is_neither_followed_nor_waited_for(tmp_path, name
         Bundle.load(bundle)
 
 
-def test_files_beyond_number_are_refused(tmp_path):
+def test_too_many_files_are_refused(tmp_path):
     text, contents = int8_parts()
     more = {f"absolute.p{n}.onnx": contents["absolute.onnx"] for n in range(40)}
     with pytest.raises(BundleError, match="at most 32 items"):

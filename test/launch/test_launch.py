@@ -1,5 +1,7 @@
-"""What the launch file for fusion starts. launch and launch_ros cannot be installed here, so they are played
-by recorders: this shows what our file asks of them, not that they do it.
+"""The nodes and parameters that the launch file for fusion asks for.
+
+launch and launch_ros are replaced by recorders, because they are not installed here. The tests check the
+calls of the launch file, not what launch does with them.
 """
 
 import runpy
@@ -51,7 +53,7 @@ class Joined:
 
 
 def recorder(name):
-    """A class that keeps what it was made with: ``args``, and the keywords as attributes."""
+    """A class whose objects keep their arguments: positional ones in ``args``, keywords as attributes."""
 
     def remember(self, *args, **keywords):
         self.args = args
@@ -62,10 +64,10 @@ def recorder(name):
 
 @pytest.fixture
 def launch(monkeypatch):
-    """Runs the file with arguments, as `ros2 launch` would; returns what is started."""
+    """Runs the launch file with arguments, as `ros2 launch` does, and returns a `Started`."""
     for name, classes in MODULES.items():
         module = ModuleType(name)
-        vars(module).update({one: recorder(one) for one in classes})
+        vars(module).update({class_name: recorder(class_name) for class_name in classes})
         monkeypatch.setitem(sys.modules, name, module)
     substitutions = {
         "launch.substitutions": {"LaunchConfiguration": Argument, "PathJoinSubstitution": Joined},
@@ -90,6 +92,8 @@ def launch(monkeypatch):
 
 
 class Started:
+    """The actions that the launch file returned."""
+
     def __init__(self, entities, context):
         self.nodes, self.context = {}, context
         self.names = [type(entity).__name__ for entity in entities]
@@ -98,10 +102,10 @@ class Started:
             if kind == "Node":
                 self.nodes[getattr(entity, "name", entity.executable)] = entity
             elif kind == "IncludeLaunchDescription":
-                given = dict(entity.launch_arguments)
+                passed_on = dict(entity.launch_arguments)
                 self.relocalize = {
                     key: value if isinstance(value, str) else value.perform(context)
-                    for key, value in given.items()
+                    for key, value in passed_on.items()
                 }
             elif kind == "SetRemap":
                 self.remap = entity.args
@@ -115,7 +119,7 @@ def after_waiting(started, returncode=0):
     return started.after(SimpleNamespace(returncode=returncode), None)
 
 
-def test_the_defaults_are_the_demo_towns(launch):
+def test_the_defaults_are_for_the_demo_town(launch):
     started = launch()
     assert started.context["bundle"] == str(ROOT / "models" / "town")
     assert set(started.nodes) == {"ekf_odom", "ekf_map", "wait_for_transforms"}
@@ -136,7 +140,7 @@ def test_the_defaults_are_the_demo_towns(launch):
 
 
 def test_the_command_that_fusion_config_prints_is_enough(launch, tmp_path):
-    """Topics and frames of the user's own: the short command brings every one of them."""
+    """The printed command starts everything with the topics and frames given to fusion-config."""
     out = tmp_path / "my fusion"
     command = [sys.executable, "-m", "rgsiam_ros.cli.main", "fusion-config", str(TOWN_BUNDLE)]
     command += ["--out", str(out), "--gps-topic", "/ublox/fix", "--gps-frame", "antenna"]
@@ -146,9 +150,9 @@ def test_the_command_that_fusion_config_prints_is_enough(launch, tmp_path):
 
     words = shlex.split(done.stdout.splitlines()[-1])
     assert words[:4] == ["ros2", "launch", "rgsiam_ros", LAUNCH.name]
-    given = dict(word.split(":=", 1) for word in words[4:])
-    assert given == {"bundle": str(TOWN_BUNDLE), "fusion_config": str(out)}
-    started = launch(**given)
+    arguments = dict(word.split(":=", 1) for word in words[4:])
+    assert arguments == {"bundle": str(TOWN_BUNDLE), "fusion_config": str(out)}
+    started = launch(**arguments)
     assert started.relocalize["base_frame"] == "car"
     assert started.relocalize["map_frame"] == "map"
     assert started.remap[1] == "/front/pose"
@@ -157,7 +161,7 @@ def test_the_command_that_fusion_config_prints_is_enough(launch, tmp_path):
     (navsat,) = after_waiting(started)
     assert dict(navsat.remappings)["gps/fix"] == "/ublox/fix"
     assert navsat.parameters[0] == str(out / "navsat_transform.yaml")
-    started = launch(**given, gps_topic="/other")  # an argument wins over the folder
+    started = launch(**arguments, gps_topic="/other")  # an argument wins over the folder
     (navsat,) = after_waiting(started)
     assert dict(navsat.remappings)["gps/fix"] == "/other"
 
@@ -173,7 +177,7 @@ def test_another_map_frame_without_gps_and_in_three_dimensions(launch, tmp_path)
     assert started.relocalize["planar_covariance"] == "false"
 
 
-def test_what_is_passed_on_are_arguments_of_the_other_launch_file(launch):
+def test_arguments_passed_on_exist_in_the_other_launch_file(launch):
     text = (ROOT / "launch" / "relocalize.launch.py").read_text()
     for name in launch().relocalize:
         assert f'"{name}": (' in text

@@ -31,7 +31,7 @@ def test_metres_are_restored_in_float64(small_bundle):
     assert set(estimate.timings_ms) == {"preprocess", "inference", "pose"}
     assert estimate.branch == "absolute"
     assert estimate.refined_quality is None
-    assert estimate.raw_covariance_66 is None  # this network does not say
+    assert estimate.raw_covariance_66 is None  # this network does not predict it
     assert all(value >= 0.0 for value in estimate.timings_ms.values())
 
 
@@ -42,8 +42,8 @@ def live_position(blue, green, red):
     return np.array([1000.0, 2000.0, 3.0]) + 10.0 * np.array([red, green, blue]) / 255.0
 
 
-def test_the_relative_branch_starts_from_the_map_and_keeps_its_disagreement(refinable_bundle):
-    relocalizer = Relocalizer.from_bundle(refinable_bundle)  # auto: refined where it can
+def test_the_relative_branch_aligns_to_the_map_images(refinable_bundle):
+    relocalizer = Relocalizer.from_bundle(refinable_bundle)  # auto: refined
     assert relocalizer.branch == "refined"
     estimate = relocalizer.estimate(flat_image(*LIVE))
     assert estimate.branch == "refined"
@@ -55,7 +55,7 @@ def test_the_relative_branch_starts_from_the_map_and_keeps_its_disagreement(refi
     assert set(estimate.timings_ms) == {"preprocess", "inference", "pose", "refinement"}
 
 
-def test_the_absolute_branch_alone_stays_available(refinable_bundle):
+def test_the_absolute_branch_can_be_used_alone(refinable_bundle):
     relocalizer = Relocalizer.from_bundle(refinable_bundle, branch="absolute")
     estimate = relocalizer.estimate(flat_image(*LIVE))
     off = estimate.T_map_camera[:3, 3] - live_position(*LIVE)
@@ -64,8 +64,8 @@ def test_the_absolute_branch_alone_stays_available(refinable_bundle):
     assert estimate.refined_quality is None
 
 
-def test_where_no_map_image_is_near_the_absolute_pose_answers(refinable_bundle):
-    """White: 8 m and more from every image of the map, whose reach is 2 m."""
+def test_without_a_near_map_image_the_pose_is_absolute(refinable_bundle):
+    """A white image is at least 8 m from every map image, and the reach is 2 m."""
     relocalizer = Relocalizer.from_bundle(refinable_bundle, branch="refined")
     estimate = relocalizer.estimate(flat_image(255, 255, 255))
     assert estimate.branch == "absolute"
@@ -73,7 +73,7 @@ def test_where_no_map_image_is_near_the_absolute_pose_answers(refinable_bundle):
     relocalizer.estimate(flat_image(*LIVE))
 
 
-def test_branches_are_named_and_refused_where_they_are_not(small_bundle):
+def test_unknown_and_missing_branches_are_refused(small_bundle):
     assert Relocalizer.from_bundle(small_bundle).branch == "absolute"
     with pytest.raises(BundleError, match="no relative branch: set branch to absolute"):
         Relocalizer.from_bundle(small_bundle, branch="refined")
@@ -92,7 +92,7 @@ def test_covariance_turns_with_the_camera(tmp_path):
     np.testing.assert_allclose(np.diag(covariance), [4.0, 1.0, 9.0, 0.02, 0.01, 0.03], rtol=1e-5)
 
 
-def test_a_network_that_answers_nonsense_raises(tmp_path):
+def test_network_outputs_that_are_no_pose_raise(tmp_path):
     """This network's quaternion is the image's red, and zero for a black image."""
     contents = brightness_contents()
     model = onnx.load_model_from_string(contents["absolute.onnx"])
@@ -117,7 +117,7 @@ def test_a_network_that_answers_nonsense_raises(tmp_path):
         relocalizer.estimate(flat_image(0, 0, 0))
 
 
-def test_bad_images_do_not_harm_the_next(small_bundle):
+def test_a_bad_image_does_not_change_later_poses(small_bundle):
     relocalizer = Relocalizer.from_bundle(small_bundle)
     before = relocalizer.estimate(flat_image(10, 20, 30)).T_map_camera
     with pytest.raises(ImageError):
@@ -125,12 +125,12 @@ def test_bad_images_do_not_harm_the_next(small_bundle):
     np.testing.assert_array_equal(relocalizer.estimate(flat_image(10, 20, 30)).T_map_camera, before)
 
 
-def test_unknown_engine_is_named(small_bundle):
+def test_an_unknown_engine_is_refused(small_bundle):
     with pytest.raises(EngineError, match="'warp' is unknown: choose auto or one of tensorrt, .*"):
         Relocalizer.from_bundle(small_bundle, EngineOptions("warp"))
 
 
-def test_a_closed_relocalizer_says_so(small_bundle):
+def test_a_closed_relocalizer_raises(small_bundle):
     relocalizer = Relocalizer.from_bundle(small_bundle)
     relocalizer.close()
     with pytest.raises(EngineError, match="closed"):
@@ -145,15 +145,15 @@ def test_images_that_contradict_camera_info_are_refused(small_bundle):
         relocalizer.estimate(flat_image(1, 2, 3, width=128, height=128))
 
 
-def test_a_camera_that_cannot_be_reconciled_leaves_things_as_they_were(small_bundle):
+def test_a_camera_that_does_not_fit_changes_nothing(small_bundle):
     relocalizer = Relocalizer.from_bundle(small_bundle)
     with pytest.raises(CameraError, match="does not contain the view"):
         relocalizer.use_camera(Camera(width=128, height=96, fx=900, fy=900, cx=64, cy=48))
     relocalizer.estimate(flat_image(1, 2, 3))
 
 
-def test_the_shipped_bundle_knows_the_town():
-    """Every 20th image of a drive it never saw, in other light: far better than guessing."""
+def test_the_shipped_bundle_localises_in_the_town():
+    """Every 20th image of a drive that was not trained on, in other light."""
     relocalizer = Relocalizer.from_bundle(TOWN_BUNDLE)
     drive = read_drive(TOWN_DRIVE)
     images = list(drive.read_images())[::20]
@@ -168,25 +168,25 @@ def test_the_shipped_bundle_knows_the_town():
     assert validation.export_difference_deg < 1e-3
 
 
-def test_many_images_answer_as_one_by_one(tested_bundle):
-    """In one call, an image and an error among them that cannot be used."""
+def test_many_images_give_the_same_poses_as_one_by_one(tested_bundle):
+    """One call with several images, a bad image and an error."""
     colours = [(76, 102, 204), (50, 100, 50), (153, 102, 51), (128, 128, 128), (70, 100, 200)]
     images = [flat_image(*colour) for colour in colours]
-    given = [*images[:2], np.zeros((0, 0, 3), np.uint8), ImageError("torn"), *images[2:]]
+    inputs = [*images[:2], np.zeros((0, 0, 3), np.uint8), ImageError("torn"), *images[2:]]
     onnxruntime = EngineOptions("onnxruntime")
-    one = Relocalizer.from_bundle(tested_bundle, onnxruntime)
-    together = Relocalizer.from_bundle(tested_bundle, onnxruntime).estimate_many(given)
-    assert [type(a) for a in together[2:4]] == [ImageError, ImageError]
-    answers = [a for a in together if not isinstance(a, Exception)]
-    assert len(answers) == len(images)
-    for image, answer in zip(images, answers, strict=True):
-        expected = one.estimate(image)
-        np.testing.assert_allclose(answer.T_map_camera, expected.T_map_camera, atol=1e-6)
-        assert answer.branch == expected.branch
+    single = Relocalizer.from_bundle(tested_bundle, onnxruntime)
+    together = Relocalizer.from_bundle(tested_bundle, onnxruntime).estimate_many(inputs)
+    assert [type(error) for error in together[2:4]] == [ImageError, ImageError]
+    estimates = [e for e in together if not isinstance(e, Exception)]
+    assert len(estimates) == len(images)
+    for image, estimate in zip(images, estimates, strict=True):
+        expected = single.estimate(image)
+        np.testing.assert_allclose(estimate.T_map_camera, expected.T_map_camera, atol=1e-6)
+        assert estimate.branch == expected.branch
 
 
-def test_batches_of_any_size_answer_alike():
-    """The town's network takes batches; the last one is filled up."""
+def test_the_batch_size_does_not_change_poses():
+    """11 images in batches of 8, so that the last batch is incomplete."""
     drive = read_drive(TOWN_DRIVE)
     images = [image.decode() for image, _ in zip(drive.read_images(), range(11), strict=False)]
     poses = []
@@ -194,7 +194,7 @@ def test_batches_of_any_size_answer_alike():
         options = EngineOptions("onnxruntime", "float32", batch=batch)
         relocalizer = Relocalizer.from_bundle(TOWN_BUNDLE, options, branch="absolute")
         relocalizer.use_camera(drive.camera)
-        poses.append(np.stack([a.T_map_camera for a in relocalizer.estimate_many(images)]))
+        poses.append(np.stack([e.T_map_camera for e in relocalizer.estimate_many(images)]))
         relocalizer.close()
     metres, radians = pose_errors(*poses)
     assert len(poses[0]) == 11
@@ -221,14 +221,14 @@ OVERCONFIDENT[0, 1] = OVERCONFIDENT[1, 0] = 1.1
         ({"raw_covariance_66": np.full((6, 6), np.nan)}, "own uncertainty is not usable"),
     ],
 )
-def test_an_answer_that_is_not_whole_is_lost(change, reason):
-    whole = {"T_map_camera": np.eye(4), "covariance_66": np.eye(6), "timings_ms": {}, "trust": 0.0}
-    assert not PoseEstimate(**whole).lost
-    assert reason in PoseEstimate(**{**whole, **change}).why_lost
+def test_an_invalid_estimate_is_lost(change, reason):
+    valid = {"T_map_camera": np.eye(4), "covariance_66": np.eye(6), "timings_ms": {}, "trust": 0.0}
+    assert not PoseEstimate(**valid).lost
+    assert reason in PoseEstimate(**{**valid, **change}).why_lost
 
 
-def test_an_image_whose_own_uncertainty_is_no_number_is_lost(tmp_path):
-    """This network takes the logarithm of the brightness less a half: none for a dark image."""
+def test_a_predicted_covariance_that_is_not_finite_is_lost(tmp_path):
+    """This network takes the logarithm of the brightness minus 0.5, which is NaN for a dark image."""
     contents = brightness_contents(colours=((150, 160, 170), (200, 210, 220)))
     model = onnx.load_model_from_string(contents["absolute.onnx"])
     helper, graph = onnx.helper, model.graph

@@ -32,7 +32,7 @@ def drive(seconds, hz, delay, poses=True):
 
 def test_a_steady_stream_is_well():
     _, health = drive(10.0, 10.0, 0.05)
-    assert health.judge(LIMITS, FINE, "/image") == []
+    assert health.findings(LIMITS, FINE, "/image") == []
     figures = health.values()
     assert float(figures["rate_hz"]) == pytest.approx(10.0, abs=0.3)
     assert float(figures["delay_median_ms"]) == pytest.approx(50.0)
@@ -41,11 +41,11 @@ def test_a_steady_stream_is_well():
 
 def test_slow_late_and_missing_poses_are_named():
     _, slow = drive(20.0, 1.0, 0.05)
-    assert [level for level, _ in slow.judge(LIMITS, FINE, "/image")] == [WARN]
+    assert [level for level, _ in slow.findings(LIMITS, FINE, "/image")] == [WARN]
     _, late = drive(5.0, 10.0, 0.8)
-    assert late.judge(LIMITS, FINE, "/image") == [(WARN, "poses 0.80 s late, over 0.5")]
+    assert late.findings(LIMITS, FINE, "/image") == [(WARN, "poses 0.80 s late, over 0.5")]
     _, lost = drive(5.0, 10.0, 0.0, poses=False)
-    found = lost.judge(LIMITS, (WARN, "lost: trust -1 is below 0"), "/image")
+    found = lost.findings(LIMITS, (WARN, "lost: trust -1 is below 0"), "/image")
     assert (ERROR, "no pose for 5 s") in found
     assert (WARN, "lost: trust -1 is below 0") in found
     assert lost.values()["age_of_last_pose_s"] == "none yet"
@@ -54,14 +54,14 @@ def test_slow_late_and_missing_poses_are_named():
 def test_a_silent_camera_is_an_error_and_its_return_is_well():
     clock, health = drive(10.0, 10.0, 0.05)
     clock.at += 3.0
-    ((level, words),) = health.judge(LIMITS, FINE, "/image")
+    ((level, words),) = health.findings(LIMITS, FINE, "/image")
     assert level == ERROR
     assert words.startswith("no image on /image for 3 s: check")
     for _ in range(60):
         clock.at += 0.1
         health.image()
         health.pose(0.05)
-    assert health.judge(LIMITS, FINE, "/image") == []
+    assert health.findings(LIMITS, FINE, "/image") == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The replay beside filters: real processes and DDS, with a stand-in for robot_localization itself."""
+"""Replay beside filters: real processes and DDS, with a fake robot_localization."""
 
 import json
 import math
@@ -43,7 +43,7 @@ KINDS = {
 
 @pytest.fixture
 def prefix(tmp_path, monkeypatch):
-    """robot_localization 3.8.3, as far as anyone can see."""
+    """An installation prefix with a fake robot_localization of version 3.8.3."""
     monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     folder = tmp_path / "prefix"
@@ -74,7 +74,7 @@ def player():
 
 
 def drive_on(filters, player, step, speed=1.0):
-    """A tenth of a second of the bag's time: one message of each sensor."""
+    """Feed a tenth of a second of the bag's time: one message of each sensor."""
     at_ns = 1_700_000_000_000_000_000 + step * 100_000_000
     wheel, fix = Odometry(), NavSatFix(latitude=48.0, longitude=11.5)
     for message in (wheel, fix):
@@ -103,42 +103,42 @@ def antenna():
     return serialize_message(TFMessage(transforms=[mount]))
 
 
-def test_a_set_starts_is_fed_answers_and_ends(prefix, player):
+def test_a_filter_set_starts_publishes_and_ends(prefix, player):
     assert find_robot_localization() == prefix
     filters = Filters(player, prefix, Bundle.load(TOWN_BUNDLE).manifest, SETUP, "/replay_test")
     try:
         assert filters.version == (3, 8, 3)
-        assert [one.name for one in filters.sets] == ["gps"]
+        assert [filter_set.name for filter_set in filters.sets] == ["gps"]
         with pytest.raises(
             RgsiamError, match=r"no /fix of type sensor_msgs/msg/NavSatFix.*fusion-c"
         ):
             filters.open(KINDS | {"/fix": "sensor_msgs/msg/Imu"})
         filters.open(KINDS)
-        (one,) = filters.sets
-        step = drive_until(filters, player, lambda: len(one.stamps_ns) > 3, 0)
-        assert len(one.processes) == 2  # navsat_transform waits for the antenna's mount
+        (filter_set,) = filters.sets
+        step = drive_until(filters, player, lambda: len(filter_set.stamps_ns) > 3, 0)
+        assert len(filter_set.processes) == 2  # navsat_transform waits for the antenna's mount
         filters.feed("/tf_static", antenna())
 
         def fix_arrived():
             return np.any(filters.tracks()["gps"][1][:, 0, 3] == 48.0)
 
         step = drive_until(filters, player, fix_arrived, step)
-        assert len(one.processes) == 3
+        assert len(filter_set.processes) == 3
 
         def diverged():
             return bool(np.isnan(filters.tracks()["gps"][1][-1]).all())
 
         step = drive_until(filters, player, diverged, step, speed=math.nan)
-        drive_until(filters, player, lambda: not diverged(), step)  # and goes on
+        drive_until(filters, player, lambda: not diverged(), step)  # the replay goes on
         stamps, T = filters.tracks()["gps"]
         assert len(stamps) == len(T)
         assert np.all(np.diff(stamps) > 0)
-        processes = one.processes
+        processes = filter_set.processes
         assert all(process.poll() is None for process in processes)
     finally:
         filters.close()
     assert all(process.poll() is not None for process in processes)
-    assert not any(path.exists() for path in one.files.values())
+    assert not any(path.exists() for path in filter_set.files.values())
 
 
 def test_a_filter_that_ends_by_itself_is_named(prefix, player, capfd):
@@ -151,13 +151,13 @@ def test_a_filter_that_ends_by_itself_is_named(prefix, player, capfd):
         assert (len(stamps), T.shape) == (0, (0, 4, 4))
     finally:
         filters.close()
-    said = "".join(capfd.readouterr())
-    assert "gps: ekf_node ended by itself (3)" in said
-    assert "gps: navsat_transform was never started, as base_link -> antenna" in said
+    output = "".join(capfd.readouterr())
+    assert "gps: ekf_node ended by itself (3)" in output
+    assert "gps: navsat_transform was never started, as base_link -> antenna" in output
 
 
 def test_a_replay_without_gps_and_with_another_map_frame(prefix, town_like_bundle, tmp_path):
-    """No datum: the bag needs no fixes. The frames are the bundle's, the topics those of a folder."""
+    """Without a datum the bag needs no fixes. Frames come from the bundle, topics from the folder."""
     manifest_file = town_like_bundle / "manifest.yaml"
     text = yaml.safe_load(manifest_file.read_text()) | {"map_frame": "yard"}
     manifest_file.write_text(yaml.safe_dump(text))
@@ -182,7 +182,7 @@ def test_a_replay_without_gps_and_with_another_map_frame(prefix, town_like_bundl
     command += ["--fusion-config", str(tmp_path / "fusion"), "--rate", "0.5"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "robot_localization 3.8.3" in done.stdout
+    assert "robot_localization 3.8.3" in done.stderr
     assert "fused, odometry + visual: " in done.stdout
     fusion = json.loads((tmp_path / "r" / "metrics.json").read_text())["fusion"]
     assert set(fusion) == {"settling_s", "visual"}
@@ -191,7 +191,7 @@ def test_a_replay_without_gps_and_with_another_map_frame(prefix, town_like_bundl
     assert (tmp_path / "r" / "fused_visual.tum").stat().st_size > 0
 
 
-def test_a_set_up_that_does_not_fit_is_refused_before_the_replay(town_like_bundle, tmp_path):
+def test_a_setup_that_does_not_fit_is_refused_before_the_replay(town_like_bundle, tmp_path):
     from rich.console import Console
 
     def replay(**changes):

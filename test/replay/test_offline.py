@@ -56,7 +56,7 @@ def test_the_results_folder(short_bag, town_like_bundle, tmp_path):
     assert (out / "replay.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_frames_say_which_branch_answered_and_how_they_disagree(tmp_path):
+def test_frames_have_the_branch_and_the_distance_of_the_branches(tmp_path):
     text, contents = refinable_parts()
     text["camera"] = {**text["camera"], "width": 320, "height": 180, "cx": 160.0, "cy": 90.0}
     text["camera"] |= {"fx": 190.0, "fy": 190.0}
@@ -85,7 +85,7 @@ def test_offline_is_deterministic(short_bag, town_like_bundle, tmp_path):
     assert texts[0] == texts[1] != ""
 
 
-def test_a_damaged_image_is_one_frame_without_an_answer(short_bag, town_like_bundle, tmp_path):
+def test_a_damaged_image_gives_a_frame_without_a_pose(short_bag, town_like_bundle, tmp_path):
     bag = damage_image(short_bag, tmp_path / "damaged", index=7)
     metrics = replay(bag, town_like_bundle, tmp_path / "results")
     assert (metrics["frames"], metrics["answered"]) == (20, 19)
@@ -94,7 +94,7 @@ def test_a_damaged_image_is_one_frame_without_an_answer(short_bag, town_like_bun
     assert "truncated" in rows[7]["problem"]
 
 
-def test_a_bag_without_truth_or_mount_still_replays(tmp_path, town_like_bundle):
+def test_a_bag_without_true_poses_or_mount_is_replayed(tmp_path, town_like_bundle):
     topics = {"/camera/image_raw/compressed", "/camera/camera_info"}
     bag = cut_bag(TOWN_DRIVE, tmp_path / "bare", images=5, topics=topics)
     metrics = replay(bag, town_like_bundle, tmp_path / "results")
@@ -115,7 +115,7 @@ def test_refusals_name_the_cause(short_bag, town_like_bundle, tmp_path):
 
 
 def test_metrics_of_a_known_trajectory():
-    """Ten frames: one unanswered, errors of 0.1 to 0.9 m along x."""
+    """Ten frames: one without a pose, nine with errors of 0.1 to 0.9 m along x."""
     T_true = random_poses(10)
     frames = [FrameRecord(0, None, None, T_true[0])]
     for i in range(1, 10):
@@ -128,7 +128,9 @@ def test_metrics_of_a_known_trajectory():
     assert metrics["position_error_m"]["mean"] == pytest.approx(0.5)
     assert metrics["position_error_m"]["p95"] == pytest.approx(0.86)
     assert metrics["rotation_error_deg"]["median"] == pytest.approx(0.0, abs=1e-5)
-    assert metrics["recall"]["0.25 m 2 deg"] == pytest.approx(0.2)  # the unanswered one counts
+    assert metrics["recall"]["0.25 m 2 deg"] == pytest.approx(
+        0.2
+    )  # the frame without a pose counts
     assert metrics["recall"]["5 m 10 deg"] == pytest.approx(0.9)
     assert metrics["latency_ms"]["total"]["p50"] == 5.0
 

@@ -17,16 +17,16 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 from rgsiam_ros.cli.main import main
 import rgsiam_ros.replay.run as run
 claim = run.claim_folder
-def then_the_disk_is_full(out):
+def claim_then_fill_the_disk(out):
     claim(out)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-run.claim_folder = then_the_disk_is_full
+run.claim_folder = claim_then_fill_the_disk
 sys.argv[0] = "rgsiam"
 main()
 """
 
 
-def test_a_full_disk_loses_no_figures_and_leaves_nothing_half_written(tmp_path, town_like_bundle):
+def test_a_full_disk_keeps_the_printed_figures_and_leaves_no_files(tmp_path, town_like_bundle):
     bag = cut_bag(TOWN_DRIVE, tmp_path / "short", images=30)
     out = tmp_path / "results"
     arguments = ["replay", bag, "--bundle", town_like_bundle, "--out", out, "--threads", "1"]
@@ -40,7 +40,7 @@ def test_a_full_disk_loses_no_figures_and_leaves_nothing_half_written(tmp_path, 
     assert list(out.iterdir()) == []
 
 
-def test_the_rerun_recording_opens_and_holds_what_was_asked_for(tmp_path, town_like_bundle):
+def test_the_rerun_recording_is_valid_and_has_every_entity(tmp_path, town_like_bundle):
     pytest.importorskip("rerun")
     bag = cut_bag(TOWN_DRIVE, tmp_path / "short", images=12)
     path = tmp_path / "deep" / "drive.rrd"
@@ -61,7 +61,7 @@ def test_the_rerun_recording_opens_and_holds_what_was_asked_for(tmp_path, town_l
         run_replay(bag, town_like_bundle, tmp_path / "r2", options, Console(quiet=True))
 
 
-def test_without_the_sdk_the_recording_is_refused_before_any_work(tmp_path, monkeypatch):
+def test_without_the_sdk_a_recording_is_refused_at_once(tmp_path, monkeypatch):
     import rgsiam_ros.replay.rerun_export as recording
 
     monkeypatch.setattr(recording, "find_spec", lambda name: None)

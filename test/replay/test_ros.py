@@ -23,7 +23,7 @@ def isolated(monkeypatch):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 
-def test_the_node_gives_what_offline_gives(tmp_path, town_like_bundle):
+def test_the_node_gives_the_same_poses_as_offline(tmp_path, town_like_bundle):
     bag = cut_bag(TOWN_DRIVE, tmp_path / "short", images=40)
     options = ReplayOptions(ros=True, rate=1.0)
     out = tmp_path / "results"
@@ -35,7 +35,7 @@ def test_the_node_gives_what_offline_gives(tmp_path, town_like_bundle):
     assert ros["largest_difference_deg"] < 1e-6
     assert metrics["reported_frame"] == "base_link"
     assert set(metrics["latency_ms"]) == {"image to pose"}
-    assert metrics["refined"] is None  # a pose message does not say
+    assert metrics["refined"] is None  # a pose message does not name the branch
     assert json.loads((out / "metrics.json").read_text())["ros"] == ros
 
 
@@ -49,7 +49,7 @@ def test_the_command_line(tmp_path, town_like_bundle):
     assert (tmp_path / "r" / "replay.png").is_file()
 
 
-def test_without_robot_localization_the_replay_says_so_and_goes_on(
+def test_without_robot_localization_the_replay_warns_and_goes_on(
     tmp_path, town_like_bundle, monkeypatch
 ):
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(Path(sys.prefix)))
@@ -66,13 +66,13 @@ def test_without_robot_localization_the_replay_says_so_and_goes_on(
     command += ["--bundle", str(town_like_bundle), "--out", str(tmp_path / "r")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "robot_localization is not installed" in done.stdout
+    assert "robot_localization is not installed" in done.stderr
     assert "poses for 8 images" in done.stdout
     assert "fusion" not in json.loads((tmp_path / "r" / "metrics.json").read_text())
 
 
-def test_tracks_of_filters_are_reported_by_what_gps_was(tmp_path):
-    """A track 2 m beside the truth while GPS is bad, and exact else."""
+def test_tracks_of_filters_are_reported_by_the_state_of_gps(tmp_path):
+    """The track is 2 m off while GPS is bad, and exact otherwise."""
     drive = read_drive(TOWN_DRIVE)
     _, fixes = read_messages(TOWN_DRIVE, "/gps/fix", ("sensor_msgs/msg/NavSatFix",), "gps")
     stamps = np.array([stamp_to_ns(m.header.stamp) for m in fixes], np.int64)
@@ -81,9 +81,9 @@ def test_tracks_of_filters_are_reported_by_what_gps_was(tmp_path):
     T, known = drive.true_base_poses(stamps)
     T[state == 1, 0, 3] += 2.0
     tracks = {"both": (stamps[known], T[known])}
-    found = report_tracks(tracks, drive, (stamps, state), tmp_path, "test")["both"]
-    assert found["good"]["p95_m"] < 1e-6
-    assert found["bad"]["median_m"] == pytest.approx(2.0)
-    assert found["none"]["p95_m"] < 1e-6
+    figures = report_tracks(tracks, drive, (stamps, state), tmp_path, "test")["both"]
+    assert figures["good"]["p95_m"] < 1e-6
+    assert figures["bad"]["median_m"] == pytest.approx(2.0)
+    assert figures["none"]["p95_m"] < 1e-6
     assert (tmp_path / "fusion.png").stat().st_size > 10_000
     assert len((tmp_path / "fused_both.tum").read_text().splitlines()) == known.sum()

@@ -162,7 +162,7 @@ def test_calibrations_without_their_file_or_network_are_refused(tmp_path):
         write_bundle(tmp_path / "a", text, contents)
     text["calibrations"] = {"int8": CALIBRATED}
     contents["calibration.int8.npz"] = npz_bytes(calibration_arrays())
-    with pytest.raises(BundleError, match="no such network"):
+    with pytest.raises(BundleError, match="bundle has no int8 network"):
         write_bundle(tmp_path / "b", text, contents)
     absolute_only = {n: v for n, v in calibration_arrays().items() if not n.startswith("refined")}
     text["calibrations"] = {"float32": CALIBRATED}
