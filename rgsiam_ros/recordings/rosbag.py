@@ -191,8 +191,8 @@ def read_messages(
 ) -> tuple[str, list[Any]]:
     """Return a topic and its messages in recorded order.
 
-    topic: None means the only topic of one of the message types `kinds`; what: the name of the topic in
-    messages and in the option ``--WHAT-topic``. Raises BagError with the topics that would fit.
+    topic: None means the only topic of one of the message types `kinds`; what: ``image``, ``depth`` or
+    ``fix``, the name of the topic in error messages. Raises BagError with the topics that would fit.
     """
     bag = Path(path)
     with open_bag(bag) as reader:
@@ -290,9 +290,10 @@ def _choose(
         return wanted
     if len(fitting) != 1:
         available = ", ".join(fitting) if fitting else f"none of {', '.join(kinds)}"
+        option = "--set topics.depth=TOPIC" if what == "depth" else f"--{what}-topic"
         raise BagError(
             f"{bag}: cannot tell which topic is the {what}; found {available}. "
-            f"Name it with --{what}-topic, or record it"
+            f"Name it with {option}, or record it"
         )
     return fitting[0]
 

@@ -234,7 +234,9 @@ def test_a_broken_network_is_refused_and_the_next_serves(peer, start, tmp_path):
     bundle = write_bundle(tmp_path / "broken", text, contents).path
     node = start(bundle=bundle, engine="onnxruntime")
     answer(peer, 1)
-    node.wait_for_log(r"WARN.*not used: onnxruntime int8: failed the self-test: position is off by 50 cm")
+    node.wait_for_log(
+        r"WARN.*not used: onnxruntime int8: failed the self-test: position is off by 50 cm"
+    )
     node.wait_for_log(r"engine onnxruntime \S+ float32 on cpu")
 
 

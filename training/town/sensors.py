@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rosbags.typesys import Stores, get_typestore
 from scipy.spatial.transform import Rotation
 
 from rgsiam_ros.geometry.geodesy import Datum, LocalFrame
 from rgsiam_ros.geometry.poses import Array
+from rgsiam_training.town.messages import header, new_message, vector
 
-TYPES = get_typestore(Stores.ROS2_JAZZY)
 DATUM = Datum(latitude_deg=48.137, longitude_deg=11.575, ellipsoidal_height_m=565.0)
 """Geodetic position of the map frame's origin. The choice is arbitrary."""
 T_BASE_GPS_M = np.array([-0.3, 0.1, 1.7])
@@ -89,55 +88,44 @@ def sensor_messages(
         yield "/gps/fix", stamp_ns, _fix(stamp_ns, geodetic, sigma)
 
 
-def _new(kind: str, **fields: Any) -> Any:
-    return TYPES.types[kind](**fields)
-
-
-def _header(stamp_ns: int, frame_id: str) -> Any:
-    stamp = _new("builtin_interfaces/msg/Time", sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
-    return _new("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
-
-
-def _vector(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Any:
-    return _new("geometry_msgs/msg/Vector3", x=float(x), y=float(y), z=float(z))
-
-
 def _quaternion(yaw: float) -> Any:
     z, w = float(np.sin(yaw / 2.0)), float(np.cos(yaw / 2.0))
-    return _new("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=z, w=w)
+    return new_message("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=z, w=w)
 
 
 def _wheels(stamp_ns: int, speed: float, noise: SensorNoise) -> Any:
     """Return an odometry message with the speed only. The lateral speed is zero, and the pose is unknown."""
     sigma = (noise.wheel_scale - 1.0) * 9.0 + noise.wheel_sigma_mps
-    pose = _new(
+    pose = new_message(
         "geometry_msgs/msg/Pose",
-        position=_new("geometry_msgs/msg/Point", x=0.0, y=0.0, z=0.0),
+        position=new_message("geometry_msgs/msg/Point", x=0.0, y=0.0, z=0.0),
         orientation=_quaternion(0.0),
     )
-    twist = _new("geometry_msgs/msg/Twist", linear=_vector(speed), angular=_vector())
+    twist = new_message("geometry_msgs/msg/Twist", linear=vector(speed), angular=vector())
     covariance = np.diag([sigma**2, 0.05**2, 1e6, 1e6, 1e6, 1e6]).ravel()
     unknown = np.diag([1e6] * 6).ravel()
-    return _new(
+    return new_message(
         "nav_msgs/msg/Odometry",
-        header=_header(stamp_ns, "odom"),
+        header=header(stamp_ns, "odom"),
         child_frame_id="base_link",
-        pose=_new("geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=unknown),
-        twist=_new("geometry_msgs/msg/TwistWithCovariance", twist=twist, covariance=covariance),
+        pose=new_message("geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=unknown),
+        twist=new_message(
+            "geometry_msgs/msg/TwistWithCovariance", twist=twist, covariance=covariance
+        ),
     )
 
 
 def _imu(stamp_ns: int, heading: float, yaw_rate: float, noise: SensorNoise) -> Any:
     rate_sigma = noise.yaw_rate_bias_radps + noise.yaw_rate_sigma_radps
     heading_sigma = np.radians(2.0)
-    return _new(
+    return new_message(
         "sensor_msgs/msg/Imu",
-        header=_header(stamp_ns, "base_link"),
+        header=header(stamp_ns, "base_link"),
         orientation=_quaternion(heading),
         orientation_covariance=np.diag([1e-4, 1e-4, heading_sigma**2]).ravel(),
-        angular_velocity=_vector(z=yaw_rate),
+        angular_velocity=vector(z=yaw_rate),
         angular_velocity_covariance=np.diag([rate_sigma**2] * 3).ravel(),
-        linear_acceleration=_vector(z=9.81),
+        linear_acceleration=vector(z=9.81),
         linear_acceleration_covariance=np.diag([0.01] * 3).ravel(),
     )
 
@@ -145,11 +133,11 @@ def _imu(stamp_ns: int, heading: float, yaw_rate: float, noise: SensorNoise) -> 
 def _fix(stamp_ns: int, geodetic: Array, sigma_m: float) -> Any:
     """Return a fix. geodetic: latitude and longitude in degrees, height in metres; NaN for no fix."""
     valid = bool(np.isfinite(geodetic).all())
-    status = _new("sensor_msgs/msg/NavSatStatus", status=0 if valid else -1, service=1)
+    status = new_message("sensor_msgs/msg/NavSatStatus", status=0 if valid else -1, service=1)
     variance = sigma_m**2 if valid else 0.0
-    return _new(
+    return new_message(
         "sensor_msgs/msg/NavSatFix",
-        header=_header(stamp_ns, GPS_FRAME),
+        header=header(stamp_ns, GPS_FRAME),
         status=status,
         latitude=float(geodetic[0]),
         longitude=float(geodetic[1]),

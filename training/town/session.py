@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
 from scipy.spatial.transform import Rotation
 
 from rgsiam_ros.camera.model import Camera
@@ -20,6 +19,7 @@ from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import ResultsError
 from rgsiam_ros.geometry.poses import Array, quaternion_wxyz, quaternion_xyzw_from_wxyz
 from rgsiam_training.town.layout import build_town, mesh
+from rgsiam_training.town.messages import TYPES, header, new_message, vector
 from rgsiam_training.town.renderer import Light, Renderer
 from rgsiam_training.town.route import Ride, drive_lap
 from rgsiam_training.town.sensors import (
@@ -40,8 +40,6 @@ T_BASE_MOUNT[:3, 3] = [1.2, 0.0, 1.6]
 T_BASE_MOUNT[:3, :3] = Rotation.from_euler("y", 2.0, degrees=True).as_matrix()
 T_MOUNT_CAMERA = np.eye(4)
 T_MOUNT_CAMERA[:3, :3] = [[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]
-
-TYPES = get_typestore(Stores.ROS2_JAZZY)
 
 
 @dataclass(frozen=True)
@@ -144,19 +142,9 @@ class _Topics:
         self._writer.write(self._connections[topic], stamp_ns, TYPES.serialize_cdr(message, kind))
 
 
-def _new(kind: str, **fields: Any) -> Any:
-    return TYPES.types[kind](**fields)
-
-
-def header(stamp_ns: int, frame_id: str) -> Any:
-    """Return a ``std_msgs/Header``."""
-    stamp = _new("builtin_interfaces/msg/Time", sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
-    return _new("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
-
-
 def camera_info(stamp_ns: int) -> Any:
     """Return the ``sensor_msgs/CameraInfo`` of the town's camera, an ideal pinhole."""
-    region = _new(
+    region = new_message(
         "sensor_msgs/msg/RegionOfInterest",
         x_offset=0,
         y_offset=0,
@@ -165,7 +153,7 @@ def camera_info(stamp_ns: int) -> Any:
         do_rectify=False,
     )
     projection = np.hstack([CAMERA.K, np.zeros((3, 1))])
-    return _new(
+    return new_message(
         "sensor_msgs/msg/CameraInfo",
         header=header(stamp_ns, CAMERA_FRAME),
         height=CAMERA.height,
@@ -184,7 +172,7 @@ def camera_info(stamp_ns: int) -> Any:
 def jpeg(stamp_ns: int, image_HW3: ImageBGR) -> Any:
     """Return a ``sensor_msgs/CompressedImage`` in JPEG format."""
     _, data = cv2.imencode(".jpg", image_HW3, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return _new(
+    return new_message(
         "sensor_msgs/msg/CompressedImage",
         header=header(stamp_ns, CAMERA_FRAME),
         format="bgr8; jpeg compressed bgr8",
@@ -195,7 +183,7 @@ def jpeg(stamp_ns: int, image_HW3: ImageBGR) -> Any:
 def depth_image(stamp_ns: int, depth_HW: NDArray[np.float32]) -> Any:
     """Return a ``sensor_msgs/Image`` of depths in metres, encoding 32FC1 (REP 118)."""
     height, width = depth_HW.shape
-    return _new(
+    return new_message(
         "sensor_msgs/msg/Image",
         header=header(stamp_ns, CAMERA_FRAME),
         height=height,
@@ -216,16 +204,16 @@ def static_transforms(stamp_ns: int, sensors: SensorNoise | None = None) -> Any:
         T_base_gps = np.eye(4)
         T_base_gps[:3, 3] = T_BASE_GPS_M
         chain.append((BASE_FRAME, GPS_FRAME, T_base_gps))
-    return _new(
+    return new_message(
         "tf2_msgs/msg/TFMessage",
         transforms=[
-            _new(
+            new_message(
                 "geometry_msgs/msg/TransformStamped",
                 header=header(stamp_ns, parent),
                 child_frame_id=child,
-                transform=_new(
+                transform=new_message(
                     "geometry_msgs/msg/Transform",
-                    translation=_new("geometry_msgs/msg/Vector3", **_xyz(T)),
+                    translation=vector(**_xyz(T)),
                     rotation=_rotation(T),
                 ),
             )
@@ -236,20 +224,20 @@ def static_transforms(stamp_ns: int, sensors: SensorNoise | None = None) -> Any:
 
 def odometry(stamp_ns: int, T_map_base: Array) -> Any:
     """Return the true pose as ``nav_msgs/Odometry`` with zero velocities."""
-    pose = _new(
+    pose = new_message(
         "geometry_msgs/msg/Pose",
-        position=_new("geometry_msgs/msg/Point", **_xyz(T_map_base)),
+        position=new_message("geometry_msgs/msg/Point", **_xyz(T_map_base)),
         orientation=_rotation(T_map_base),
     )
-    zero = _new("geometry_msgs/msg/Vector3", x=0.0, y=0.0, z=0.0)
-    twist = _new("geometry_msgs/msg/Twist", linear=zero, angular=zero)
+    zero = vector()
+    twist = new_message("geometry_msgs/msg/Twist", linear=zero, angular=zero)
     unknown = np.zeros(36)
-    return _new(
+    return new_message(
         "nav_msgs/msg/Odometry",
         header=header(stamp_ns, MAP_FRAME),
         child_frame_id=BASE_FRAME,
-        pose=_new("geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=unknown),
-        twist=_new("geometry_msgs/msg/TwistWithCovariance", twist=twist, covariance=unknown),
+        pose=new_message("geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=unknown),
+        twist=new_message("geometry_msgs/msg/TwistWithCovariance", twist=twist, covariance=unknown),
     )
 
 
@@ -260,4 +248,4 @@ def _xyz(T: Array) -> dict[str, float]:
 def _rotation(T: Array) -> Any:
     quaternion_xyzw = quaternion_xyzw_from_wxyz(quaternion_wxyz(T))
     values = dict(zip("xyzw", quaternion_xyzw.tolist(), strict=True))
-    return _new("geometry_msgs/msg/Quaternion", **values)
+    return new_message("geometry_msgs/msg/Quaternion", **values)
