@@ -15,8 +15,8 @@ from rgsiam_ros.camera.preprocessing import normalise
 from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.engines.self_test import infer_all
 from rgsiam_ros.engines.tensorrt_build import build_engine
-from rgsiam_training import acceptance
 from rgsiam_training.config import TrainingConfig
+from rgsiam_training.export import acceptance
 from rgsiam_training.export.bundle_export import export_bundle
 from rgsiam_training.export.onnx_export import absolute_to_onnx, round_large_weights, to_bytes
 from rgsiam_training.export.quantization import Quantiser, to_float16

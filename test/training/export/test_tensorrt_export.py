@@ -24,8 +24,8 @@ from rgsiam_ros.engines import cuda
 from rgsiam_ros.engines.cache import EngineCache
 from rgsiam_ros.engines.tensorrt_build import engine_key
 from rgsiam_ros.errors import EngineError
-from rgsiam_training import tensorrt_export
 from rgsiam_training.config import NetworkConfig
+from rgsiam_training.export import tensorrt_export
 from rgsiam_training.export.tensorrt_export import (
     RELATIVE_INPUTS,
     absolute_program,
