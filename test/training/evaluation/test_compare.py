@@ -13,6 +13,7 @@ from support.paths import TOWN_DRIVE, TOWN_MAP
 from support.poses import random_poses
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
+from support.small_training import TINY_BACKBONE, small_settings
 
 from rgsiam_ros.errors import DatasetError, RgsiamError
 from rgsiam_training.config import PAIR_TERMS, TrainingConfig
@@ -133,25 +134,8 @@ def test_a_folder_without_results_or_with_others_is_named(tmp_path):
         read_rows(tmp_path)
 
 
-def settings(**network):
-    """A training of seconds: few and small images, almost all of the backbone frozen."""
-    return {
-        "input_width": 96,
-        "input_height": 64,
-        "split": {"fraction": 0.2, "stretch_frames": 8, "guard_frames": 2},
-        "network": {
-            "neck_channels": 8,
-            "feature_size": 64,
-            "anchors": 4,
-            "frozen_stages": 5,
-            **network,
-        },
-        "map_images": {"neighbours": 4, "spacing": 0.25},
-        "optimisation": {"batch_pairs": 4, "epochs": 1},
-    }
-
-
-TINY = settings(backbone="test_efficientnet", pretrained=False)
+FEW_PAIRS = {"optimisation": {"batch_pairs": 4}}
+TINY = small_settings(network=TINY_BACKBONE, **FEW_PAIRS)
 ONE_EPOCH_MIN = 1e-9
 """A budget that is too small for any number of epochs: one is trained."""
 
@@ -196,7 +180,7 @@ def test_the_command_line_compares_and_writes_the_table(scene_file, tmp_path):
 @pytest.mark.slow
 def test_the_presets_with_imagenet_weights(scene_file, tmp_path):
     """Only the default backbone's weights are there without internet."""
-    scene = open_scene(str(scene_file)).model_copy(update={"settings": settings()})
+    scene = open_scene(str(scene_file)).model_copy(update={"settings": small_settings(**FEW_PAIRS)})
     compare_presets(scene, tmp_path, ["retrieval", "relnet"])
     rows = rows_of(tmp_path)
     assert set(rows) == {"relnet", "retrieval, nearest_feature", "retrieval, nearest_thumbnail"}

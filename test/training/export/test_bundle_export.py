@@ -9,13 +9,13 @@ from support.bags import cut_bag
 from support.paths import TOWN_MAP
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
+from support.small_training import small_training
 
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.camera.preprocessing import normalise
 from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.engines.self_test import infer_all
 from rgsiam_ros.engines.tensorrt_build import build_engine
-from rgsiam_training.config import TrainingConfig
 from rgsiam_training.export import acceptance
 from rgsiam_training.export.bundle_export import export_bundle
 from rgsiam_training.export.onnx_export import absolute_to_onnx, round_large_weights, to_bytes
@@ -23,21 +23,14 @@ from rgsiam_training.export.quantization import Quantiser, to_float16
 from rgsiam_training.fitting.run_folder import open_run
 from rgsiam_training.fitting.train import train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     bag = cut_bag(TOWN_MAP, tmp_path_factory.mktemp("bag") / "bag", images=80)
     folder = tmp_path_factory.mktemp("run") / "run"
-    config = TrainingConfig(
-        datasets=(str(bag),),
-        input_width=96,
-        input_height=64,
-        split={"fraction": 0.2, "stretch_frames": 8, "guard_frames": 2},
-        network={"neck_channels": 8, "feature_size": 32, "anchors": 8, "frozen_stages": 5},
-        map_images={"neighbours": 4, "spacing": 0.25},
-        optimisation={"epochs": 1, "batch_pairs": 8, "average_decay": 0.5},
-    )
-    train(config, folder, progress=False)
+    train(small_training(bag), folder, progress=False)
     return open_run(folder)
 
 
