@@ -21,7 +21,7 @@ main()
 def rgsiam(*arguments, code=None):
     start = ["-m", "rgsiam_ros.cli.main"] if code is None else ["-c", code]
     command = [sys.executable, *start, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_bundle_commands(small_bundle):

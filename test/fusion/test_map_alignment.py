@@ -19,7 +19,7 @@ from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.replay.georeference import GeoreferenceOptions, run_georeference
 
 
-def test_datum_and_heading_are_found_although_a_third_of_the_fixes_is_wrong():
+def test_datum_and_heading_are_found_with_a_third_of_the_fixes_wrong():
     fixes, wrong = fixes_of_a_turned_map()
     found = align(fixes)
     assert found.yaw_deg == pytest.approx(30.0, abs=0.1)

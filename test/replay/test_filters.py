@@ -30,7 +30,8 @@ from rgsiam_ros.replay.filters import Filters, find_robot_localization
 from rgsiam_ros.replay.run import ReplayOptions, run_replay
 
 DOMAIN = 103
-PATIENCE_S = 60.0
+PATIENCE_S = 600.0
+"""A backstop: a condition that never comes true fails here."""
 SETUP = FusionSetup(
     wheel_topic="/odom", imu_topic="/imu", gps_topic="/fix", gps_frame="antenna", sources=("gps",)
 )
@@ -180,7 +181,7 @@ def test_a_replay_without_gps_and_with_another_map_frame(prefix, town_like_bundl
     ]
     command += ["--bundle", str(town_like_bundle), "--out", str(tmp_path / "r")]
     command += ["--fusion-config", str(tmp_path / "fusion"), "--rate", "0.5"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "robot_localization 3.8.3" in done.stdout
     assert "fused, odometry + visual: " in done.stdout

@@ -73,7 +73,7 @@ def test_a_run_leaves_what_export_needs(run, bag):
 @pytest.fixture(scope="module")
 def bundle(run, tmp_path_factory):
     out = tmp_path_factory.mktemp("bundle") / "a"
-    return export_bundle(run, out, precisions=("float16", "int8"))
+    return export_bundle(run, out, precisions=())
 
 
 def test_export_gives_a_bundle_with_both_branches(bundle, run):

@@ -9,7 +9,7 @@ from support.bags import cut_bag
 from support.paths import TOWN_MAP
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
-from support.small_training import small_training
+from support.small_training import TINY_BACKBONE, small_training
 
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.camera.preprocessing import normalise
@@ -27,10 +27,21 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    bag = cut_bag(TOWN_MAP, tmp_path_factory.mktemp("bag") / "bag", images=80)
+def bag(tmp_path_factory):
+    return cut_bag(TOWN_MAP, tmp_path_factory.mktemp("bag") / "bag", images=80)
+
+
+@pytest.fixture(scope="module")
+def run(bag, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "run"
     train(small_training(bag), folder, progress=False)
+    return open_run(folder)
+
+
+@pytest.fixture(scope="module")
+def tiny_run(bag, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "tiny"
+    train(small_training(bag, network=TINY_BACKBONE), folder, progress=False)
     return open_run(folder)
 
 
@@ -140,34 +151,39 @@ def test_convolutions_that_are_kept_stay_in_float32_on_every_engine(network, ima
     assert here == pytest.approx(there, rel=0.3)
 
 
-def test_golden_images_are_the_users_own_and_held_out(run, tmp_path):
-    golden = export_bundle(run.folder, tmp_path / "b", precisions=()).golden
-    stored = {image.tobytes() for image in run.validation.image_NHW3}
+def test_golden_images_are_the_users_own_and_held_out(tiny_run, tmp_path):
+    golden = export_bundle(tiny_run.folder, tmp_path / "b", precisions=()).golden
+    stored = {image.tobytes() for image in tiny_run.validation.image_NHW3}
     assert len(golden.image_NHW3) == 6
     assert all(image.tobytes() in stored for image in golden.image_NHW3)
-    branch = run.absolute_branch()
+    branch = tiny_run.absolute_branch()
     round_large_weights(branch)
-    inputs = np.stack([normalise(i, run.preprocessing) for i in golden.image_NHW3])
+    inputs = np.stack([normalise(i, tiny_run.preprocessing) for i in golden.image_NHW3])
     with torch.no_grad():
         values = branch(torch.from_numpy(inputs))
     for name, value in zip(branch.output_names, values, strict=True):
         np.testing.assert_allclose(golden.absolute[name], value.numpy(), atol=1e-5)
 
 
-def test_what_worsens_validation_is_refused_with_figures(run, tmp_path, monkeypatch):
+def test_a_precision_that_worsens_validation_is_refused(tiny_run, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(acceptance, "LARGEST_LOSS", -0.99)  # nothing is that much better
     monkeypatch.setattr(acceptance, "KEPT", (0, 1))
-    bundle = export_bundle(run.folder, tmp_path / "none", precisions=("int8",), report=said.append)
+    bundle = export_bundle(
+        tiny_run.folder, tmp_path / "b", precisions=("int8",), report=said.append
+    )
     assert bundle.manifest.precisions == ("float32",)
     refused, not_calibrated = said
     assert refused.startswith("int8 refused: absolute median ")
     assert "refined median" in refused
     assert "are needed: hold out more" in not_calibrated
+
+
+def test_a_precision_that_is_accepted_goes_into_the_bundle(tiny_run, tmp_path, monkeypatch):
+    said = []
     monkeypatch.setattr(acceptance, "LARGEST_LOSS", 9.0)
-    said.clear()
     path = export_bundle(
-        run.folder, tmp_path / "all", precisions=("float16", "int8"), report=said.append
+        tiny_run.folder, tmp_path / "all", precisions=("float16", "int8"), report=said.append
     ).path
     accepted = [line.split(":")[0] for line in said[:2]]
     assert accepted == ["float16 accepted", "int8 accepted"]

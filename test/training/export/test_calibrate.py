@@ -77,7 +77,7 @@ def test_folds_that_the_others_do_not_foresee_widen_the_sigmas():
     np.testing.assert_allclose(again, SIGMA, rtol=0.1)
 
 
-def test_the_threshold_leaves_the_stated_share_of_each_kind_of_wrong_poses():
+def test_the_threshold_accepts_the_stated_share_of_wrong_poses():
     random = np.random.default_rng(0)
     right = random.normal(0.0, 1.0, (2000, 2))
     wrong = np.concatenate([random.normal(3.0, 1.0, (500, 2)), random.normal(1.5, 1.0, (500, 2))])
@@ -156,7 +156,7 @@ def test_too_few_images_are_refused_and_the_bundle_stays(refinable_bundle, tmp_p
 
 def test_the_command_asks_for_one_source(tmp_path):
     command = [sys.executable, "-m", "rgsiam_ros.cli.main", "calibrate", str(TOWN_BUNDLE)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--run or --data" in done.stderr
 

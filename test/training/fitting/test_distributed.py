@@ -76,7 +76,6 @@ def runs(tmp_path_factory):
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
         )
         assert done.returncode == 0, done.stderr[-3000:]
     return folder / "one", folder / "two"

@@ -144,7 +144,7 @@ def test_pairs_that_share_no_view_do_not_count(apart):
         assert value.item() == 0.0
 
 
-def test_consistency_is_blind_to_a_common_motion_of_the_map_and_to_nothing_else():
+def test_consistency_ignores_a_common_motion_of_the_map_and_nothing_else():
     truth = near_pair()
     G = Rotation.from_euler("zyx", [0.7, -0.2, 0.4])
 

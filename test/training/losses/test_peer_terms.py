@@ -119,7 +119,7 @@ def test_each_term_is_off_unless_asked_for():
     assert set(errors_with()[1]) == set().union(*TERMS.values())
 
 
-def test_reprojection_takes_the_place_of_the_pose_errors_when_its_time_has_come():
+def test_reprojection_replaces_the_pose_errors_from_its_start():
     on = ReprojectionConfig(enabled=True, start=0.5)
     points = torch.tensor([[[0.0, 0.0, 3.0]]]).repeat(4, 1, 1)
     before = errors_with(0.49, points, reprojection=on)[1]

@@ -57,7 +57,7 @@ def test_alignment_finds_the_motion_from_exact_rays_despite_outliers(seed):
     assert degrees < 0.1
 
 
-def test_information_grows_with_the_evidence_and_is_least_along_the_line_of_sight():
+def test_information_grows_with_evidence_and_is_least_along_the_view():
     ray = rays().reshape(-1, 2)
     point = 5.0 * np.concatenate([ray, np.ones((len(ray), 1))], axis=1)
     weight = torch.ones(1, len(ray))
@@ -134,7 +134,7 @@ def test_units_of_length_are_the_reachs():
     torch.testing.assert_close(scaled.information_B66[:, 3:, 3:], plain.information_B66[:, 3:, 3:])
 
 
-def test_one_live_image_stands_beside_several_map_images_and_only_its_descriptors_count():
+def test_several_map_images_need_only_the_descriptors_of_one_live_image():
     frequency = np.random.default_rng(0).normal(0.0, 2.0, (2, DESCRIPTOR // 2))
     first = torch.cat([local_map(motion(s, degrees=2.0), 5.0, frequency) for s in range(3)])
     second = local_map(np.eye(4), 5.0, frequency)
