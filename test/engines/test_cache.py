@@ -1,4 +1,4 @@
-"""Built engines survive, are rebuilt when anything they depend on changes, and are not trusted blindly."""
+"""The engine cache: what it keeps, when an engine must be rebuilt, and what it refuses to load."""
 
 import json
 import resource
@@ -87,7 +87,7 @@ def test_what_cannot_be_read_is_an_error_not_a_crash(cache):
 
 
 def test_the_providers_own_engines_are_listed(tmp_path):
-    """ONNX Runtime's TensorRT provider would build in silence whatever is missing."""
+    """Otherwise ONNX Runtime's TensorRT provider would silently build a missing engine."""
     built = BuiltByProvider(tmp_path, "ort")
     with pytest.raises(EngineNotBuiltError, match="build BUNDLE --engine onnxruntime_tensorrt"):
         built.refuse_missing()
@@ -117,7 +117,7 @@ def test_a_read_only_folder_is_reported(tmp_path):
 
 
 def test_a_full_disk_leaves_what_was_there(cache):
-    """A limit on file sizes stands for the disk: the same failing write."""
+    """A limit on the file size makes a write fail as a full disk does."""
     cache.store(KEY, ENGINE, "test")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -1,7 +1,7 @@
-"""TensorRT: engines are built for real by TensorRT for RTX, which needs no GPU for that.
+"""The TensorRT engines. TensorRT for RTX builds real ones, which needs no GPU.
 
-No GPU is at hand, so what runs an engine is tested over a double of the two libraries, written from
-their documentation; what only a device can show is in docs/engines.md.
+Running an engine needs one. That part is tested with doubles of TensorRT and of the CUDA runtime,
+written from their documentation; docs/engines.md lists what only a device can show.
 """
 
 import ctypes
@@ -48,7 +48,9 @@ def test_the_whole_graph_is_one_engine(rtx, town, name):
     logger = rtx.Logger(rtx.Logger.ERROR)
     builder = rtx.Builder(logger)
     strongly = 1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(strongly)  # the parser does not keep it alive
+    network = builder.create_network(
+        strongly
+    )  # a variable of its own: the parser does not keep it alive
     parser = rtx.OnnxParser(network, logger)
     assert parser.supports_model_v2(town.content(name))
     assert parser.num_subgraphs == 1
@@ -72,6 +74,7 @@ def test_polygraphy_finds_nothing_unsupported(rtx, name):
     assert "Graph is fully supported by TensorRT" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_network_is_built_with_progress_and_a_batch_profile(rtx, town):
     steps = Steps()
     engine = build_engine("tensorrt_rtx", town.absolute_onnx(), "float32", BATCHES, steps)
@@ -132,8 +135,8 @@ def test_missing_cuda_python(monkeypatch):
         create_engine("tensorrt", EngineRequest(colour_absolute()))
 
 
-# A double of TensorRT and of the CUDA runtime: "device" memory is host memory, the engine doubles its
-# input, and a stream or graph runs what was enqueued when it is told to.
+# Doubles of the CUDA runtime and of TensorRT. "Device" memory is host memory. The engine doubles its
+# input. A captured graph runs the captured work when it is launched.
 
 
 class FakeCuda:

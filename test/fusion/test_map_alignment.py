@@ -54,7 +54,7 @@ def test_fixes_that_do_not_determine_it_are_refused(fixes, message):
 
 
 def test_the_bundle_turns_with_its_map(tmp_path):
-    """Both branches answer in the new frame what they answered in the old one, turned."""
+    """In the new frame both branches give the poses of the old frame, turned."""
     bundle = write_bundle(tmp_path / "old", *refinable_parts())
     alignment = align(fixes_of_a_turned_map()[0])
     new = georeferenced(bundle, alignment, tmp_path / "new")
@@ -71,13 +71,13 @@ def test_the_bundle_turns_with_its_map(tmp_path):
         assert radians < 1e-9
         J = np.kron(np.eye(2), alignment.T_enu_map[:3, :3])
         np.testing.assert_allclose(after.covariance_66, J @ before.covariance_66 @ J.T, atol=1e-12)
-    again = georeferenced(new, alignment, tmp_path / "twice")  # alignments add up
+    again = georeferenced(new, alignment, tmp_path / "twice")  # the two turns add up
     turned = again.manifest.target.turn_wxyz
     assert 2.0 * np.arccos(abs(turned[0])) == pytest.approx(np.radians(60.0), abs=0.01)
 
 
 def test_a_fix_lands_on_the_same_point_by_both_paths():
-    """Map to Earth by the datum, and Earth to map by the alignment."""
+    """The two paths: map to Earth by the datum, and Earth to map by the alignment."""
     alignment = align(fixes_of_a_turned_map()[0])
     T_map_base = random_poses(1, seed=2, scale_m=50.0)[0]
     enu = (alignment.T_enu_map @ T_map_base)[:3, 3]

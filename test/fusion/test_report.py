@@ -1,4 +1,4 @@
-"""What a replay says of its filters' tracks."""
+"""The report on the tracks of a replay's filters."""
 
 import numpy as np
 import pytest

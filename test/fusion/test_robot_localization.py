@@ -94,7 +94,7 @@ def general(key):
     + [(("gps", "visual"), False)],
 )
 def test_every_key_is_a_documented_parameter(manifest, sources, flat):
-    """robot_localization ignores names it does not know, without a word."""
+    """robot_localization silently ignores unknown names."""
     files = parameters(manifest, FusionSetup(two_d_mode=flat, sources=sources))
     for name, values in files.items():
         known = DOCUMENTED_NAVSAT if name == NAVSAT else DOCUMENTED
@@ -139,7 +139,7 @@ def test_in_3d_the_map_filter_takes_the_whole_pose_and_starts_uncertain(manifest
     assert min(variances[:3]) >= 1e6
     assert min(variances[3:6]) >= 3.0**2
     assert whole["pose0_rejection_threshold"] == POSE_SIGMAS_3D
-    assert odom["two_d_mode"] is True  # wheel speed and yaw rate say nothing of height
+    assert odom["two_d_mode"] is True  # wheel speed and yaw rate do not determine the height
 
 
 def test_thresholds_are_sigmas_that_let_true_measurements_pass():
@@ -276,7 +276,7 @@ def navsat_transform_xy(datum, latitude_deg, longitude_deg, altitude_m):
 @pytest.mark.parametrize("height_m", [0.0, 520.0, 2000.0])
 @pytest.mark.parametrize("above_m", [0.0, -40.0, 60.0])
 def test_navsat_transform_and_the_bundle_place_a_fix_at_the_same_point(height_m, above_m):
-    """At up to about 2 km from the datum; the height where the map is does not matter."""
+    """This holds up to about 2 km from the datum, whatever the height of the map."""
     manifest = write_bundle_manifest()
     datum = Datum(latitude_deg=48.0, longitude_deg=11.5, ellipsoidal_height_m=height_m)
     manifest = manifest.model_copy(update={"datum": datum})
@@ -290,7 +290,7 @@ def test_navsat_transform_and_the_bundle_place_a_fix_at_the_same_point(height_m,
 
 
 def test_a_wrong_altitude_scales_the_fixes_by_its_share_of_the_radius():
-    """A receiver that says 0 at 520 m: 8 cm at 1 km, docs/fusion.md."""
+    """A receiver that reports 0 m at 520 m shifts a fix 1 km away by 8 cm, see docs/fusion.md."""
     datum = Datum(latitude_deg=48.0, longitude_deg=11.5, ellipsoidal_height_m=520.0)
     fix = LocalFrame(datum).to_geodetic([1000.0, 0.0, 0.0])
     x, y = navsat_transform_xy((48.0, 11.5, 0.0), fix[0], fix[1], 0.0)

@@ -1,5 +1,7 @@
-"""What the launch file for fusion starts. launch and launch_ros cannot be installed here, so they are played
-by recorders: this shows what our file asks of them, not that they do it.
+"""What the launch file for fusion starts.
+
+launch and launch_ros cannot be installed from PyPI, so recorders take their place. The tests show
+what our file asks of them, not that they do it.
 """
 
 import runpy
@@ -51,7 +53,7 @@ class Joined:
 
 
 def recorder(name):
-    """A class that keeps what it was made with: ``args``, and the keywords as attributes."""
+    """A class that keeps its arguments: the positional ones in ``args``, the keywords as attributes."""
 
     def remember(self, *args, **keywords):
         self.args = args
@@ -136,7 +138,7 @@ def test_the_defaults_are_the_demo_towns(launch):
 
 
 def test_the_command_that_fusion_config_prints_is_enough(launch, tmp_path):
-    """Topics and frames of the user's own: the short command brings every one of them."""
+    """The short command passes every topic and frame that the user chose."""
     out = tmp_path / "my fusion"
     command = [sys.executable, "-m", "rgsiam_ros.cli.main", "fusion-config", str(TOWN_BUNDLE)]
     command += ["--out", str(out), "--gps-topic", "/ublox/fix", "--gps-frame", "antenna"]

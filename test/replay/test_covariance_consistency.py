@@ -35,7 +35,7 @@ def test_overconfidence_shows_everywhere():
 
 
 def test_the_interval_knows_that_neighbours_resemble_each_other():
-    """The same error fifty frames long is one piece of news, not fifty."""
+    """Fifty frames with the same error count as one observation, not as fifty."""
     _, C = drawn(2000)
     C = np.broadcast_to(C[0], C.shape)
     random = np.random.default_rng(1)
@@ -67,7 +67,7 @@ def test_too_few_frames_say_nothing_and_the_seed_repeats():
 
 @pytest.mark.parametrize("count", [10, 74, 200])
 def test_fewer_than_five_blocks_have_a_value_but_no_interval(count):
-    """One block drawn again and again is always the same: an interval of no width."""
+    """Resampling a single block would give an interval of zero width."""
     whole = report(*drawn(count))
     value, *interval = whole["pose"]["nees"]
     assert 0.5 < value < 2.0

@@ -1,4 +1,4 @@
-"""The replay beside filters: real processes and DDS, with a stand-in for robot_localization itself."""
+"""The replay with filters: real processes and DDS, and a stand-in for robot_localization."""
 
 import json
 import math
@@ -31,7 +31,7 @@ from rgsiam_ros.replay.run import ReplayOptions, run_replay
 
 DOMAIN = 103
 PATIENCE_S = 600.0
-"""A backstop: a condition that never comes true fails here."""
+"""A backstop: tests wait for a condition, and fail if it has not come true by then."""
 SETUP = FusionSetup(
     wheel_topic="/odom", imu_topic="/imu", gps_topic="/fix", gps_frame="antenna", sources=("gps",)
 )
@@ -44,7 +44,7 @@ KINDS = {
 
 @pytest.fixture
 def prefix(tmp_path, monkeypatch):
-    """robot_localization 3.8.3, as far as anyone can see."""
+    """An installation prefix that looks like one of robot_localization 3.8.3."""
     monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     folder = tmp_path / "prefix"
@@ -75,7 +75,7 @@ def player():
 
 
 def drive_on(filters, player, step, speed=1.0):
-    """A tenth of a second of the bag's time: one message of each sensor."""
+    """Feed a tenth of a second of the bag: one message of each sensor."""
     at_ns = 1_700_000_000_000_000_000 + step * 100_000_000
     wheel, fix = Odometry(), NavSatFix(latitude=48.0, longitude=11.5)
     for message in (wheel, fix):
@@ -104,6 +104,7 @@ def antenna():
     return serialize_message(TFMessage(transforms=[mount]))
 
 
+@pytest.mark.ros
 def test_a_set_starts_is_fed_answers_and_ends(prefix, player):
     assert find_robot_localization() == prefix
     filters = Filters(player, prefix, Bundle.load(TOWN_BUNDLE).manifest, SETUP, "/replay_test")
@@ -142,6 +143,7 @@ def test_a_set_starts_is_fed_answers_and_ends(prefix, player):
     assert not any(path.exists() for path in one.files.values())
 
 
+@pytest.mark.ros
 def test_a_filter_that_ends_by_itself_is_named(prefix, player, capfd):
     (prefix / "lib" / "robot_localization" / "ekf_node").write_text("#!/bin/sh\nexit 3\n")
     filters = Filters(player, prefix, Bundle.load(TOWN_BUNDLE).manifest, SETUP, "/replay_test")
@@ -157,8 +159,9 @@ def test_a_filter_that_ends_by_itself_is_named(prefix, player, capfd):
     assert "gps: navsat_transform was never started, as base_link -> antenna" in said
 
 
+@pytest.mark.ros
 def test_a_replay_without_gps_and_with_another_map_frame(prefix, town_like_bundle, tmp_path):
-    """No datum: the bag needs no fixes. The frames are the bundle's, the topics those of a folder."""
+    """Without a datum the bag needs no fixes. Frames come from the bundle, topics from the folder."""
     manifest_file = town_like_bundle / "manifest.yaml"
     text = yaml.safe_load(manifest_file.read_text()) | {"map_frame": "yard"}
     manifest_file.write_text(yaml.safe_dump(text))
@@ -170,16 +173,8 @@ def test_a_replay_without_gps_and_with_another_map_frame(prefix, town_like_bundl
     )
     setup = FusionSetup(map_frame="yard", sources=("visual",))
     write_files(manifest, setup, tmp_path / "fusion")
-    command = [
-        sys.executable,
-        "-m",
-        "rgsiam_ros.cli.main",
-        "replay",
-        str(bag),
-        "--ros",
-        "--with-filter",
-    ]
-    command += ["--bundle", str(town_like_bundle), "--out", str(tmp_path / "r")]
+    command = [sys.executable, "-m", "rgsiam_ros.cli.main", "replay", str(bag), "--ros"]
+    command += ["--with-filter", "--bundle", str(town_like_bundle), "--out", str(tmp_path / "r")]
     command += ["--fusion-config", str(tmp_path / "fusion"), "--rate", "0.5"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

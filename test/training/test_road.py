@@ -96,7 +96,7 @@ def test_the_map_can_be_thinned_at_export(run, bundle):
 
 
 def test_the_vehicle_answers_as_torch_does(bundle, run):
-    """The absolute branch, its uncertainty, and the relative branch from the map's features."""
+    """Compared: the absolute branch, its uncertainty, and the relative branch with the map features."""
     opened = open_run(run)
     branch = opened.absolute_branch()
     round_large_weights(branch)
@@ -149,7 +149,7 @@ def test_the_vehicle_answers_as_torch_does(bundle, run):
 
 
 def test_exported_graphs_stay_whole_for_tensorrt(bundle):
-    """No cross product, no linear algebra and no control flow that would split the graph."""
+    """They have no cross product, linear algebra or control flow, which would split the graph."""
     import onnx
 
     for name in ("absolute.onnx", "relative.onnx"):
@@ -248,7 +248,7 @@ def test_resume_continues_where_it_stopped(run, bag, tmp_path):
             orders.append((trainer.current_epoch, trainer.train_dataloader.batch_sampler.epoch))
 
     train(tiny(bag), stopped, progress=False, resume=True, callbacks=[NoteOrder()])
-    assert orders == [(1, 1)]  # pairs of the second epoch, not those of the first again
+    assert orders == [(1, 1)]  # the sampler draws the pairs of the second epoch
     resumed = torch.load(stopped / "last.ckpt", map_location="cpu", weights_only=False)
     whole = torch.load(run / "last.ckpt", map_location="cpu", weights_only=False)
     assert interrupted["global_step"] < resumed["global_step"] == whole["global_step"]

@@ -1,4 +1,4 @@
-"""Downloading, from a server of our own."""
+"""Downloads from a local server."""
 
 import hashlib
 import http.server
@@ -24,7 +24,7 @@ from rgsiam_training.datasets.download import PUBLISHERS, download_scene
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves `files`; may break off, lie, or know no ranges."""
+    """Serves `files`; it may break off, send wrong content, or refuse ranges."""
 
     def do_GET(self):
         home = self.server

@@ -109,7 +109,7 @@ def test_the_table_averages_over_seeds_and_then_over_scenes(tmp_path):
     assert posenet.spread["median_m"] == pytest.approx(np.std([2.0, 3.0], ddof=1))
     assert rows[MEAN_OF_SCENES, "posenet"].mean["median_m"] == pytest.approx(3.0)
     assert rows[MEAN_OF_SCENES, "siamese, refined"].mean["median_m"] == pytest.approx(1.0)
-    assert (MEAN_OF_SCENES, "mapnet") not in rows  # it did not run on both
+    assert (MEAN_OF_SCENES, "mapnet") not in rows  # it has no result on one of the scenes
     assert np.isnan(rows["yard", "mapnet"].spread["median_m"])
     text = (tmp_path / "compare.md").read_text()
     assert "| posenet | 2 | 2.50 ± 0.71 | 10.00 ± 2.83 | 1.00 ± 0.00 |" in text
@@ -137,7 +137,7 @@ def test_a_folder_without_results_or_with_others_is_named(tmp_path):
 FEW_PAIRS = {"optimisation": {"batch_pairs": 4}}
 TINY = small_settings(network=TINY_BACKBONE, **FEW_PAIRS)
 ONE_EPOCH_MIN = 1e-9
-"""A budget that is too small for any number of epochs: one is trained."""
+"""So small a budget that a single epoch is trained."""
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_the_command_line_compares_and_writes_the_table(scene_file, tmp_path):
 
 @pytest.mark.slow
 def test_the_presets_with_imagenet_weights(scene_file, tmp_path):
-    """Only the default backbone's weights are there without internet."""
+    """They need the default backbone: its weights are there without internet."""
     scene = open_scene(str(scene_file)).model_copy(update={"settings": small_settings(**FEW_PAIRS)})
     compare_presets(scene, tmp_path, ["retrieval", "relnet"])
     rows = rows_of(tmp_path)

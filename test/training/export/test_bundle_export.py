@@ -1,4 +1,4 @@
-"""What goes into a bundle beside the float32 network, and what is kept out."""
+"""Reduced precisions and golden images: which go into a bundle and which are refused."""
 
 import numpy as np
 import onnx
@@ -66,7 +66,7 @@ def apart(given, expected, name="local_map"):
 
 
 def weight_is_quantised(model, convolution):
-    """Does a convolution take its weight from int8 numbers?"""
+    """Whether the weight of a convolution is stored in int8."""
     makers = {output: node for node in model.graph.node for output in node.output}
     node = next(n for n in model.graph.node if n.name == convolution)
     maker = makers.get(node.input[1])
@@ -134,7 +134,7 @@ def test_int8(network, images, symmetric, percentile):
 
 
 def test_convolutions_that_are_kept_stay_in_float32_on_every_engine(network, images):
-    """ONNX Runtime would quantise them after all, see its engine."""
+    """Without the options of our engine, ONNX Runtime would quantise them."""
     quantiser = Quantiser(network, images, symmetric=False)
     order = quantiser.most_sensitive_first()
     assert sorted(order) == sorted(quantiser.convolutions)

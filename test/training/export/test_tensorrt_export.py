@@ -55,6 +55,7 @@ def apart():
         yield lambda work, *arguments: pool.submit(work, *arguments).result()
 
 
+@pytest.mark.slow
 @needs_torch_tensorrt
 @pytest.mark.parametrize(("kind", "backbone", "rotation"), NETWORKS)
 def test_each_network_becomes_one_engine_with_nothing_left_to_torch(
@@ -63,6 +64,7 @@ def test_each_network_becomes_one_engine_with_nothing_left_to_torch(
     assert apart(dry_run, program, kind, backbone, rotation) == (1, {}, [])
 
 
+@pytest.mark.slow
 @needs_torch_tensorrt
 def test_a_cross_product_would_split_a_network(apart):
     engines, unsupported, left = apart(dry_run, crossing)
@@ -72,6 +74,7 @@ def test_a_cross_product_would_split_a_network(apart):
     apart(refuse_crossing)
 
 
+@pytest.mark.slow
 @needs_torch_tensorrt
 def test_engines_are_compiled_named_and_kept_where_the_runtime_looks(apart, tmp_path):
     done = apart(compile_all, tmp_path / "engines")

@@ -1,4 +1,4 @@
-"""Training in two processes computes what one does."""
+"""Training in two processes gives the result of one process."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ NO_AUGMENTATION = {
     **dict.fromkeys(STRENGTHS, 0.0),
     **{"blur_share": 0.0, "occlusion_share": 0.0, "rotation_deg": 0.0},
 }
-"""Each process draws its own, so curves would differ."""
+"""Each process draws its own augmentation; with it the curves would differ."""
 
 
 def curve(run):
@@ -81,6 +81,7 @@ def runs(tmp_path_factory):
     return folder / "one", folder / "two"
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_loss_curve_of_one(runs):
     one, two = (curve(run) for run in runs)
     for name in ("train/loss", "train/translation", "train/matching"):
@@ -88,11 +89,11 @@ def test_two_processes_give_the_loss_curve_of_one(runs):
         assert one[name][0] == pytest.approx(two[name][0], rel=1e-4)
         np.testing.assert_allclose(two[name], one[name], rtol=0.005, err_msg=name)
     np.testing.assert_allclose(two["val/median_m"], one["val/median_m"], rtol=0.05)
-    assert (
-        np.ptp(one["train/loss"]) > 0.05 * one["train/loss"].mean()
-    )  # not of a curve that is flat
+    loss = one["train/loss"]
+    assert np.ptp(loss) > 0.05 * loss.mean()  # the curve is not flat
 
 
+@pytest.mark.slow
 def test_both_leave_the_same_run(runs):
     one, two = (load_config(run / "config.yaml", {}) for run in runs)
     assert one == two

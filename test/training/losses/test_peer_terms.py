@@ -22,7 +22,7 @@ SCENE = Scene(anchor_spread=0.5, reach=0.5, distance_per_radian=0.3, widest_angl
 
 
 def points_before(true, count=7, seed=0):
-    """Scene points two to four units before each camera."""
+    """Scene points two to four units in front of each camera."""
     from scipy.spatial.transform import Rotation
 
     random = np.random.default_rng(seed)
@@ -66,7 +66,7 @@ def test_reprojection_alone_finds_the_pose_from_nearby():
 
 
 def test_reprojection_by_hand():
-    """A step of 0.1 sideways moves a point at depth 2 by 0.05; a point that is none does not count."""
+    """A step of 0.1 sideways moves a point at depth 2 by 0.05; a missing point does not count."""
     true = Poses(torch.zeros(1, 3), IDENTITY)
     points = torch.tensor([[[0.3, 0.2, 2.0], [math.nan] * 3, [0.0, 0.0, -1.0]]])
     moved = Poses(torch.tensor([[0.1, 0.0, 0.0]]), IDENTITY)
