@@ -303,6 +303,7 @@ def rgsiam(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_commands(tmp_path):
     done = rgsiam("fusion-config", TOWN_BUNDLE, "--out", tmp_path / "a", "--base-frame", "car")
     assert done.returncode == 0, done.stderr
