@@ -151,8 +151,19 @@ def test_convolutions_that_are_kept_stay_in_float32_on_every_engine(network, ima
     assert here == pytest.approx(there, rel=0.3)
 
 
-def test_golden_images_are_the_users_own_and_held_out(tiny_run, tmp_path):
-    golden = export_bundle(tiny_run.folder, tmp_path / "b", precisions=()).golden
+@pytest.fixture(scope="module")
+def accepted(tiny_run, tmp_path_factory):
+    """A bundle whose reduced precisions were accepted, however bad they are, and the reports."""
+    said = []
+    out = tmp_path_factory.mktemp("bundle") / "all"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(acceptance, "LARGEST_LOSS", 9.0)
+        export_bundle(tiny_run.folder, out, precisions=("float16", "int8"), report=said.append)
+    return Bundle.load(out), said
+
+
+def test_golden_images_are_the_users_own_and_held_out(tiny_run, accepted):
+    golden = accepted[0].golden
     stored = {image.tobytes() for image in tiny_run.validation.image_NHW3}
     assert len(golden.image_NHW3) == 6
     assert all(image.tobytes() in stored for image in golden.image_NHW3)
@@ -179,17 +190,11 @@ def test_a_precision_that_worsens_validation_is_refused(tiny_run, tmp_path, monk
     assert "are needed: hold out more" in not_calibrated
 
 
-def test_a_precision_that_is_accepted_goes_into_the_bundle(tiny_run, tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(acceptance, "LARGEST_LOSS", 9.0)
-    path = export_bundle(
-        tiny_run.folder, tmp_path / "all", precisions=("float16", "int8"), report=said.append
-    ).path
-    accepted = [line.split(":")[0] for line in said[:2]]
-    assert accepted == ["float16 accepted", "int8 accepted"]
-    bundle = Bundle.load(path)
+def test_a_precision_that_is_accepted_goes_into_the_bundle(accepted):
+    bundle, said = accepted
+    assert [line.split(":")[0] for line in said[:2]] == ["float16 accepted", "int8 accepted"]
     assert bundle.manifest.precisions == ("float32", "float16", "int8")
-    variant = yaml.safe_load((path / "manifest.yaml").read_text())["variants"]["int8"]
+    variant = yaml.safe_load((bundle.path / "manifest.yaml").read_text())["variants"]["int8"]
     assert variant["accepted_with"].startswith("onnxruntime ")
     assert variant["absolute"]["validation"]["export_difference_m"] > 0.0
     reduced, full = (bundle.map_features(p).local_NCHW for p in ("int8", "float32"))

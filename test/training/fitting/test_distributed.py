@@ -10,11 +10,12 @@ from support.bags import cut_bag
 from support.paths import TOWN_MAP
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
+from support.small_training import small_training
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from rgsiam_ros.errors import DatasetError
-from rgsiam_training.config import PairConfig, TrainingConfig, load_config
+from rgsiam_training.config import PairConfig, load_config
 from rgsiam_training.data.pairs import PairSampler
 from rgsiam_training.distributed import synchronise_batch_norm
 
@@ -49,21 +50,12 @@ def runs(tmp_path_factory):
     """The same training by one process and by two, through the command line."""
     folder = tmp_path_factory.mktemp("distributed")
     bag = cut_bag(TOWN_MAP, folder / "short", images=60)
-    config = TrainingConfig(
-        datasets=(str(bag),),
-        input_width=96,
-        input_height=64,
-        split={"fraction": 0.2, "stretch_frames": 8, "guard_frames": 2},
-        network={
-            "neck_channels": 8,
-            "feature_size": 32,
-            "anchors": 1,
-            "frozen_stages": 4,
-            "dropout": 0.0,
-        },
+    config = small_training(
+        bag,
+        network={"anchors": 1, "dropout": 0.0, "frozen_stages": 4},
         augmentation=NO_AUGMENTATION,
         pairs={"hard_share": 0.0},
-        optimisation={"epochs": 3, "batch_pairs": 8, "learning_rate": 1e-4},
+        optimisation={"epochs": 3, "learning_rate": 1e-4, "average_decay": 0.99},
     )
     config.save(folder / "config.yaml")
     program = [sys.executable, "-m"]
