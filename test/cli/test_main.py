@@ -4,6 +4,7 @@ import sys
 from importlib.util import find_spec
 
 import pytest
+from support.bags import cut_bag
 from support.paths import TOWN_BUNDLE, TOWN_DRIVE
 
 from rgsiam_ros.engines import ENGINES
@@ -110,15 +111,16 @@ def test_engine_build_names_what_is_missing(tested_bundle, tmp_path, arguments, 
 
 
 def test_replay_in_a_precision_and_in_batches(tmp_path):
+    bag = cut_bag(TOWN_DRIVE, tmp_path / "short", images=40)
     results = []
     for batch in (1, 8):
         out = tmp_path / str(batch)
         done = rgsiam(
-            *("replay", TOWN_DRIVE, "--bundle", TOWN_BUNDLE, "--out", out, "--branch", "absolute"),
+            *("replay", bag, "--bundle", TOWN_BUNDLE, "--out", out, "--branch", "absolute"),
             *("--engine", "onnxruntime", "--precision", "float32", "--batch", batch),
         )
         assert done.returncode == 0, done.stderr
         results.append(json.loads((out / "metrics.json").read_text()))
-    assert results[0]["frames"] == results[1]["frames"]
+    assert results[0]["frames"] == results[1]["frames"] == 40
     for key in ("position_error_m", "rotation_error_deg"):
         assert results[1][key]["median"] == pytest.approx(results[0][key]["median"], abs=1e-3)

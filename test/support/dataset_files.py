@@ -1,4 +1,4 @@
-"""Small datasets of our own, for the tests of the loaders: a bright dot seen from known poses."""
+"""Small datasets for the tests of the loaders: a bright dot, seen from known poses."""
 
 import json
 from pathlib import Path
@@ -36,14 +36,14 @@ def project(T_map_camera, K=K, point=POINT):
 
 
 def picture(pixel, width=WIDTH, height=HEIGHT):
-    """A soft dot at a place between pixels."""
+    """An image of a soft dot, whose centre may lie between pixels."""
     y, x = np.mgrid[:height, :width]
     dot = np.exp(-((x - pixel[0]) ** 2 + (y - pixel[1]) ** 2) / (2 * 1.5**2))
     return np.repeat((255.0 * dot)[:, :, None], 3, axis=2).round().astype(np.uint8)
 
 
 def find_dot(image):
-    """Its pixel, to about a twentieth."""
+    """The pixel of the dot, to about a twentieth."""
     weight = image[:, :, 0].astype(np.float64)
     y, x = np.mgrid[: weight.shape[0], : weight.shape[1]]
     return np.array([(x * weight).sum(), (y * weight).sum()]) / weight.sum()
@@ -55,7 +55,7 @@ def write_picture(path, pixel, **size):
 
 
 def assert_dot_is_where_the_pose_says(dataset, point=POINT):
-    """The convention: the point, through pose and camera, falls on the dot of every image."""
+    """Check that pose and camera project the point onto the dot of every image."""
     assert dataset.frames
     for frame, image in zip(dataset.frames, dataset.read_images(), strict=True):
         expected = project(frame.T_map_camera, dataset.camera.K, point)
@@ -108,7 +108,7 @@ def write_cambridge(folder, T, *, split="train"):
 
 
 def write_tum(folder, T, *, step_s=0.05, first_s=1305031102.0):
-    """Images half-way between true poses, which stand still on both sides of each image."""
+    """Each image lies half-way between two equal true poses."""
     rgb, truth = ["# colour images"], ["# timestamp tx ty tz qx qy qz qw"]
     for i, pose in enumerate(T):
         stamp = first_s + i * 4 * step_s
@@ -148,7 +148,7 @@ def write_kitti(root, T_cam2, *, number="2"):
 
 
 def write_colmap(folder, T, *, cameras=("1 PINHOLE 160 120 150 140 78.5 61.5",), where="sparse/0"):
-    """A text model. Rotation and translation are world to camera; cx, cy half a pixel more."""
+    """A text model. Poses are world to camera; cx and cy are half a pixel larger than ours."""
     model = folder / where
     model.mkdir(parents=True)
     images, observations = ["# images"], []
@@ -169,10 +169,10 @@ def write_colmap(folder, T, *, cameras=("1 PINHOLE 160 120 150 140 78.5 61.5",),
 
 
 def write_nerfstudio(folder, T, **fields):
-    """OpenGL axes: x right, y up, z backwards; cx, cy half a pixel more than OpenCV's."""
+    """OpenGL axes: x right, y up, z backwards; cx and cy are half a pixel larger than OpenCV's."""
     frames = []
     for i, pose in enumerate(T):
-        name = f"images/frame_{i + 8}.png"  # from 8 to 13: text order is not number order
+        name = f"images/frame_{i + 8}.png"  # 8 to 13: sorted as text, 10 comes before 8
         write_picture(folder / name, project(pose))
         matrix = pose.copy()
         matrix[:3, 1:3] *= -1.0
@@ -189,7 +189,7 @@ def edit(path: Path, change):
 
 
 def sessions_in_order(dataset):
-    """Names of the sessions as they come; a session that comes twice is an error."""
+    """Names of the sessions in the order of the frames; each session must be in one piece."""
     names = [f.session for f in dataset.frames]
     order = list(dict.fromkeys(names))
     assert names == sorted(names, key=order.index)

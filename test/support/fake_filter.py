@@ -1,4 +1,4 @@
-"""Stands in for robot_localization's `ekf_node` and `navsat_transform_node`, on their topics and parameters.
+"""A stand-in for robot_localization's `ekf_node` and `navsat_transform_node`: same topics and parameters.
 
 It filters nothing: the map EKF answers each wheel message with the last absolute position that it was
 given, and with NaN where the speed is NaN. The fake navsat_transform gives the latitude as x, the longitude

@@ -23,7 +23,7 @@ def poses(count, seed=0):
 
 
 def near_pair(count=6, seed=0):
-    """True poses of pairs that see a common part of the world: a short way and a small turn apart."""
+    """True poses of pairs with a common view: they differ by a short distance and a small rotation."""
     first = poses(count, seed)
     turn = Rotation.from_rotvec(0.2 * np.random.default_rng(seed).normal(size=(count, 3)))
     q = Rotation.from_quat(first.quaternion_wxyz_B4.numpy(), scalar_first=True) * turn
@@ -35,5 +35,5 @@ def near_pair(count=6, seed=0):
 
 
 def negated(poses_):
-    """The same rotations, each by the other of its two quaternions."""
+    """The same rotations with negated quaternions."""
     return Poses(poses_.translation_B3, -poses_.quaternion_wxyz_B4)

@@ -61,7 +61,7 @@ def test_intrinsics_of_the_input_follow_crop_and_scale():
 
 @pytest.mark.parametrize("lens", LENSES)
 def test_a_turned_camera_sees_a_thing_where_its_new_pose_projects_it(lens):
-    """A point of the map, its dot drawn by the true pose, is looked for with the turned pose."""
+    """A point of the map is drawn with the true pose, and found where the turned pose projects it."""
     camera = LENSES[lens]
     T_map_camera = np.eye(4)
     T_map_camera[:3, :3] = Rotation.from_euler("zyx", [0.4, 0.1, -0.2]).as_matrix()
@@ -81,7 +81,7 @@ def test_a_turned_camera_sees_a_thing_where_its_new_pose_projects_it(lens):
 
 
 def test_the_label_that_training_uses_is_that_of_the_turned_camera():
-    """Through the module: the dot moves to where the label it hands on would project it."""
+    """The module moves the dot to where its new pose label projects it."""
     config = TrainingConfig(
         datasets=("x",),
         input_width=160,
@@ -141,7 +141,7 @@ def test_each_part_has_its_own_switch(part):
 
 
 def test_looks_move_nothing_and_mirror_nothing():
-    """An edge stays where it is: the pose label is still that of the original."""
+    """An edge stays where it is, because the pose label stays that of the original."""
     image = torch.zeros(16, 3, 32, 40)
     image[..., 20:] = 0.8
     config = AugmentationConfig(noise=0.0, occlusion_share=0.0)

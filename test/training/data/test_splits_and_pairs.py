@@ -87,7 +87,7 @@ def test_images_overlap_within_reach_and_view():
 
 
 def test_images_further_along_the_road_overlap():
-    """The camera looks where it goes: 2 m ahead most of the view is still in view, 8 m not."""
+    """The camera looks ahead: after 2 m most of the first view is still in view, after 8 m it is not."""
     T = np.tile(np.eye(4), (10, 1, 1))
     T[:, 2, 3] = np.arange(10.0)
     near = overlaps(T, reach_m=8.0, smallest_overlap=0.6)[0].tolist()
@@ -147,13 +147,13 @@ def test_shares_of_near_hard_and_any_pairs_are_as_asked():
     apart = np.abs(first - second)
     assert 0.38 < np.mean(apart <= 5) < 0.62
     assert 0.15 < np.mean(apart == 100) < 0.35
-    first, second = drawn(sampler_of(partners, config, hard=None))  # nothing is known yet
+    first, second = drawn(sampler_of(partners, config, hard=None))  # no features are known yet
     assert np.mean(np.abs(first - second) == 100) < 0.05
 
 
 @pytest.mark.parametrize("by", ["lap", "session"])
 def test_near_pairs_go_across_laps_and_sessions(by):
-    """Two passes of the same 100 places, a long time or a recording apart."""
+    """Two passes of the same 100 places, in one recording after a long time or in two recordings."""
     T = np.concatenate([line_of_cameras(100)] * 2)
     stamps = np.concatenate([np.arange(100.0) * 0.05] * 2)
     session = np.zeros(200, np.int64)
@@ -183,7 +183,7 @@ def test_hard_pairs_look_alike_and_stand_far_apart():
     found = look_alikes(feature, T, reach_m=8.0, metres_per_radian=4.0, count=2)
     assert found[:, 0].tolist() == [4, 5, 6, 7, 0, 1, 2, 3]
     near = look_alikes(feature, line_of_cameras(8, 1.0), reach_m=8.0, metres_per_radian=4.0)
-    assert (near == -1).all()  # nobody stands more than twice the reach away
+    assert (near == -1).all()  # no image is more than twice the reach away
     feature[5] = 0.0  # not seen yet
     found = look_alikes(feature, T, reach_m=8.0, metres_per_radian=4.0, count=2)
     assert (found[5] == -1).all()

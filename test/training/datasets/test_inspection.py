@@ -1,4 +1,4 @@
-"""`rgsiam inspect`: what it finds, and that it never falls over what it finds."""
+"""`rgsiam inspect`: what it reports, and that damaged data does not stop it."""
 
 import json
 import re
@@ -86,8 +86,8 @@ def test_flaws_are_named(lane):
         fields = [line.split(",") for line in lines]
         fields[3][1] = "nan"  # frame 2
         fields[9][-1] = fields[8][-1]  # frame 8 has the stamp of frame 7
-        fields[18][1:8] = fields[17][1:8]  # frame 17 the pose of frame 16
-        for row in fields[21:]:  # from frame 20 on 7 m farther
+        fields[18][1:8] = fields[17][1:8]  # frame 17 has the pose of frame 16
+        for row in fields[21:]:  # a jump of 7 m before frame 20
             row[1] = str(float(row[1]) + 7.0)
         fields[25][4] = "0.7"
         return [",".join(row) for row in fields]

@@ -1,4 +1,4 @@
-"""Presets, and `rgsiam compare` in small, through the command line."""
+"""The presets, and `rgsiam compare` with tiny networks."""
 
 import csv
 import json
@@ -13,16 +13,18 @@ from support.paths import TOWN_DRIVE, TOWN_MAP
 from support.poses import random_poses
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
+from support.small_training import TINY_BACKBONE, small_settings
 
-from rgsiam_ros.bundle import Bundle
-from rgsiam_ros.errors import DatasetError
+from rgsiam_ros.errors import DatasetError, RgsiamError
 from rgsiam_training.config import PAIR_TERMS, TrainingConfig
 from rgsiam_training.data.preparation import PreparedImages
 from rgsiam_training.evaluation.compare.estimators import NearestImageEstimator, thumbnail
-from rgsiam_training.evaluation.compare.presets import PRESETS, presets_named
-from rgsiam_training.evaluation.compare.runner import RESULT_NAME
+from rgsiam_training.evaluation.compare.presets import PRESETS, presets_named, trainable
+from rgsiam_training.evaluation.compare.runner import RESULT_NAME, compare
 from rgsiam_training.evaluation.compare.scenes import open_scene
 from rgsiam_training.evaluation.compare.table import MEAN_OF_SCENES, read_rows, write_tables
+from rgsiam_training.export.bundle_export import export_bundle
+from rgsiam_training.fitting.train import train
 
 WANTED = "posenet posenet_learned posenet2 bayesian_posenet lstm_posenet hourglass relnet mapnet retrieval siamese"
 TRAINED_ON_ONE_IMAGE = ("single", "posenet", "posenet_learned", "posenet2", "bayesian_posenet")
@@ -107,7 +109,7 @@ def test_the_table_averages_over_seeds_and_then_over_scenes(tmp_path):
     assert posenet.spread["median_m"] == pytest.approx(np.std([2.0, 3.0], ddof=1))
     assert rows[MEAN_OF_SCENES, "posenet"].mean["median_m"] == pytest.approx(3.0)
     assert rows[MEAN_OF_SCENES, "siamese, refined"].mean["median_m"] == pytest.approx(1.0)
-    assert (MEAN_OF_SCENES, "mapnet") not in rows  # it did not run on both
+    assert (MEAN_OF_SCENES, "mapnet") not in rows  # it has no result on one of the scenes
     assert np.isnan(rows["yard", "mapnet"].spread["median_m"])
     text = (tmp_path / "compare.md").read_text()
     assert "| posenet | 2 | 2.50 ± 0.71 | 10.00 ± 2.83 | 1.00 ± 0.00 |" in text
@@ -132,103 +134,116 @@ def test_a_folder_without_results_or_with_others_is_named(tmp_path):
         read_rows(tmp_path)
 
 
-SETTINGS = {
-    "input_width": 96,
-    "input_height": 64,
-    "split": {"fraction": 0.2, "stretch_frames": 8, "guard_frames": 2},
-    "network": {"neck_channels": 8, "feature_size": 64, "anchors": 4, "frozen_stages": 5},
-    "map_images": {"neighbours": 4, "spacing": 0.25},
-    "optimisation": {"batch_pairs": 8},
-}
+FEW_PAIRS = {"optimisation": {"batch_pairs": 4}}
+TINY = small_settings(network=TINY_BACKBONE, **FEW_PAIRS)
+ONE_EPOCH_MIN = 1e-9
+"""So small a budget that a single epoch is trained."""
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
+def scene_file(tmp_path_factory):
+    """A scene of 70 images to train on and 12 to test with, for a tiny network."""
     folder = tmp_path_factory.mktemp("scene")
     cut_bag(TOWN_MAP, folder / "map", images=70)
     cut_bag(TOWN_DRIVE, folder / "drive", images=12)
-    scene = {"name": "short", "train": ["map"], "test": "drive", "settings": SETTINGS}
+    scene = {"name": "short", "train": ["map"], "test": "drive", "settings": TINY}
     (folder / "short.yaml").write_text(yaml.safe_dump(scene))
     return folder / "short.yaml"
 
 
-def rgsiam_compare(scene, out, presets, *more):
-    command = [
-        sys.executable,
-        "-m",
-        "rgsiam_ros.cli.main",
-        "compare",
-        str(scene),
-        "--out",
-        str(out),
-    ]
-    command += ["--presets", presets, "--budget", "0.01", *more]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+def compare_presets(scene, out, presets, seeds=(0,), budget_min=ONE_EPOCH_MIN):
+    """Compare, and return what was reported."""
+    said = []
+    compare([scene], presets_named(presets), seeds, budget_min, out, said.append)
+    return said
 
 
-def test_compare_trains_measures_and_goes_on(scene, tmp_path):
+def rows_of(out):
+    rows = {row.method: row for row in read_rows(out)}
+    assert all(np.isfinite(list(row.mean.values())).all() for row in rows.values())
+    return rows
+
+
+@pytest.mark.slow
+def test_the_command_line_compares_and_writes_the_table(scene_file, tmp_path):
     out = tmp_path / "out"
-    done = rgsiam_compare(scene, out, "retrieval,relnet,bayesian_posenet,siamese,posenet2")
+    program = [sys.executable, "-m", "rgsiam_ros.cli.main", "compare", str(scene_file)]
+    options = ["--out", str(out), "--presets", "posenet2,bayesian_posenet", "--budget", "0.01"]
+    done = subprocess.run([*program, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "left out: " in done.stdout
     assert "which topic is the depth" in done.stdout.replace("\n", " ")
-    rows = {row.method: row for row in read_rows(out)}
-    expected = {"relnet", "bayesian_posenet", "siamese, absolute", "siamese, refined"}
-    assert set(rows) == expected | {"retrieval, nearest_feature", "retrieval, nearest_thumbnail"}
+    assert set(rows_of(out)) == {"bayesian_posenet"}
+    assert "| bayesian_posenet | 1 |" in (out / "compare.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_presets_with_imagenet_weights(scene_file, tmp_path):
+    """They need the default backbone: its weights are there without internet."""
+    scene = open_scene(str(scene_file)).model_copy(update={"settings": small_settings(**FEW_PAIRS)})
+    compare_presets(scene, tmp_path, ["retrieval", "relnet"])
+    rows = rows_of(tmp_path)
+    assert set(rows) == {"relnet", "retrieval, nearest_feature", "retrieval, nearest_thumbnail"}
     assert rows["retrieval, nearest_thumbnail"].mean["parameters"] == 0.0
-    assert (
-        rows["siamese, refined"].mean["parameters"] > rows["siamese, absolute"].mean["parameters"]
-    )
-    assert all(np.isfinite(list(row.mean.values())).all() for row in rows.values())
-    result = out / "short" / "siamese" / "seed-0" / RESULT_NAME
+
+
+@pytest.mark.slow
+def test_results_stay_and_missing_ones_are_added(scene_file, tmp_path):
+    scene = open_scene(str(scene_file))
+    compare_presets(scene, tmp_path, ["siamese"])
+    rows = rows_of(tmp_path)
+    assert set(rows) == {"siamese, absolute", "siamese, refined"}
+    refined, absolute = (rows[f"siamese, {branch}"] for branch in ("refined", "absolute"))
+    assert refined.mean["parameters"] > absolute.mean["parameters"]
+    result = tmp_path / "short" / "siamese" / "seed-0" / RESULT_NAME
     before = result.read_bytes(), result.stat().st_mtime_ns
-    again = rgsiam_compare(scene, out, "siamese,retrieval", "--seeds", "2")
-    assert again.returncode == 0, again.stderr[-2000:]
-    assert (result.read_bytes(), result.stat().st_mtime_ns) == before  # what is there stays
-    assert "siamese, seed 1" in again.stdout
-    assert "siamese, seed 0" not in again.stdout
-    assert {r.method: r.seeds for r in read_rows(out)}["siamese, refined"] == 2
-    other = rgsiam_compare(scene, out, "siamese", "--budget", "0.02")
-    assert other.returncode == 1
-    assert "was made with other settings, data paths or budget" in other.stderr
+    said = compare_presets(scene, tmp_path, ["siamese"], seeds=(0, 1))
+    assert (result.read_bytes(), result.stat().st_mtime_ns) == before
+    assert [line for line in said if "seed" in line] == ["short, siamese, seed 1"]
+    assert rows_of(tmp_path)["siamese, refined"].seeds == 2
+    with pytest.raises(DatasetError, match="made with other settings, data paths or budget"):
+        compare_presets(scene, tmp_path, ["siamese"], budget_min=0.02)
 
 
-def test_a_preset_is_trained_and_exported_like_any_network(scene, tmp_path):
-    program = [sys.executable, "-m", "rgsiam_ros.cli.main"]
+@pytest.mark.slow
+def test_a_preset_is_trained_like_any_network(scene_file, tmp_path):
     config = tmp_path / "config.yaml"
-    settings = {**SETTINGS, "optimisation": {"batch_pairs": 8, "epochs": 1}}
-    config.write_text(yaml.safe_dump(settings))
-    map_ = str(scene.parent / "map")
-
-    def call(*command):
-        return subprocess.run(
-            [*program, *command], capture_output=True, text=True, check=False, timeout=300
-        )
-
-    def trained(preset):
-        run = tmp_path / preset
-        done = call("train", map_, "--out", str(run), "--config", str(config), "--preset", preset)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return call("export", str(run), "--out", str(tmp_path / f"{preset}_bundle"))
-
-    done = trained("hourglass")
+    config.write_text(yaml.safe_dump(TINY))
+    program = [sys.executable, "-m", "rgsiam_ros.cli.main", "train"]
+    options = ["--config", str(config), "--out", str(tmp_path / "run"), "--preset", "hourglass"]
+    command = [*program, str(scene_file.parent / "map"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert Bundle.load(tmp_path / "hourglass_bundle").manifest.refinement is None
-    assert "LSTMs do not export" in trained("lstm_posenet").stderr.replace("\n", " ")
-    assert "no absolute branch to export" in trained("relnet").stderr.replace("\n", " ")
-    nothing = call("train", map_, "--out", str(tmp_path / "x"), "--preset", "retrieval")
-    assert nothing.returncode == 1
-    assert "preset retrieval trains nothing" in nothing.stderr
+    bundle = export_bundle(tmp_path / "run", tmp_path / "bundle", precisions=())
+    assert bundle.manifest.refinement is None
+    with pytest.raises(DatasetError, match="preset retrieval trains nothing"):
+        trainable("retrieval")
 
 
-def test_a_training_that_was_cut_off_is_gone_on_with(scene, tmp_path):
-    out = tmp_path / "out"
-    assert rgsiam_compare(scene, out, "posenet").returncode == 0
-    folder = out / "short" / "posenet" / "seed-0"
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("preset", "why"),
+    [
+        ("lstm_posenet", "LSTMs do not export"),
+        ("relnet", "no absolute branch to export"),
+    ],
+)
+def test_presets_that_do_not_export_say_so(scene_file, tmp_path, preset, why):
+    config = trainable(preset).apply(open_scene(str(scene_file)).config(seed=0))
+    train(config, tmp_path / "run", progress=False)
+    with pytest.raises(RgsiamError, match=why):
+        export_bundle(tmp_path / "run", tmp_path / "bundle")
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_is_resumed(scene_file, tmp_path):
+    scene = open_scene(str(scene_file))
+    compare_presets(scene, tmp_path, ["posenet"])
+    folder = tmp_path / "short" / "posenet" / "seed-0"
     first = json.loads((folder / RESULT_NAME).read_text())
     (folder / RESULT_NAME).unlink()
     config = (folder / "run" / "config.yaml").read_bytes()
-    assert rgsiam_compare(scene, out, "posenet").returncode == 0
+    compare_presets(scene, tmp_path, ["posenet"])
     assert (folder / "run" / "config.yaml").read_bytes() == config
     second = json.loads((folder / RESULT_NAME).read_text())
     assert second["estimates"][0]["median_m"] == first["estimates"][0]["median_m"]

@@ -28,7 +28,7 @@ class OneColour:
 
 
 class Colours:
-    """Images whose colour says where they were taken; `labels` says where they claim to be."""
+    """Images whose colours encode the true places; `labels` are the places given as ground truth."""
 
     path = Path("colours")
     camera = Camera.model_validate(description()["camera"])

@@ -1,4 +1,4 @@
-"""What goes into a bundle beside the float32 network, and what is kept out."""
+"""Reduced precisions and golden images: which go into a bundle and which are refused."""
 
 import numpy as np
 import onnx
@@ -9,35 +9,39 @@ from support.bags import cut_bag
 from support.paths import TOWN_MAP
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
+from support.small_training import TINY_BACKBONE, small_training
 
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.camera.preprocessing import normalise
 from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.engines.batching import infer_all
 from rgsiam_ros.engines.tensorrt_build import build_engine
-from rgsiam_training import acceptance
-from rgsiam_training.config import TrainingConfig
+from rgsiam_training.export import acceptance
 from rgsiam_training.export.bundle_export import export_bundle
 from rgsiam_training.export.onnx_export import absolute_to_onnx, round_large_weights, to_bytes
 from rgsiam_training.export.quantization import Quantiser, to_float16
 from rgsiam_training.fitting.run_folder import open_run
 from rgsiam_training.fitting.train import train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    bag = cut_bag(TOWN_MAP, tmp_path_factory.mktemp("bag") / "bag", images=80)
+def bag(tmp_path_factory):
+    return cut_bag(TOWN_MAP, tmp_path_factory.mktemp("bag") / "bag", images=80)
+
+
+@pytest.fixture(scope="module")
+def run(bag, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "run"
-    config = TrainingConfig(
-        datasets=(str(bag),),
-        input_width=96,
-        input_height=64,
-        split={"fraction": 0.2, "stretch_frames": 8, "guard_frames": 2},
-        network={"neck_channels": 8, "feature_size": 32, "anchors": 8, "frozen_stages": 5},
-        map_images={"neighbours": 4, "spacing": 0.25},
-        optimisation={"epochs": 1, "batch_pairs": 8, "average_decay": 0.5},
-    )
-    train(config, folder, progress=False)
+    train(small_training(bag), folder, progress=False)
+    return open_run(folder)
+
+
+@pytest.fixture(scope="module")
+def tiny_run(bag, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "tiny"
+    train(small_training(bag, network=TINY_BACKBONE), folder, progress=False)
     return open_run(folder)
 
 
@@ -62,7 +66,7 @@ def apart(given, expected, name="local_map"):
 
 
 def weight_is_quantised(model, convolution):
-    """Does a convolution take its weight from int8 numbers?"""
+    """Whether the weight of a convolution is stored in int8."""
     makers = {output: node for node in model.graph.node for output in node.output}
     node = next(n for n in model.graph.node if n.name == convolution)
     maker = makers.get(node.input[1])
@@ -130,7 +134,7 @@ def test_int8(network, images, symmetric, percentile):
 
 
 def test_convolutions_that_are_kept_stay_in_float32_on_every_engine(network, images):
-    """ONNX Runtime would quantise them after all, see its engine."""
+    """Without the options of our engine, ONNX Runtime would quantise them."""
     quantiser = Quantiser(network, images, symmetric=False)
     order = quantiser.most_sensitive_first()
     assert sorted(order) == sorted(quantiser.convolutions)
@@ -147,40 +151,50 @@ def test_convolutions_that_are_kept_stay_in_float32_on_every_engine(network, ima
     assert here == pytest.approx(there, rel=0.3)
 
 
-def test_golden_images_are_the_users_own_and_held_out(run, tmp_path):
-    golden = export_bundle(run.folder, tmp_path / "b", precisions=()).golden
-    stored = {image.tobytes() for image in run.validation.image_NHW3}
+@pytest.fixture(scope="module")
+def accepted(tiny_run, tmp_path_factory):
+    """A bundle whose reduced precisions were accepted, however bad they are, and the reports."""
+    said = []
+    out = tmp_path_factory.mktemp("bundle") / "all"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(acceptance, "LARGEST_LOSS", 9.0)
+        export_bundle(tiny_run.folder, out, precisions=("float16", "int8"), report=said.append)
+    return Bundle.load(out), said
+
+
+def test_golden_images_are_the_users_own_and_held_out(tiny_run, accepted):
+    golden = accepted[0].golden
+    stored = {image.tobytes() for image in tiny_run.validation.image_NHW3}
     assert len(golden.image_NHW3) == 6
     assert all(image.tobytes() in stored for image in golden.image_NHW3)
-    branch = run.absolute_branch()
+    branch = tiny_run.absolute_branch()
     round_large_weights(branch)
-    inputs = np.stack([normalise(i, run.preprocessing) for i in golden.image_NHW3])
+    inputs = np.stack([normalise(i, tiny_run.preprocessing) for i in golden.image_NHW3])
     with torch.no_grad():
         values = branch(torch.from_numpy(inputs))
     for name, value in zip(branch.output_names, values, strict=True):
         np.testing.assert_allclose(golden.absolute[name], value.numpy(), atol=1e-5)
 
 
-def test_what_worsens_validation_is_refused_with_figures(run, tmp_path, monkeypatch):
+def test_a_precision_that_worsens_validation_is_refused(tiny_run, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(acceptance, "LARGEST_LOSS", -0.99)  # nothing is that much better
     monkeypatch.setattr(acceptance, "KEPT", (0, 1))
-    bundle = export_bundle(run.folder, tmp_path / "none", precisions=("int8",), report=said.append)
+    bundle = export_bundle(
+        tiny_run.folder, tmp_path / "b", precisions=("int8",), report=said.append
+    )
     assert bundle.manifest.precisions == ("float32",)
     refused, not_calibrated = said
     assert refused.startswith("int8 refused: absolute median ")
     assert "refined median" in refused
     assert "are needed: hold out more" in not_calibrated
-    monkeypatch.setattr(acceptance, "LARGEST_LOSS", 9.0)
-    said.clear()
-    path = export_bundle(
-        run.folder, tmp_path / "all", precisions=("float16", "int8"), report=said.append
-    ).path
-    accepted = [line.split(":")[0] for line in said[:2]]
-    assert accepted == ["float16 accepted", "int8 accepted"]
-    bundle = Bundle.load(path)
+
+
+def test_a_precision_that_is_accepted_goes_into_the_bundle(accepted):
+    bundle, said = accepted
+    assert [line.split(":")[0] for line in said[:2]] == ["float16 accepted", "int8 accepted"]
     assert bundle.manifest.precisions == ("float32", "float16", "int8")
-    variant = yaml.safe_load((path / "manifest.yaml").read_text())["variants"]["int8"]
+    variant = yaml.safe_load((bundle.path / "manifest.yaml").read_text())["variants"]["int8"]
     assert variant["accepted_with"].startswith("onnxruntime ")
     assert variant["absolute"]["validation"]["export_difference_m"] > 0.0
     reduced, full = (bundle.map_features(p).local_NCHW for p in ("int8", "float32"))

@@ -22,7 +22,7 @@ ANCHORS = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
 
 
 def twin(true, spread=0.5):
-    """What a perfect network would say: every anchor's offset, and their weights."""
+    """The output of a perfect network: the offset of every anchor, and their weights."""
     logits = torch.log(anchor_weights(true.translation_B3, ANCHORS, spread) + 1e-30)
     nothing = torch.zeros(len(logits), 1)
     return TwinOutput(
@@ -38,7 +38,7 @@ def twin(true, spread=0.5):
 
 
 def features_at(distance_B):
-    """Two unit features each, exactly so far apart."""
+    """Pairs of unit features at exactly these distances."""
     angle = 2.0 * torch.asin(distance_B / 2.0)
     first = torch.tensor([[1.0, 0.0, 0.0]]).repeat(len(distance_B), 1)
     return first, torch.stack([angle.cos(), angle.sin(), 0.0 * angle], dim=1)
@@ -54,7 +54,7 @@ RAY_N2 = ((RAYS - 1.5) * 0.1).reshape(-1, 2)
 
 
 def perfect_matches(shift_cells):
-    """Depth 1 everywhere and a sideways step that moves every cell onto the next one but `shift`."""
+    """Depth 1 everywhere, and a sideways motion that moves every cell by `shift_cells`."""
     count = len(RAY_N2)
     true = Poses(torch.tensor([[-0.1 * shift_cells * REACH, 0.0, 0.0]]), IDENTITY)
     point = torch.cat([RAY_N2, torch.ones(count, 1)], dim=1)[None]
@@ -68,7 +68,7 @@ def perfect_matches(shift_cells):
 
 
 def values_at_the_truth():
-    """Every term of the paper at its ground truth, by name."""
+    """The value of every term of the paper at the ground truth, by name."""
     truth = near_pair()
     single = poses(6)
     output, motion = perfect_matches(1)
@@ -117,7 +117,7 @@ def test_relative_poses_are_composed_on_se3():
 
 
 def test_relative_errors_by_hand_and_bounded():
-    """Off by 0.03 along an axis and a small turn: the bound hardly shows; far off, it holds."""
+    """The bound hardly changes a small error, and limits a large one."""
     truth = PairTruth(Poses(torch.zeros(1, 3), IDENTITY), Poses(torch.zeros(1, 3), IDENTITY))
     half = 0.01
     turned = torch.tensor([[math.cos(half), math.sin(half), 0.0, 0.0]])
@@ -144,7 +144,7 @@ def test_pairs_that_share_no_view_do_not_count(apart):
         assert value.item() == 0.0
 
 
-def test_consistency_is_blind_to_a_common_motion_of_the_map_and_to_nothing_else():
+def test_consistency_ignores_a_common_motion_of_the_map_and_nothing_else():
     truth = near_pair()
     G = Rotation.from_euler("zyx", [0.7, -0.2, 0.4])
 
@@ -162,7 +162,7 @@ def test_consistency_is_blind_to_a_common_motion_of_the_map_and_to_nothing_else(
 
 
 def test_the_margin_follows_the_pairs_own_pose_distance():
-    """Look-alikes (D = 0) cost more the farther apart they stand; near pairs only beyond their m."""
+    """Look-alikes (D = 0) cost more the farther apart they are; near pairs cost beyond their margin m."""
     term = AdaptiveMetricTerm(REACH, 0.5)
 
     def cost(metres, feature_distance):
@@ -199,7 +199,7 @@ def test_matches_between_cells_are_interpolated_and_wrong_ones_cost():
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_gradients_are_finite_at_identity_and_at_the_antipode(sign):
-    """At the truth itself, where norms and angles have their corners."""
+    """At the truth itself, where norms and angles are not differentiable."""
     leaves = {}
 
     def leaf(name, value):
@@ -254,7 +254,7 @@ def test_learned_weights_settle_where_their_docstring_says():
 
 
 def test_camera_errors_are_in_the_cameras_own_axes():
-    """The camera looks along the map's x; it is believed one ahead of where it is."""
+    """The camera looks along the map's x axis; the predicted pose is one unit too far ahead."""
     R_map_camera = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
     q = torch.from_numpy(Rotation.from_matrix(R_map_camera).as_quat(scalar_first=True)[None])
     true = Poses(torch.zeros(1, 3, dtype=q.dtype), q)
@@ -268,7 +268,7 @@ def test_camera_errors_are_in_the_cameras_own_axes():
 
 
 def test_the_uncertainty_term_learns_the_covariance_of_the_errors():
-    """Correlated errors of known covariance: the whitening that minimises the term gives it back."""
+    """For errors of a known covariance, the minimum of the term is at that covariance."""
     random = np.random.default_rng(0)
     root = np.tril(random.normal(size=(6, 6)) * 0.02) + np.diag([0.1, 0.2, 0.05, 0.02, 0.03, 0.01])
     errors = random.normal(size=(5000, 6)) @ root.T

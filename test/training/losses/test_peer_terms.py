@@ -24,7 +24,7 @@ SCENE = SceneScale(
 
 
 def points_before(true, count=7, seed=0):
-    """Scene points two to four units before each camera."""
+    """Scene points two to four units in front of each camera."""
     from scipy.spatial.transform import Rotation
 
     random = np.random.default_rng(seed)
@@ -68,7 +68,7 @@ def test_reprojection_alone_finds_the_pose_from_nearby():
 
 
 def test_reprojection_by_hand():
-    """A step of 0.1 sideways moves a point at depth 2 by 0.05; a point that is none does not count."""
+    """A step of 0.1 sideways moves a point at depth 2 by 0.05; a missing point does not count."""
     true = Poses(torch.zeros(1, 3), IDENTITY)
     points = torch.tensor([[[0.3, 0.2, 2.0], [math.nan] * 3, [0.0, 0.0, -1.0]]])
     moved = Poses(torch.tensor([[0.1, 0.0, 0.0]]), IDENTITY)
@@ -121,7 +121,7 @@ def test_each_term_is_off_unless_asked_for():
     assert set(errors_with()[1]) == set().union(*TERMS.values())
 
 
-def test_reprojection_takes_the_place_of_the_pose_errors_when_its_time_has_come():
+def test_reprojection_replaces_the_pose_errors_from_its_start():
     on = ReprojectionConfig(enabled=True, start=0.5)
     points = torch.tensor([[[0.0, 0.0, 3.0]]]).repeat(4, 1, 1)
     before = errors_with(0.49, points, reprojection=on)[1]

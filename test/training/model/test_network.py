@@ -107,7 +107,7 @@ def test_stages_without_imagenet_weights_are_never_frozen():
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet18"])
 @pytest.mark.parametrize("size", [(96, 160), (90, 160)])
 def test_cells_look_where_they_are_said_to(backbone, size):
-    """Where the real network's answer depends on the image: around the middle that was computed."""
+    """A cell of the real network depends on the image around the computed middle."""
     height, width = size
     middle_HW2 = cell_middles(backbone, 8, height, width)
     model = create_backbone(backbone, pretrained=backbone.startswith("tf")).eval()
@@ -214,11 +214,13 @@ def test_a_step_in_bfloat16_is_finite_and_poses_stay_float32():
         assert torch.isfinite(parameter.grad).all(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "rotation"),
-    [("resnet18", "6d"), ("resnet50", "quaternion"), ("tf_efficientnet_lite0", "log_quaternion")],
+    [("resnet18", "6d"), ("resnet50", "log_quaternion")],
 )
 def test_every_rotation_and_backbone_exports(backbone, rotation):
+    """The default ones, EfficientNet-Lite0 and quaternions, are exported in test_road.py."""
     config = SMALL.model_copy(update={"backbone": backbone, "rotation": rotation})
     names = (network_io.TRANSLATION, network_io.ROTATION, network_io.LOCAL_MAP)
     branch = AbsoluteBranch(siamese(config), names).eval()

@@ -57,7 +57,7 @@ def test_alignment_finds_the_motion_from_exact_rays_despite_outliers(seed):
     assert degrees < 0.1
 
 
-def test_information_grows_with_the_evidence_and_is_least_along_the_line_of_sight():
+def test_information_grows_with_evidence_and_is_least_along_the_view():
     ray = rays().reshape(-1, 2)
     point = 5.0 * np.concatenate([ray, np.ones((len(ray), 1))], axis=1)
     weight = torch.ones(1, len(ray))
@@ -90,7 +90,7 @@ def test_small_linear_algebra():
 
 
 def local_map(T_world_camera, depth, frequency):
-    """What a perfect head would say of a wall at world z = depth: descriptors of the places seen."""
+    """The local map of a perfect network that sees a wall at world z = depth."""
     ray = np.concatenate([rays(), np.ones((H, W, 1))], axis=-1)
     direction = ray @ T_world_camera[:3, :3].T
     share = (depth - T_world_camera[2, 3]) / direction[..., 2]
@@ -109,7 +109,7 @@ def unit(reach=1.0):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_unit_finds_the_motion_between_two_views_of_a_wall(seed):
-    """To a quarter of a cell, which is 5.7 degrees wide."""
+    """The tolerance is a quarter of a cell; a cell is 5.7 degrees wide."""
     frequency = np.random.default_rng(0).normal(0.0, 2.0, (2, DESCRIPTOR // 2))
     T = motion(seed, metres=0.8, degrees=6.0)
     T[:3, :3] = Rotation.from_rotvec([0.05, -0.08, 0.03 * seed]).as_matrix()
@@ -118,11 +118,11 @@ def test_the_unit_finds_the_motion_between_two_views_of_a_wall(seed):
     assert metres < 0.15
     assert degrees < 1.5
     sideways = np.linalg.norm(T[:2, 3])
-    assert metres < 0.5 * sideways  # it does measure: standing still would be worse
+    assert metres < 0.5 * sideways  # better than no motion at all
 
 
 def test_units_of_length_are_the_reachs():
-    """Depths and points are in reaches, poses and information in the map's normalised unit."""
+    """Depths and points are in units of the reach; poses and information in the map's normalised unit."""
     frequency = np.random.default_rng(0).normal(0.0, 2.0, (2, DESCRIPTOR // 2))
     T = motion(1, metres=0.6, degrees=0.0)
     maps = local_map(np.eye(4), 5.0, frequency), local_map(T, 5.0, frequency)
@@ -134,7 +134,7 @@ def test_units_of_length_are_the_reachs():
     torch.testing.assert_close(scaled.information_B66[:, 3:, 3:], plain.information_B66[:, 3:, 3:])
 
 
-def test_one_live_image_stands_beside_several_map_images_and_only_its_descriptors_count():
+def test_several_map_images_need_only_the_descriptors_of_one_live_image():
     frequency = np.random.default_rng(0).normal(0.0, 2.0, (2, DESCRIPTOR // 2))
     first = torch.cat([local_map(motion(s, degrees=2.0), 5.0, frequency) for s in range(3)])
     second = local_map(np.eye(4), 5.0, frequency)

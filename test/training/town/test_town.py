@@ -18,7 +18,7 @@ LIGHT = Light(120.0, 60.0, (1.0, 1.0, 1.0), (0.5, 0.5, 0.5), 0.0, 1.0)
 
 
 def near(boxes, x, radius=18.0):
-    """Boxes around a junction of the south street, relative to it, as a set of rounded rows."""
+    """Boxes around a junction of the south street, in its frame, as a set of rounded rows."""
     found = set()
     for box in boxes:
         middle = (np.array(box.low) + box.high) / 2
@@ -72,7 +72,7 @@ def test_the_offset_is_to_the_left():
 
 @pytest.fixture
 def opengl():
-    """A way to make renderers, or a skip where the machine has no OpenGL."""
+    """Skips where the machine has no OpenGL."""
     try:
         Renderer(mesh([Box((0, 0, 0), (1, 1, 1), (1, 1, 1), "plain", 0.5)]), CAMERA, LIGHT).close()
     except RgsiamError as error:
@@ -86,7 +86,7 @@ CAMERA = Camera(width=320, height=180, fx=190.0, fy=200.0, cx=150.0, cy=95.0)
 
 @pytest.mark.usefixtures("opengl")
 def test_a_thing_appears_where_the_pinhole_model_puts_it():
-    """The middle of a red box, seen from two poses, against a hand-made projection."""
+    """A red box is drawn from two poses; its middle is compared with our own projection."""
     middle = np.array([10.0, 2.0, 3.0])
     box = Box(tuple(middle - 0.2), tuple(middle + 0.2), (0.9, 0.02, 0.02), "plain", 0.5)
     renderer = Renderer(mesh([box]), CAMERA, LIGHT)
@@ -149,7 +149,7 @@ def test_sessions_are_written_and_reproducible(tmp_path):
 
 @pytest.mark.usefixtures("opengl")
 def test_the_shipped_drive_is_what_the_generator_draws():
-    """The first image of the shipped drive, drawn anew from its own true pose."""
+    """The first image of the shipped drive is drawn again from its true pose."""
     from support.paths import TOWN_DRIVE
 
     from rgsiam_training.town import session as town
