@@ -1,1 +1,1 @@
-"""Measure networks and bundles: held-out frames, datasets, look-alikes, other methods."""
+"""Measure networks and bundles on held-out frames and datasets, and compare with other methods."""

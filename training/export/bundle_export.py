@@ -123,7 +123,7 @@ def _export_float32(run: Run, held_out: HeldOutSet) -> _Float32Export:
     engine = create_engine(REFERENCE_ENGINE, EngineRequest(contents[ABSOLUTE_NAME]))
     in_onnx = engine_absolute_branch(engine)
     by_onnx = held_out.estimate(in_onnx, relate, features)
-    by_torch = held_out.estimate(in_torch, relate_torch, features, like=by_onnx)
+    by_torch = held_out.estimate(in_torch, relate_torch, features, neighbours_from=by_onnx)
     check_parity(by_onnx.T_absolute_N44, by_torch.T_absolute_N44)
     golden = choose_golden(branch, relate_torch, features, held_out)
     contents[GOLDEN_NAME] = npz_bytes(golden.to_arrays())
