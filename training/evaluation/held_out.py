@@ -1,6 +1,7 @@
 """Estimate the poses of a run's held-out frames, in torch or in an engine, and measure their errors.
 
-The export uses this to check the exported networks against torch, and to accept or refuse a reduced precision.
+The export uses this to check the exported networks against torch, and to accept or refuse a reduced
+precision.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ CHUNK = 32
 
 Outputs = dict[str, np.ndarray]
 InferMany = Callable[[NDArray[np.float32]], Outputs]
-"""Returns the outputs of the absolute branch by name, ``(N, ...)`` each, for normalised images ``(N, 3, H, W)``."""
+"""Runs the absolute branch on normalised images ``(N, 3, H, W)``. Returns outputs ``(N, ...)`` by name."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class HeldOutSet:
         T_absolute: Array,
         agreement: Agreement,
     ) -> Array:
-        """The refined pose ``T_map_camera`` of one image, ``(4, 4)``; `T_absolute` where no neighbour gives one.
+        """The refined pose ``T_map_camera`` of one image, ``(4, 4)``; `T_absolute` without a hypothesis.
 
         metric_feature_D selects the neighbours; local_1CHW: the local map of the image.
         """
@@ -217,7 +218,7 @@ def largest_difference(T_N44: Array, T_reference_N44: Array) -> tuple[float, flo
 
 
 def error_summary(T_estimated_N44: Array, T_true_N44: Array) -> dict[str, Any]:
-    """Median, mean and 95th percentile of the pose errors, in metres and degrees, and the number of frames."""
+    """Number of frames; median, mean and 95th percentile of the pose errors in metres and degrees."""
     metres, radians = pose_errors(T_estimated_N44, T_true_N44)
     figures: dict[str, Any] = {"frames": len(metres)}
     for unit, values in (("m", metres), ("deg", np.degrees(radians))):

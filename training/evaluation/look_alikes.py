@@ -35,9 +35,9 @@ def measure_look_alikes(
     places_m: x and y of at least two places in the bundle's map frame. An image belongs to the nearest place
     within `radius_m`.
 
-    The result holds ``images``, the number of images near a place, ``near_pairs``, the number of pairs of such
-    an image and a map image within the reach, and ``far_pairs``, the number of pairs whose map image is at
-    another place. ``auroc`` is the probability that the features of a near pair are closer than those of a
+    The result holds ``images``, the number of images near a place, ``near_pairs``, the number of pairs of
+    such an image and a map image within the reach, and ``far_pairs``, the number of pairs whose map image is
+    at another place. ``auroc`` is the probability that the features of a near pair are closer than those of a
     far pair. For each branch, ``absolute`` and ``refined``, it holds ``median_m``, the median position error,
     and ``above_5_m``, the share of images with an error above 5 m.
 

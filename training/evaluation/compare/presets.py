@@ -87,8 +87,8 @@ PRESETS = (
     ),
     Preset(
         "bayesian_posenet",
-        "as posenet_learned, with a dropout of one half on the feature; estimates the mean of 40 samples. The "
-        "authors use dropout in the backbone too",
+        "as posenet_learned, with a dropout of one half on the feature; estimates the mean of 40 samples. "
+        "The authors use dropout in the backbone too",
         "Kendall and Cipolla 2016, arXiv 1509.05909",
         ("sampled",),
         {**COORDINATES, "network.dropout": 0.5},
@@ -109,8 +109,8 @@ PRESETS = (
     ),
     Preset(
         "relnet",
-        "retrieves 5 map images by the feature of `retrieval`, regresses the relative pose to each, takes the "
-        "robust mean. The authors retrieve by the trained network's feature (errors above 100 m on our "
+        "retrieves 5 map images by the feature of `retrieval`, regresses the relative pose to each, takes "
+        "the robust mean. The authors retrieve by the trained network's feature (errors above 100 m on our "
         "circuit), regress a direction and triangulate",
         "Laskar et al. 2017, arXiv 1707.09733",
         ("regressed",),
@@ -146,7 +146,7 @@ PRESETS = (
 
 
 def presets_named(names: list[str]) -> list[Preset]:
-    """The presets with these names; all presets for an empty list. Raises DatasetError for an unknown name."""
+    """The presets with these names; all presets if there are none. Raises DatasetError if one is unknown."""
     known = {preset.name: preset for preset in PRESETS}
     unknown = sorted(set(names) - set(known))
     if unknown:

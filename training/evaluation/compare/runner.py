@@ -85,7 +85,7 @@ def _run(
     folder: Path,
     test_images: dict[str, tuple[NDArray[np.uint8], Array]],
 ) -> list[dict[str, Any]]:
-    """The rows of one preset, one for each estimator. test_images: loaded once for each scene, by its name."""
+    """The rows of one preset, one for each estimator. test_images: those loaded so far, by scene."""
     config = preset.apply(scene.config(seed))
     folder.mkdir(parents=True, exist_ok=True)
     trained: dict[str, Any] = {"epochs": 0, "training_s": 0.0}

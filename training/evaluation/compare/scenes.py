@@ -36,8 +36,8 @@ class Scene(BaseModel):
 def open_scene(text: str) -> Scene:
     """The scene that an argument of the command line names. Raises DatasetError.
 
-    text: a YAML file with the fields of `Scene`, whose paths are relative to its folder; a dataset with its own
-    test split; or ``TRAIN:TEST``.
+    text: a YAML file with the fields of `Scene`, whose paths are relative to its folder; a dataset with its
+    own test split; or ``TRAIN:TEST``.
     """
     path = Path(text)
     if path.suffix in (".yaml", ".yml"):

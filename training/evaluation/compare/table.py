@@ -92,7 +92,7 @@ def read_rows(out: Path) -> list[ResultRow]:
 
 
 def write_tables(out: Path, notes: Sequence[str] = ()) -> list[ResultRow]:
-    """Write ``compare.md``, ``compare.csv`` and ``compare.png`` to `out`. notes: lines below the Markdown tables."""
+    """Write ``compare.md``, ``compare.csv`` and ``compare.png`` to `out`. notes: lines below the tables."""
     rows = read_rows(out)
     (out / "compare.md").write_text(_markdown(rows, notes))
     with (out / "compare.csv").open("w", newline="") as file:
