@@ -27,7 +27,7 @@ def compare(
         bool, typer.Option(help="Write the table of the existing results, without training.")
     ] = False,
 ) -> None:
-    """Train this package's method and those of other papers with one backbone and budget, and compare them."""
+    """Train and compare this package's method and those of other papers, with one backbone and budget."""
     from rgsiam_training.evaluation.compare.presets import presets_named
     from rgsiam_training.evaluation.compare.runner import run_comparison
     from rgsiam_training.evaluation.compare.scenes import open_scene
