@@ -1,10 +1,11 @@
-"""Are the published covariances true? Calibrated ones beside a constant one and the network's own.
+"""Compare the consistency of calibrated covariances, of a constant one, and of the network's own.
 
     python benchmarks/covariance.py DRIVE BUNDLE --out results/covariance
 
-Replays a drive with true poses offline; judges frames that are not lost. The constant covariance is the
-bundle's residual one (second moment of the errors on validation), the best that a constant could be
-without looking at the drive; peers that publish a constant usually guess it, and many publish zeros.
+A drive with true poses is replayed offline. Frames on which the vehicle is lost do not count. The constant
+covariance is the bundle's residual covariance: the second moment of the errors on the held-out frames, which
+is the best constant that is possible without the drive. Other packages that publish a constant covariance
+usually publish a guess, or zeros.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import chi2
 
+from rgsiam_ros.cli.console import log_to_terminal
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.relocalizer import PoseEstimate, Relocalizer
@@ -41,7 +43,8 @@ def main(
     precision: str = "float32",
     seed: int = 0,
 ) -> None:
-    """Print a table and draw coverage and sigmas."""
+    """Print a table, and draw coverage and predicted errors."""
+    log_to_terminal()
     console = Console(width=150)
     relocalizer = Relocalizer.from_bundle(bundle, EngineOptions("onnxruntime", precision))
     if not relocalizer.calibrated:
@@ -53,55 +56,56 @@ def main(
     relocalizer.use_camera(drive.camera)
     images = list(drive.read_images())
     T_map_base, known = drive.true_base_poses([image.stamp_ns for image in images])
-    answers = relocalizer.estimate_many([decoded(image) for image in images])
+    estimates = relocalizer.estimate_many([decoded(image) for image in images])
     kept = [
-        (answer, T @ drive.T_base_camera)
-        for answer, T, is_known in zip(answers, T_map_base, known, strict=True)
-        if isinstance(answer, PoseEstimate) and is_known and not answer.lost
+        (estimate, T @ drive.T_base_camera)
+        for estimate, T, is_known in zip(estimates, T_map_base, known, strict=True)
+        if isinstance(estimate, PoseEstimate) and is_known and not estimate.lost
     ]
-    T = np.stack([answer.T_map_camera for answer, _ in kept])
+    T = np.stack([estimate.T_map_camera for estimate, _ in kept])
     error = pose_error_vectors(T, np.stack([T_true for _, T_true in kept]))
     variant = relocalizer.manifest.variants[relocalizer.engines.precision]
-    figures = variant.refined or variant.absolute
-    constant = np.asarray(figures.covariance.matrix)
+    constant = np.asarray((variant.refined or variant.absolute).covariance.matrix)
     covariances = {
-        "calibrated": np.stack([answer.covariance_66 for answer, _ in kept]),
+        "calibrated": np.stack([estimate.covariance_66 for estimate, _ in kept]),
         "constant": np.stack([rotate_axes(constant, pose[:3, :3]) for pose in T]),
     }
-    raw = [answer.raw_covariance_66 for answer, _ in kept]
+    raw = [estimate.raw_covariance_66 for estimate, _ in kept]
     if all(covariance is not None for covariance in raw):
         covariances["network's own"] = np.stack(raw)  # type: ignore[arg-type]
     console.print(
         f"{drive_path.name}, {bundle.name}: {len(kept)} of {len(images)} frames are not lost; "
-        f"{precision}; blocks of {covariance_consistency.BLOCK_FRAMES}, {covariance_consistency.RESAMPLES} resamples, seed {seed}"
+        f"{precision}; bootstrap: blocks of {covariance_consistency.BLOCK_FRAMES} frames, "
+        f"{covariance_consistency.RESAMPLES} resamples, seed {seed}"
     )
     table = Table(
         "", "covariance", "NEES / dof", *(f"{p:.0%}" for p in covariance_consistency.LEVELS)
     )
-    table.add_column("predicted")
+    table.add_column("predicted RMS")
     table.add_column("actual RMS")
     reports = {
         name: covariance_consistency.consistency_report(error, C, seed)
         for name, C in covariances.items()
     }
     for part in covariance_consistency.PARTS:
-        for name, whole in reports.items():
-            assert whole is not None
-            row = whole[part]
-            sharp = (f"{row['sigma']:.2f}", f"{row['error']:.2f}") if "sigma" in row else ("", "")
-            covered = (_interval(value, 100) for value in row["coverage"].values())
-            table.add_row(part, name, _interval(row["nees"], 1), *covered, *sharp)
+        for name, report in reports.items():
+            assert report is not None
+            row = report[part]
+            rms = (f"{row['sigma']:.2f}", f"{row['error']:.2f}") if "sigma" in row else ("", "")
+            coverage = (_interval(value, 100) for value in row["coverage"].values())
+            table.add_row(part, name, _interval(row["nees"], 1), *coverage, *rms)
     console.print(table)
     (out / "covariance.json").write_text(json.dumps(reports, indent=2) + "\n")
     _draw(error, covariances, out / "covariance.png", drive_path.name)
-    console.print(f"picture: {out / 'covariance.png'}")
+    console.print(f"plot: {out / 'covariance.png'}")
 
 
 def _interval(value: list[float | None], factor: float) -> str:
+    """A value times `factor` with its confidence interval, if it has one."""
     if None in value:
         return f"{factor * (value[0] or 0.0):.3g}"
-    middle, low, high = (factor * v for v in value if v is not None)
-    return f"{middle:.3g} ({low:.3g}..{high:.3g})"
+    mean, low, high = (factor * v for v in value if v is not None)
+    return f"{mean:.3g} ({low:.3g}..{high:.3g})"
 
 
 def _draw(error: Array, covariances: dict[str, Array], path: Path, title: str) -> None:
@@ -109,15 +113,15 @@ def _draw(error: Array, covariances: dict[str, Array], path: Path, title: str) -
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 3)
     levels = np.linspace(0.0, 1.0, 101)[1:-1]
-    for place, part in zip(axes[:2], ("position", "rotation"), strict=True):
-        place.plot([0, 100], [0, 100], color="0.6", linewidth=1)
+    for ax, part in zip(axes[:2], ("position", "rotation"), strict=True):
+        ax.plot([0, 100], [0, 100], color="0.6", linewidth=1)
         for name, C in covariances.items():
             square = covariance_consistency.normalised_squares(error, C, part)
             share = [100 * np.mean(square <= chi2.ppf(level, 3)) for level in levels]
-            place.plot(100 * levels, share, color=COLOURS[name], label=name)
-        place.set(xlabel="ellipsoid of ... %", ylabel="holds ... % of the errors", title=part)
-        place.set_aspect("equal")
-        place.grid(alpha=0.3)
+            ax.plot(100 * levels, share, color=COLOURS[name], label=name)
+        ax.set(xlabel="confidence ellipsoid (%)", ylabel="errors inside (%)", title=part)
+        ax.set_aspect("equal")
+        ax.grid(alpha=0.3)
     axes[0].legend(loc="lower right")
     actual = np.linalg.norm(error[:, :3], axis=1)
     C = covariances["calibrated"]
@@ -135,7 +139,7 @@ def _draw(error: Array, covariances: dict[str, Array], path: Path, title: str) -
     axes[2].set(
         xlabel="predicted position sigma (m)",
         ylabel="position error (m)",
-        title="calibrated; red: RMS of sixths",
+        title="calibrated; red: RMS of each sixth of the frames",
     )
     axes[2].grid(alpha=0.3, which="both")
     figure.suptitle(title)

@@ -1,12 +1,12 @@
-"""Every engine and precision beside torch eager float32: latency, load time and memory.
+"""Measure latency, load time and memory of each engine and precision, compared with torch eager in float32.
 
     .venv/bin/python benchmarks/engines.py                                   # 224x224, four backbones
     .venv/bin/python benchmarks/engines.py --size 160x90 --backbones tf_efficientnet_lite0
 
-Networks have random weights: what takes time does not depend on them, and whether a precision is
-accurate enough is decided at export, on a trained one. Latencies are of batch 1, all engines of a
-backbone in turn in one run, ten inferences a turn. Load time and memory (growth of the resident set by
-loading and by the first inference) are of a process of its own for each engine.
+The networks have random weights, because latency does not depend on them. Latency is measured with batch 1;
+the engines of a backbone take turns of ten inferences. Load time and memory are measured in a separate
+process for each engine. Memory is the growth of the resident set from before loading to after the first
+inference.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ CANDIDATES = (
 )
 NEIGHBOURS = 8
 WARM_UP = 3
-TURN = 10
+TURN_INFERENCES = 10
 PAUSE_S = 0.3
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp")
 LOAD = """
@@ -65,7 +65,7 @@ from rgsiam_ros.engines import EngineRequest, create_engine
 path, name, precision, threads = sys.argv[1:]
 inputs = dict(np.load(path + ".npz"))
 content = open(path, "rb").read()
-import onnx, onnxruntime  # what is measured is the engine, not its library
+import onnx, onnxruntime  # the libraries are not measured
 if name == "openvino": import openvino
 before, began = resident(), time.perf_counter()
 engine = create_engine(name, EngineRequest(content, precision, int(threads)))
@@ -76,7 +76,7 @@ print(json.dumps([loaded * 1e3, (resident() - before) / 2**20]))
 
 
 def branches(backbone, width, height):
-    """Both branches of a random network in evaluation mode."""
+    """Both branches of a network with random weights, in evaluation mode."""
     config = NetworkConfig(backbone=backbone, pretrained=False)
     torch.manual_seed(0)
     cells = cell_middles(backbone, config.relative.stride, height, width)
@@ -89,36 +89,36 @@ def branches(backbone, width, height):
 
 
 def load_figures(content, inputs, name, precision, threads):
-    """Milliseconds to load and MiB of memory, in a process of its own."""
+    """Load time in milliseconds and memory in MiB, measured in a separate process."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         path.write_bytes(content)
         np.savez(f"{path}.npz", **inputs)
         command = [sys.executable, "-c", LOAD, str(path), name, precision, str(threads)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+        process = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def interleaved(callables, repeats):
-    """Milliseconds ``{name: (p50, p99)}`` of all callables, in turn.
+    """Median and 99th percentile, in milliseconds, of the durations of functions that take turns.
 
-    A turn is a few calls after a pause: the threads of one library go on spinning for a while, and would
-    slow down the next.
+    callables: functions without arguments, by name. A turn is a few calls after a pause, because the idle
+    threads of a library spin for a while and would slow down the next one. Returns ``{name: (p50, p99)}``.
     """
-    taken = {name: [] for name in callables}
-    for _ in range(-(-repeats // TURN)):
+    durations_ms = {name: [] for name in callables}
+    for _ in range(-(-repeats // TURN_INFERENCES)):
         for name, function in callables.items():
             time.sleep(PAUSE_S)
-            for i in range(WARM_UP + TURN):
+            for i in range(WARM_UP + TURN_INFERENCES):
                 began = time.perf_counter()
                 function()
                 if i >= WARM_UP:
-                    taken[name].append((time.perf_counter() - began) * 1e3)
-    return {name: np.percentile(values, [50, 99]) for name, values in taken.items()}
+                    durations_ms[name].append((time.perf_counter() - began) * 1e3)
+    return {name: np.percentile(values, [50, 99]) for name, values in durations_ms.items()}
 
 
 def table(contents, eager, inputs, candidates, arguments):
-    """Rows of one network: eager first, then each engine that can run here."""
+    """The rows of one network: torch eager first, then each engine that can run on this machine."""
     callables, loads = {("torch eager", "float32"): eager}, {}
     for name, precision in candidates:
         if why_not(name) is not None:
@@ -129,27 +129,27 @@ def table(contents, eager, inputs, candidates, arguments):
         callables[name, precision] = lambda engine=engine: engine.infer(inputs)
         loads[name, precision] = load_figures(content, inputs, name, precision, arguments.threads)
     figures = interleaved(callables, arguments.repeats)
-    slow = figures["torch eager", "float32"][0]
-    for key, (median, high) in figures.items():
-        loaded = "- | -" if key not in loads else "{:.0f} | {:.0f}".format(*loads[key])
-        yield f"{key[0]} | {key[1]} | {median:.2f} | {high:.2f} | {slow / median:.1f} | {loaded}"
+    eager_ms = figures["torch eager", "float32"][0]
+    for key, (p50, p99) in figures.items():
+        load = "- | -" if key not in loads else "{:.0f} | {:.0f}".format(*loads[key])
+        yield f"{key[0]} | {key[1]} | {p50:.2f} | {p99:.2f} | {eager_ms / p50:.1f} | {load}"
 
 
 def reduced_contents(model, width, height):
-    """The ONNX files of every precision."""
+    """The ONNX file of each precision."""
     random = np.random.default_rng(0)
     images = random.normal(size=(16, 3, height, width)).astype(np.float32)
-    full = to_bytes(model)
+    float32 = to_bytes(model)
     return {
-        "float32": full,
-        "bfloat16": full,
+        "float32": float32,
+        "bfloat16": float32,
         "float16": to_bytes(to_float16(model)),
         "int8": to_bytes(Quantiser(model, images, symmetric=False).quantise()),
     }
 
 
 def main():
-    """Print the tables."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", default="224x224", help="WIDTHxHEIGHT of the network's input")
     parser.add_argument("--backbones", nargs="+", default=BACKBONES)
@@ -175,9 +175,9 @@ def main():
     local = eager()[network_io.LOCAL_MAP]
     model = relative_to_onnx(unit, local.shape[1:], NEIGHBOURS)
     random = np.random.default_rng(2)
-    near = local + 0.05 * random.normal(size=(NEIGHBOURS, *local.shape[1:])).astype(np.float32)
-    inputs = {network_io.MAP_LOCAL: near.astype(np.float32), network_io.LOCAL_MAP: local}
-    float32 = [c for c in CANDIDATES if c[1] == "float32"]
+    map_local = local + 0.05 * random.normal(size=(NEIGHBOURS, *local.shape[1:]))
+    inputs = {network_io.MAP_LOCAL: map_local.astype(np.float32), network_io.LOCAL_MAP: local}
+    float32 = [candidate for candidate in CANDIDATES if candidate[1] == "float32"]
     for row in table(
         {"float32": to_bytes(model)},
         partial(torch_relative_unit(unit), inputs),

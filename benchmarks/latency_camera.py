@@ -1,6 +1,7 @@
-"""The other end for `node_latency.py`: a camera that sends images and receives the poses, over DDS.
+"""The camera of `node_latency.py`: sends images over DDS, receives the poses, and starts the systems under
+test.
 
-One thread: an answer that arrives while an image is being sent is read right after.
+It has one thread. A pose that arrives while an image is being sent is read directly after that.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from tf2_msgs.msg import TFMessage
 
 ROOT = Path(__file__).parents[1]
 TICK = os.sysconf("SC_CLK_TCK")
-PATIENCE_S = 120.0
+FIRST_POSE_WITHIN_S = 120.0
 DRAIN_S = 2.5
+"""Time to wait for the last poses after the last image."""
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
@@ -36,7 +38,7 @@ FRAME = "camera_optical"
 
 
 class Process:
-    """One system under test."""
+    """A system under test, in its own process."""
 
     def __init__(self, name, command, **options):
         environment = {k: v for k, v in os.environ.items() if k != "FASTRTPS_DEFAULT_PROFILES_FILE"}
@@ -46,25 +48,25 @@ class Process:
         self.popen = subprocess.Popen(command, env=environment, stderr=self.log, **options)
 
     def cpu_s(self):
-        """User and system time so far."""
+        """User and system time so far, seconds."""
         fields = Path(f"/proc/{self.popen.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICK
 
     def memory_mib(self):
-        """Resident now."""
+        """Resident memory, MiB."""
         for line in Path(f"/proc/{self.popen.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS"):
                 return int(line.split()[1]) / 1024
         return float("nan")
 
     def check(self):
-        """Raise where it has ended."""
+        """Raise RuntimeError if the process has ended."""
         if self.popen.poll() is not None:
             self.log.seek(0)
             raise RuntimeError(f"{self.name} ended:\n{self.log.read()[-2000:]}")
 
     def stop(self):
-        """End it."""
+        """End the process."""
         if self.popen.poll() is None:
             self.popen.send_signal(signal.SIGINT)
             try:
@@ -75,19 +77,19 @@ class Process:
 
 
 def node_process(bundle, transport, name="node"):
-    """The real node."""
+    """Start the real node in the namespace `name`."""
     parameters = {
         "bundle": bundle,
         "autostart": "true",
         "image_transport": transport,
     }
-    given = [part for key, value in parameters.items() for part in ("-p", f"{key}:={value}")]
+    options = [part for key, value in parameters.items() for part in ("-p", f"{key}:={value}")]
     command = [sys.executable, "-m", "rgsiam_ros.node.relocalize", "--ros-args"]
-    return Process(name, [*command, "-r", f"__ns:=/{name}", *given], stdout=subprocess.DEVNULL)
+    return Process(name, [*command, "-r", f"__ns:=/{name}", *options], stdout=subprocess.DEVNULL)
 
 
 def system_process(name, transport, bundle, drive, seed, **options):
-    """One of `latency_systems.py`."""
+    """Start one of the systems of `latency_systems.py`."""
     script = Path(__file__).with_name("latency_systems.py")
     arguments = [name, transport, str(bundle), str(drive), str(seed)]
     return Process(name, [sys.executable, str(script), *arguments], **options)
@@ -95,17 +97,21 @@ def system_process(name, transport, bundle, drive, seed, **options):
 
 @dataclass
 class Sent:
-    """What became of the images of one stretch."""
+    """The images that were sent to one system in one stretch of time, by their stamps in nanoseconds."""
 
     sent_s: dict[int, float] = field(default_factory=dict)
+    """Time at which each image was sent, on the monotonic clock."""
     received_s: dict[int, float] = field(default_factory=dict)
+    """Time at which the pose of an image was received."""
     worked_on: set[int] = field(default_factory=set)
+    """Stamps of the images that the node reports to have processed, with or without a pose."""
     cpu_s: float = 0.0
+    """CPU time of the system."""
     seconds: float = 0.0
 
 
 class Camera:
-    """Sends to one system at a time, below the namespace of its name."""
+    """Sends images to one system at a time, in the namespace of its name."""
 
     def __init__(self, trained, drive, transport, seed, names):
         rclpy.init()
@@ -156,7 +162,7 @@ class Camera:
             self._executor.spin_once(timeout_sec=left)
 
     def prepare(self, size):
-        """The messages of one size."""
+        """Make the image messages of one size, ``WIDTHxHEIGHT``, and publish the camera's calibration."""
         width, height = image_size(size)
         self._messages = []
         for content in encoded_images(self._drive, size, self._transport, self._seed):
@@ -167,8 +173,8 @@ class Camera:
                 message = CompressedImage(format="bgr8; jpeg compressed bgr8")
             message.header.frame_id, message.data = FRAME, data
             self._messages.append(message)
-        f = CameraOfSize(self._trained, width, height).fields()
-        k = [f["fx"], 0.0, f["cx"], 0.0, f["fy"], f["cy"], 0.0, 0.0, 1.0]
+        c = CameraOfSize(self._trained, width, height).fields()
+        k = [c["fx"], 0.0, c["cx"], 0.0, c["fy"], c["cy"], 0.0, 0.0, 1.0]
         info = CameraInfo(width=width, height=height, k=k, distortion_model="plumb_bob")
         info.d = [0.0] * 5
         for publisher in self._info.values():
@@ -183,11 +189,11 @@ class Camera:
         self._image[name].publish(message)
 
     def wait_for(self, process):
-        """Until the first pose: seconds since its launch. Sends at 30 Hz meanwhile."""
+        """Send images at 30 Hz until the first pose. Returns the seconds since the launch."""
         self._now, self._period, i = Sent(), 1.0 / 30.0, 0
         while not self._now.received_s:
             process.check()
-            if time.monotonic() - process.launched > PATIENCE_S:
+            if time.monotonic() - process.launched > FIRST_POSE_WITHIN_S:
                 raise RuntimeError(f"no pose from {process.name}")
             self._send(process.name, i)
             self._spin_until(time.monotonic() + self._period)
@@ -197,7 +203,7 @@ class Camera:
         return first - process.launched
 
     def stretch(self, process, rate, seconds):
-        """Send for so long at this rate, and wait for the last answers."""
+        """Send images at `rate` for this time, wait for the last poses, and return what was received."""
         self._now, self._period = Sent(), 1.0 / rate
         before, began = process.cpu_s(), time.monotonic()
         for i in range(round(seconds * rate)):

@@ -1,7 +1,7 @@
-"""The images that `node_latency.py` sends, and the camera that they are said to be of. No ROS.
+"""The images that `node_latency.py` sends, and the calibration of their camera. Without ROS.
 
-Frames of a drive, scaled up to the width asked for. Where the size is taller than the bundle's view the rest
-is filled with mirrored rows, and the camera contains the view: 640x480 holds a view of 16:9 as 640x360.
+The images are frames of a drive, scaled to the requested width. If the requested image is higher than the
+bundle's view, mirrored rows fill the rest. A 640x480 image, for example, contains a view of 16:9 as 640x360.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ import numpy as np
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.recordings.rosbag import read_drive
 
-DISTINCT = 24
+DISTINCT_IMAGES = 24
 JPEG_QUALITY = 90
 
 
 def image_size(text):
-    """``WIDTHxHEIGHT`` to numbers."""
+    """Width and height in pixels, from ``WIDTHxHEIGHT``."""
     width, height = map(int, text.split("x"))
     return width, height
 
 
 @dataclass(frozen=True)
 class CameraOfSize:
-    """A pinhole camera of this image size that shows all that `trained` shows."""
+    """A pinhole camera with this image size whose view contains that of `trained`."""
 
     trained: Camera
     width: int
     height: int
 
     def fields(self):
-        """As arguments of `rgsiam_ros.camera.model.Camera`."""
+        """The arguments of `rgsiam_ros.camera.model.Camera`."""
         scale = self.width / self.trained.width
         above = (self.height - self.view_height) / 2
         t = self.trained
@@ -48,20 +48,23 @@ class CameraOfSize:
 
     @property
     def view_height(self):
-        """Rows that show what the trained camera shows."""
+        """Number of rows that show the view of `trained`."""
         return round(self.trained.height * self.width / self.trained.width)
 
 
 def encoded_images(drive_path, size, transport, seed):
-    """Bytes of `DISTINCT` bgr8 images, or of their JPEGs; drawn evenly, with the sensor noise of a seed."""
+    """The data of `DISTINCT_IMAGES` bgr8 images, or of their JPEGs, spread evenly over a drive.
+
+    size: ``WIDTHxHEIGHT``; transport: ``raw`` or ``compressed``; seed: of the sensor noise that is added.
+    """
     width, height = image_size(size)
     drive = read_drive(drive_path)
-    every = [image.decode() for image in drive.read_images()]
+    frames = [image.decode() for image in drive.read_images()]
     random = np.random.default_rng(seed)
-    found = []
-    for place in np.linspace(0, len(every) - 1, DISTINCT).round().astype(int):
-        view_height = round(every[place].shape[0] * width / every[place].shape[1])
-        image = cv2.resize(every[place], (width, view_height), interpolation=cv2.INTER_CUBIC)
+    encoded = []
+    for index in np.linspace(0, len(frames) - 1, DISTINCT_IMAGES).round().astype(int):
+        view_height = round(frames[index].shape[0] * width / frames[index].shape[1])
+        image = cv2.resize(frames[index], (width, view_height), interpolation=cv2.INTER_CUBIC)
         above = (height - view_height) // 2
         image = cv2.copyMakeBorder(
             image, above, height - view_height - above, 0, 0, cv2.BORDER_REFLECT
@@ -69,8 +72,8 @@ def encoded_images(drive_path, size, transport, seed):
         noisy = image + random.normal(0.0, 2.0, image.shape)
         image = np.clip(noisy.round(), 0, 255).astype(np.uint8)
         if transport == "raw":
-            found.append(image.tobytes())
+            encoded.append(image.tobytes())
         else:
             quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-            found.append(cv2.imencode(".jpg", image, quality)[1].tobytes())
-    return found
+            encoded.append(cv2.imencode(".jpg", image, quality)[1].tobytes())
+    return encoded

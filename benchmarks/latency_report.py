@@ -1,4 +1,4 @@
-"""Tables and pictures of `node_latency.py`."""
+"""The tables and plots of `node_latency.py`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CASE = ("transport", "size", "rate")
 
 
 def by_case(rows):
-    """``{case: {system: row}}``, in the order measured."""
+    """The rows by case and by system: ``{case: {system: row}}``, in the order of measurement."""
     cases = {}
     for row in rows:
         cases.setdefault(tuple(row[name] for name in CASE), {})[row["system"]] = row
@@ -24,12 +24,12 @@ def by_case(rows):
 
 
 def parts_p50(systems):
-    """Median of DDS alone plus that of the bare parts."""
+    """The median latency of DDS alone plus the median time of the bare parts, milliseconds."""
     return systems["echo"]["p50_ms"] + systems["bare"]["p50_ms"]
 
 
 def table(rows, machine):
-    """Markdown: every system in every case, the bare parts, and the ratios that the goals are about."""
+    """Markdown tables: each system in each case, the bare parts, and the ratios between systems."""
     cases = by_case(rows)
     lines = [machine, "", "| images | system | p50 ms | p95 | p99 | used | skipped | lost | "]
     lines[-1] += "CPU ms per frame | cores | MiB |"
@@ -37,14 +37,14 @@ def table(rows, machine):
     for (transport, size, rate), systems in cases.items():
         label = f"{size} {transport}, {rate:g} Hz"
         for name, r in systems.items():
-            start = (
+            line_start = (
                 f"| {label} | {name} | {r['p50_ms']:.1f} | {r['p95_ms']:.1f} | {r['p99_ms']:.1f} |"
             )
             if name == "bare":
-                lines.append(f"{start} {r['sent']} | | | | | |")
+                lines.append(f"{line_start} {r['sent']} | | | | | |")
                 continue
             lines.append(
-                f"{start} {r['used']} | {r['skipped']} | {r['used'] - r['poses']} | "
+                f"{line_start} {r['used']} | {r['skipped']} | {r['used'] - r['poses']} | "
                 f"{r['cpu_ms_per_frame']:.1f} | {r['cores']:.2f} | {r['memory_mib']:.0f} |"
             )
     names = list(dict.fromkeys(n for s in cases.values() for n in s["bare"]["parts_ms"]))
@@ -73,7 +73,7 @@ def table(rows, machine):
 
 
 def draw(rows, path, machine):
-    """p50 as bars, p95 as whiskers, on a logarithmic axis."""
+    """Draw the medians as bars and the 95th percentiles as whiskers, on a logarithmic axis."""
     cases = by_case(rows)
     figure = Figure(figsize=(1.2 * len(cases) + 4.0, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -101,7 +101,7 @@ def draw(rows, path, machine):
     axes.set_yscale("log")
     labels = [f"{size}\n{transport}\n{rate:g} Hz" for transport, size, rate in cases]
     axes.set_xticks(range(len(cases)), labels, fontsize=8)
-    axes.set_ylabel("ms from image to pose: p50, whisker p95")
+    axes.set_ylabel("latency from image to pose (ms): p50, whisker p95")
     axes.set_yticks((25, 50, 100, 200, 400), minor=False)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
@@ -111,15 +111,15 @@ def draw(rows, path, machine):
     figure.savefig(path, dpi=110)
 
 
-def draw_age(found, path):
-    """Age of the newest pose over time, of each system."""
+def draw_age(ages_of, path):
+    """Draw the age of the newest pose over time, for each system."""
     figure = Figure(figsize=(9.0, 4.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for name, of in found.items():
-        axes.plot(of["t"], of["age_ms"], color=COLOURS[name], label=name, linewidth=0.7)
+    for name, ages in ages_of.items():
+        axes.plot(ages["t"], ages["age_ms"], color=COLOURS[name], label=name, linewidth=0.7)
     axes.set_yscale("log")
-    axes.set(xlabel="s", ylabel="age of the newest pose (ms), images at 60 Hz")
+    axes.set(xlabel="time (s)", ylabel="age of the newest pose (ms), images at 60 Hz")
     axes.legend()
     axes.grid(alpha=0.3, which="both")
     figure.savefig(path, dpi=110)

@@ -1,9 +1,9 @@
-"""What `node_latency.py` measures beside the real node, each in a process of its own.
+"""The systems that `node_latency.py` compares with the real node, each in its own process.
 
-`echo`: answers each image with an empty pose at once, for the delay of DDS alone. `naive_engine` and
-`naive_torch`: nodes as they are often written, with a reliable queue of ten images and everything in the
-callback. `bare`: no ROS at all; reads cases from stdin and writes milliseconds of decoding,
-preprocessing and inference to stdout.
+`echo` publishes an empty pose for each image at once: the latency of DDS alone. `naive_engine` and
+`naive_torch` are nodes as they are often written: a reliable queue of ten images, and all work in the
+callback. `bare` has no ROS: it reads cases from stdin, and writes the milliseconds of decoding, preprocessing
+and inference to stdout.
 """
 
 from __future__ import annotations
@@ -23,12 +23,16 @@ from rgsiam_ros.camera.decoding import decode_compressed, decode_raw
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.localization.relocalizer import Relocalizer
 
-QUEUE = 10
+QUEUE_IMAGES = 10
 LOOKS = 2
+"""Runs of the relative unit for each image, as in `rgsiam_ros.localization.refinement`."""
 
 
 def torch_pipeline(bundle, seed):
-    """The bundle's method in torch eager with random weights: image in, position out."""
+    """A function that estimates positions with the bundle's networks in torch eager, with random weights.
+
+    It does not search the map for neighbours.
+    """
     import torch
 
     from rgsiam_ros.bundle import Bundle, network_io
@@ -49,49 +53,53 @@ def torch_pipeline(bundle, seed):
     ).eval()
     absolute = AbsoluteBranch(network, ABSOLUTE_OUTPUTS).eval()
     unit = RelativeBranch(network.relative_unit).eval()
-    local_place = absolute.output_names.index(network_io.LOCAL_MAP)
+    local_index = absolute.output_names.index(network_io.LOCAL_MAP)
     mean, std = torch.tensor(size.mean).view(3, 1, 1), torch.tensor(size.std).view(3, 1, 1)
 
     @torch.no_grad()
-    def answer(image_HW3):
+    def estimate(image_HW3):
         small = cv2.resize(image_HW3, (width, height), interpolation=cv2.INTER_AREA)
         rgb = torch.from_numpy(cv2.cvtColor(small, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)
         outputs = absolute(((rgb.float() / 255.0 - mean) / std)[None])
         if manifest.refinement is not None:
-            local = outputs[local_place]
-            near = local.expand(manifest.refinement.neighbours, -1, -1, -1).contiguous()
+            local = outputs[local_index]
+            map_local = local.expand(manifest.refinement.neighbours, -1, -1, -1).contiguous()
             for _ in range(LOOKS):
-                unit(near, local)
+                unit(map_local, local)
         return outputs[0][0].double().numpy()
 
-    return answer
+    return estimate
 
 
 def engine_pipeline(bundle, _seed):
-    """Our own engine, as a library."""
+    """A function that estimates positions with this package as a library."""
     relocalizer = Relocalizer.from_bundle(bundle)
     cameras = {}
 
-    def answer(image_HW3):
+    def estimate(image_HW3):
         height, width = image_HW3.shape[:2]
         if (width, height) not in cameras:
             cameras[width, height] = CameraOfSize(relocalizer.manifest.camera, width, height)
             relocalizer.use_camera(Camera(**cameras[width, height].fields()))
         return relocalizer.estimate(image_HW3).T_map_camera[:3, 3]
 
-    return answer
+    return estimate
 
 
 def decode(message, transport):
-    """A message to BGR as it is usually written; bgr8 and JPEG only."""
+    """The BGR image of a message, as it is often written: only bgr8 and JPEG."""
     if transport == "raw":
         pixels = np.frombuffer(message.data, np.uint8)
         return pixels.reshape(message.height, message.width, 3)
     return cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
 
 
-def serve(name, transport, answer, qos_name):
-    """A node that answers each image in its callback, until SIGINT."""
+def serve(name, transport, estimate, qos_name):
+    """Run a node that publishes a pose for each image in its callback, until SIGINT.
+
+    estimate: a function from a BGR image to a position, None for an empty pose; qos_name: ``queue`` or
+    ``newest``.
+    """
     import rclpy
     from geometry_msgs.msg import PoseWithCovarianceStamped
     from rclpy.executors import SingleThreadedExecutor
@@ -103,7 +111,7 @@ def serve(name, transport, answer, qos_name):
     signal.signal(signal.SIGINT, lambda *_: stop.set())
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("relocalize", namespace=f"/{name}")
-    reliable = QoSProfile(depth=QUEUE, reliability=ReliabilityPolicy.RELIABLE)
+    reliable = QoSProfile(depth=QUEUE_IMAGES, reliability=ReliabilityPolicy.RELIABLE)
     newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     publisher = node.create_publisher(
         PoseWithCovarianceStamped, "relocalize/pose_with_covariance", reliable
@@ -111,9 +119,9 @@ def serve(name, transport, answer, qos_name):
 
     def callback(message):
         out = PoseWithCovarianceStamped(header=message.header)
-        if answer is not None:
-            place = out.pose.pose.position
-            place.x, place.y, place.z = (float(v) for v in answer(decode(message, transport)))
+        if estimate is not None:
+            p = out.pose.pose.position
+            p.x, p.y, p.z = (float(v) for v in estimate(decode(message, transport)))
         publisher.publish(out)
 
     kind, topic = (Image, "image") if transport == "raw" else (CompressedImage, "image/compressed")
@@ -126,7 +134,7 @@ def serve(name, transport, answer, qos_name):
 
 
 def bare(bundle, drive, seed):
-    """Times of the parts alone, at the pace of the camera, for each case that stdin names."""
+    """Measure the parts without ROS at the rate of the camera, for each case that is read from stdin."""
     relocalizer = Relocalizer.from_bundle(bundle)
     for line in sys.stdin:
         case = json.loads(line)
@@ -147,13 +155,13 @@ def bare(bundle, drive, seed):
             decoded = time.perf_counter()
             timings = relocalizer.estimate(image).timings_ms
             done = time.perf_counter()
-            whole = {"decode": decoded - start, "estimate": done - decoded}
-            rows.append(timings | {name: 1e3 * value for name, value in whole.items()})
+            seconds = {"decode": decoded - start, "estimate": done - decoded}
+            rows.append(timings | {name: 1e3 * value for name, value in seconds.items()})
         print(json.dumps(rows[min(5, len(rows) - 1) :]), flush=True)
 
 
 def main():
-    """`SYSTEM TRANSPORT BUNDLE DRIVE SEED`."""
+    """Run a system. Arguments: ``SYSTEM TRANSPORT BUNDLE DRIVE SEED``."""
     name, transport, bundle, drive, seed = sys.argv[1:]
     if name == "bare":
         bare(bundle, drive, int(seed))

@@ -1,16 +1,18 @@
-"""One int8 file for both CPU engines, or NNCF's own network for OpenVINO? Accuracy and latency.
+"""Compare this package's int8 networks, for ONNX Runtime and OpenVINO, with one that NNCF quantises.
 
     pip install nncf==3.4.0
     .venv/bin/python benchmarks/quantisers.py runs/NAME
 
-Over a run's validation images and with the same calibration images: medians of the absolute branch,
-distance of its features from torch's in float32, milliseconds of one inference (in turn, one run).
+All are calibrated with the same images of the run. On the run's held-out frames this measures the median
+errors of the absolute branch, and the relative difference of its features from torch in float32. The networks
+take turns in the measurement of the latency. Without NNCF its row is missing.
 """
 
 from __future__ import annotations
 
 import argparse
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,7 @@ from rgsiam_training.fitting.run_folder import open_run
 
 
 def by_nncf(content, images, threads):
-    """NNCF's post-training quantisation of the network in OpenVINO; matrix products left alone."""
+    """A function that runs the network in OpenVINO, quantised by NNCF except for the matrix products."""
     import nncf
     import openvino as ov
 
@@ -50,11 +52,11 @@ def by_nncf(content, images, threads):
     names = [output.get_any_name() for output in model.outputs]
 
     def infer(image_N3HW):
-        answers = []
+        rows = []
         for image in image_N3HW:
-            answer = request.infer({network_io.IMAGE: image[None]})
-            answers.append([value.copy() for value in answer.values()])
-        return dict(zip(names, map(np.concatenate, zip(*answers, strict=True)), strict=True))
+            outputs = request.infer({network_io.IMAGE: image[None]})
+            rows.append([value.copy() for value in outputs.values()])
+        return dict(zip(names, map(np.concatenate, zip(*rows, strict=True)), strict=True))
 
     return infer
 
@@ -73,35 +75,36 @@ def main():
     model = absolute_to_onnx(branch, run.preprocessing)
     images = calibration_images(held_out)
     content = to_bytes(model)
-    ways = {}
+    networks = {}
     for percentile in PERCENTILES:
-        own = to_bytes(Quantiser(model, images, symmetric=False, percentile=percentile).quantise())
+        quantiser = Quantiser(model, images, symmetric=False, percentile=percentile)
+        int8 = to_bytes(quantiser.quantise())
         for name in ("onnxruntime", "openvino"):
-            request = EngineRequest(own, "int8", arguments.threads)
-            ways[f"ours ({percentile or 100} %), {name}"] = engine_absolute_branch(
+            request = EngineRequest(int8, "int8", arguments.threads)
+            networks[f"ours ({percentile or 100} %), {name}"] = engine_absolute_branch(
                 create_engine(name, request)
             )
-    ways["NNCF, openvino"] = by_nncf(content, images, arguments.threads)
+    if find_spec("nncf") is not None:
+        networks["NNCF, openvino"] = by_nncf(content, images, arguments.threads)
     reference = held_out.estimate(torch_absolute_branch(branch), None, None)
     times = interleaved(
-        {name: partial(infer, images[:1]) for name, infer in ways.items()}, arguments.repeats
+        {name: partial(infer, images[:1]) for name, infer in networks.items()}, arguments.repeats
     )
-    print(f"{len(reference.T_absolute_N44)} validation images, {len(images)} to calibrate")
-    print(
-        "| int8 | median m | median deg | metric feature | local map | p50 ms |\n|---|---|---|---|---|---|"
-    )
-    for name, infer in {"float32, torch": torch_absolute_branch(branch), **ways}.items():
-        estimates = held_out.estimate(infer, None, None)
-        errors = error_summary(estimates.T_absolute_N44, held_out.validation.T_map_camera_N44)
-        apart = [
-            np.linalg.norm(estimates.outputs[n] - reference.outputs[n])
+    print(f"{len(reference.T_absolute_N44)} held-out frames, {len(images)} calibration images")
+    print("| int8 | median m | median deg | metric feature | local map | p50 ms |")
+    print("|---" * 6 + "|")
+    for name, infer in {"float32, torch": torch_absolute_branch(branch), **networks}.items():
+        poses = held_out.estimate(infer, None, None)
+        errors = error_summary(poses.T_absolute_N44, held_out.validation.T_map_camera_N44)
+        feature, local_map = (
+            np.linalg.norm(poses.outputs[n] - reference.outputs[n])
             / np.linalg.norm(reference.outputs[n])
             for n in (network_io.METRIC_FEATURE, network_io.LOCAL_MAP)
-        ]
-        took = f"{times[name][0]:.2f}" if name in times else ""
+        )
+        p50 = f"{times[name][0]:.2f}" if name in times else ""
         print(
-            f"| {name} | {errors['median_m']:.3f} | {errors['median_deg']:.2f} | {apart[0]:.3f} | "
-            f"{apart[1]:.3f} | {took} |"
+            f"| {name} | {errors['median_m']:.3f} | {errors['median_deg']:.2f} | {feature:.3f} | "
+            f"{local_map:.3f} | {p50} |"
         )
 
 

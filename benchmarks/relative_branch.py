@@ -1,8 +1,8 @@
-"""What the relative branch costs on the vehicle: milliseconds per image and per neighbour, bytes.
+"""Measure what the relative branch costs on the vehicle: time per image and per neighbour, bytes of the map.
 
     .venv/bin/python benchmarks/relative_branch.py models/town test/data/town_drive
 
-Both branches answer each image in turn, in one run; milliseconds are medians.
+Both branches take turns: each estimates the pose of each image. Milliseconds are medians.
 """
 
 from __future__ import annotations
@@ -36,29 +36,28 @@ def main():
         for name in ("absolute", "refined")
     }
     drive = read_drive(arguments.bag)
-    taken: dict[str, list[dict[str, float]]] = {name: [] for name in branches}
+    timings_ms: dict[str, list[dict[str, float]]] = {name: [] for name in branches}
     for i, image in enumerate(islice(drive.read_images(), arguments.images + WARM_UP)):
         picture = image.decode()
         for name, relocalizer in branches.items():
             estimate = relocalizer.estimate(picture)
             if i >= WARM_UP:
-                taken[name].append(estimate.timings_ms)
+                timings_ms[name].append(estimate.timings_ms)
 
-    def median(branch, *stages):
-        return float(np.median([sum(t[s] for s in stages) for t in taken[branch]]))
+    def median_ms(branch, *stages):
+        return float(np.median([sum(t[s] for s in stages) for t in timings_ms[branch]]))
 
-    bundle = branches["refined"]
-    refinement = bundle.manifest.refinement
-    absolute = median("absolute", "preprocess", "inference", "pose")
-    extra = median("refined", "refinement")
-    aligned = LOOKS * refinement.neighbours
+    refinement = branches["refined"].manifest.refinement
+    absolute_ms = median_ms("absolute", "preprocess", "inference", "pose")
+    refinement_ms = median_ms("refined", "refinement")
+    alignments = LOOKS * refinement.neighbours
     size = (arguments.bundle / "map_features.npz").stat().st_size
-    print(f"{len(taken['refined'])} images, medians")
-    print(f"absolute branch: {absolute:.2f} ms")
+    print(f"{len(timings_ms['refined'])} images, medians")
+    print(f"absolute branch: {absolute_ms:.2f} ms")
     print(
-        f"refinement: {extra:.2f} ms more ({extra / absolute:.2f} times the absolute branch): "
-        f"{LOOKS} looks at {refinement.neighbours} of {refinement.map_images} map images, "
-        f"{extra / aligned:.2f} ms per neighbour and look"
+        f"refinement: {refinement_ms:.2f} ms more ({refinement_ms / absolute_ms:.2f} times the absolute "
+        f"branch): {LOOKS} alignments to {refinement.neighbours} of {refinement.map_images} map images, "
+        f"{refinement_ms / alignments:.2f} ms for each neighbour and alignment"
     )
     print(f"map_features.npz: {size / refinement.map_images:.0f} bytes per map image")
 

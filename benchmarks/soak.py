@@ -1,9 +1,9 @@
-"""`make soak`: the real node at 30 Hz for long, with faults thrown in; memory and delay must stay flat.
+"""`make soak`: run the real node at 30 Hz for a long time, with camera faults, and check that nothing grows.
 
-Every ten seconds something goes wrong with the camera, and five seconds later the node must answer
-again. Fails, too, when the node's memory, threads, open files or delay grow by more than the bounds
-below from the end of the warm-up to the end of the run (Theil-Sen slope), or when the node ends.
-Writes soak.json, soak.png and the node's log.
+Every ten seconds the camera has a fault of two seconds. Within five seconds after it the node must publish a
+pose again. The run also fails if the node ends, or if its memory, threads, open files or latency grow by more
+than the bounds below between the end of the warm-up and the end of the run. The growth is that of a robust
+line (Theil-Sen). Writes soak.json, soak.png and the node's log.
 """
 
 from __future__ import annotations
@@ -38,38 +38,44 @@ NAMESPACE = "/rgsiam_soak"
 FAULT_EVERY_S, RECOVERED_WITHIN_S, START_WITHIN_S = 10.0, 5.0, 60.0
 WARM_UP_SHARE, LONGEST_WARM_UP_S = 0.25, 120.0
 MOST_MB, MOST_THREADS, MOST_FILES = 20.0, 2.0, 4.0
-"""Growth over the run."""
+"""Largest growth of resident memory, threads and open files."""
 MOST_DELAY_MS, MOST_DELAY_SHARE = 10.0, 0.5
-"""Growth of the delay: the larger of the two, the share of its median."""
+"""Largest growth of the latency: in milliseconds, or as a share of its median if that is larger."""
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-LAST_S = 2.0
+FAULT_LASTS_S = 2.0
 
 
 class Camera(Node):
-    """Sends pictures, healthy or not, and takes the poses."""
+    """Sends images, with and without faults, and receives the poses and the diagnostics."""
 
-    def __init__(self, pictures: list[bytes]) -> None:
+    def __init__(self, jpegs: list[bytes]) -> None:
+        """jpegs: the images of the drive."""
         super().__init__("soak", namespace=NAMESPACE)
-        self.pictures, self.index, self.offset_ns = pictures, 0, 0
+        self.jpegs, self.index, self.offset_ns = jpegs, 0, 0
         self.sent: dict[int, float] = {}
+        """Monotonic time at which each healthy image was sent, by its stamp in nanoseconds."""
         self.answers: list[tuple[float, float]] = []
+        """Monotonic time at which each pose was received, and its latency in milliseconds."""
         self.diagnostics: dict[str, str] = {}
         self.publisher = self.create_publisher(CompressedImage, "image/compressed", RELIABLE)
         name = "relocalize/pose_with_covariance"
-        self.create_subscription(PoseWithCovarianceStamped, name, self._take, RELIABLE)
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._diagnose, RELIABLE)
+        self.create_subscription(PoseWithCovarianceStamped, name, self._receive_pose, RELIABLE)
+        self.create_subscription(
+            DiagnosticArray, "/diagnostics", self._receive_diagnostics, RELIABLE
+        )
 
     def send(
         self, content: bytes | None = None, kind: str = "jpeg", stamp: int | None = None
     ) -> None:
-        """The next picture of the drive, or `content` in its place."""
+        """Send the next image of the drive, or `content` in its place.
+
+        kind: the format in the message; stamp: nanoseconds, None for the current time.
+        """
         now_ns = time.time_ns() + self.offset_ns if stamp is None else stamp
         message = CompressedImage(format=kind)
         message.header.frame_id = "camera_optical_frame"
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(now_ns, 10**9)
-        message.data = (
-            self.pictures[self.index % len(self.pictures)] if content is None else content
-        )
+        message.data = self.jpegs[self.index % len(self.jpegs)] if content is None else content
         self.index += 1
         if content is None:
             self.sent[now_ns] = time.monotonic()
@@ -77,23 +83,23 @@ class Camera(Node):
         if len(self.sent) > 300:
             self.sent.pop(next(iter(self.sent)))
 
-    def _take(self, message: PoseWithCovarianceStamped) -> None:
+    def _receive_pose(self, message: PoseWithCovarianceStamped) -> None:
         stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
         sent, now = self.sent.get(stamp), time.monotonic()
         if sent is not None:
             self.answers.append((now, (now - sent) * 1e3))
 
-    def _diagnose(self, message: DiagnosticArray) -> None:
+    def _receive_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             self.diagnostics |= {pair.key: pair.value for pair in status.values}
 
 
 class Faults:
-    """One after another; each takes the place of some pictures."""
+    """The faults of the camera, by name. Each is a function that sends the i-th message of the fault."""
 
     def __init__(self, camera: Camera) -> None:
         self.camera = camera
-        whole = camera.pictures[0]
+        whole = camera.jpegs[0]
         self.large = cv2.imencode(".jpg", np.full((4320, 7680, 3), 90, np.uint8))[1].tobytes()
         self.small = cv2.imencode(".jpg", np.full((45, 80, 3), 90, np.uint8))[1].tobytes()
         noise = np.random.default_rng(0).integers(0, 256, len(whole), np.uint8).tobytes()
@@ -118,7 +124,7 @@ class Faults:
 
 
 def start_node(bundle: Path, out: Path, pose_mount: np.ndarray) -> subprocess.Popen:
-    """The node, as a vehicle starts it."""
+    """Start the node as on a vehicle. pose_mount: ``T_base_camera``, ``(4, 4)``."""
     xyzw = quaternion_xyzw_from_wxyz(quaternion_wxyz(pose_mount))
     parameters = {
         "bundle": bundle.resolve(),
@@ -137,7 +143,7 @@ def start_node(bundle: Path, out: Path, pose_mount: np.ndarray) -> subprocess.Po
 
 
 def sample(pid: int) -> dict[str, float]:
-    """Memory in MB, threads, open files and CPU seconds of a process."""
+    """Resident memory in MB, threads, open files and CPU seconds of a process."""
     status = Path(f"/proc/{pid}/status").read_text().splitlines()
     values = {line.split(":")[0]: line.split()[1] for line in status if len(line.split()) > 1}
     ticks = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
@@ -150,7 +156,7 @@ def sample(pid: int) -> dict[str, float]:
 
 
 def run(camera: Camera, process: subprocess.Popen, seconds: float, rate: float) -> dict:
-    """Play, break, sample. Times are seconds from the first answer."""
+    """Send images and faults, and sample the process. Times are seconds from the first pose."""
     executor = SingleThreadedExecutor()
     executor.add_node(camera)
     began = time.monotonic()
@@ -161,18 +167,19 @@ def run(camera: Camera, process: subprocess.Popen, seconds: float, rate: float) 
     names = list(faults.kinds)
     start = time.monotonic()
     camera.answers.clear()
-    samples, thrown, sent, tick, sampled = [], [], 0, 0, 0.0
+    samples, past_faults, sent, tick, sampled = [], [], 0, 0, 0.0
     while (now := time.monotonic() - start) < seconds and process.poll() is None:
         cycle, within = divmod(now, FAULT_EVERY_S)
-        broken = (
-            within < LAST_S and 1 <= cycle <= (seconds - 2 * RECOVERED_WITHIN_S) / FAULT_EVERY_S
+        has_fault = (
+            within < FAULT_LASTS_S
+            and 1 <= cycle <= (seconds - 2 * RECOVERED_WITHIN_S) / FAULT_EVERY_S
         )
-        if broken:
+        if has_fault:
             name = names[int(cycle - 1) % len(names)]
-            if len(thrown) < cycle:
-                thrown.append({"at_s": now, "fault": name, "count": 0})
-            faults.kinds[name](thrown[-1]["count"])
-            thrown[-1]["count"] += 1
+            if len(past_faults) < cycle:
+                past_faults.append({"at_s": now, "fault": name, "count": 0})
+            faults.kinds[name](past_faults[-1]["count"])
+            past_faults[-1]["count"] += 1
         else:
             camera.send()
         sent += 1
@@ -186,89 +193,96 @@ def run(camera: Camera, process: subprocess.Popen, seconds: float, rate: float) 
             sampled = now
     executor.shutdown()
     answers = [(at - start, delay) for at, delay in camera.answers]
-    return {"seconds": now, "sent": sent, "samples": samples, "faults": thrown, "answers": answers}
+    return {
+        "seconds": now,
+        "sent": sent,
+        "samples": samples,
+        "faults": past_faults,
+        "answers": answers,
+    }
 
 
 def growth(at: np.ndarray, values: np.ndarray, from_s: float, to_s: float) -> float:
-    """By how much the robust line through the values rises from `from_s` to `to_s`."""
+    """How much a robust line through the values (Theil-Sen) rises from `from_s` to `to_s`."""
     kept = at >= from_s
     if kept.sum() < 5:
         return 0.0
     return float(theilslopes(values[kept], at[kept])[0] * (to_s - from_s))
 
 
-def judge(found: dict, seconds: float, status: int | None) -> tuple[dict, list[str]]:
-    """Figures, and what is wrong."""
+def judge(recorded: dict, seconds: float, status: int | None) -> tuple[dict, list[str]]:
+    """The figures of a run, and one line for each problem. status: of the node, None if it still runs."""
     warm = min(WARM_UP_SHARE * seconds, LONGEST_WARM_UP_S)
-    at = np.array([s["at_s"] for s in found["samples"]])
-    answered, delays = np.array(found["answers"]).reshape(-1, 2).T
+    at = np.array([s["at_s"] for s in recorded["samples"]])
+    answered, delays = np.array(recorded["answers"]).reshape(-1, 2).T
     problems = [] if status is None else [f"the node ended with status {status}"]
     figures: dict = {"warm_up_s": warm, "answers": len(delays), "growth": {}}
     bounds = {"rss_mb": MOST_MB, "threads": MOST_THREADS, "files": MOST_FILES}
     for name, bound in bounds.items():
-        values = np.array([s[name] for s in found["samples"]], float)
+        values = np.array([s[name] for s in recorded["samples"]], float)
         figures["growth"][name] = rise = growth(at, values, warm, seconds)
         figures[f"{name}_last"] = float(values[-1]) if len(values) else None
         if rise > bound:
-            problems.append(f"{name} grew by {rise:.1f}, more than {bound:g}")
+            problems.append(f"{name} grew by {rise:.1f}, at most {bound:g} is allowed")
     late = delays[answered >= warm]
     if not len(late):
-        return figures, [*problems, "no answer after the warm-up"]
+        return figures, [*problems, "no pose after the warm-up"]
     p50, p95, p99 = (float(np.percentile(late, q)) for q in (50, 95, 99))
     rise = growth(answered[::10], delays[::10], warm, seconds)
     figures |= {"delay_ms": {"p50": p50, "p95": p95, "p99": p99}}
     figures["growth"]["delay_ms"] = rise
     if rise > max(MOST_DELAY_MS, MOST_DELAY_SHARE * p50):
-        problems.append(f"the delay grew by {rise:.1f} ms from a median of {p50:.1f} ms")
-    for fault in found["faults"]:
-        over = fault["at_s"] + LAST_S
-        back = answered[answered >= over]
-        fault["answered_again_after_s"] = float(back[0] - over) if len(back) else None
-        if not len(back) or back[0] - over > RECOVERED_WITHIN_S:
-            problems.append(f"no answer within {RECOVERED_WITHIN_S:g} s after {fault['fault']}")
-    cpu = [s["cpu_s"] for s in found["samples"]]
+        problems.append(f"the latency grew by {rise:.1f} ms, its median is {p50:.1f} ms")
+    for fault in recorded["faults"]:
+        end_s = fault["at_s"] + FAULT_LASTS_S
+        after = answered[answered >= end_s]
+        fault["answered_again_after_s"] = float(after[0] - end_s) if len(after) else None
+        if not len(after) or after[0] - end_s > RECOVERED_WITHIN_S:
+            fault_name = fault["fault"]
+            problems.append(f"no pose within {RECOVERED_WITHIN_S:g} s after the fault {fault_name}")
+    cpu = [s["cpu_s"] for s in recorded["samples"]]
     figures["cpu_cores"] = (cpu[-1] - cpu[0]) / (at[-1] - at[0]) if len(cpu) > 1 else None
     return figures, problems
 
 
-def draw(found: dict, path: Path, title: str) -> None:
-    """Memory, delay and answers over time, with the faults."""
+def draw(recorded: dict, path: Path, title: str) -> None:
+    """Draw memory, latency and rate of the poses over time, with the faults."""
     figure = Figure(figsize=(11, 8), layout="constrained")
     FigureCanvasAgg(figure)
     memory, delay, answers = figure.subplots(3, 1, sharex=True)
-    at = [s["at_s"] for s in found["samples"]]
-    memory.plot(at, [s["rss_mb"] for s in found["samples"]], label="resident memory")
+    at = [s["at_s"] for s in recorded["samples"]]
+    memory.plot(at, [s["rss_mb"] for s in recorded["samples"]], label="resident memory")
     memory.set_ylabel("MB")
     memory.set_ylim(bottom=0)
-    answered, delays = np.array(found["answers"]).reshape(-1, 2).T
+    answered, delays = np.array(recorded["answers"]).reshape(-1, 2).T
     delay.plot(answered, delays, ".", markersize=1, alpha=0.4, color="0.6")
-    edges = np.arange(0.0, found["seconds"] + 5.0, 5.0)
-    places = np.digitize(answered, edges)
+    edges = np.arange(0.0, recorded["seconds"] + 5.0, 5.0)
+    bins = np.digitize(answered, edges)
     for quantile, colour in ((50, "tab:blue"), (95, "tab:orange")):
-        kept = [i for i in range(1, len(edges)) if (places == i).sum() > 5]
-        line = [np.percentile(delays[places == i], quantile) for i in kept]
+        kept = [i for i in range(1, len(edges)) if (bins == i).sum() > 5]
+        line = [np.percentile(delays[bins == i], quantile) for i in kept]
         delay.plot(edges[kept] - 2.5, line, color=colour, label=f"p{quantile} of 5 s")
-    delay.set_ylabel("image to pose (ms)")
+    delay.set_ylabel("latency from image to pose (ms)")
     delay.set_yscale("log")
     counts = np.histogram(answered, edges)[0] / 5.0
     answers.step(edges[:-1], counts, where="post", label="poses per second")
     answers.set_ylim(bottom=0)
     answers.set_xlabel("time (s); red: faults")
     for axes in (memory, delay, answers):
-        for fault in found["faults"]:
-            axes.axvspan(fault["at_s"], fault["at_s"] + LAST_S, color="tab:red", alpha=0.15)
+        for fault in recorded["faults"]:
+            axes.axvspan(fault["at_s"], fault["at_s"] + FAULT_LASTS_S, color="tab:red", alpha=0.15)
         axes.grid(alpha=0.3)
         axes.legend(loc="upper right")
-    if len(found["faults"]) <= 24:
-        for fault in found["faults"]:
+    if len(recorded["faults"]) <= 24:
+        for fault in recorded["faults"]:
             answers.text(fault["at_s"], 0.3, fault["fault"], rotation=90, fontsize=7, va="bottom")
     figure.suptitle(title)
     figure.savefig(path, dpi=100)
 
 
 def main() -> int:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run the benchmark. Returns 1 if it found a problem."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--rate", type=float, default=30.0)
     parser.add_argument("--bundle", type=Path, default=ROOT / "models" / "town")
@@ -277,13 +291,13 @@ def main() -> int:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     drive = read_drive(options.drive)
-    pictures = [image.message.data.tobytes() for image in drive.read_images()]
+    jpegs = [image.message.data.tobytes() for image in drive.read_images()]
     rclpy.init()
-    camera = Camera(pictures)
+    camera = Camera(jpegs)
     process = start_node(options.bundle, options.out, drive.T_base_camera)
     seconds = options.minutes * 60.0
     try:
-        found = run(camera, process, seconds, options.rate)
+        recorded = run(camera, process, seconds, options.rate)
         status = process.poll()
     finally:
         process.send_signal(signal.SIGINT)
@@ -292,17 +306,17 @@ def main() -> int:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    figures, problems = judge(found, seconds, status)
+    figures, problems = judge(recorded, seconds, status)
     if process.returncode:
         problems.append(f"the node stopped with status {process.returncode}")
-    result = {"problems": problems, **figures, "diagnostics": camera.diagnostics, **found}
+    result = {"problems": problems, **figures, "diagnostics": camera.diagnostics, **recorded}
     (options.out / "soak.json").write_text(json.dumps(result, indent=1) + "\n")
-    title = f"{options.rate:g} Hz for {options.minutes:g} min: {'; '.join(problems) or 'flat'}"
-    draw(found, options.out / "soak.png", title)
+    title = f"{options.rate:g} Hz for {options.minutes:g} min: {'; '.join(problems) or 'passed'}"
+    draw(recorded, options.out / "soak.png", title)
     rclpy.try_shutdown()
     print(json.dumps(dict(figures.items()), indent=1))
-    print(f"picture: {options.out / 'soak.png'}\nlog: {options.out / 'node.log'}")
-    print("\n".join(f"FAILED: {problem}" for problem in problems) or "flat")
+    print(f"plot: {options.out / 'soak.png'}\nlog: {options.out / 'node.log'}")
+    print("\n".join(f"FAILED: {problem}" for problem in problems) or "passed")
     return 1 if problems else 0
 
 

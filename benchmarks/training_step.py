@@ -1,11 +1,12 @@
-"""Forward, loss and backward of a step, per backbone: float32 or bfloat16, channels last or not.
+"""Measure the time of a training step of each backbone, in float32 and bfloat16, channels last and
+contiguous.
 
     .venv/bin/python benchmarks/training_step.py --threads 2
 
-All variants of a backbone take turns in one run, so that their ratios mean something on a noisy
-machine; milliseconds are medians. Images are noise of the network's input size; six in ten pairs
-overlap, as in training. Augmentation and the optimiser's own step are left out: they are the same for
-all.
+A step is the forward pass, the losses and the backward pass, without augmentation and the optimiser, which
+are the same for all variants. The variants of a backbone take turns, so that other programs affect them
+equally. Milliseconds are medians. The images are noise of the network's input size; 60 % of the pairs
+overlap, as in training.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from rgsiam_training.config import TrainingConfig
 from rgsiam_training.fitting.lightning_module import MapScale, RelocalizationModule
 from rgsiam_training.model.poses import Poses
 
-OVERLAPPING = 0.6
+OVERLAPPING_SHARE = 0.6
 FORMATS = {"channels last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
 def make_step(backbone, dtype, layout, arguments):
-    """A function that does one step and returns the seconds it took."""
+    """A function that does one step and returns its duration in seconds."""
     config = TrainingConfig(
         datasets=("none",),
         input_width=arguments.width,
@@ -50,14 +51,14 @@ def make_step(backbone, dtype, layout, arguments):
     images = torch.rand(2 * arguments.pairs, 3, h, w).contiguous(memory_format=FORMATS[layout])
     identity = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(len(images), 1)
     translation = torch.zeros(len(images), 3)
-    translation[arguments.pairs + round(OVERLAPPING * arguments.pairs) :] = 100.0
-    true = Poses(translation, identity)
+    translation[arguments.pairs + round(OVERLAPPING_SHARE * arguments.pairs) :] = 100.0
+    true_poses = Poses(translation, identity)
 
     def step():
         start = time.perf_counter()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
             twins = module.network(images)
-        loss, _ = module.objective(module.network, twins, true)
+        loss, _ = module.objective(module.network, twins, true_poses)
         loss.backward()
         module.zero_grad()
         return time.perf_counter() - start
@@ -66,7 +67,7 @@ def make_step(backbone, dtype, layout, arguments):
 
 
 def main():
-    """Print a table in markdown."""
+    """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbones", nargs="+", default=["tf_efficientnet_lite0", "resnet18"])
     parser.add_argument("--width", type=int, default=160)
@@ -78,21 +79,22 @@ def main():
     torch.set_num_threads(arguments.threads)
     print(f"torch {torch.__version__}, {arguments.threads} threads, {arguments.pairs} pairs of")
     print(f"{arguments.width}x{arguments.height}; milliseconds, medians of {arguments.repeats}\n")
-    print("| backbone | numbers | layout | ms | against float32, channels last |")
+    print("| backbone | precision | layout | ms | relative to float32, channels last |")
     print("|---|---|---|---|---|")
     variants = list(product(("float32", "bfloat16"), FORMATS))
     for backbone in arguments.backbones:
         steps = {variant: make_step(backbone, *variant, arguments) for variant in variants}
-        taken = {variant: [] for variant in variants}
+        durations_s = {variant: [] for variant in variants}
         for repeat in range(arguments.repeats + 2):
             for variant, step in steps.items():
                 seconds = step()
                 if repeat >= 2:  # the first two warm up
-                    taken[variant].append(seconds)
-        medians = {variant: 1e3 * float(np.median(t)) for variant, t in taken.items()}
-        base = medians["float32", "channels last"]
-        for variant, ms in medians.items():
-            print(f"| {backbone} | {' | '.join(variant)} | {ms:.0f} | {ms / base:.2f} |")
+                    durations_s[variant].append(seconds)
+        medians_ms = {variant: 1e3 * float(np.median(t)) for variant, t in durations_s.items()}
+        reference_ms = medians_ms["float32", "channels last"]
+        for variant, ms in medians_ms.items():
+            ratio = ms / reference_ms
+            print(f"| {backbone} | {' | '.join(variant)} | {ms:.0f} | {ratio:.2f} |")
 
 
 if __name__ == "__main__":

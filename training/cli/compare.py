@@ -13,21 +13,21 @@ from rgsiam_ros.cli.console import console
 def compare(
     datasets: Annotated[
         list[str],
-        typer.Argument(help="Scenes: a YAML, a dataset with a test split, or TRAIN:TEST."),
+        typer.Argument(help="Scenes: a YAML file, a dataset with a test split, or TRAIN:TEST."),
     ],
-    out: Annotated[Path, typer.Option(help="Results folder; what is there is added to.")],
+    out: Annotated[Path, typer.Option(help="Results folder. Existing results are kept.")],
     presets: Annotated[
-        str, typer.Option(help="Names, separated by commas; without it all of them.")
+        str, typer.Option(help="Names of presets, separated by commas. Default: all.")
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1.")] = 1,
     budget: Annotated[
         float, typer.Option(min=0.01, help="Minutes of training of each network.")
     ] = 10.0,
     tables_only: Annotated[
-        bool, typer.Option(help="Write the table of what is there; train nothing.")
+        bool, typer.Option(help="Write the table of the existing results, without training.")
     ] = False,
 ) -> None:
-    """Train and measure the paper's comparisons on the same backbone and budget."""
+    """Train and compare this package's method and those of other papers, with one backbone and budget."""
     from rgsiam_training.evaluation.compare.presets import presets_named
     from rgsiam_training.evaluation.compare.runner import run_comparison
     from rgsiam_training.evaluation.compare.scenes import open_scene
@@ -36,8 +36,6 @@ def compare(
     chosen = presets_named([name.strip() for name in presets.split(",") if name.strip()])
     scenes = [open_scene(text) for text in datasets]
     if not tables_only:
-        run_comparison(
-            scenes, chosen, range(seeds), budget, out, lambda: write_tables(out) and None
-        )
+        run_comparison(scenes, chosen, range(seeds), budget, out, lambda: write_tables(out))
     write_tables(out)
     console.print(f"results: {out}/compare.md, compare.csv, compare.png")

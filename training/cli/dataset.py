@@ -20,18 +20,18 @@ from rgsiam_ros.cli.options import TRUTH_TOPIC, ImageTopic, InfoTopic, TruthTopi
 
 
 def inspect(
-    dataset: Annotated[Path, typer.Argument(help="Any dataset that can be trained on.")],
+    dataset: Annotated[Path, typer.Argument(help="Dataset: a bag, or see docs/datasets.md.")],
     test: Annotated[
-        Path | None, typer.Option(help="Another session to test with; else its own test split.")
+        Path | None, typer.Option(help="Another session to test with. Default: its own test split.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder, new, for inspection.json and inspection.png.")
+        Path | None, typer.Option(help="New folder for inspection.json and inspection.png.")
     ] = None,
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
     truth_topic: TruthTopic = TRUTH_TOPIC,
 ) -> None:
-    """Count, check and draw a dataset; what is odd stands below "look at these"."""
+    """Count, check and draw a dataset. Problems are listed below "look at these"."""
     import json
 
     from rgsiam_ros.recordings.formats import open_dataset, open_test_side, own_test_split
@@ -49,13 +49,13 @@ def inspect(
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("reading images", total=None)
-        found = inspect_datasets(
+        inspection = inspect_datasets(
             opened, other, lambda done, total: bar.update(task, completed=done, total=total)
         )
-    print_inspection(found, console)
+    print_inspection(inspection, console)
     if out is not None:
-        (out / "inspection.json").write_text(json.dumps(found.numbers(), indent=2) + "\n")
-        draw_inspection(found, out / "inspection.png")
+        (out / "inspection.json").write_text(json.dumps(inspection.numbers(), indent=2) + "\n")
+        draw_inspection(inspection, out / "inspection.png")
         console.print(f"written: {out}/inspection.json, inspection.png", soft_wrap=True)
 
 

@@ -119,33 +119,36 @@ def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished training run.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle, new.")],
     map_spacing: Annotated[
-        float | None, typer.Option(help="Keep fewer of the map's images: spacing, of the reach.")
+        float | None,
+        typer.Option(help="Spacing of the map images in units of the reach, to keep fewer."),
     ] = None,
     precision: Annotated[
         list[str] | None,
         typer.Option(
             help="Reduced precision to try beside float32, may be repeated: bfloat16, float16 "
-            "(TensorRT), int8, int8_symmetric (TensorRT). Default: int8. float32: no other."
+            "(TensorRT), int8, int8_symmetric (TensorRT). Default: int8. float32: try none."
         ),
     ] = None,
     tensorrt: Annotated[
         bool, typer.Option(help="Also compile an engine for this machine's GPU, by torch-tensorrt.")
     ] = False,
 ) -> None:
-    """Turn a training run into a bundle; refused unless ONNX Runtime and torch agree."""
+    """Export a training run to a bundle. Refused if ONNX Runtime and torch give different poses."""
     from rgsiam_ros.bundle.precision import PRECISIONS
     from rgsiam_ros.geometry.units import angle_text, length_text
     from rgsiam_training.export.bundle_export import DEFAULT_PRECISIONS, export_bundle
 
     unknown = [name for name in precision or () if name not in PRECISIONS]
     if unknown:
-        raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(PRECISIONS)}")
+        raise typer.BadParameter(
+            f"precision {unknown[0]} is unknown: choose from {', '.join(PRECISIONS)}"
+        )
     if tensorrt:
         from rgsiam_training.export.tensorrt_export import find_compiler
 
-        find_compiler()  # says what is missing before the long work
-    wanted = [p for p in PRECISIONS[1:] if p in (precision or DEFAULT_PRECISIONS)]
-    bundle = export_bundle(run, out, map_spacing, wanted)
+        find_compiler()  # reports what is missing before the export, which takes minutes
+    reduced = [p for p in PRECISIONS[1:] if p in (precision or DEFAULT_PRECISIONS)]
+    bundle = export_bundle(run, out, map_spacing, reduced)
     manifest = bundle.manifest
     frames = manifest.variants["float32"].absolute.validation.frames
     console.print(f"exported: {out}; errors on {frames} held-out frames:", soft_wrap=True)
@@ -191,7 +194,7 @@ def calibrate(
     camera_info_topic: InfoTopic = None,
     truth_topic: TruthTopic = TRUTH_TOPIC,
 ) -> None:
-    """Fit covariance and trust on images that were not trained on. `rgsiam export` does it too."""
+    """Fit covariance and trust on images that were not trained on. `rgsiam export` does this too."""
     from rgsiam_ros.bundle import Bundle
     from rgsiam_ros.recordings import open_dataset
     from rgsiam_ros.recordings.rosbag import BagTopics
@@ -225,7 +228,7 @@ def evaluate(
     camera_info_topic: InfoTopic = None,
     truth_topic: TruthTopic = TRUTH_TOPIC,
 ) -> None:
-    """Relocalize every image of a dataset and report errors. For bags see `replay` too."""
+    """Relocalize every image of a dataset and report errors. For bags, see also `rgsiam replay`."""
     from rgsiam_ros.engines.options import EngineOptions
     from rgsiam_ros.recordings.rosbag import BagTopics
     from rgsiam_training.evaluation.evaluate import evaluate_dataset
@@ -245,14 +248,14 @@ def evaluate(
 def look_alikes(
     dataset: DatasetPath,
     bundle: BundleOption,
-    place: Annotated[list[str], typer.Option(help="x,y in the map frame; twice or more.")],
-    radius: Annotated[float, typer.Option(help="Metres around a place that belong to it.")] = 20.0,
+    place: Annotated[list[str], typer.Option(help="x,y in the map frame. Give two or more.")],
+    radius: Annotated[float, typer.Option(help="Radius of a place, metres.")] = 20.0,
     split: Split = "test",
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
     truth_topic: TruthTopic = TRUTH_TOPIC,
 ) -> None:
-    """Measure how well a bundle tells places apart that look alike."""
+    """Measure how well a bundle distinguishes places that look alike."""
     from rgsiam_ros.recordings import open_dataset
     from rgsiam_ros.recordings.rosbag import BagTopics
     from rgsiam_training.evaluation.look_alikes import measure_look_alikes
@@ -260,17 +263,17 @@ def look_alikes(
     try:
         places = [(float(x), float(y)) for x, y in (text.split(",") for text in place)]
     except ValueError as error:
-        raise typer.BadParameter(f"a place is x,y, not {' '.join(place)}") from error
+        raise typer.BadParameter(f"--place takes x,y, not {' '.join(place)}") from error
     topics = BagTopics(image_topic, camera_info_topic, truth_topic)
-    found = measure_look_alikes(open_dataset(dataset, split, topics), bundle, places, radius)
+    figures = measure_look_alikes(open_dataset(dataset, split, topics), bundle, places, radius)
     console.print(
-        f"{found['images']} images; features of {found['near_pairs']} near pairs against "
-        f"{found['far_pairs']} at another place: AUROC {found['auroc']:.3f}"
+        f"{figures['images']} images; features of {figures['near_pairs']} pairs at one place against "
+        f"{figures['far_pairs']} pairs at different places: AUROC {figures['auroc']:.3f}"
     )
     for branch in ("absolute", "refined"):
         console.print(
-            f"{branch}: median {found[branch]['median_m']:.2f} m, above 5 m: "
-            f"{found[branch]['above_5_m']:.1%}"
+            f"{branch}: median error {figures[branch]['median_m']:.2f} m, above 5 m: "
+            f"{figures[branch]['above_5_m']:.1%} of the images"
         )
 
 
@@ -284,11 +287,11 @@ def town(
 
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     for session in demo_sessions(seed):
-        with Progress(*columns, console=console) as bars:
-            task = bars.add_task(session.name, total=1.0)
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task(session.name, total=1.0)
 
-            def show(share: float, bars: Progress = bars, task: TaskID = task) -> None:
-                bars.update(task, completed=share)
+            def show(share: float, progress: Progress = progress, task: TaskID = task) -> None:
+                progress.update(task, completed=share)
 
             path = write_session(session, out, seed, show, depth)
         size = sum(file.stat().st_size for file in path.iterdir())

@@ -1,4 +1,4 @@
-"""Look at a dataset before training on it: what is there, what is odd, what test images can expect."""
+"""Inspect a dataset before training: count its content, find suspicious frames, compare train with test."""
 
 from __future__ import annotations
 
@@ -20,73 +20,87 @@ from rgsiam_ros.recordings import Dataset
 from rgsiam_ros.recordings.base import poses_of
 
 JUMP_FACTOR = 10.0
+"""A step is a jump if it is longer than this factor times the median step of the session, and longer than the
+smallest jump. The same holds for rotations."""
 SMALLEST_JUMP_M, SMALLEST_JUMP_DEG = 0.1, 10.0
-"""A step is a jump if it is this much longer than the session's median, and longer than that."""
 SAME_POSE_DECIMALS = 6
+"""Two poses are the same if their matrices are equal after rounding to this many decimals."""
 SAMPLE_IMAGES = 6
 SAMPLE_WIDTH_PX = 320
 SAME_WAY_DEG = 60.0
-"""Optical axes within this look the same way."""
+"""Two cameras look the same way if the angle between their optical axes is below this."""
 
 
 @dataclass(frozen=True)
 class Jump:
-    """A step between neighbouring frames that is out of proportion."""
+    """An unusually large step between consecutive frames of a session."""
 
     session: str
     index: int
-    """Of the frame before it, in its session."""
+    """Index of the frame before the jump, in its session."""
     before: str
+    """Name of the frame before the jump."""
     after: str
     metres: float
     degrees: float
     seconds: float
     median_m: float
+    """Median step of the session."""
     median_deg: float
 
 
 @dataclass
 class SplitFindings:
-    """What was found in the frames of one split."""
+    """The findings in the frames of one split."""
 
     path: str
     frames: int
     camera: str
     map_frame: str
     sessions: dict[str, int]
+    """Number of frames by session."""
     lowest_m: list[float]
+    """Smallest x, y and z of the cameras in the map frame."""
     highest_m: list[float]
     track_m: float
-    """Length of all sessions, without jumps."""
+    """Length of the path of all sessions, without jumps."""
     step_m: float
-    """Median distance of neighbours."""
+    """Median distance between consecutive frames."""
     image_sizes: dict[str, int] = field(default_factory=dict)
+    """Number of images by size, ``WIDTHxHEIGHT``."""
     dropped: list[dict[str, Any]] = field(default_factory=list)
     jumps: list[Jump] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    """Error messages of the images that cannot be read."""
     other_size: list[str] = field(default_factory=list)
+    """Names of the frames whose image does not have the size of the camera."""
     same_image: list[list[str]] = field(default_factory=list)
+    """Groups of frames with the same image file. The same for stamps and poses below."""
     same_stamp: list[list[str]] = field(default_factory=list)
     same_pose: list[list[str]] = field(default_factory=list)
 
 
 @dataclass
 class Inspection:
-    """The numbers, and what the picture is drawn from."""
+    """The result of an inspection: the findings, and the data for the plot."""
 
     train: SplitFindings
     test: SplitFindings | None
     same_image: list[list[str]]
-    """Test frame and training frame with the same content."""
+    """Pairs of a test frame and a training frame with the same image file."""
     same_name: list[str]
+    """Names that occur in both splits."""
     coverage: dict[str, Any] | None
+    """The result of `cover`. None without a test split."""
     problems: list[str]
+    """One line for each suspicious finding."""
     tracks: dict[str, list[tuple[str, Array]]] = field(repr=False)
-    """Session name and positions ``(N, 3)`` by side."""
+    """Session names with their positions ``(N, 3)``, by split (``train`` or ``test``)."""
     samples: dict[str, list[tuple[str, ImageBGR]]] = field(repr=False)
+    """Frame names with small images, by split."""
 
     def numbers(self) -> dict[str, Any]:
-        """For ``inspection.json``."""
+        """The content of ``inspection.json``."""
         test = None if self.test is None else asdict(self.test)
         return {
             "look_at_these": self.problems,
@@ -99,46 +113,54 @@ class Inspection:
 
 
 ReadProgress = Callable[[int, int], None]
+"""Is called with the number of images read so far and the number of all images."""
 
 
 def inspect_datasets(
     train: Dataset, test: Dataset | None = None, progress: ReadProgress = lambda done, total: None
 ) -> Inspection:
-    """Read every image and label of a dataset, and of the one to test with.
+    """Inspect all images and true poses of a dataset to train on, and of one to test with.
 
-    progress: is told images read and images in all. Raises what reading a bag raises; an image that
-    cannot be decoded is a finding.
+    An image that cannot be decoded is a finding and no error. Raises DatasetError if a file cannot be read.
     """
     total = len(train.frames) + (len(test.frames) if test is not None else 0)
-    found, hashes, samples = _read_side(train, lambda done: progress(done, total))
-    sides, pictures = {"train": train}, {"train": samples}
-    test_found, same_image, same_name, coverage = None, [], [], None
-    problems = _problems(found, "train" if test is not None else "")
+    train_findings, hashes, samples = _read_split(train, lambda done: progress(done, total))
+    splits, samples_of = {"train": train}, {"train": samples}
+    test_findings, same_image, same_name, coverage = None, [], [], None
+    problems = _problems(train_findings, "train" if test is not None else "")
     if test is not None:
         read = len(train.frames)
-        test_found, test_hashes, pictures["test"] = _read_side(
+        test_findings, test_hashes, samples_of["test"] = _read_split(
             test, lambda done: progress(read + done, total)
         )
-        sides["test"] = test
+        splits["test"] = test
         name_of = dict(zip(hashes, (f.name for f in train.frames), strict=True))
         pairs = zip(test.frames, test_hashes, strict=True)
         same_image = [[frame.name, name_of[h]] for frame, h in pairs if h in name_of]
         same_name = sorted({f.name for f in train.frames} & {f.name for f in test.frames})
         coverage = cover(poses_of(train.frames), poses_of(test.frames))
-        problems += _problems(test_found, "test")
-        problems += _problems_of_both(train, test, same_image, same_name, coverage)
-    tracks = {side: _tracks(dataset) for side, dataset in sides.items()}
+        problems += _problems(test_findings, "test")
+        problems += _problems_between(train, test, same_image, same_name, coverage)
+    tracks = {split: _tracks(dataset) for split, dataset in splits.items()}
     return Inspection(
-        found, test_found, same_image, same_name, coverage, problems, tracks, pictures
+        train_findings,
+        test_findings,
+        same_image,
+        same_name,
+        coverage,
+        problems,
+        tracks,
+        samples_of,
     )
 
 
 def cover(T_train_N44: Array, T_test_M44: Array) -> dict[str, Any]:
-    """How far each test pose is from the nearest training pose that looks the same way.
+    """Distances from each test pose to the nearest training pose that looks the same way.
 
-    Nearest in position, among those whose optical axes are within 60 degrees; the degrees are those to
-    that pose. Returns median, p95 and max of metres and degrees, and the number of test poses for which
-    no training pose looks the same way.
+    The nearest training pose is the nearest in position among those with an angle between the optical axes
+    below `SAME_WAY_DEG`. The result holds the median, the 95th percentile and the maximum of the distances in
+    metres and degrees (``median_m`` to ``max_deg``; None if there are none), ``poses``, the number of test
+    poses, and ``none_looks_that_way``, the number of test poses without such a training pose.
     """
     metres, degrees = [], []
     for T in T_test_M44:
@@ -146,26 +168,28 @@ def cover(T_train_N44: Array, T_test_M44: Array) -> dict[str, Any]:
         if not same_way.any():
             continue
         candidates = T_train_N44[same_way]
-        apart = np.linalg.norm(candidates[:, :3, 3] - T[:3, 3], axis=1)
-        nearest = int(apart.argmin())
-        metres.append(float(apart[nearest]))
+        distance_m = np.linalg.norm(candidates[:, :3, 3] - T[:3, 3], axis=1)
+        nearest = int(distance_m.argmin())
+        metres.append(float(distance_m[nearest]))
         degrees.append(np.degrees(angles_between(candidates[nearest, :3, :3], T[:3, :3])))
-    result: dict[str, Any] = {"poses": len(T_test_M44), "none_looks_that_way": 0}
-    result["none_looks_that_way"] = len(T_test_M44) - len(metres)
+    result: dict[str, Any] = {
+        "poses": len(T_test_M44),
+        "none_looks_that_way": len(T_test_M44) - len(metres),
+    }
     for unit, values in (("m", metres), ("deg", degrees)):
         for name, share in (("median", 50), ("p95", 95), ("max", 100)):
             result[f"{name}_{unit}"] = float(np.percentile(values, share)) if values else None
     return result
 
 
-def _read_side(
+def _read_split(
     dataset: Dataset, progress: Callable[[int], None]
 ) -> tuple[SplitFindings, list[str], list[tuple[str, ImageBGR]]]:
-    """Findings, a hash of each image, and some pictures."""
+    """The findings of a split, a hash of each image file, and a few small images with their frame names."""
     T = poses_of(dataset.frames)
     jumps, track_m, step_m = _jumps(dataset, T)
     camera = dataset.camera
-    side = SplitFindings(
+    findings = SplitFindings(
         path=str(dataset.path),
         frames=len(dataset.frames),
         camera=camera.describe(),
@@ -178,39 +202,41 @@ def _read_side(
         dropped=[asdict(dropped) for dropped in dataset.dropped],
         jumps=jumps,
     )
-    shown = set(np.linspace(0, len(dataset.frames) - 1, SAMPLE_IMAGES).round().astype(int).tolist())
+    sampled = set(
+        np.linspace(0, len(dataset.frames) - 1, SAMPLE_IMAGES).round().astype(int).tolist()
+    )
     hashes, samples = [], []
     sizes: Counter[str] = Counter()
     for i, (frame, image) in enumerate(zip(dataset.frames, dataset.read_images(), strict=True)):
         try:
             hashes.append(hashlib.sha256(image.content).hexdigest())
-            picture = image.decode()
+            decoded = image.decode()
         except DatasetError as error:
             if len(hashes) == i:
                 hashes.append(f"unreadable {dataset.path} {i}")
-            side.unreadable.append(str(error))
+            findings.unreadable.append(str(error))
             continue
         finally:
             progress(i + 1)
-        height, width = picture.shape[:2]
+        height, width = decoded.shape[:2]
         sizes[f"{width}x{height}"] += 1
         if (width, height) != (camera.width, camera.height):
-            side.other_size.append(frame.name)
-        if i in shown:
+            findings.other_size.append(frame.name)
+        if i in sampled:
             scale = min(1.0, SAMPLE_WIDTH_PX / width)
-            small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            small = cv2.resize(decoded, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
             samples.append((frame.name, small.astype(np.uint8)))
     names = [frame.name for frame in dataset.frames]
-    side.image_sizes = dict(sizes)
-    side.same_image = _groups(names, hashes)
-    side.same_stamp = _groups(names, [(f.session, f.stamp_ns) for f in dataset.frames])
-    rounded = np.round(T, SAME_POSE_DECIMALS) + 0.0  # -0.0 is 0.0
-    side.same_pose = _groups(names, [pose.tobytes() for pose in rounded])
-    return side, hashes, samples
+    findings.image_sizes = dict(sizes)
+    findings.same_image = _groups(names, hashes)
+    findings.same_stamp = _groups(names, [(f.session, f.stamp_ns) for f in dataset.frames])
+    rounded = np.round(T, SAME_POSE_DECIMALS) + 0.0  # turns -0.0 into 0.0
+    findings.same_pose = _groups(names, [pose.tobytes() for pose in rounded])
+    return findings, hashes, samples
 
 
 def _jumps(dataset: Dataset, T_N44: Array) -> tuple[list[Jump], float, float]:
-    """Jumps, the length of the track without them, and its median step."""
+    """The jumps, the length of the path without the jumps in metres, and the median step in metres."""
     jumps, length_m = [], 0.0
     all_steps: list[NDArray[np.float64]] = []
     for session, indices in _sessions(dataset):
@@ -218,76 +244,80 @@ def _jumps(dataset: Dataset, T_N44: Array) -> tuple[list[Jump], float, float]:
         steps = np.linalg.norm(np.diff(T[:, :3, 3], axis=0), axis=1)
         turns = np.degrees(angles_between(T[1:, :3, :3], T[:-1, :3, :3]))
         median_m, median_deg = _median_of_moves(steps), _median_of_moves(turns)
-        far = steps > np.maximum(JUMP_FACTOR * median_m, SMALLEST_JUMP_M)
-        far |= turns > np.maximum(JUMP_FACTOR * median_deg, SMALLEST_JUMP_DEG)
-        for i in np.flatnonzero(far):
+        is_jump = steps > np.maximum(JUMP_FACTOR * median_m, SMALLEST_JUMP_M)
+        is_jump |= turns > np.maximum(JUMP_FACTOR * median_deg, SMALLEST_JUMP_DEG)
+        for i in np.flatnonzero(is_jump):
             seconds = (frames[i + 1].stamp_ns - frames[i].stamp_ns) * 1e-9
             pair = (frames[i].name, frames[i + 1].name)
             values = (float(steps[i]), float(turns[i]), seconds, median_m, median_deg)
             jumps.append(Jump(session, int(i), *pair, *values))
-        length_m += float(steps[~far].sum())
+        length_m += float(steps[~is_jump].sum())
         all_steps.append(steps)
     merged = np.concatenate(all_steps)
     return jumps, length_m, float(np.median(merged)) if len(merged) else 0.0
 
 
 def _median_of_moves(values: Array) -> float:
-    """Of those that are not zero: a vehicle that waits must not make every move a jump."""
+    """Median of the values that are not zero. Zeros would make each move after a long stop a jump."""
     moved = values[values > 1e-6]
     return float(np.median(moved)) if len(moved) else 0.0
 
 
 def _sessions(dataset: Dataset) -> list[tuple[str, list[int]]]:
+    """Name and frame indices of each session."""
     numbered = enumerate(dataset.frames)
     grouped = groupby(numbered, key=lambda pair: pair[1].session)
     return [(name, [i for i, _ in group]) for name, group in grouped]
 
 
 def _tracks(dataset: Dataset) -> list[tuple[str, Array]]:
+    """Name and positions ``(N, 3)`` of each session."""
     T = poses_of(dataset.frames)
     return [(name, T[indices, :3, 3]) for name, indices in _sessions(dataset)]
 
 
 def _groups(names: Sequence[str], keys: Sequence[Hashable]) -> list[list[str]]:
-    """Names that share a key, where more than one does."""
-    found = defaultdict(list)
+    """Groups of two or more names with the same key."""
+    names_of = defaultdict(list)
     for name, key in zip(names, keys, strict=True):
-        found[key].append(name)
-    return [group for group in found.values() if len(group) > 1]
+        names_of[key].append(name)
+    return [group for group in names_of.values() if len(group) > 1]
 
 
-def _problems(side: SplitFindings, name: str) -> list[str]:
-    prefix = f"{name}: " if name else ""
-    problems = [f"{dropped['where']}: left out: {dropped['why']}" for dropped in side.dropped]
+def _problems(findings: SplitFindings, split: str) -> list[str]:
+    """One line for each problem of a split. split: prefix of the lines, may be empty."""
+    prefix = f"{split}: " if split else ""
+    problems = [f"{dropped['where']}: left out: {dropped['why']}" for dropped in findings.dropped]
     problems += [
         f"jump from {j.before} to {j.after}: {j.metres:.2f} m, {j.degrees:.1f} deg in "
         f"{j.seconds:.2f} s (median of {j.session}: {j.median_m:.3g} m, {j.median_deg:.2g} deg)"
-        for j in side.jumps
+        for j in findings.jumps
     ]
-    problems += [f"image cannot be read: {text}" for text in side.unreadable]
-    if side.other_size:
+    problems += [f"image cannot be read: {text}" for text in findings.unreadable]
+    if findings.other_size:
         problems.append(
-            f"{len(side.other_size)} images have another size than the camera "
-            f"({side.camera}): {_some(side.other_size)}"
+            f"{len(findings.other_size)} images have another size than the camera "
+            f"({findings.camera}): {_first_names(findings.other_size)}"
         )
     for groups, what in (
-        (side.same_image, "the same image"),
-        (side.same_stamp, "the same stamp"),
-        (side.same_pose, "the same pose"),
+        (findings.same_image, "the same image"),
+        (findings.same_stamp, "the same stamp"),
+        (findings.same_pose, "the same pose"),
     ):
         if groups:
             count = sum(len(group) for group in groups)
-            problems.append(f"{count} frames share {what} with another: {_some(groups[0])}")
+            problems.append(f"{count} frames share {what} with another: {_first_names(groups[0])}")
     return [prefix + text for text in problems]
 
 
-def _problems_of_both(
+def _problems_between(
     train: Dataset,
     test: Dataset,
     same_image: list[list[str]],
     same_name: list[str],
     coverage: dict[str, Any],
 ) -> list[str]:
+    """One line for each problem between the training and the test split."""
     problems = []
     if same_image:
         problems.append(
@@ -295,15 +325,18 @@ def _problems_of_both(
             f"{same_image[0][1]}"
         )
     if same_name and train.path == test.path:
-        problems.append(f"{len(same_name)} names are in train and test: {_some(same_name)}")
+        problems.append(f"{len(same_name)} names are in train and test: {_first_names(same_name)}")
     if train.map_frame != test.map_frame:
-        problems.append(f"train is in the frame {train.map_frame}, test in {test.map_frame}")
-    if alone := coverage["none_looks_that_way"]:
         problems.append(
-            f"{alone} test poses look where no training pose does (within {SAME_WAY_DEG:.0f} deg)"
+            f"the poses of train are in the frame {train.map_frame}, those of test in {test.map_frame}"
+        )
+    if uncovered := coverage["none_looks_that_way"]:
+        problems.append(
+            f"{uncovered} test poses look in a direction in which no training pose looks (within "
+            f"{SAME_WAY_DEG:.0f} deg)"
         )
     return problems
 
 
-def _some(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

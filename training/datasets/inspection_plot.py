@@ -1,4 +1,4 @@
-"""The picture of an inspection: where the sessions went, and what they saw."""
+"""Plot an inspection: the paths of the sessions from above, and sample images."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ COLUMNS, MAP_WIDTH = 3, 2.6
 WIDTH_IN, TITLE_IN, LOWEST_IN = 13.5, 0.35, 4.5
 
 
-def draw_inspection(found: Inspection, path: Path) -> None:
-    """Write the PNG; works without a screen."""
-    sides = list(found.samples)
-    rows = SAMPLE_IMAGES // COLUMNS * len(sides)
-    shapes = [image.shape for side in found.samples.values() for _, image in side]
+def draw_inspection(inspection: Inspection, path: Path) -> None:
+    """Write the plot to the PNG file `path`. No display is needed."""
+    splits = list(inspection.samples)
+    rows = SAMPLE_IMAGES // COLUMNS * len(splits)
+    shapes = [image.shape for samples in inspection.samples.values() for _, image in samples]
     tallest = max((height / width for height, width, _ in shapes), default=1.0)
     row_in = WIDTH_IN / (MAP_WIDTH + COLUMNS) * tallest + TITLE_IN
     figure = Figure(figsize=(WIDTH_IN, max(LOWEST_IN, rows * row_in)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(rows, 1 + COLUMNS, width_ratios=[MAP_WIDTH] + [1.0] * COLUMNS)
-    _draw_tracks(found, figure.add_subplot(grid[:, 0]))
-    for s, side in enumerate(sides):
-        for i, (name, image) in enumerate(found.samples[side]):
+    _draw_tracks(inspection, figure.add_subplot(grid[:, 0]))
+    for s, split in enumerate(splits):
+        for i, (name, image) in enumerate(inspection.samples[split]):
             row = s * (SAMPLE_IMAGES // COLUMNS) + i // COLUMNS
             axes = figure.add_subplot(grid[row, 1 + i % COLUMNS])
             axes.imshow(image[:, :, ::-1])
             axes.set_axis_off()
             label = _shortened(name)
-            axes.set_title(f"{side}: {label}" if len(sides) > 1 else label, fontsize=7)
+            axes.set_title(f"{split}: {label}" if len(splits) > 1 else label, fontsize=7)
     figure.savefig(path, dpi=100)
 
 
-def _draw_tracks(found: Inspection, axes: Axes) -> None:
-    everything = np.concatenate([p for side in found.tracks.values() for _, p in side])
-    first, second = _widest(everything)
-    sessions = found.tracks["train"]
+def _draw_tracks(inspection: Inspection, axes: Axes) -> None:
+    all_positions = np.concatenate([p for track in inspection.tracks.values() for _, p in track])
+    first, second = _widest_axes(all_positions)
+    sessions = inspection.tracks["train"]
     palette = colormaps["tab10" if len(sessions) <= 10 else "turbo"]
     for i, (name, positions) in enumerate(sessions):
         colour = palette(i if len(sessions) <= 10 else i / (len(sessions) - 1))
@@ -53,47 +53,47 @@ def _draw_tracks(found: Inspection, axes: Axes) -> None:
             label = f"{name}: {len(positions)}"
         elif i == MOST_IN_LEGEND:
             label = f"... {len(sessions) - i} more sessions"
-        jumps = _places(found.train.jumps, name)
+        jumps = _jump_indices(inspection.train.jumps, name)
         _line(axes, positions, jumps, (first, second), color=colour, label=label, linewidth=2.5)
-    for i, (name, positions) in enumerate(found.tracks.get("test", ())):
-        jumps = _places(found.test.jumps if found.test is not None else [], name)
-        count = sum(len(p) for _, p in found.tracks["test"])
+    for i, (name, positions) in enumerate(inspection.tracks.get("test", ())):
+        jumps = _jump_indices(inspection.test.jumps if inspection.test is not None else [], name)
+        count = sum(len(p) for _, p in inspection.tracks["test"])
         label = None if i else f"test: {count}"
         _line(
             axes, positions, jumps, (first, second), color=TEST_COLOUR, label=label, linewidth=0.9
         )
     name_of = dict(enumerate("xyz"))
-    unit = f"{found.train.map_frame} %s (m)"
+    axis_label = f"{inspection.train.map_frame} %s (m)"
     axes.set_aspect("equal", adjustable="datalim")
-    axes.set_xlabel(unit % name_of[first])
-    axes.set_ylabel(unit % name_of[second])
+    axes.set_xlabel(axis_label % name_of[first])
+    axes.set_ylabel(axis_label % name_of[second])
     axes.grid(alpha=0.3)
-    counts = f"{found.train.frames} frames"
-    if found.test is not None:
-        counts += f" to train, {found.test.frames} to test"
-    axes.set_title(f"{Path(found.train.path).name}: {counts}", fontsize=10)
+    counts = f"{inspection.train.frames} frames"
+    if inspection.test is not None:
+        counts += f" to train, {inspection.test.frames} to test"
+    axes.set_title(f"{Path(inspection.train.path).name}: {counts}", fontsize=10)
     axes.legend(loc="best", fontsize=8)
 
 
 def _line(
     axes: Axes, positions: Array, jumps: list[int], along: tuple[int, int], **style: object
 ) -> None:
-    """A track; where it jumps, the line is interrupted and the jump drawn."""
+    """Draw the path of a session. At a jump the line is interrupted, and the jump is drawn in red."""
     flat = positions[:, along]
     cut = np.insert(flat, [jump + 1 for jump in jumps], np.nan, axis=0)
     axes.plot(cut[:, 0], cut[:, 1], marker=".", markersize=2, **style)  # type: ignore[arg-type]
     for jump in jumps:
-        known = axes.get_legend_handles_labels()[1]
-        label = None if "jump" in known else "jump"
+        labels = axes.get_legend_handles_labels()[1]
+        label = None if "jump" in labels else "jump"
         axes.plot(*flat[jump : jump + 2].T, color=JUMP_COLOUR, linewidth=3, label=label, zorder=3)
 
 
-def _places(jumps: list[Jump], session: str) -> list[int]:
+def _jump_indices(jumps: list[Jump], session: str) -> list[int]:
     return [jump.index for jump in jumps if jump.session == session]
 
 
-def _widest(positions_N3: Array) -> tuple[int, int]:
-    """The two axes along which the positions spread most: x and y on a road, others in a scan."""
+def _widest_axes(positions_N3: Array) -> tuple[int, int]:
+    """Indices of the two axes with the largest extent: x and y on a road; a scan may have others."""
     spread = np.ptp(positions_N3, axis=0)
     first, second = sorted(np.argsort(spread)[1:].tolist())
     return first, second

@@ -1,4 +1,4 @@
-"""An inspection for the terminal."""
+"""Print an inspection to the terminal."""
 
 from __future__ import annotations
 
@@ -11,52 +11,56 @@ from rgsiam_training.datasets.inspection import Inspection, SplitFindings
 MOST_PROBLEMS, MOST_SESSIONS = 30, 12
 
 
-def print_inspection(found: Inspection, console: Console) -> None:
-    """Tables, and the list of what to look at."""
-    sides = {"train": found.train} | ({"test": found.test} if found.test is not None else {})
-    table = Table(title=escape(found.train.path), title_justify="left")
+def print_inspection(inspection: Inspection, console: Console) -> None:
+    """Print the tables and the list of problems."""
+    splits = {"train": inspection.train}
+    if inspection.test is not None:
+        splits["test"] = inspection.test
+    table = Table(title=escape(inspection.train.path), title_justify="left")
     table.add_column("")
-    for name in sides:
+    for name in splits:
         table.add_column(name)
-    for row in zip(*(_rows(side) for side in sides.values()), strict=True):
+    for row in zip(*(_rows(findings) for findings in splits.values()), strict=True):
         table.add_row(row[0][0], *(escape(cell) for _, cell in row))
     console.print(table)
-    if found.coverage is not None:
-        _print_coverage(found, console)
-    if not found.problems:
-        console.print("nothing odd was found")
+    if inspection.coverage is not None:
+        _print_coverage(inspection, console)
+    if not inspection.problems:
+        console.print("no problems were found")
         return
     console.print("[bold]look at these[/bold]")
-    for problem in found.problems[:MOST_PROBLEMS]:
+    for problem in inspection.problems[:MOST_PROBLEMS]:
         console.print("  " + escape(problem), soft_wrap=True, highlight=False)
-    more = len(found.problems) - MOST_PROBLEMS
+    more = len(inspection.problems) - MOST_PROBLEMS
     if more > 0:
-        console.print(f"  and {more} more: inspection.json, with --out, has all of them")
+        console.print(f"  and {more} more: inspection.json lists all of them (use --out)")
 
 
-def _rows(side: SplitFindings) -> list[tuple[str, str]]:
-    extent = [high - low for low, high in zip(side.lowest_m, side.highest_m, strict=True)]
-    sessions = [f"{name} {count}" for name, count in list(side.sessions.items())[:MOST_SESSIONS]]
-    if len(side.sessions) > MOST_SESSIONS:
+def _rows(findings: SplitFindings) -> list[tuple[str, str]]:
+    extent = [high - low for low, high in zip(findings.lowest_m, findings.highest_m, strict=True)]
+    sessions = [
+        f"{name} {count}" for name, count in list(findings.sessions.items())[:MOST_SESSIONS]
+    ]
+    if len(findings.sessions) > MOST_SESSIONS:
         sessions.append("...")
-    left_out = sum(dropped["frames"] for dropped in side.dropped)
+    left_out = sum(dropped["frames"] for dropped in findings.dropped)
+    repeated = (findings.same_image, findings.same_stamp, findings.same_pose)
     return [
-        ("dataset", side.path),
-        ("frames", f"{side.frames}, {left_out} left out"),
-        ("sessions", f"{len(side.sessions)}: {', '.join(sessions)}"),
-        ("camera", side.camera),
-        ("image sizes", ", ".join(f"{size}: {n}" for size, n in side.image_sizes.items())),
+        ("dataset", findings.path),
+        ("frames", f"{findings.frames}, {left_out} left out"),
+        ("sessions", f"{len(findings.sessions)}: {', '.join(sessions)}"),
+        ("camera", findings.camera),
+        ("image sizes", ", ".join(f"{size}: {n}" for size, n in findings.image_sizes.items())),
         ("extent x, y, z", " x ".join(f"{metres:.1f}" for metres in extent) + " m"),
-        ("track", f"{side.track_m:.1f} m, median step {side.step_m:.3f} m"),
-        ("unreadable images", str(len(side.unreadable))),
-        ("jumps", str(len(side.jumps))),
-        ("same image, stamp, pose", ", ".join(str(sum(map(len, groups))) for groups in
-                                              (side.same_image, side.same_stamp, side.same_pose))),
-    ]  # fmt: skip
+        ("track", f"{findings.track_m:.1f} m, median step {findings.step_m:.3f} m"),
+        ("unreadable images", str(len(findings.unreadable))),
+        ("jumps", str(len(findings.jumps))),
+        ("same image, stamp, pose", ", ".join(str(sum(map(len, groups))) for groups in repeated)),
+    ]
 
 
-def _print_coverage(found: Inspection, console: Console) -> None:
-    coverage = found.coverage
+def _print_coverage(inspection: Inspection, console: Console) -> None:
+    coverage = inspection.coverage
     assert coverage is not None
     table = Table(title="from a test pose to the nearest training pose", title_justify="left")
     for column in ("", "median", "p95", "max"):
@@ -67,5 +71,5 @@ def _print_coverage(found: Inspection, console: Console) -> None:
         table.add_row(label, *cells)
     console.print(table)
     console.print(
-        f"in train and in test: {len(found.same_image)} images, {len(found.same_name)} names"
+        f"in train and in test: {len(inspection.same_image)} images, {len(inspection.same_name)} names"
     )

@@ -1,4 +1,4 @@
-"""Measure networks and bundles: held-out frames, datasets, look-alikes, other methods."""
+"""Measure networks and bundles on held-out frames and datasets, and compare with other methods."""
 
 from rgsiam_training import torchvision_cpu
 

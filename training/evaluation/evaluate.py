@@ -1,4 +1,4 @@
-"""Run a bundle over a dataset, exactly as the vehicle would, and report errors."""
+"""Relocalize a dataset with a bundle, exactly as the vehicle does, and report the errors."""
 
 from __future__ import annotations
 
@@ -35,10 +35,12 @@ def evaluate_dataset(
     branch: str = "auto",
     engine: EngineOptions | None = None,
 ) -> dict[str, Any]:
-    """Relocalize every frame of a dataset's split, write a results folder, print a table.
+    """Relocalize every frame of a dataset's split, write a results folder and print a table.
 
-    Returns the metrics. The reported pose is the camera's, as the datasets label it. The labels are rotated
-    where the bundle was (see `rgsiam_ros.recordings.ground_truth`). engine: default: no fallback.
+    path: folder of the dataset; out: a new folder; engine: None takes the best engine and allows no fallback.
+    The reported pose is that of the camera's optical frame, as in the true poses of the dataset. True poses
+    are rotated if the bundle's map was, see `rgsiam_ros.recordings.ground_truth`. Returns the metrics. Raises
+    DatasetError, BundleError, EngineError, and CameraError if the camera does not fit the bundle.
     """
     engine = engine or EngineOptions(fallback="none")
     relocalizer = Relocalizer.from_bundle(bundle, engine, branch=branch)
@@ -53,8 +55,8 @@ def evaluate_dataset(
     while group := list(islice(pairs, engine.batch)):
         estimates = relocalizer.estimate_many([decoded(image) for _, image in group])
         for (frame, _), estimate in zip(group, estimates, strict=True):
-            true = replace(frame, T_map_camera=turn @ frame.T_map_camera)
-            frames.append(_record(true, estimate))
+            frame_in_map = replace(frame, T_map_camera=turn @ frame.T_map_camera)
+            frames.append(_record(frame_in_map, estimate))
     config: dict[str, Any] = {
         "title": f"{path.name} ({split}), bundle {relocalizer.manifest.name}",
         "dataset": str(path),
@@ -64,15 +66,17 @@ def evaluate_dataset(
         "bundle_created": relocalizer.manifest.created,
         "engine": relocalizer.describe_engine().__dict__,
     }
-    result = ReplayRecord(frames, "camera", relocalizer.manifest.map_frame)
-    metrics = write_results(result, config, out)
+    record = ReplayRecord(frames, "camera", relocalizer.manifest.map_frame)
+    metrics = write_results(record, config, out)
     print_table(metrics, console, config["title"])
     console.print(f"results: {out}", soft_wrap=True)
     return metrics
 
 
-def _record(frame: Frame, answer: PoseEstimate | RgsiamError) -> FrameRecord:
-    if isinstance(answer, RgsiamError):
-        return FrameRecord(frame.stamp_ns, T_true=frame.T_map_camera, problem=str(answer))
-    T, covariance = answer.T_map_camera, answer.covariance_66
-    return record_of(frame.stamp_ns, answer, T, covariance, answer.timings_ms, frame.T_map_camera)
+def _record(frame: Frame, estimate: PoseEstimate | RgsiamError) -> FrameRecord:
+    if isinstance(estimate, RgsiamError):
+        return FrameRecord(frame.stamp_ns, T_true=frame.T_map_camera, problem=str(estimate))
+    T, covariance = estimate.T_map_camera, estimate.covariance_66
+    return record_of(
+        frame.stamp_ns, estimate, T, covariance, estimate.timings_ms, frame.T_map_camera
+    )

@@ -1,4 +1,8 @@
-"""What a pair of networks answers on a run's held-out images, through torch or through an engine."""
+"""Estimate the poses of a run's held-out frames, in torch or in an engine, and measure their errors.
+
+The export uses this to check the exported networks against torch, and to accept or refuse a reduced
+precision.
+"""
 
 from __future__ import annotations
 
@@ -26,40 +30,46 @@ from rgsiam_training.fitting.run_folder import Run, StoredImages
 from rgsiam_training.model.network import AbsoluteBranch, RelativeBranch
 
 CHUNK = 32
+"""Number of images that are normalised and passed on at once, to limit the memory."""
 
 Outputs = dict[str, np.ndarray]
 InferMany = Callable[[NDArray[np.float32]], Outputs]
-"""Outputs of the absolute branch for normalised images ``(N, 3, H, W)``, stacked."""
+"""Runs the absolute branch on normalised images ``(N, 3, H, W)``. Returns outputs ``(N, ...)`` by name."""
 
 
 @dataclass(frozen=True)
 class BranchPoses:
-    """Of both branches on the validation images."""
+    """The poses that both branches estimate for the held-out frames, in the map frame, metres."""
 
     outputs: Outputs
+    """Outputs of the absolute branch by name, ``(N, ...)`` each."""
     T_absolute_N44: Array
     T_refined_N44: Array | None = None
+    """None without a relative branch."""
 
 
 class HeldOutSet:
-    """A run's validation images and map, on which networks are measured."""
+    """The held-out frames and the map images of a run, on which networks are measured."""
 
     def __init__(self, run: Run, map_spacing: float | None = None) -> None:
-        """map_spacing: thins the map's images further, see `MapImagesConfig.spacing`."""
+        """map_spacing: keeps fewer map images, see `MapImagesConfig.spacing`; None keeps those of the run."""
         self.run = run
         self.validation = run.validation
         self.mapping: StoredImages | None = None
         if run.config.has_relative_unit:
-            self.mapping = _thinned(run, map_spacing)
+            self.mapping = _map_images(run, map_spacing)
 
     @property
     def neighbours(self) -> int:
-        """Map images that each live image is aligned to."""
+        """Number of map images that each live image is aligned to."""
         assert self.mapping is not None
         return min(self.run.config.map_images.neighbours, len(self.mapping.image_NHW3))
 
     def map_features(self, infer: InferMany) -> MapFeatures | None:
-        """As the vehicle will have them: in half precision. None without a relative unit."""
+        """The features of the map images, as the bundle stores them: local maps in half precision.
+
+        None without a relative unit.
+        """
         if self.mapping is None:
             return None
         outputs = self.infer(infer, self.mapping)
@@ -71,21 +81,27 @@ class HeldOutSet:
         return MapFeatures.from_arrays(features.to_arrays())
 
     def infer(self, infer: InferMany, images: StoredImages) -> Outputs:
-        """A network's outputs over stored images."""
-        parts = []
+        """The outputs of the absolute branch for stored images, by name."""
+        chunks = []
         for start in range(0, len(images.image_NHW3), CHUNK):
             chosen = images.image_NHW3[start : start + CHUNK]
-            parts.append(infer(np.stack([normalise(i, self.run.preprocessing) for i in chosen])))
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            chunks.append(infer(np.stack([normalise(i, self.run.preprocessing) for i in chosen])))
+        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
     def estimate(
         self,
         infer: InferMany,
         relate: Infer | None,
         features: MapFeatures | None,
-        like: BranchPoses | None = None,
+        neighbours_from: BranchPoses | None = None,
     ) -> BranchPoses:
-        """Poses of both branches; like: answers whose neighbours are taken instead of one's own."""
+        """Estimate the poses of the held-out frames with both branches.
+
+        infer, relate: run the absolute branch and the relative unit. Without `relate` or `features` only the
+        absolute branch is used. neighbours_from: an earlier estimate, whose metric features select the
+        neighbours and whose errors set the agreement; None: this one's own. It makes the refined poses of two
+        implementations comparable, because both then align to the same map images.
+        """
         outputs = self.infer(infer, self.validation)
         target = self.run.target
         T_absolute = restore_poses(
@@ -93,16 +109,17 @@ class HeldOutSet:
         )
         if relate is None or features is None:
             return BranchPoses(outputs, T_absolute)
-        queries = (like.outputs if like else outputs)[network_io.METRIC_FEATURE]
-        agreement = self.agreement((like or BranchPoses(outputs, T_absolute)).outputs)
+        selecting = neighbours_from.outputs if neighbours_from else outputs
+        query_ND = selecting[network_io.METRIC_FEATURE]
+        agreement = self.agreement(selecting)
         local_NCHW = outputs[network_io.LOCAL_MAP]
         poses = [
-            self.refined(relate, features, queries[i], local_NCHW[i : i + 1], T, agreement)
+            self.refine(relate, features, query_ND[i], local_NCHW[i : i + 1], T, agreement)
             for i, T in enumerate(T_absolute)
         ]
         return BranchPoses(outputs, T_absolute, np.stack(poses))
 
-    def refined(
+    def refine(
         self,
         relate: Infer,
         features: MapFeatures,
@@ -111,7 +128,10 @@ class HeldOutSet:
         T_absolute: Array,
         agreement: Agreement,
     ) -> Array:
-        """The relative branch's ``(4, 4)`` pose of one image; the absolute one where it has none."""
+        """The refined pose ``T_map_camera`` of one image, ``(4, 4)``; `T_absolute` without a hypothesis.
+
+        metric_feature_D selects the neighbours; local_1CHW: the local map of the image.
+        """
 
         def relate_to(nearest_K: NDArray[np.int64]) -> Mapping[str, np.ndarray]:
             map_local = features.local_NCHW[nearest_K].astype(np.float32)
@@ -119,11 +139,14 @@ class HeldOutSet:
 
         target = self.run.target
         nearest_K = features.nearest(metric_feature_D, self.neighbours)
-        found = look(relate_to, features, nearest_K, T_absolute, target, agreement)
-        return T_absolute if found is None else found.combined.T_map_camera
+        looked = look(relate_to, features, nearest_K, T_absolute, target, agreement)
+        return T_absolute if looked is None else looked.combined.T_map_camera
 
     def agreement(self, outputs: Outputs) -> Agreement:
-        """The lengths by which hypotheses are judged. outputs: of the validation images."""
+        """The lengths by which pose hypotheses are judged, from the absolute branch's median errors.
+
+        outputs: those of the absolute branch for the held-out frames.
+        """
         target, pairs = self.run.target, self.run.config.pairs
         T = restore_poses(outputs[network_io.TRANSLATION], outputs[network_io.ROTATION], target)
         metres, radians = pose_errors(T, self.validation.T_map_camera_N44)
@@ -135,10 +158,10 @@ class HeldOutSet:
         )
 
     def determined(self, T_N44: Array) -> NDArray[np.bool_]:
-        """Which poses the image determines: those within the reach of the truth; all, if none is.
+        """Which poses their images determine, ``(N,)`` bool: those within the reach of the true pose.
 
-        Where the vehicle is lost, rounding alone decides between answers that are equally wrong, and two
-        correct implementations differ by more than they do elsewhere.
+        If no pose is, all count. Elsewhere several poses are equally wrong and rounding decides between them,
+        so that two correct implementations can differ by metres.
         """
         pairs = self.run.config.pairs
         metres, radians = pose_errors(T_N44, self.validation.T_map_camera_N44)
@@ -146,18 +169,21 @@ class HeldOutSet:
         return near if near.any() else np.ones(len(near), bool)
 
     def figures(self, T_N44: Array, T_reference_N44: Array) -> dict[str, Any]:
-        """A manifest's figures of one branch: errors, difference to the reference, covariance."""
+        """The manifest's `BranchFigures` of one branch: errors, difference from the reference, covariance.
+
+        T_N44: the branch's poses of the held-out frames; T_reference_N44: those of torch in float32.
+        """
         T_true = self.validation.T_map_camera_N44
         determined = self.determined(T_reference_N44)
-        apart_m, apart_deg = largest_difference(T_N44[determined], T_reference_N44[determined])
+        metres, degrees = largest_difference(T_N44[determined], T_reference_N44[determined])
         validation = error_summary(T_N44, T_true)
-        validation |= {"export_difference_m": apart_m, "export_difference_deg": apart_deg}
+        validation |= {"export_difference_m": metres, "export_difference_deg": degrees}
         covariance = residual_covariance(T_N44, T_true)
         return {"validation": validation, "covariance": {"matrix": covariance.tolist()}}
 
 
 def torch_absolute_branch(branch: AbsoluteBranch) -> InferMany:
-    """The absolute branch in torch."""
+    """A function that runs the absolute branch in torch."""
 
     @torch.no_grad()
     def infer(image_N3HW: NDArray[np.float32]) -> Outputs:
@@ -168,13 +194,12 @@ def torch_absolute_branch(branch: AbsoluteBranch) -> InferMany:
 
 
 def torch_relative_unit(unit: RelativeBranch) -> Infer:
-    """The relative unit in torch."""
+    """A function that runs the relative unit in torch."""
 
     @torch.no_grad()
     def relate(inputs: Mapping[str, np.ndarray]) -> Outputs:
-        tensors = (
-            torch.from_numpy(inputs[n]) for n in (network_io.MAP_LOCAL, network_io.LOCAL_MAP)
-        )
+        names = (network_io.MAP_LOCAL, network_io.LOCAL_MAP)
+        tensors = (torch.from_numpy(inputs[name]) for name in names)
         values = (value.numpy() for value in unit(*tensors))
         return dict(zip(unit.output_names, values, strict=True))
 
@@ -182,18 +207,18 @@ def torch_relative_unit(unit: RelativeBranch) -> Infer:
 
 
 def engine_absolute_branch(engine: Engine) -> InferMany:
-    """The absolute branch in an engine, one image at a time, as on the vehicle."""
+    """A function that runs the absolute branch in an engine, one image at a time, as on the vehicle."""
     return lambda image_N3HW: infer_all(engine, image_N3HW)
 
 
 def largest_difference(T_N44: Array, T_reference_N44: Array) -> tuple[float, float]:
-    """In metres and degrees."""
+    """The largest distance of corresponding poses ``(N, 4, 4)``: metres, degrees."""
     metres, radians = pose_errors(T_N44, T_reference_N44)
     return float(metres.max()), float(np.degrees(radians.max()))
 
 
 def error_summary(T_estimated_N44: Array, T_true_N44: Array) -> dict[str, Any]:
-    """Median, mean and 95th percentile in metres and degrees."""
+    """Number of frames; median, mean and 95th percentile of the pose errors in metres and degrees."""
     metres, radians = pose_errors(T_estimated_N44, T_true_N44)
     figures: dict[str, Any] = {"frames": len(metres)}
     for unit, values in (("m", metres), ("deg", np.degrees(radians))):
@@ -201,7 +226,7 @@ def error_summary(T_estimated_N44: Array, T_true_N44: Array) -> dict[str, Any]:
     return figures
 
 
-def _thinned(run: Run, map_spacing: float | None) -> StoredImages:
+def _map_images(run: Run, map_spacing: float | None) -> StoredImages:
     mapping = run.mapping
     if map_spacing is None:
         return mapping

@@ -1,4 +1,4 @@
-"""How well a bundle tells apart places that look alike: by its features, and in its answers."""
+"""Measure how well a bundle distinguishes places that look alike, by its metric features and by its poses."""
 
 from __future__ import annotations
 
@@ -24,32 +24,41 @@ from rgsiam_ros.recordings.base import poses_of
 from rgsiam_ros.recordings.ground_truth import truth_turn
 
 LARGE_ERROR_M = 5.0
+"""A position error above this is counted as a confusion of two places."""
 
 
 def measure_look_alikes(
     dataset: Dataset, bundle_path: Path, places_m: Sequence[tuple[float, float]], radius_m: float
 ) -> dict[str, Any]:
-    """Errors and features of a dataset's images taken near places that look alike.
+    """Compare the features, and the position errors, of images that were taken near places that look alike.
 
-    places_m: x and y in the bundle's map frame, two or more; an image belongs to the nearest one within
-    `radius_m`. Returned, beside the counts: ``auroc``, the probability that a pair of a live image and
-    an image of the map at the same place (within the reach) has the nearer features than a pair whose
-    map image stands at another of the places; and by branch the share of images that are off by
-    more than 5 m. Raises DatasetError where no image was taken there, BundleError for a bundle
-    without map features.
+    places_m: x and y of at least two places in the bundle's map frame. An image belongs to the nearest place
+    within `radius_m`.
+
+    The result holds ``images``, the number of images near a place, ``near_pairs``, the number of pairs of
+    such an image and a map image within the reach, and ``far_pairs``, the number of pairs whose map image is
+    at another place. ``auroc`` is the probability that the features of a near pair are closer than those of a
+    far pair. For each branch, ``absolute`` and ``refined``, it holds ``median_m``, the median position error,
+    and ``above_5_m``, the share of images with an error above 5 m.
+
+    Raises DatasetError if there are fewer than two places, or too few images near them, and BundleError if
+    the bundle has no map features.
     """
     if len(places_m) < 2:
-        raise DatasetError("give at least two places that look alike")
+        raise DatasetError(f"at least two places are needed to compare, given: {len(places_m)}")
     bundle = Bundle.load(bundle_path)
     if bundle.manifest.refinement is None:
-        raise BundleError(f"{bundle_path} has no map features to compare with")
+        raise BundleError(f"{bundle_path} has no map features: export a run with a relative branch")
     turn = truth_turn(bundle.manifest, dataset.map_frame, dataset.path)
     T_live = turn @ poses_of(dataset.frames)
     place_of_live = _place_of(T_live, places_m, radius_m)
     place_of_map = _place_of(bundle.map_features().T_map_camera_N44, places_m, radius_m)
     chosen = np.flatnonzero(place_of_live >= 0)
     if not len(chosen) or not (place_of_map >= 0).any():
-        raise DatasetError(f"{dataset.path}: no image within {radius_m:g} m of the places")
+        raise DatasetError(
+            f"{dataset.path}: no image within {radius_m:g} m of the places, in the dataset or in the map: "
+            "enlarge the radius or name other places"
+        )
     wanted = set(chosen.tolist())
     images = [image.decode() for i, image in enumerate(dataset.read_images()) if i in wanted]
     near, far = _feature_distances(
@@ -61,7 +70,8 @@ def measure_look_alikes(
     )
     if not len(near) or not len(far):
         raise DatasetError(
-            f"{dataset.path}: {len(near)} pairs at one place and {len(far)} at two, too few to compare"
+            f"{dataset.path}: {len(near)} pairs of images at one place and {len(far)} at two places are too "
+            "few to compare: enlarge the radius or name other places"
         )
     result: dict[str, Any] = {
         "images": len(images),
@@ -81,9 +91,9 @@ def measure_look_alikes(
 def _place_of(
     T_N44: Array, places_m: Sequence[tuple[float, float]], radius_m: float
 ) -> NDArray[np.int64]:
-    """Index of the nearest place within the radius, else -1, ``(N,)``."""
-    apart = np.linalg.norm(T_N44[:, None, :2, 3] - np.asarray(places_m, np.float64), axis=2)
-    return np.where(apart.min(axis=1) <= radius_m, apart.argmin(axis=1), -1)
+    """Index of the nearest place of each pose, ``(N,)``; -1 if none is within the radius."""
+    distance_NP = np.linalg.norm(T_N44[:, None, :2, 3] - np.asarray(places_m, np.float64), axis=2)
+    return np.where(distance_NP.min(axis=1) <= radius_m, distance_NP.argmin(axis=1), -1)
 
 
 def _metric_features(
@@ -105,16 +115,17 @@ def _feature_distances(
     place_of_map: NDArray[np.int64],
     bundle: Bundle,
 ) -> tuple[Array, Array]:
-    """Distances of features of near pairs, and of pairs at different places."""
+    """Distances of the features of near pairs, and of pairs at different places."""
     refinement, features = bundle.manifest.refinement, bundle.map_features()
     assert refinement is not None
-    apart = np.linalg.norm(live_ND[:, None] - features.metric_feature_ND, axis=2)
+    distance_NM = np.linalg.norm(live_ND[:, None] - features.metric_feature_ND, axis=2)
     metres, radians = pose_errors(
-        np.broadcast_to(T_live_N44[:, None], (*apart.shape, 4, 4)), features.T_map_camera_N44
+        np.broadcast_to(T_live_N44[:, None], (*distance_NM.shape, 4, 4)), features.T_map_camera_N44
     )
     near = metres + refinement.metres_per_radian * radians <= refinement.reach_m
-    here, there = place_of_live[:, None], place_of_map[None]
-    return apart[near], apart[(there >= 0) & (there != here)]
+    live_place_N1, map_place_1M = place_of_live[:, None], place_of_map[None]
+    far = (map_place_1M >= 0) & (map_place_1M != live_place_N1)
+    return distance_NM[near], distance_NM[far]
 
 
 def _errors_m(

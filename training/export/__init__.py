@@ -1,1 +1,1 @@
-"""From a run to a bundle: ONNX, reduced precisions, golden images, calibration."""
+"""Export a training run to a bundle: ONNX, reduced precisions, golden images, calibration."""

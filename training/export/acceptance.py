@@ -1,4 +1,7 @@
-"""Try a reduced precision: accepted where validation hardly worsens, refused with figures else."""
+"""Decide whether a reduced precision goes into a bundle.
+
+A reduced network is measured on the held-out frames and accepted if no median error grows by more than 5 %.
+"""
 
 from __future__ import annotations
 
@@ -28,50 +31,56 @@ from rgsiam_training.export.quantization import Quantiser, to_float16
 from rgsiam_training.fitting.run_folder import StoredImages
 
 LARGEST_LOSS = 0.05
-"""By which each median on validation may worsen."""
+"""Largest accepted growth of each median error on the held-out frames, relative to float32."""
 ACCEPTED_WITH: dict[Precision, str] = {
     "bfloat16": "openvino",
     "float16": "onnxruntime",
     "int8": "onnxruntime",
     "int8_symmetric": "onnxruntime",
 }
-"""The engine in which a precision is tried at export. ONNX Runtime runs the float16 network's nodes in
-float32 on most CPUs and rounds between them."""
+"""The engine that measures each precision at export. On most CPUs ONNX Runtime computes the nodes of the
+float16 network in float32 and rounds their results to float16."""
 CALIBRATION_IMAGES = 256
+"""Largest number of map images that the int8 scales of the activations are computed from."""
 PERCENTILES = (99.999, None)
-"""Of the values that an activation's scale spans, tried in this order; None: all of them."""
+"""Percentiles of an activation's values that its int8 scale spans, in the order in which they are tried.
+None: all values."""
 KEPT = (0, 1, 2, 4, 8, 16)
-"""How many of the most sensitive convolutions stay in float32, tried in this order."""
+"""Numbers of the most sensitive convolutions that stay in float32, in the order in which they are tried."""
 
 
 @dataclass(frozen=True)
 class Float32Reference:
-    """Float32: what a reduced precision is held against."""
+    """The float32 networks and their poses, which a reduced precision is compared with."""
 
     model: onnx.ModelProto
-    answers: BranchPoses
-    """Of torch."""
+    """The absolute branch."""
+    poses: BranchPoses
+    """The poses that torch estimates for the held-out frames."""
     relate: Infer | None
+    """Runs the relative unit. None without a relative branch."""
     features: MapFeatures | None
+    """Features of the map images. None without a relative branch."""
     golden: GoldenImages
 
 
 @dataclass(frozen=True)
 class AcceptedPrecision:
-    """A reduced precision that may go into the bundle."""
+    """A reduced precision that goes into the bundle."""
 
     precision: Precision
     onnx_bytes: bytes | None
-    """None where the float32 file serves."""
+    """The absolute branch; None if the engine takes the float32 file."""
     features: MapFeatures | None
     variant: dict[str, Any]
-    """For the manifest."""
+    """Fields of the manifest's `Variant`."""
     summary: str
+    """The median errors and their growth, for the log."""
 
 
 @dataclass(frozen=True)
 class RefusedPrecision:
-    """A reduced precision that may not, and why."""
+    """A reduced precision that does not go into the bundle, and the reason."""
 
     precision: Precision
     reason: str
@@ -80,18 +89,18 @@ class RefusedPrecision:
 def try_precision(
     precision: Precision, reference: Float32Reference, held_out: HeldOutSet
 ) -> AcceptedPrecision | RefusedPrecision:
-    """Reduce, measure on validation, and accept or refuse.
+    """Make the network in `precision`, measure it on the held-out frames, and accept or refuse it.
 
-    Where int8 is not accurate enough, the convolutions that disturb the features most are left in
-    float32, more and more of them, before it is refused.
+    If int8 is not accurate enough, more and more of the most sensitive convolutions are kept in float32.
+    It is refused when the last of these attempts is not accurate enough either.
     """
-    reason = "nothing could be tried"
+    reason = "no network could be made in this precision"
     try:
         for kept, model in _attempts(precision, reference.model, held_out):
-            tried = _measure(precision, kept, model, reference, held_out)
-            if isinstance(tried, AcceptedPrecision):
-                return tried
-            reason = tried.reason
+            outcome = _measure(precision, kept, model, reference, held_out)
+            if isinstance(outcome, AcceptedPrecision):
+                return outcome
+            reason = outcome.reason
     except DatasetError as error:
         reason = str(error)
     return RefusedPrecision(precision, reason)
@@ -104,6 +113,7 @@ def _measure(
     reference: Float32Reference,
     held_out: HeldOutSet,
 ) -> AcceptedPrecision | RefusedPrecision:
+    """Compare one reduced network with float32. kept: names of the convolutions that stay in float32."""
     content = to_bytes(model)
     try:
         engine = create_engine(ACCEPTED_WITH[precision], EngineRequest(content, precision))
@@ -112,37 +122,38 @@ def _measure(
     infer = engine_absolute_branch(engine)
     try:
         features = held_out.map_features(infer)
-        answers = held_out.estimate(infer, reference.relate, features)
+        poses = held_out.estimate(infer, reference.relate, features)
         stored = StoredImages(reference.golden.image_NHW3, np.empty((0, 4, 4)))
         outputs = held_out.infer(infer, stored)
         tolerance = tolerance_for(
             outputs, reference.relate, reference.features, reference.golden, held_out
         )
-    except (EngineError, ValueError) as error:  # numbers that are none, or beyond half precision
-        return RefusedPrecision(precision, f"it computes no usable answers: {error}")
+    except (EngineError, ValueError) as error:  # NaN, or an overflow of half precision
+        return RefusedPrecision(precision, f"its outputs are not usable: {error}")
     finally:
         engine.close()
-    every = [*answers.outputs.values(), *([] if features is None else [features.local_NCHW])]
-    if not all(np.isfinite(values).all() for values in every):
-        return RefusedPrecision(precision, "its answers are not all finite")
-    losses, acceptable = _losses(answers, reference.answers, held_out)
+    arrays = [*poses.outputs.values(), *([] if features is None else [features.local_NCHW])]
+    if not all(np.isfinite(values).all() for values in arrays):
+        return RefusedPrecision(precision, "its outputs are not all finite")
+    medians, acceptable = _compare_medians(poses, reference.poses, held_out)
     if not acceptable:
-        return RefusedPrecision(precision, f"{losses}; at most {LARGEST_LOSS:.0%} more is accepted")
+        return RefusedPrecision(precision, f"{medians}; at most {LARGEST_LOSS:+.0%} is accepted")
     info = engine.describe()
     variant = {
         "accepted_with": f"{info.name} {info.version}",
         "tolerance": tolerance.model_dump(),
         "kept_float32": list(kept),
-        **_both(answers, reference.answers, held_out),
+        **_branch_figures(poses, reference.poses, held_out),
     }
-    own = None if precision == "bfloat16" else content
-    summary = f"{losses}; {len(kept)} convolutions kept in float32" if kept else losses
-    return AcceptedPrecision(precision, own, features, variant, summary)
+    onnx_bytes = None if precision == "bfloat16" else content
+    summary = f"{medians}; {len(kept)} convolutions kept in float32" if kept else medians
+    return AcceptedPrecision(precision, onnx_bytes, features, variant, summary)
 
 
 def _attempts(
     precision: Precision, model: onnx.ModelProto, held_out: HeldOutSet
 ) -> Iterator[tuple[Sequence[str], onnx.ModelProto]]:
+    """The networks to try, most reduced first, each with the convolutions that it keeps in float32."""
     if precision == "bfloat16":
         yield (), model
     elif precision == "float16":
@@ -163,32 +174,38 @@ def _attempts(
 
 
 def calibration_images(held_out: HeldOutSet) -> np.ndarray:
-    """Training images spread over the map, normalised."""
+    """Normalised map images ``(N, 3, H, W)``, spread evenly over the map."""
     stored = held_out.run.mapping
-    chosen = np.linspace(0, len(stored.image_NHW3) - 1, CALIBRATION_IMAGES).round().astype(int)
-    images = [stored.image_NHW3[i] for i in np.unique(chosen)]
+    spread = np.linspace(0, len(stored.image_NHW3) - 1, CALIBRATION_IMAGES).round().astype(int)
+    images = [stored.image_NHW3[i] for i in np.unique(spread)]
     return np.stack([normalise(i, held_out.run.preprocessing) for i in images])
 
 
-def _losses(answers: BranchPoses, reference: BranchPoses, held_out: HeldOutSet) -> tuple[str, bool]:
-    """By how much each median worsens, in words; and whether all of them may."""
+def _compare_medians(
+    poses: BranchPoses, reference: BranchPoses, held_out: HeldOutSet
+) -> tuple[str, bool]:
+    """The growth of each median error, as text, and whether all of it is acceptable."""
     T_true = held_out.validation.T_map_camera_N44
-    words, acceptable = [], True
+    texts, acceptable = [], True
     for branch in ("absolute", "refined"):
-        T, T_reference = (getattr(a, f"T_{branch}_N44") for a in (answers, reference))
+        T, T_reference = (getattr(p, f"T_{branch}_N44") for p in (poses, reference))
         if T is None:
             continue
-        now, before = (error_summary(poses, T_true) for poses in (T, T_reference))
+        errors, reference_errors = (error_summary(T_N44, T_true) for T_N44 in (T, T_reference))
         for unit in ("m", "deg"):
-            change = now[f"median_{unit}"] / before[f"median_{unit}"] - 1.0
-            acceptable &= change <= LARGEST_LOSS
-            words.append(f"{branch} median {now[f'median_{unit}']:.3f} {unit} ({change:+.1%})")
-    return ", ".join(words), acceptable
+            median = errors[f"median_{unit}"]
+            growth = median / reference_errors[f"median_{unit}"] - 1.0
+            acceptable &= growth <= LARGEST_LOSS
+            texts.append(f"{branch} median {median:.3f} {unit} ({growth:+.1%})")
+    return ", ".join(texts), acceptable
 
 
-def _both(answers: BranchPoses, reference: BranchPoses, held_out: HeldOutSet) -> Mapping[str, Any]:
-    both = {"absolute": held_out.figures(answers.T_absolute_N44, reference.T_absolute_N44)}
-    if answers.T_refined_N44 is not None:
+def _branch_figures(
+    poses: BranchPoses, reference: BranchPoses, held_out: HeldOutSet
+) -> Mapping[str, Any]:
+    """The manifest's figures of each branch, by its name."""
+    figures = {"absolute": held_out.figures(poses.T_absolute_N44, reference.T_absolute_N44)}
+    if poses.T_refined_N44 is not None:
         assert reference.T_refined_N44 is not None
-        both["refined"] = held_out.figures(answers.T_refined_N44, reference.T_refined_N44)
-    return both
+        figures["refined"] = held_out.figures(poses.T_refined_N44, reference.T_refined_N44)
+    return figures

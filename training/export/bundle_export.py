@@ -78,9 +78,9 @@ def export_bundle(
     `rgsiam_training.export.calibrate`. Logs which precisions were accepted, which were refused, and why a
     calibration was not possible.
 
-    Raises DatasetError for an incomplete run and BundleError where `out` exists. Raises ExportError where ONNX
-    Runtime and torch differ by more than a millimetre or a millidegree on any validation frame. The refined
-    branch is compared only on frames whose pose the image determines, see `HeldOutSet.determined`.
+    Raises DatasetError for an incomplete run and BundleError where `out` exists. Raises ExportError where
+    ONNX Runtime and torch differ by more than a millimetre or a millidegree on any validation frame. The
+    refined branch is compared only on frames whose pose the image determines, see `HeldOutSet.determined`.
     """
     refuse_existing(out)
     run = open_run(folder)
@@ -89,16 +89,16 @@ def export_bundle(
     float32 = _export_float32(run, held_out)
     contents, variants = float32.contents, {"float32": float32.variant}
     for precision in precisions:
-        tried = try_precision(precision, float32.reference, held_out)
-        if not isinstance(tried, AcceptedPrecision):
-            logger.warning("%s refused: %s", precision, tried.reason)
+        outcome = try_precision(precision, float32.reference, held_out)
+        if not isinstance(outcome, AcceptedPrecision):
+            logger.warning("%s refused: %s", precision, outcome.reason)
             continue
-        logger.info("%s accepted: %s", precision, tried.summary)
-        variants[precision] = tried.variant
-        if tried.onnx_bytes is not None:
-            contents[absolute_name(precision)] = tried.onnx_bytes
-        if tried.features is not None:
-            contents[map_features_name(precision)] = npz_bytes(tried.features.to_arrays())
+        logger.info("%s accepted: %s", precision, outcome.summary)
+        variants[precision] = outcome.variant
+        if outcome.onnx_bytes is not None:
+            contents[absolute_name(precision)] = outcome.onnx_bytes
+        if outcome.features is not None:
+            contents[map_features_name(precision)] = npz_bytes(outcome.features.to_arrays())
     description = _describe(run, held_out, float32.reference, out.name)
     bundle = write_bundle(out, description | {"variants": variants}, contents)
     return _calibrated(bundle, run) if calibrate else bundle
@@ -123,7 +123,7 @@ def _export_float32(run: Run, held_out: HeldOutSet) -> _Float32Export:
     engine = create_engine(REFERENCE_ENGINE, EngineRequest(contents[ABSOLUTE_NAME]))
     in_onnx = engine_absolute_branch(engine)
     by_onnx = held_out.estimate(in_onnx, relate, features)
-    by_torch = held_out.estimate(in_torch, relate_torch, features, like=by_onnx)
+    by_torch = held_out.estimate(in_torch, relate_torch, features, neighbours_from=by_onnx)
     check_parity(by_onnx.T_absolute_N44, by_torch.T_absolute_N44)
     golden = choose_golden(branch, relate_torch, features, held_out)
     contents[GOLDEN_NAME] = npz_bytes(golden.to_arrays())

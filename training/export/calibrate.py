@@ -243,19 +243,19 @@ def _collect(
         network_input = normalise(image, bundle.manifest.preprocessing)
         outputs = engine.infer({network_io.IMAGE: network_input[None]})
         absolute = branches.estimate_absolute(outputs, allowed)
-        for found in (absolute, branches.estimate_refined(outputs, absolute, allowed)):
-            if found is None or not _is_usable(found):
+        for result in (absolute, branches.estimate_refined(outputs, absolute, allowed)):
+            if result is None or not _is_usable(result):
                 continue
-            part = samples[found.branch]
-            error = pose_error_vectors(found.T_map_camera[None], T_true[i][None])[0]
+            of_branch = samples[result.branch]
+            error = pose_error_vectors(result.T_map_camera[None], T_true[i][None])[0]
             error_m = np.linalg.norm(error[:3]) + metres_per_radian * np.linalg.norm(error[3:])
             if error_m > limit_m or kind == "unmapped":
-                part.wrong.append(found)
-                part.kind.append(kind)
+                of_branch.wrong.append(result)
+                of_branch.kind.append(kind)
             elif kind == "seen":
-                part.right.append(found)
-                part.T_true.append(T_true[i])
-                part.fold.append(FOLDS * i // len(images))
+                of_branch.right.append(result)
+                of_branch.T_true.append(T_true[i])
+                of_branch.fold.append(FOLDS * i // len(images))
 
     generator = torch.Generator().manual_seed(seed)
     for _ in range(LIGHT_VARIANTS):

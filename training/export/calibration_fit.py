@@ -1,4 +1,4 @@
-"""The mathematics of a calibration: likelihood for covariances, logistic scores for trust."""
+"""Fit a calibration: covariances by maximum likelihood, trust scores by logistic regression."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.uncertainty.calibration import LARGEST_PREDICTOR, BranchCalibration
 
 SIGMA_RIDGE = 1.0
-"""Pull of the weights of difficulty towards zero, against the mean log-likelihood of a frame."""
+"""Factor of the ridge penalty on the weights of sigma, which is added to the mean negative log-likelihood."""
 SHRINK_CORRELATION = 0.3
-"""By which correlations are drawn towards none: another day repeats them only in part."""
+"""Share by which correlations are shrunk to zero, because another day repeats them only in part."""
 TRUST_RIDGE = 0.01
-"""Pull of the weights of doubt towards zero, against the mean logistic loss of a pose."""
+"""Factor of the ridge penalty on the weights of trust, which is added to the mean logistic loss."""
 SMALLEST_SCALE = 1e-3
 SMALLEST_VARIANCE = 1e-12
 SMALLEST_SECOND_MOMENT = 1e-9
-"""Of whitened errors: an axis without any error still has a sigma."""
+"""Is added to the second moment of the whitened errors, so that an axis without errors has a sigma."""
 LARGEST_WIDENING = 3.0
+"""Largest factor of `widen_for_the_unseen`."""
 RIGHT_KEPT = 0.95
+"""Largest share of the right poses that the threshold of trust accepts, see `fit_trust`."""
 SMALLEST_GROUP = 20
-"""A kind of wrong poses with fewer samples has no threshold of its own."""
+"""Fewest samples of a kind of wrong poses that the false-accept rate is tested on."""
 
 
 class CovarianceFit(TypedDict):
-    """The fields of a `BranchCalibration` that covariances come from."""
+    """The fields of a `BranchCalibration` that predict covariances."""
 
     sigma_offset_6: Array
     sigma_weight_6F: Array
@@ -40,7 +42,7 @@ class CovarianceFit(TypedDict):
 
 
 class TrustFit(TypedDict):
-    """The fields of a `BranchCalibration` that trust comes from."""
+    """The fields of a `BranchCalibration` that predict trust."""
 
     trust_offset: float
     trust_weight_G: Array
@@ -56,24 +58,26 @@ NO_TRUST: TrustFit = {
     "trust_scale_G": np.ones(0),
     "threshold": 0.0,
 }
-"""Of a calibration whose covariances alone are asked for."""
+"""Trust fields of a calibration that is used for its covariances alone."""
 
 
-def fit_covariance(difficulty_N6F: Array, error_N6: Array) -> CovarianceFit:
-    """Maximum-likelihood Gaussian errors, see `rgsiam_ros.uncertainty.calibration.BranchCalibration.sigmas`.
+def fit_covariance(predictor_N6F: Array, error_N6: Array) -> CovarianceFit:
+    """Fit the covariance of Gaussian errors by maximum likelihood.
 
-    Our reading: each axis ``log sigma = offset + weight * z`` with standardised signs z; a ridge on the
-    weights, because held-out stretches are few; correlations of what is left, shrunk. error_N6: in
-    the camera's axes.
+    predictor_N6F: F predictors of each axis, see `rgsiam_ros.uncertainty.calibration.sigma_predictors`;
+    error_N6: the errors in the camera's axes, metres and radians. The model is our own: for each axis
+    ``log sigma = offset + weight * z``, where z are the standardised predictors. A ridge on the weights
+    prevents overfitting, because there are few held-out stretches. The correlations are those of the errors
+    divided by sigma, shrunk by `SHRINK_CORRELATION`.
     """
-    mean = difficulty_N6F.mean(axis=0)
-    scale = np.maximum(difficulty_N6F.std(axis=0), SMALLEST_SCALE)
-    z_N6F = np.clip((difficulty_N6F - mean) / scale, -LARGEST_PREDICTOR, LARGEST_PREDICTOR)
+    mean = predictor_N6F.mean(axis=0)
+    scale = np.maximum(predictor_N6F.std(axis=0), SMALLEST_SCALE)
+    z_N6F = np.clip((predictor_N6F - mean) / scale, -LARGEST_PREDICTOR, LARGEST_PREDICTOR)
     fitted = np.stack([_fit_axis(z_N6F[:, axis], error_N6[:, axis]) for axis in range(6)])
     offset, weight = fitted[:, 0], fitted[:, 1:]
     whitened = error_N6 / np.exp(offset + (weight * z_N6F).sum(axis=2))
     second = whitened.T @ whitened / len(whitened) + SMALLEST_SECOND_MOMENT * np.eye(6)
-    scale_6 = np.sqrt(np.diag(second))  # one, but for the ridge
+    scale_6 = np.sqrt(np.diag(second))  # 1, apart from the effect of the ridge
     correlation = second / np.outer(scale_6, scale_6)
     correlation = (1.0 - SHRINK_CORRELATION) * correlation + SHRINK_CORRELATION * np.eye(6)
     return {
@@ -86,29 +90,31 @@ def fit_covariance(difficulty_N6F: Array, error_N6: Array) -> CovarianceFit:
 
 
 def widen_for_the_unseen(
-    fitted: CovarianceFit, difficulty_N6F: Array, error_N6: Array, fold_N: NDArray[np.int64]
+    fitted: CovarianceFit, predictor_N6F: Array, error_N6: Array, fold_N: NDArray[np.int64]
 ) -> CovarianceFit:
-    """Widen the sigmas of positions, and of rotations, by what a fit promises too little elsewhere.
+    """Multiply the sigmas by the factor by which the fit is too small for frames that it has not seen.
 
-    Each fold of neighbouring frames is predicted by a fit to the others; the root of its normalised error
-    squared per degree of freedom, averaged over all frames, is what sigmas are multiplied with (never
-    below 1, at most `LARGEST_WIDENING`). With few held-out stretches a fit knows less than it thinks.
+    With few held-out stretches the fit is overconfident. The factor is measured by cross-validation: each
+    fold of neighbouring frames is predicted by a fit to the other folds. It is the root mean square of
+    ``error / sigma`` over all frames, once for the position and once for the rotation, limited to 1 ..
+    `LARGEST_WIDENING`. fold_N: the fold of each frame. With a single fold `fitted` is returned.
     """
     square_N6 = np.zeros_like(error_N6)
     for fold in np.unique(fold_N):
-        here = fold_N == fold
-        if here.all():
+        inside = fold_N == fold
+        if inside.all():
             return fitted
-        other = fit_covariance(difficulty_N6F[~here], error_N6[~here])
-        part = BranchCalibration(**other, **NO_TRUST)
-        sigma = np.stack([part.sigmas(signs) for signs in difficulty_N6F[here]])
-        square_N6[here] = (error_N6[here] / sigma) ** 2
+        fit_to_others = fit_covariance(predictor_N6F[~inside], error_N6[~inside])
+        calibration = BranchCalibration(**fit_to_others, **NO_TRUST)
+        sigma = np.stack([calibration.sigmas(row) for row in predictor_N6F[inside]])
+        square_N6[inside] = (error_N6[inside] / sigma) ** 2
     widening = np.sqrt([square_N6[:, :3].mean(), square_N6[:, 3:].mean()])
     widening = np.clip(widening, 1.0, LARGEST_WIDENING)
     return {**fitted, "sigma_offset_6": fitted["sigma_offset_6"] + np.log(np.repeat(widening, 3))}
 
 
 def _fit_axis(z_NF: Array, error_N: Array) -> Array:
+    """Offset and weights of ``log sigma`` of one axis, ``(1 + F,)``."""
     square = error_N**2 + SMALLEST_VARIANCE
 
     def loss(parameters: Array) -> tuple[float, Array]:
@@ -133,6 +139,9 @@ def fit_trust(
 ) -> TrustFit:
     """Fit a logistic score that separates right from wrong poses, and choose its threshold.
 
+    right_NG, wrong_MG: predictors of the poses, see `rgsiam_ros.uncertainty.calibration.trust_predictors`;
+    kind_M: what was done to the image of each wrong pose.
+
     The right poses together weigh as much as the wrong poses together. The score minimises the weighted
     mean logistic loss plus ``TRUST_RIDGE * |weights|^2``; the offset is not penalised.
 
@@ -145,19 +154,20 @@ def fit_trust(
     """
     if not len(right_NG) or not len(wrong_MG):
         raise ValueError("a calibration needs right and wrong poses")
-    signs = np.concatenate([right_NG, wrong_MG])
-    is_right = np.arange(len(signs)) < len(right_NG)
-    mean, scale = signs.mean(axis=0), np.maximum(signs.std(axis=0), SMALLEST_SCALE)
-    z = (signs - mean) / scale
+    predictors = np.concatenate([right_NG, wrong_MG])
+    is_right = np.arange(len(predictors)) < len(right_NG)
+    mean = predictors.mean(axis=0)
+    scale = np.maximum(predictors.std(axis=0), SMALLEST_SCALE)
+    z = (predictors - mean) / scale
     weight = np.where(is_right, 0.5 / is_right.sum(), 0.5 / (~is_right).sum())
     model = LogisticRegression(C=0.5 / TRUST_RIDGE, tol=1e-8, max_iter=10_000)
     model.fit(z, is_right, sample_weight=weight)
     score = model.decision_function(z)
-    wrong = score[~is_right]
+    wrong_score = score[~is_right]
     kinds = np.asarray(kind_M)
     bound = [kind for kind in np.unique(kinds) if binding is None or kind in binding]
-    groups = [wrong[kinds == kind] for kind in bound]
-    groups = [group for group in groups if len(group) >= SMALLEST_GROUP] or [wrong]
+    groups = [wrong_score[kinds == kind] for kind in bound]
+    groups = [group for group in groups if len(group) >= SMALLEST_GROUP] or [wrong_score]
     thresholds = [_just_above(group, false_accept_rate) for group in groups]
     threshold = max(*thresholds, float(np.quantile(score[is_right], 1.0 - RIGHT_KEPT)))
     return {
@@ -170,6 +180,6 @@ def fit_trust(
 
 
 def _just_above(score_M: Array, share: float) -> float:
-    """The least threshold that at most `share` of the scores reach."""
+    """The smallest threshold that at most `share` of the scores reach."""
     kept = int(np.floor(share * len(score_M)))
     return float(np.nextafter(np.sort(score_M)[::-1][kept], np.inf))

@@ -1,4 +1,4 @@
-"""Choose the golden images of a bundle, and how far an engine may be from their answers."""
+"""Choose the golden images of a bundle, and the tolerances that an engine has to keep on them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from rgsiam_training.fitting.run_folder import StoredImages
 from rgsiam_training.model.network import AbsoluteBranch
 
 COUNT = 6
+"""Number of golden images."""
 MARGIN = 2.0
-"""Other machines round otherwise: this many times the difference seen at export is allowed."""
+"""Tolerance, in multiples of the difference at export: other machines round differently."""
 FLOOR = Differences(
     position_m=5e-3,
     rotation_deg=5e-3,
@@ -28,21 +29,23 @@ FLOOR = Differences(
     relative_rotation_deg=5e-3,
     relative_information=1e-2,
 )
-"""Differences that never matter, in any precision."""
+"""Smallest tolerances, in every precision. Such differences do not matter."""
 
 
 def choose_golden(
     branch: AbsoluteBranch, relate: Infer | None, features: MapFeatures | None, held_out: HeldOutSet
 ) -> GoldenImages:
-    """Images spread over the validation split, with the answers of torch in float32.
+    """Golden images, spread over the held-out frames, with the outputs of torch in float32.
 
-    From each stretch the one whose anchor is the clearest: where two anchors are equally likely, the
-    last digit decides between them, and the position jumps.
+    relate: runs the relative unit in torch; relate and features are None without a relative branch. The
+    held-out frames are divided into `COUNT` parts. Each part gives the image with the largest difference
+    between its two likeliest anchors: where two anchors are equally likely, rounding decides between them,
+    and the position jumps.
     """
     stored = held_out.validation
-    clear = _clearness(branch, stored, held_out)
-    stretches = np.array_split(np.arange(len(clear)), min(COUNT, len(clear)))
-    chosen = np.array([s[np.argmax(clear[s])] for s in stretches])
+    margin_N = _anchor_margins(branch, stored, held_out)
+    parts = np.array_split(np.arange(len(margin_N)), min(COUNT, len(margin_N)))
+    chosen = np.array([part[np.argmax(margin_N[part])] for part in parts])
     images = StoredImages(stored.image_NHW3[chosen], stored.T_map_camera_N44[chosen])
     absolute = held_out.infer(torch_absolute_branch(branch), images)
     if relate is None or features is None:
@@ -60,8 +63,8 @@ def choose_golden(
         )
         for i, near_K in enumerate(nearest)
     ]
-    answers = {name: np.stack([r[name] for r in relative]) for name in RELATIVE_OUTPUTS}
-    return GoldenImages(images.image_NHW3, absolute, nearest, answers)
+    stacked = {name: np.stack([r[name] for r in relative]) for name in RELATIVE_OUTPUTS}
+    return GoldenImages(images.image_NHW3, absolute, nearest, stacked)
 
 
 def tolerance_for(
@@ -71,22 +74,28 @@ def tolerance_for(
     golden: GoldenImages,
     held_out: HeldOutSet,
 ) -> Differences:
-    """From what a precision's own engine gives for the golden images."""
-    seen = differences_from_golden(outputs, relate, features, golden, held_out.run.target)
+    """The tolerances of a precision: `MARGIN` times the differences measured here, and at least `FLOOR`.
+
+    outputs: those of the precision's engine for the golden images, by name; relate: runs the relative unit in
+    an engine.
+    """
+    measured = differences_from_golden(outputs, relate, features, golden, held_out.run.target)
     floor = FLOOR.model_dump()
-    allowed = {
+    tolerance = {
         name: None if value is None else max(MARGIN * value, floor[name])
-        for name, value in seen.model_dump().items()
+        for name, value in measured.model_dump().items()
     }
-    return Differences.model_validate(allowed)
+    return Differences.model_validate(tolerance)
 
 
 @torch.no_grad()
-def _clearness(branch: AbsoluteBranch, stored: StoredImages, held_out: HeldOutSet) -> np.ndarray:
-    """How much likelier the likeliest anchor is than the next, ``(N,)``, as a difference of logits."""
-    clear = []
+def _anchor_margins(
+    branch: AbsoluteBranch, stored: StoredImages, held_out: HeldOutSet
+) -> np.ndarray:
+    """Difference between the logits of the two likeliest anchors of each image, ``(N,)``."""
+    margins = []
     for image in stored.image_NHW3:
         input_13HW = torch.from_numpy(normalise(image, held_out.run.preprocessing)[None])
         logits = branch.network(input_13HW).anchor_logits_BK[0].sort(descending=True).values
-        clear.append(float(logits[0] - logits[1]) if len(logits) > 1 else 0.0)
-    return np.array(clear)
+        margins.append(float(logits[0] - logits[1]) if len(logits) > 1 else 0.0)
+    return np.array(margins)

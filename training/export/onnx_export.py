@@ -1,7 +1,7 @@
-"""Networks as self-contained, checked ONNX files.
+"""Convert the networks to self-contained, checked ONNX files.
 
-Large weights are rounded to half precision before anything is measured, and stored so: the file is
-half as large, while every engine computes in float32 unless it is told otherwise.
+Large weights are rounded to half precision before anything is measured, and stored in half precision. This
+halves the size of the file. Engines still compute in float32, unless another precision is chosen.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from rgsiam_training.model.network import AbsoluteBranch, RelativeBranch
 
 OPSET = 18
 LARGE = 4096
-"""Numbers in a weight from which on it is worth storing in half precision."""
+"""A weight with at least this many elements is stored in half precision."""
 LARGEST_BATCH = 64
+"""Upper bound of the open batch dimension."""
 
 
 def round_large_weights(module: nn.Module) -> None:
-    """Give large matrices and kernels values that half precision holds exactly, in place."""
+    """Round large matrices and kernels, in place, to values that half precision represents exactly."""
     with torch.no_grad():
         for weight in module.parameters():
             if weight.ndim > 1 and weight.numel() >= LARGE:
@@ -38,7 +39,7 @@ def round_large_weights(module: nn.Module) -> None:
 
 
 def absolute_to_onnx(branch: AbsoluteBranch, preprocessing: Preprocessing) -> onnx.ModelProto:
-    """The absolute branch; its batch is open. Batch normalisation stays a node of its own."""
+    """Convert the absolute branch, with an open batch dimension. Batch normalisation is not folded."""
     image = torch.zeros(2, 3, preprocessing.input_height, preprocessing.input_width)
     batch = torch.export.Dim(BATCH_DIMENSION, min=1, max=LARGEST_BATCH)
     program = _exported(
@@ -47,7 +48,7 @@ def absolute_to_onnx(branch: AbsoluteBranch, preprocessing: Preprocessing) -> on
         [network_io.IMAGE],
         branch.output_names,
         dynamic_shapes=({0: batch},),
-        optimize=False,  # it would fold normalisation into the rounded weights
+        optimize=False,  # the optimiser would fold batch normalisation into the rounded weights
     )
     onnxscript.optimizer.fold_constants(program.model)
     onnxscript.optimizer.remove_unused_nodes(program.model)
@@ -57,14 +58,21 @@ def absolute_to_onnx(branch: AbsoluteBranch, preprocessing: Preprocessing) -> on
 def relative_to_onnx(
     branch: RelativeBranch, local_shape: tuple[int, ...], neighbours: int
 ) -> onnx.ModelProto:
-    """The relative branch for this number of neighbours; local_shape: ``(C, h, w)``."""
+    """Convert the relative unit for a fixed number of neighbours.
+
+    local_shape: ``(C, h, w)`` of a local map.
+    """
     example = torch.rand(1 + neighbours, *local_shape) + 0.1
     inputs = [network_io.MAP_LOCAL, network_io.LOCAL_MAP]
     return _exported(branch, (example[1:], example[:1]), inputs, branch.output_names).model_proto
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:
-    """The checked file: large weights in half precision where that loses nothing, no doc strings."""
+    """Check and serialise a model.
+
+    Large weights that half precision represents exactly are stored in half precision. Doc strings are
+    removed.
+    """
     stored = onnx.ModelProto()
     stored.CopyFrom(model)
     _store_in_half(stored.graph)
@@ -101,7 +109,7 @@ def _exported(
 
 
 def _store_in_half(graph: onnx.GraphProto) -> None:
-    """Large float32 weights that half precision holds exactly: stored in half, cast at the start."""
+    """Store large weights in half precision, with a cast to float32, where that is exact."""
     casts = []
     for weight in graph.initializer:
         if weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) < LARGE:
@@ -121,7 +129,7 @@ def _store_in_half(graph: onnx.GraphProto) -> None:
 
 
 def _forget_origins(graph: onnx.GraphProto) -> None:
-    """Drop where in the source each node came from: more bytes than the relative unit's weights."""
+    """Remove the nodes' source locations, which need more bytes than the weights of the relative unit."""
     for node in graph.node:
         node.doc_string = ""
         del node.metadata_props[:]

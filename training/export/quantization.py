@@ -1,7 +1,7 @@
-"""The absolute branch in fewer bits: convolutions in half precision or quantised, heads in float32.
+"""Reduce the precision of the absolute branch: convolutions to float16 or int8.
 
-What turns features into metres stays in float32: at the scale of a map, half precision would round a
-position to centimetres or decimetres.
+The heads stay in float32. In half precision, positions of the size of a map would be rounded to centimetres
+or decimetres.
 """
 
 from __future__ import annotations
@@ -33,10 +33,13 @@ from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.engines.batching import infer_all
 
 BODY = ("Conv", "BatchNormalization", "Clip", "Relu", "Add", "MaxPool", "Pad", "GlobalAveragePool")
-"""What computes in half precision; everything else stays in float32."""
+"""Operators that compute in half precision. All others stay in float32."""
 QUANTISED = ("Conv", "Clip", "Relu", "Add", "MaxPool")
+"""Operators that are quantised to int8."""
 SENSITIVITY_IMAGES = 16
+"""Number of images for the order of `Quantiser.most_sensitive_first`."""
 BINS = 2048
+"""Bins of the histogram that percentiles of activations are computed from."""
 TINY = 1e-12
 CHUNK = 16
 
@@ -47,15 +50,15 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     halved = convert_float_to_float16(copied, keep_io_types=True, op_block_list=others)
-    del halved.graph.value_info[:]  # some still speak of float32
+    del halved.graph.value_info[:]  # some entries still say float32
     return halved
 
 
 class Quantiser:
     """Static int8 quantisation of one network, in QuantizeLinear and DequantizeLinear nodes.
 
-    Weights get a scale for each output channel; activations one for each tensor, from its values over
-    the calibration images. One file serves ONNX Runtime and OpenVINO alike.
+    Weights have a scale for each output channel. Activations have a scale for each tensor, which is computed
+    from its values on the calibration images. ONNX Runtime and OpenVINO both run the same file.
     """
 
     def __init__(
@@ -66,9 +69,9 @@ class Quantiser:
         symmetric: bool,
         percentile: float | None = None,
     ) -> None:
-        """calibration_N3HW: normalised training images; symmetric: activations without a zero
-        point and biases in float32, as TensorRT asks for; percentile: of a tensor's values that its
-        scale spans, None for all of them.
+        """calibration_N3HW: normalised training images; symmetric: activations without a zero point, and
+        biases in float32, as TensorRT requires; percentile: percentile of a tensor's values that its scale
+        spans, None for all values.
         """
         self._symmetric = symmetric
         self._percentile = percentile
@@ -77,13 +80,17 @@ class Quantiser:
 
     @property
     def convolutions(self) -> list[str]:
-        """Names of what can be kept in float32."""
+        """Names of the convolutions, which can be kept in float32."""
         return [node.name for node in self._fused.graph.node if node.op_type == "Conv"]
 
     def quantise(
         self, keep_float32: Sequence[str] = (), only: Sequence[str] = ()
     ) -> onnx.ModelProto:
-        """The quantised network; keep_float32: convolutions to leave; only: quantise but these."""
+        """The quantised network.
+
+        keep_float32: convolutions that are not quantised; only: convolutions that are quantised, empty for
+        all.
+        """
         copied = onnx.ModelProto()
         copied.CopyFrom(self._fused)
         quantizer = QDQQuantizer(
@@ -106,25 +113,26 @@ class Quantiser:
         return quantizer.model.model
 
     def most_sensitive_first(self) -> list[str]:
-        """Convolutions in the order in which their own quantisation disturbs an output.
+        """Names of the convolutions, sorted by the error that the quantisation of each one alone causes.
 
-        Each output's disturbance is taken relative to that by quantising everything, so that those that
-        spoil the pose come as early as those that spoil the local map.
+        The error of each output is divided by its error when everything is quantised, so that the pose and
+        the local map count equally. The largest of these ratios counts.
         """
         images = self._calibration[:: max(1, len(self._calibration) // SENSITIVITY_IMAGES)]
         images = images[:SENSITIVITY_IMAGES]
-        expected = _features(self._fused, images)
+        expected = _outputs(self._fused, images)
 
-        def disturbance(model: onnx.ModelProto) -> NDArray[np.float64]:
-            given = _features(model, images)
-            return np.array([np.linalg.norm(given[n] - expected[n]) for n in expected]) + TINY
+        def errors(model: onnx.ModelProto) -> NDArray[np.float64]:
+            outputs = _outputs(model, images)
+            return np.array([np.linalg.norm(outputs[n] - expected[n]) for n in expected]) + TINY
 
-        whole = disturbance(self.quantise())
-        share = {n: (disturbance(self.quantise(only=[n])) / whole).max() for n in self.convolutions}
+        total = errors(self.quantise())
+        share = {n: (errors(self.quantise(only=[n])) / total).max() for n in self.convolutions}
         return sorted(share, key=lambda name: -share[name])
 
     @cached_property
     def _ranges(self) -> Any:
+        """The range of each activation on the calibration images, as ONNX Runtime's quantiser takes it."""
         method, options = CalibrationMethod.MinMax, {}
         if self._percentile is not None:
             method = CalibrationMethod.Percentile
@@ -139,7 +147,7 @@ class Quantiser:
                 calibrate_method=method,
                 extra_options=options,
             )
-            for start in range(0, len(self._calibration), CHUNK):  # it keeps all it has not counted
+            for start in range(0, len(self._calibration), CHUNK):  # limits the memory of a call
                 calibrator.collect_data(_Reader(self._calibration[start : start + CHUNK]))
             return calibrator.compute_data()
 
@@ -154,18 +162,18 @@ class _Reader(CalibrationDataReader):
 
 
 def _fused(model: onnx.ModelProto) -> onnx.ModelProto:
-    """With batch normalisation folded into the convolutions, and shapes inferred."""
+    """The network with batch normalisation folded into the convolutions, and with inferred shapes."""
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        given, fused = (str(Path(folder) / name) for name in ("given.onnx", "fused.onnx"))
-        onnx.save_model(model, given)
-        quant_pre_process(given, fused, skip_symbolic_shape=True)
+        original, fused = (str(Path(folder) / name) for name in ("original.onnx", "fused.onnx"))
+        onnx.save_model(model, original)
+        quant_pre_process(original, fused, skip_symbolic_shape=True)
         return onnx.load(fused)
 
 
-def _features(
+def _outputs(
     model: onnx.ModelProto, image_N3HW: NDArray[np.float32]
 ) -> dict[str, NDArray[np.float32]]:
-    """All outputs but the position, which jumps where another anchor is the likeliest."""
+    """All outputs except the translation, which jumps where another anchor becomes the likeliest."""
     engine = create_engine("onnxruntime", EngineRequest(model.SerializeToString(), "int8"))
     outputs = infer_all(engine, image_N3HW)
     engine.close()
@@ -174,7 +182,7 @@ def _features(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """ONNX Runtime's tools advise through the root logger and print."""
+    """Suppress what ONNX Runtime's tools print and log through the root logger."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,8 +1,8 @@
-"""A run's networks compiled from torch itself, by torch-tensorrt, instead of from their ONNX files.
+"""Compile a run's networks to TensorRT engines with torch-tensorrt, directly from torch.
 
-The engines go where those built from ONNX go, under the same keys, so that the vehicle finds them and
-needs no torch. An engine runs on the type of GPU that it was compiled on: for a Jetson this has to run
-on the Jetson.
+The engines are stored in the engine cache under the same keys as engines that were built from ONNX, so that
+the vehicle finds them and needs no torch. An engine runs only on the type of GPU that it was compiled on:
+compile on the Jetson for a Jetson.
 """
 
 from __future__ import annotations
@@ -32,25 +32,27 @@ from rgsiam_training.model.network import AbsoluteBranch, RelativeBranch
 
 logger = logging.getLogger(__name__)
 
-COMPILED: tuple[Precision, ...] = ("float32", "float16")
+COMPILED_PRECISIONS: tuple[Precision, ...] = ("float32", "float16")
 RELATIVE_INPUTS = (network_io.MAP_LOCAL, network_io.LOCAL_MAP)
 OPTIONS: dict[str, Any] = {
-    "disable_tf32": True,  # float32 means all of its digits
+    "disable_tf32": True,  # TF32 has fewer digits than float32
     "min_block_size": 1,
     "require_full_compilation": True,
     "workspace_size": WORKSPACE_BYTES,
 }
-"""What torch-tensorrt is told."""
+"""Options of torch-tensorrt."""
 
 
 def compile_for_this_gpu(run_folder: Path, bundle: Bundle, cache: Path | None = None) -> list[Path]:
-    """Compile a run's networks for this machine's GPU and keep them as those of its bundle.
+    """Compile a run's networks for this machine's GPU, and store them as the engines of its bundle.
 
-    The absolute branch in float32, and in float16 where the bundle has that; the relative unit in
-    float32; all for single images. What was built from ONNX before is replaced. bundle: exported from
-    this run; cache: folder of engines, None for the user's own. Raises
-    EngineError: no GPU, torch-tensorrt missing or unusable, network not compiled, folder not writable;
-    DatasetError where there is no run.
+    The absolute branch is compiled in float32, and in float16 if the bundle has that precision; the relative
+    unit in float32; all for single images. Engines that were built from ONNX are replaced. bundle: exported
+    from this run; cache: folder of the engines, None for the user's cache folder. Returns the paths of the
+    engines.
+
+    Raises EngineError when there is no GPU, torch-tensorrt is missing or does not work, a network cannot be
+    compiled, or the folder cannot be written. Raises DatasetError when `run_folder` holds no run.
     """
     gpu_name, library, made_by = find_compiler()
     EngineCache(cache).prepare()
@@ -58,11 +60,12 @@ def compile_for_this_gpu(run_folder: Path, bundle: Bundle, cache: Path | None = 
     branch = run.absolute_branch()
     round_large_weights(branch)
     work: list[tuple[str, Precision, ExportedProgram, Sequence[str], Sequence[str]]] = []
-    for precision in COMPILED:
+    """File name of the network, precision, program, names of the inputs, names of the outputs."""
+    for precision in COMPILED_PRECISIONS:
         if precision not in bundle.manifest.precisions or precision not in COMPUTES[library]:
             continue
-        chosen = branch if precision == "float32" else with_half_convolutions(branch)
-        program = absolute_program(chosen, run.preprocessing)
+        module = branch if precision == "float32" else with_half_convolutions(branch)
+        program = absolute_program(module, run.preprocessing)
         name = absolute_name(precision)
         work.append((name, precision, program, (network_io.IMAGE,), branch.output_names))
     if bundle.manifest.refinement is not None:
@@ -81,7 +84,7 @@ def compile_for_this_gpu(run_folder: Path, bundle: Bundle, cache: Path | None = 
 
 
 def absolute_program(branch: AbsoluteBranch, preprocessing: Preprocessing) -> ExportedProgram:
-    """The absolute branch for one image. On the CPU: an engine takes its weights from there."""
+    """The exported program of the absolute branch for one image, with its weights on the CPU."""
     size = preprocessing.input_height, preprocessing.input_width
     return _program(branch, torch.zeros(1, 3, *size))
 
@@ -89,18 +92,21 @@ def absolute_program(branch: AbsoluteBranch, preprocessing: Preprocessing) -> Ex
 def relative_program(
     unit: RelativeBranch, local_shape: tuple[int, ...], neighbours: int
 ) -> ExportedProgram:
-    """The relative unit for this number of neighbours; local_shape: ``(C, h, w)``."""
+    """The exported program of the relative unit for a fixed number of neighbours.
+
+    local_shape: ``(C, h, w)`` of a local map.
+    """
     example = torch.rand(1 + neighbours, *local_shape) + 0.1
     return _program(unit, example[1:], example[:1])
 
 
 def with_half_convolutions(branch: AbsoluteBranch) -> AbsoluteBranch:
-    """A copy that computes as ``absolute.float16.onnx``: convolutions in half, heads in float32.
+    """A copy that computes like ``absolute.float16.onnx``: convolutions in half precision, heads in float32.
 
-    Only the normalisation without weights, before the local head, stays in float32: torch-tensorrt
-    gives it float32 weights, which TensorRT refuses beside half precision. Every cast is a node of the
-    graph: torch-tensorrt builds strongly typed networks, in which TensorRT chooses no format of its
-    own, so this alone says what is computed in half precision.
+    The batch normalisation without weights, before the local head, also stays in float32: torch-tensorrt
+    gives it float32 weights, which TensorRT does not accept together with half precision. Every cast is a
+    node of the graph. torch-tensorrt builds strongly typed networks, in which TensorRT does not choose
+    precisions.
     """
     halved = copy.deepcopy(branch)
     for module in halved.modules():
@@ -119,51 +125,55 @@ def with_half_convolutions(branch: AbsoluteBranch) -> AbsoluteBranch:
 def compile_program(
     name: str, program: ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]
 ) -> bytes:
-    """A serialized engine of the whole program; its tensors have these names, in this order.
+    """Compile the whole program to a serialised engine.
 
-    name: of the network, for the message. Raises EngineError, for example for an operator that
-    torch-tensorrt cannot convert.
+    name: name of the network, for messages; inputs, outputs: names of the engine's tensors, in the order of
+    the program's. Raises EngineError, for example for an operator that torch-tensorrt cannot convert.
     """
     from torch_tensorrt import dynamo
 
-    placed = program.example_inputs
-    assert placed is not None
+    example = program.example_inputs
+    assert example is not None
     try:
         with _named(inputs, outputs):
             return bytes(
                 dynamo.convert_exported_program_to_serialized_trt_engine(
-                    program, arg_inputs=list(placed[0]), device="cuda:0", **OPTIONS
+                    program, arg_inputs=list(example[0]), device="cuda:0", **OPTIONS
                 )
             )
-    except Exception as error:  # it raises all kinds, and those of others inside its own
-        first: BaseException = error
-        while first.__cause__ is not None:
-            first = first.__cause__
-        reason = (str(first).strip().splitlines() or [type(first).__name__])[0]
+    except Exception as error:  # torch-tensorrt raises errors of many types and libraries
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         raise EngineError(f"torch-tensorrt could not compile {name}: {reason}") from error
 
 
 def find_compiler() -> tuple[str, str, str]:
-    """Name of the GPU, TensorRT's library, and what engines are made by. Raises EngineError."""
+    """Check that torch-tensorrt can compile on this machine.
+
+    Returns the name of the GPU, the name of TensorRT's Python package, and a text that names the compiler and
+    the GPU, for the engine cache. Raises EngineError with what is missing.
+    """
     try:
         gpu_name, _ = cuda.gpu()
     except EngineError as error:
         raise EngineError(
             f"{error}; an engine runs only on the type of GPU that it was compiled on: export on the "
-            "machine that will run it, for a Jetson on the Jetson"
+            "machine that shall run it, for a Jetson on the Jetson"
         ) from error
     if not torch.cuda.is_available():
         raise EngineError(
-            f"torch {torch.__version__} cannot use CUDA, and torch-tensorrt needs it: install a torch "
-            "that is built for this machine's CUDA"
+            f"torch {torch.__version__} cannot use CUDA, which torch-tensorrt needs: install a torch that "
+            "is built for this machine's CUDA"
         )
     version = torch.__version__.split("+", maxsplit=1)[0]
-    install = f"pip install torch-tensorrt=={version} (as torch) on this machine"
+    install = f"pip install torch-tensorrt=={version} (the version of torch) on this machine"
     try:
         import torch_tensorrt
     except ImportError as error:
         raise EngineError(f"torch-tensorrt is not installed ({error}): {install}") from error
-    except Exception as error:  # of another version than torch, or without TensorRT's libraries
+    except Exception as error:  # wrong version, or TensorRT's libraries are missing
         raise EngineError(f"torch-tensorrt cannot be used ({error}): {install}") from error
     library = getattr(torch_tensorrt, "tensorrt_package_name", "") or "tensorrt"
     return gpu_name, library, f"torch-tensorrt {torch_tensorrt.__version__} on {gpu_name}"
@@ -184,10 +194,10 @@ def _to_float(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, .
 
 @contextmanager
 def _named(inputs: Sequence[str], outputs: Sequence[str]) -> Iterator[None]:
-    """Networks that torch-tensorrt makes meanwhile have tensors of these names.
+    """Give the tensors of networks that torch-tensorrt makes in this context these names.
 
-    It names inputs after arguments, in lower case, and outputs ``output0`` and so on; it has no setting
-    for that, but what it has made can be renamed before TensorRT builds it.
+    torch-tensorrt names inputs after the arguments in lower case, and outputs ``output0``, ``output1``, and
+    has no option for other names. The tensors are therefore renamed before TensorRT builds the engine.
     """
     from torch_tensorrt.dynamo.conversion import TRTInterpreter
 
@@ -196,9 +206,9 @@ def _named(inputs: Sequence[str], outputs: Sequence[str]) -> Iterator[None]:
     def finish_and_name(interpreter: Any, target: str, args: Any, kwargs: Any) -> Any:
         finished = finish(interpreter, target, args, kwargs)
         network = interpreter.ctx.net
-        given = [network.get_input(i) for i in range(network.num_inputs)]
-        made = [network.get_output(i) for i in range(network.num_outputs)]
-        for tensor, name in zip([*given, *made], [*inputs, *outputs], strict=True):
+        tensors = [network.get_input(i) for i in range(network.num_inputs)]
+        tensors += [network.get_output(i) for i in range(network.num_outputs)]
+        for tensor, name in zip(tensors, [*inputs, *outputs], strict=True):
             tensor.name = name
         return finished
 

@@ -59,7 +59,7 @@ def run(*args, code=0):
 
 def test_a_dataset_without_flaws(lane, tmp_path):
     out = run(lane, "--out", tmp_path / "out")
-    assert "nothing odd was found" in out
+    assert "no problems were found" in out
     assert "5.8 x 0.0 x 0.0 m" in out
     assert "1: a 30" in out
     numbers = json.loads((tmp_path / "out" / "inspection.json").read_text())

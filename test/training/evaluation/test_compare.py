@@ -20,7 +20,7 @@ from rgsiam_training.config import PAIR_TERMS, TrainingConfig
 from rgsiam_training.data.preparation import PreparedImages
 from rgsiam_training.evaluation.compare.estimators import NearestImageEstimator, thumbnail
 from rgsiam_training.evaluation.compare.presets import PRESETS, presets_named, trainable
-from rgsiam_training.evaluation.compare.runner import RESULT_NAME, compare
+from rgsiam_training.evaluation.compare.runner import RESULT_NAME, run_comparison
 from rgsiam_training.evaluation.compare.scenes import open_scene
 from rgsiam_training.evaluation.compare.table import MEAN_OF_SCENES, read_rows, write_tables
 from rgsiam_training.export.bundle_export import export_bundle
@@ -154,7 +154,7 @@ def scene_file(tmp_path_factory):
 def compare_presets(scene, out, presets, seeds=(0,), budget_min=ONE_EPOCH_MIN):
     """Compare, and return what was reported."""
     said = []
-    compare([scene], presets_named(presets), seeds, budget_min, out, said.append)
+    run_comparison([scene], presets_named(presets), seeds, budget_min, out, said.append)
     return said
 
 

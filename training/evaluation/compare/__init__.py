@@ -1,1 +1,1 @@
-"""Presets of other methods beside ours, trained and measured alike."""
+"""Train and measure this package's method and other published methods under the same conditions."""

@@ -1,4 +1,4 @@
-"""How many epochs fit into a number of minutes."""
+"""Convert a training time in minutes to a number of epochs, by timing a few steps."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from rgsiam_training.config import TrainingConfig
 from rgsiam_training.fitting.train import build
 
-WARM_UP, MEASURED = 3, 12
+WARM_UP_STEPS, MEASURED_STEPS = 3, 12
 
 
 class _StepTimer(lightning.Callback):
-    """Seconds of each step: of the processor, shared by its threads, or of the clock on a GPU."""
+    """Measures the seconds of each step: CPU time divided by the threads, or wall-clock time with a GPU."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -36,10 +36,10 @@ def _now() -> float:
 
 
 def epochs_within(config: TrainingConfig, minutes: float) -> int:
-    """Epochs, at least one, whose optimisation steps take about this long on this machine.
+    """The number of epochs, at least one, whose optimisation steps take about this long on this machine.
 
-    Other programs hardly count: on a CPU it is this process's own time on the processor, and of some
-    steps the lower quartile. Validation and reading the data come on top.
+    Validation and reading of the data are not included. Other programs have little influence: on a CPU the
+    CPU time of this process is measured, and the lower quartile of the steps is taken.
     """
     module, loader, _ = build(config)
     timer = _StepTimer()
@@ -47,7 +47,7 @@ def epochs_within(config: TrainingConfig, minutes: float) -> int:
         trainer = lightning.Trainer(
             accelerator="auto",
             devices=1,
-            max_steps=WARM_UP + MEASURED,
+            max_steps=WARM_UP_STEPS + MEASURED_STEPS,
             callbacks=[timer],
             logger=False,
             precision=config.optimisation.precision,
@@ -58,6 +58,6 @@ def epochs_within(config: TrainingConfig, minutes: float) -> int:
             limit_val_batches=0,
         )
         trainer.fit(module, loader)
-    measured = sorted(timer.seconds[WARM_UP:])
+    measured = sorted(timer.seconds[WARM_UP_STEPS:])
     step_s = measured[len(measured) // 4]
     return max(1, round(60.0 * minutes / (step_s * len(loader))))

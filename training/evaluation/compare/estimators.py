@@ -1,4 +1,4 @@
-"""How each preset estimates a pose: one image at a time, in torch."""
+"""The pose estimators of the presets. Each estimates the pose of one image at a time, in torch."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from rgsiam_training.model.backbones import create_backbone
 from rgsiam_training.model.network import SiameseNetwork, TwinOutput
 
 DROPOUT_SAMPLES = 40
-RETRIEVED = 5
+RETRIEVED_IMAGES = 5
 THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT = 16, 12
 
 ImageHW3 = NDArray[np.uint8]
 
 
 class PoseEstimator(Protocol):
-    """A trained method."""
+    """Estimates the pose of an image by one method."""
 
     parameters: int
-    """Number of weights of all parts that take part in an estimate."""
+    """Number of weights of all modules that are used in an estimate."""
 
     def estimate(self, image_HW3: ImageHW3) -> Array:
-        """``T_map_camera`` of a BGR image at the network's size."""
+        """The pose ``T_map_camera``, ``(4, 4)``, metres, of a BGR uint8 image of the network's input size."""
         ...
 
 
 class _RunEstimator:
-    """What the estimators of a training run share."""
+    """Base class of the estimators that use the network of a training run."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -55,12 +55,13 @@ class _RunEstimator:
 
     @torch.no_grad()
     def twin(self, images: Iterable[ImageHW3]) -> TwinOutput:
+        """The outputs of the network for some images."""
         inputs = np.stack([normalise(image, self.run.preprocessing) for image in images])
         return self.network(torch.from_numpy(inputs))
 
 
 class AbsoluteEstimator(_RunEstimator):
-    """The global pose."""
+    """Estimates the absolute pose."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
@@ -74,19 +75,23 @@ class AbsoluteEstimator(_RunEstimator):
 
 
 class DropoutEstimator(_RunEstimator):
-    """The mean of poses sampled with dropout: positions linearly, quaternions by their sum."""
+    """Estimates the mean of poses that are sampled with dropout.
+
+    Positions are averaged; quaternions are summed with matching signs and normalised. See Kendall and Cipolla
+    2016, arXiv 1509.05909.
+    """
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
         self.parameters = count(self.network.extractor, self.network.global_unit)
-        self._random = run.config.seed
+        self._seed = run.config.seed
 
     @torch.no_grad()
     def estimate(self, image_HW3: ImageHW3) -> Array:
         """See `PoseEstimator`."""
         unit = self.network.global_unit
         feature = self.twin([image_HW3]).feature_BF.expand(DROPOUT_SAMPLES, -1)
-        torch.manual_seed(self._random)
+        torch.manual_seed(self._seed)
         unit.dropout.train()
         t_S3, q_S4, _, _ = unit(feature)
         unit.dropout.eval()
@@ -96,7 +101,7 @@ class DropoutEstimator(_RunEstimator):
 
 
 class RefinedEstimator(_RunEstimator):
-    """The relative branch, as on the vehicle."""
+    """Estimates the refined pose with the relative branch, as on the vehicle."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
@@ -124,7 +129,7 @@ class RefinedEstimator(_RunEstimator):
         T = restore_poses(
             outputs[network_io.TRANSLATION][0], outputs[network_io.ROTATION][0], self.run.target
         )
-        return self._held_out.refined(
+        return self._held_out.refine(
             self._relate,
             self._features,
             outputs[network_io.METRIC_FEATURE][0],
@@ -135,10 +140,10 @@ class RefinedEstimator(_RunEstimator):
 
 
 class RegressedEstimator(_RunEstimator):
-    """A regressed relative pose to each of the nearest map images, and their robust mean.
+    """Regresses the relative pose to each of the nearest map images, and takes the robust mean.
 
-    They are found by the ImageNet feature of `NearestImageEstimator`: a network that only ever saw pairs of
-    one place tells places apart badly.
+    The nearest map images are those with the most similar `pretrained_feature`. The network's own feature
+    retrieves worse, because the network is trained on pairs of images of the same place only.
     """
 
     def __init__(self, run: Run) -> None:
@@ -162,12 +167,12 @@ class RegressedEstimator(_RunEstimator):
     def estimate(self, image_HW3: ImageHW3) -> Array:
         """See `PoseEstimator`."""
         assert self.network.regressor is not None
-        likeness = self._retrieval_NF @ self._retrieve(image_HW3)
-        nearest = np.argsort(-likeness, kind="stable")[:RETRIEVED]
+        similarity_N = self._retrieval_NF @ self._retrieve(image_HW3)
+        nearest = np.argsort(-similarity_N, kind="stable")[:RETRIEVED_IMAGES]
         live = self.twin([image_HW3]).feature_BF
-        found = self.network.regressor(self._feature_NF[nearest], live.expand(len(nearest), -1))
+        relative = self.network.regressor(self._feature_NF[nearest], live.expand(len(nearest), -1))
         T_neighbour_camera = restore_relative_poses(
-            found.translation_B3.numpy(), found.quaternion_wxyz_B4.numpy(), self.run.target
+            relative.translation_B3.numpy(), relative.quaternion_wxyz_B4.numpy(), self.run.target
         )
         T_K44 = self._T_N44[nearest] @ T_neighbour_camera
         combined = combine(T_K44, np.ones(len(T_K44)), T_K44[0], self._agreement)
@@ -175,11 +180,12 @@ class RegressedEstimator(_RunEstimator):
 
 
 class NearestImageEstimator:
-    """The pose of the training image with the most similar feature."""
+    """Returns the pose of the training image with the most similar feature."""
 
     def __init__(
         self, training: PreparedImages, feature_of: Callable[[ImageHW3], Array], parameters: int
     ) -> None:
+        """feature_of: the feature of an image, a vector of unit length; parameters: its number of weights."""
         self.parameters = parameters
         self._feature_of = feature_of
         self._feature_NF = np.stack([feature_of(image) for image in training.image_NHW3])
@@ -191,7 +197,7 @@ class NearestImageEstimator:
 
 
 def thumbnail(image_HW3: ImageHW3) -> Array:
-    """A small grey image as a vector of unit length and zero mean."""
+    """The image as a vector of 16x12 grey pixels, of zero mean and unit length."""
     grey = cv2.cvtColor(image_HW3, cv2.COLOR_BGR2GRAY).astype(np.float64)
     small = cv2.resize(grey, (THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT), interpolation=cv2.INTER_AREA)
     flat = small.ravel() - small.mean()
@@ -201,23 +207,24 @@ def thumbnail(image_HW3: ImageHW3) -> Array:
 def pretrained_feature(
     backbone_name: str, preprocess: Callable[[ImageHW3], NDArray[np.float32]]
 ) -> tuple[Callable[[ImageHW3], Array], int]:
-    """A function from an image to its feature, and the number of the backbone's weights.
+    """A function that computes the feature of an image, and the number of weights of the backbone.
 
-    The feature is the mean of the backbone's last map, scaled to unit length.
+    The feature is the mean of the last feature map of the backbone with its ImageNet weights, scaled to unit
+    length. preprocess: a BGR uint8 image to the normalised input ``(3, H, W)``.
     """
     backbone = create_backbone(backbone_name, pretrained=True).eval()
 
     @torch.no_grad()
     def feature_of(image_HW3: ImageHW3) -> Array:
-        last: Tensor = backbone(torch.from_numpy(preprocess(image_HW3)[None]))[-1]
-        mean = last.mean(dim=(2, 3))[0].double()
+        last_map_BCHW: Tensor = backbone(torch.from_numpy(preprocess(image_HW3)[None]))[-1]
+        mean = last_map_BCHW.mean(dim=(2, 3))[0].double()
         return (mean / mean.norm()).numpy()
 
     return feature_of, count(backbone)
 
 
 def count(*modules: nn.Module) -> int:
-    """Number of weights."""
+    """The number of weights of some modules."""
     return sum(p.numel() for module in modules for p in module.parameters())
 
 
@@ -227,3 +234,4 @@ RUN_ESTIMATORS: dict[EstimatorName, Callable[[Run], PoseEstimator]] = {
     "sampled": DropoutEstimator,
     "regressed": RegressedEstimator,
 }
+"""The estimators that use a training run, by name. `NearestImageEstimator` needs none."""

@@ -1,7 +1,7 @@
-"""The methods that are compared: each is our training program with some of its settings changed.
+"""The presets: each is a published method, as this package's training program with some settings changed.
 
-All share backbone, image size, augmentation, optimiser and budget, and the global pose term with its
-L1 errors, so that what differs is the method. None is the authors' own code.
+All presets share the backbone, image size, augmentation, optimiser, training time and the L1 errors of the
+global pose term, so that only the method differs. None of them is the authors' own code.
 """
 
 from __future__ import annotations
@@ -23,27 +23,28 @@ ONE_IMAGE: dict[str, Any] = {
     "pairs.near_share": 0.0,
     "pairs.hard_share": 0.0,
 }
-"""Nothing that needs a pair of images."""
+"""Settings that switch off everything that needs a pair of images."""
 COORDINATES = {**ONE_IMAGE, "network.anchors": 1}
-"""The position is regressed as such, from the middle of the map."""
+"""Settings for a direct regression of the position: the only anchor is the middle of the map."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One method."""
+    """A method to compare: settings of the training program, and the estimators to measure."""
 
     name: str
     summary: str
-    """What it is, and where our reading departs from its authors."""
+    """What the method is, and where this implementation differs from its authors'."""
     source: str
     estimators: tuple[EstimatorName, ...]
-    """Each is one row of the table."""
+    """Each gives one row of the table."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Fields of `TrainingConfig`, dotted."""
+    """Changed fields of `TrainingConfig`, by dotted name."""
     trained: bool = True
+    """False if there is nothing to train."""
 
     def apply(self, config: TrainingConfig) -> TrainingConfig:
-        """A configuration with this preset's settings."""
+        """`config` with this preset's settings."""
         return config.with_settings(self.settings)
 
 
@@ -56,60 +57,60 @@ PRESETS = (
     ),
     Preset(
         "single",
-        "our absolute network, anchors and all, of single images",
-        "ours, to tell the twins' part from the anchors'",
+        "our absolute branch with its anchors, trained on single images",
+        "ours, to separate the effect of pairs from that of anchors",
         ("absolute",),
         ONE_IMAGE,
     ),
     Preset(
         "posenet",
-        "coordinates and quaternion, weighed by a fixed beta of 300 m (the authors' range: 120 to "
-        "2000, chosen anew for each scene)",
+        "regresses coordinates and a quaternion, weighted by a fixed beta of 300 m (the authors choose "
+        "120 to 2000 for each scene)",
         "Kendall et al. 2015, arXiv 1505.07427",
         ("absolute",),
         {**COORDINATES, "losses.fixed_beta_m": 300.0},
     ),
     Preset(
         "posenet_learned",
-        "the same with learned weights",
+        "as posenet, with learned weights of the loss terms",
         "Kendall and Cipolla 2017, arXiv 1704.00390",
         ("absolute",),
         COORDINATES,
     ),
     Preset(
         "posenet2",
-        "learned weights, then from half of the training on the reprojection error of scene points; "
-        "needs depth or points",
+        "as posenet_learned; the reprojection error of scene points replaces the pose errors in the second "
+        "half of the training; needs depth images or points",
         "Kendall and Cipolla 2017, arXiv 1704.00390",
         ("absolute",),
         {**COORDINATES, "losses.reprojection.enabled": True},
     ),
     Preset(
         "bayesian_posenet",
-        "learned weights, half of the feature dropped; the mean of 40 samples. The authors drop in the "
-        "backbone too",
+        "as posenet_learned, with a dropout of one half on the feature; estimates the mean of 40 samples. "
+        "The authors use dropout in the backbone too",
         "Kendall and Cipolla 2016, arXiv 1509.05909",
         ("sampled",),
         {**COORDINATES, "network.dropout": 0.5},
     ),
     Preset(
         "lstm_posenet",
-        "four LSTMs read the feature vector, laid out as a rectangle",
+        "as posenet_learned; four LSTMs read the feature vector, reshaped to a rectangle",
         "Walch et al. 2017, arXiv 1611.07890",
         ("absolute",),
         {**COORDINATES, "network.neck": "lstm"},
     ),
     Preset(
         "hourglass",
-        "an encoder and decoder with connections between them before the regression",
+        "as posenet_learned; an encoder and a decoder with skip connections before the regression",
         "Melekhov et al. 2017, arXiv 1703.07971",
         ("absolute",),
         {**COORDINATES, "network.neck": "hourglass"},
     ),
     Preset(
         "relnet",
-        "the 5 nearest map images by the feature of `retrieval`, a regressed relative pose to each, "
-        "their robust mean. The authors retrieve by the trained network's feature (over 100 m off on our "
+        "retrieves 5 map images by the feature of `retrieval`, regresses the relative pose to each, takes "
+        "the robust mean. The authors retrieve by the trained network's feature (errors above 100 m on our "
         "circuit), regress a direction and triangulate",
         "Laskar et al. 2017, arXiv 1707.09733",
         ("regressed",),
@@ -122,8 +123,8 @@ PRESETS = (
     ),
     Preset(
         "mapnet",
-        "coordinates and logarithm of the quaternion, and their differences over pairs, as the authors "
-        "define them; pairs overlap in view instead of following each other",
+        "regresses coordinates and the logarithm of the quaternion, and their differences over pairs, as the "
+        "authors define them; pairs are images with overlapping views, not consecutive frames",
         "Brahmbhatt et al. 2018, arXiv 1712.03342",
         ("absolute",),
         {
@@ -135,8 +136,8 @@ PRESETS = (
     ),
     Preset(
         "retrieval",
-        "the pose of the nearest map image: by the mean of the backbone's last map, with its ImageNet "
-        "weights, and by a thumbnail of 16x12 grey pixels",
+        "returns the pose of the nearest training image: by the mean of the backbone's last feature map with "
+        "ImageNet weights, and by a thumbnail of 16x12 grey pixels",
         "the usual baseline",
         ("nearest_feature", "nearest_thumbnail"),
         trained=False,
@@ -145,7 +146,7 @@ PRESETS = (
 
 
 def presets_named(names: list[str]) -> list[Preset]:
-    """The presets of these names, all for none. Raises DatasetError for an unknown name."""
+    """The presets with these names; all presets if there are none. Raises DatasetError if one is unknown."""
     known = {preset.name: preset for preset in PRESETS}
     unknown = sorted(set(names) - set(known))
     if unknown:
@@ -156,8 +157,8 @@ def presets_named(names: list[str]) -> list[Preset]:
 
 
 def trainable(name: str) -> Preset:
-    """The preset of this name. Raises DatasetError where there is nothing to train."""
+    """The preset with this name. Raises DatasetError for an unknown name, or if there is nothing to train."""
     (preset,) = presets_named([name])
     if not preset.trained:
-        raise DatasetError(f"preset {name} trains nothing: it is there for `rgsiam compare`")
+        raise DatasetError(f"preset {name} trains nothing: use it in `rgsiam compare` only")
     return preset

@@ -1,4 +1,4 @@
-"""Train and measure every preset on every scene and seed; go on where it stopped."""
+"""Train and measure each preset on each scene with each seed. An interrupted comparison continues."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def run_comparison(
     out: Path,
     after_each: Callable[[], object] = lambda: None,
 ) -> None:
-    """Fill ``out/SCENE/PRESET/seed-N/result.json`` where it is missing.
+    """Write each ``out/SCENE/PRESET/seed-N/result.json`` that does not exist yet.
 
-    What is there stays, so that runs can be stopped, resumed and added to. after_each: called when a
-    result was added. A preset that cannot run on a scene is reported and left out. Raises
-    DatasetError where `out` holds results of other settings.
+    Existing results stay. A comparison can therefore be stopped, continued and extended. budget_min: minutes
+    of training for each network; after_each: called after each new result. A preset that cannot run on a
+    scene is skipped with a warning. Raises DatasetError if `out` holds results of other settings.
     """
-    tests: dict[str, tuple[NDArray[np.uint8], Array]] = {}
+    test_images: dict[str, tuple[NDArray[np.uint8], Array]] = {}
     for seed in seeds:
         for scene in scenes:
             for preset in presets:
@@ -67,12 +67,12 @@ def run_comparison(
                     continue
                 logger.info("%s, %s, seed %d", scene.name, preset.name, seed)
                 try:
-                    rows = _run(scene, preset, seed, budget_min, folder, tests)
+                    rows = _run(scene, preset, seed, budget_min, folder, test_images)
                 except RgsiamError as error:
-                    logger.warning("left out: %s", error)
+                    logger.warning("%s on %s left out: %s", preset.name, scene.name, error)
                     continue
-                about = {"scene": scene.name, "preset": preset.name, "seed": seed}
-                text = json.dumps(about | {"key": key, "estimates": rows}, indent=2)
+                labels = {"scene": scene.name, "preset": preset.name, "seed": seed}
+                text = json.dumps(labels | {"key": key, "estimates": rows}, indent=2)
                 (folder / RESULT_NAME).write_text(text)
                 after_each()
 
@@ -83,13 +83,14 @@ def _run(
     seed: int,
     budget_min: float,
     folder: Path,
-    tests: dict[str, tuple[NDArray[np.uint8], Array]],
+    test_images: dict[str, tuple[NDArray[np.uint8], Array]],
 ) -> list[dict[str, Any]]:
+    """The rows of one preset, one for each estimator. test_images: those loaded so far, by scene."""
     config = preset.apply(scene.config(seed))
     folder.mkdir(parents=True, exist_ok=True)
     trained: dict[str, Any] = {"epochs": 0, "training_s": 0.0}
     if preset.trained:
-        trained = _trained(config, budget_min, folder)
+        trained = _train(config, budget_min, folder)
         run = open_run(folder / RUN_NAME)
         preprocessing = run.preprocessing
         methods = {name: RUN_ESTIMATORS[name](run) for name in preset.estimators}
@@ -100,42 +101,43 @@ def _run(
         for name in preset.estimators:
             feature_of, weights = _retrieval(name, config, preprocessing)
             methods[name] = NearestImageEstimator(data.training, feature_of, weights)
-    if scene.name not in tests:
-        tests[scene.name] = _test_images(scene, config, preprocessing)
-    image_NHW3, T_true_N44 = tests[scene.name]
+    if scene.name not in test_images:
+        test_images[scene.name] = _test_images(scene, config, preprocessing)
+    image_NHW3, T_true_N44 = test_images[scene.name]
     return [
         {"estimator": name} | trained | _measure(method, image_NHW3, T_true_N44)
         for name, method in methods.items()
     ]
 
 
-def _trained(config: TrainingConfig, budget_min: float, folder: Path) -> dict[str, Any]:
-    """Train, or go on with, the run in this folder."""
-    run, clock = folder / RUN_NAME, folder / "training_s.json"
+def _train(config: TrainingConfig, budget_min: float, folder: Path) -> dict[str, Any]:
+    """Train the run in this folder, or continue it. Returns the epochs and the training time in seconds."""
+    run, time_file = folder / RUN_NAME, folder / "training_s.json"
     resume = (run / CHECKPOINT_NAME).is_file()
     if resume:
         config = load_config(run / CONFIG_NAME, {})
     else:
-        shutil.rmtree(run, ignore_errors=True)  # nothing was learnt there yet
-        clock.unlink(missing_ok=True)
+        shutil.rmtree(run, ignore_errors=True)  # without a checkpoint there is nothing to continue
+        time_file.unlink(missing_ok=True)
         epochs = epochs_within(config, budget_min)
-        plan = config.optimisation.model_copy(update={"epochs": epochs})
-        config = config.model_copy(update={"optimisation": plan})
+        optimisation = config.optimisation.model_copy(update={"epochs": epochs})
+        config = config.model_copy(update={"optimisation": optimisation})
     logger.info("training for %d epochs", config.optimisation.epochs)
-    before = json.loads(clock.read_text()) if clock.is_file() else 0.0
-    began = time.process_time() / torch.get_num_threads()
-    wall = time.perf_counter()
+    before_s = json.loads(time_file.read_text()) if time_file.is_file() else 0.0
+    cpu_began = time.process_time() / torch.get_num_threads()
+    wall_began = time.perf_counter()
     train(config, run, resume=resume, progress=False)
-    spent = time.process_time() / torch.get_num_threads() - began
+    spent_s = time.process_time() / torch.get_num_threads() - cpu_began
     if torch.cuda.is_available():
-        spent = time.perf_counter() - wall
-    clock.write_text(json.dumps(before + spent))
-    return {"epochs": config.optimisation.epochs, "training_s": before + spent}
+        spent_s = time.perf_counter() - wall_began
+    time_file.write_text(json.dumps(before_s + spent_s))
+    return {"epochs": config.optimisation.epochs, "training_s": before_s + spent_s}
 
 
 def _retrieval(
     name: EstimatorName, config: TrainingConfig, preprocessing: Preprocessing
 ) -> tuple[Callable[[NDArray[np.uint8]], Array], int]:
+    """The feature of a retrieval estimator, and its number of weights."""
     if name == "nearest_thumbnail":
         return thumbnail, 0
     return pretrained_feature(
@@ -146,6 +148,7 @@ def _retrieval(
 def _test_images(
     scene: Scene, config: TrainingConfig, preprocessing: Preprocessing
 ) -> tuple[NDArray[np.uint8], Array]:
+    """The images of the test session at the network's input size, and their true poses."""
     dataset = open_test_side(scene.test, config.topics)
     images = [
         fit_image(image.decode(), preprocessing, dataset.camera) for image in dataset.read_images()
@@ -156,8 +159,9 @@ def _test_images(
 def _measure(
     method: PoseEstimator, image_NHW3: NDArray[np.uint8], T_true_N44: Array
 ) -> dict[str, Any]:
+    """Errors, recalls, number of weights, and the median time of an estimate in milliseconds."""
     poses, seconds = [], []
-    method.estimate(image_NHW3[0])
+    method.estimate(image_NHW3[0])  # warm up
     for image in image_NHW3:
         began = time.perf_counter()
         poses.append(method.estimate(image))
@@ -173,6 +177,7 @@ def _measure(
 
 
 def _key(scene: Scene, preset: Preset, seed: int, budget_min: float) -> str:
+    """A hash of the settings. A result with another key must not be mixed with this comparison's."""
     config = preset.apply(scene.config(seed)).model_dump(mode="json")
     settings = json.dumps([config, scene.test, budget_min], sort_keys=True)
     return hashlib.sha256(settings.encode()).hexdigest()
@@ -183,7 +188,7 @@ def _is_done(path: Path, key: str) -> bool:
         return False
     if json.loads(path.read_text())["key"] != key:
         raise DatasetError(
-            f"{path} was made with other settings, data paths or budget: give another --out, or "
+            f"{path} was made with other settings, data paths or budget: choose another --out, or "
             f"remove {path.parent}"
         )
     return True

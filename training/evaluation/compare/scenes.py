@@ -1,4 +1,4 @@
-"""What is compared on: training sessions, a test session, and the settings that fit the place."""
+"""Scenes of a comparison: training sessions, a test session, and the settings that suit the place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rgsiam_training.config import TrainingConfig
 
 
 class Scene(BaseModel):
-    """A map to train on and a session to test with."""
+    """Sessions to train on and a session to test with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -21,10 +21,10 @@ class Scene(BaseModel):
     train: tuple[str, ...] = Field(min_length=1)
     test: str
     settings: dict[str, Any] = {}
-    """Fields of `TrainingConfig`, nested, for every preset: image size, reach, augmentation, ..."""
+    """Nested fields of `TrainingConfig` that all presets get, for example image size and reach."""
 
     def config(self, seed: int) -> TrainingConfig:
-        """The configuration before any preset. Raises DatasetError for unknown settings."""
+        """The configuration without a preset. Raises DatasetError for invalid settings."""
         try:
             return TrainingConfig.model_validate(
                 self.settings | {"datasets": self.train, "seed": seed}
@@ -34,8 +34,10 @@ class Scene(BaseModel):
 
 
 def open_scene(text: str) -> Scene:
-    """A scene from what was typed: a YAML of `Scene` (paths in it from its own folder), a dataset with
-    a test split of its own, or ``TRAIN:TEST``. Raises DatasetError.
+    """The scene that an argument of the command line names. Raises DatasetError.
+
+    text: a YAML file with the fields of `Scene`, whose paths are relative to its folder; a dataset with its
+    own test split; or ``TRAIN:TEST``.
     """
     path = Path(text)
     if path.suffix in (".yaml", ".yml"):
@@ -44,11 +46,11 @@ def open_scene(text: str) -> Scene:
         except (OSError, yaml.YAMLError, ValidationError) as error:
             raise DatasetError(f"scene {path}: {error}") from error
 
-        def beside(name: str) -> str:
+        def absolute(name: str) -> str:
             return str((path.parent / name).resolve())
 
         return scene.model_copy(
-            update={"train": tuple(map(beside, scene.train)), "test": beside(scene.test)}
+            update={"train": tuple(map(absolute, scene.train)), "test": absolute(scene.test)}
         )
     train, _, test = text.partition(":")
     return Scene(name=Path(train).name, train=(train,), test=test or train)

@@ -1,4 +1,4 @@
-"""One table of all results: markdown, CSV and a picture."""
+"""Collect the results of a comparison in one table: Markdown, CSV and a plot."""
 
 from __future__ import annotations
 
@@ -37,23 +37,25 @@ MEAN_OF_SCENES = "mean of scenes"
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One method on one scene, or averaged over scenes."""
+    """The figures of one method on one scene, or averaged over the scenes."""
 
     scene: str
     method: str
     seeds: int
     mean: dict[str, float]
     spread: dict[str, float]
-    """Standard deviation over seeds; NaN with one seed."""
+    """Standard deviation over the seeds; NaN with one seed."""
 
 
 def read_rows(out: Path) -> list[ResultRow]:
-    """The results below `out`, by scene, then averaged over the scenes that a method ran on all of.
+    """The results below `out`: one row for each method and scene, then the averages over the scenes.
 
-    The average over scenes is taken for each seed first; its spread is over seeds. Raises DatasetError
-    where there is no result or one cannot be read.
+    A method has an average only if it ran on all scenes with the same seed. The average over the scenes is
+    taken for each seed; mean and spread are then over the seeds. Raises DatasetError if there is no result,
+    or if a file cannot be read.
     """
-    found: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
+    results: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
+    """By scene and method, then by seed."""
     for path in sorted(out.glob(f"*/*/*/{RESULT_NAME}")):
         try:
             result = json.loads(path.read_text())
@@ -61,26 +63,28 @@ def read_rows(out: Path) -> list[ResultRow]:
             for row in result["estimates"]:
                 name = result["preset"] + (f", {row['estimator']}" if several else "")
                 values = {n: float(row[n]) for n in (*ERRORS, *RECALLS, *COSTS)}
-                found.setdefault((result["scene"], name), {})[result["seed"]] = values
+                results.setdefault((result["scene"], name), {})[result["seed"]] = values
         except (KeyError, TypeError, ValueError) as error:
-            raise DatasetError(f"{path} is no result of `rgsiam compare`: {error!r}") from error
-    if not found:
-        raise DatasetError(f"{out} holds no result yet")
-    scenes = sorted({scene for scene, _ in found})
-    methods = sorted({method for _, method in found}, key=_place)
+            raise DatasetError(
+                f"{path} is no result of `rgsiam compare` ({error!r}): remove it"
+            ) from error
+    if not results:
+        raise DatasetError(f"{out} holds no result yet: run `rgsiam compare` without --tables-only")
+    scenes = sorted({scene for scene, _ in results})
+    methods = sorted({method for _, method in results}, key=_preset_order)
     rows = [
-        _row(scene, method, list(found[scene, method].values()))
+        _row(scene, method, list(results[scene, method].values()))
         for scene in scenes
         for method in methods
-        if (scene, method) in found
+        if (scene, method) in results
     ]
     if len(scenes) > 1:
         for method in methods:
-            per_scene = [found.get((scene, method), {}) for scene in scenes]
-            seeds = set.intersection(*(set(results) for results in per_scene))
+            by_seed = [results.get((scene, method), {}) for scene in scenes]
+            seeds = set.intersection(*(set(values) for values in by_seed))
             if seeds:
                 means = [
-                    {n: float(np.mean([r[s][n] for r in per_scene])) for n in per_scene[0][s]}
+                    {n: float(np.mean([r[s][n] for r in by_seed])) for n in by_seed[0][s]}
                     for s in sorted(seeds)
                 ]
                 rows.append(_row(MEAN_OF_SCENES, method, means))
@@ -88,7 +92,7 @@ def read_rows(out: Path) -> list[ResultRow]:
 
 
 def write_tables(out: Path, notes: Sequence[str] = ()) -> list[ResultRow]:
-    """Write ``compare.md``, ``compare.csv`` and ``compare.png`` into `out`; notes: below the table."""
+    """Write ``compare.md``, ``compare.csv`` and ``compare.png`` to `out`. notes: lines below the tables."""
     rows = read_rows(out)
     (out / "compare.md").write_text(_markdown(rows, notes))
     with (out / "compare.csv").open("w", newline="") as file:
@@ -104,8 +108,8 @@ def write_tables(out: Path, notes: Sequence[str] = ()) -> list[ResultRow]:
     return rows
 
 
-def _place(method: str) -> tuple[int, str]:
-    """In the order of the presets."""
+def _preset_order(method: str) -> tuple[int, str]:
+    """Sorts methods by the order of their presets, then by name."""
     return [preset.name for preset in PRESETS].index(method.partition(",")[0]), method
 
 
@@ -148,9 +152,9 @@ def _cell(name: str, mean: float, spread: float) -> str:
 
 
 def _draw(rows: Sequence[ResultRow], path: Path) -> None:
-    """Medians, and p95 behind them, of each method on each scene."""
+    """Draw the median and the 95th percentile of each method on each scene."""
     scenes = list(dict.fromkeys(row.scene for row in rows))
-    methods = sorted({row.method for row in rows}, key=_place)
+    methods = sorted({row.method for row in rows}, key=_preset_order)
     height = 1.6 + 0.28 * len(methods)
     figure = Figure(figsize=(3.4 * len(scenes) + 1.6, 2.0 * height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -176,5 +180,5 @@ def _draw(rows: Sequence[ResultRow], path: Path) -> None:
             ax.set_yticks(range(len(methods)), methods)
             ax.set_ylim(len(methods) - 0.5, -0.5)
         axes[0, column].set_title(scene)
-    figure.suptitle("dot: median, with its spread over seeds; bar: 95th percentile")
+    figure.suptitle("dot: median, with its spread over the seeds; bar: 95th percentile")
     figure.savefig(path, dpi=110)
