@@ -16,6 +16,7 @@ from support.small_training import TINY_BACKBONE, small_training
 
 from rgsiam_ros.bundle import network_io
 from rgsiam_ros.camera.preprocessing import fit_image, normalise
+from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import BundleError, DatasetError
 from rgsiam_ros.geometry.poses import pose_errors
 from rgsiam_ros.localization.refinement import agreement_of, look
@@ -23,6 +24,7 @@ from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings import fingerprint, open_dataset
 from rgsiam_ros.uncertainty.covariance import rotate_axes
 from rgsiam_training.config import load_config
+from rgsiam_training.evaluation.compare.presets import trainable
 from rgsiam_training.evaluation.evaluate import evaluate_dataset
 from rgsiam_training.evaluation.held_out import HeldOutSet, torch_absolute_branch
 from rgsiam_training.export.bundle_export import ExportError, check_parity, export_bundle
@@ -31,6 +33,7 @@ from rgsiam_training.fitting.run_folder import open_run
 from rgsiam_training.fitting.train import train
 
 pytestmark = pytest.mark.slow
+FLOAT32 = EngineOptions("onnxruntime", "float32")
 
 
 def tiny(bag, epochs=2, network=None):
@@ -77,7 +80,8 @@ def bundle(run, tmp_path_factory):
 
 
 def test_export_gives_a_bundle_with_both_branches(bundle, run):
-    for figures in (bundle.manifest.validation, bundle.manifest.refinement.validation):
+    variant = bundle.manifest.variants["float32"]
+    for figures in (variant.absolute.validation, variant.refined.validation):
         assert figures.frames >= 12
         assert 0.0 < figures.export_difference_m < 1e-3
         assert figures.export_difference_deg < 1e-3
@@ -111,9 +115,7 @@ def test_the_vehicle_answers_as_torch_does(bundle, run):
     T_absolute = network_io.restore_poses(
         outputs[network_io.TRANSLATION], outputs[network_io.ROTATION], target
     )[0]
-    absolute = Relocalizer.from_bundle(
-        bundle.path, "onnxruntime", precision="float32", branch="absolute"
-    ).estimate(image)
+    absolute = Relocalizer.from_bundle(bundle.path, FLOAT32, branch="absolute").estimate(image)
     metres, radians = pose_errors(absolute.T_map_camera, T_absolute)
     assert metres < 1e-3
     assert np.degrees(radians) < 1e-3
@@ -137,9 +139,7 @@ def test_the_vehicle_answers_as_torch_does(bundle, run):
         bundle.manifest.refinement.neighbours,
         agreement_of(bundle.manifest),
     )
-    refined = Relocalizer.from_bundle(bundle.path, "onnxruntime", precision="float32").estimate(
-        image
-    )
+    refined = Relocalizer.from_bundle(bundle.path, FLOAT32).estimate(image)
     assert refined.branch == "refined"
     expected = expected.combined
     metres, radians = pose_errors(refined.T_map_camera, expected.T_map_camera)
@@ -161,7 +161,7 @@ def test_exported_graphs_stay_whole_for_tensorrt(bundle):
 
 
 def test_single_images_give_a_bundle_without_a_relative_branch(bag, tmp_path):
-    config = tiny(bag, epochs=1, network=TINY_BACKBONE).of_single_images()
+    config = trainable("single").apply(tiny(bag, epochs=1, network=TINY_BACKBONE))
     train(config, tmp_path / "run", progress=False)
     bundle = export_bundle(tmp_path / "run", tmp_path / "bundle", precisions=())
     assert bundle.manifest.refinement is None

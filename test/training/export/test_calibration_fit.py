@@ -1,4 +1,4 @@
-"""The trust score of a calibration: its optimum, its balance of both sides, its threshold."""
+"""The fits of a calibration, on drawn errors: covariances and the trust score."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,57 @@ pytest.importorskip("sklearn", reason="the training extra is not installed here"
 
 from scipy.special import expit
 
-from rgsiam_training.export.calibration_fit import TRUST_RIDGE, fit_trust
+from rgsiam_ros.uncertainty.calibration import BranchCalibration
+from rgsiam_training.export.calibration_fit import (
+    NO_TRUST,
+    TRUST_RIDGE,
+    fit_covariance,
+    fit_trust,
+    widen_for_the_unseen,
+)
+
+SIGMA = np.array([0.3, 0.1, 0.5, 0.01, 0.02, 0.03])
+
+
+def drawn(count, slope, seed=0):
+    """Errors whose sigmas grow with a single sign of difficulty; x and rotY are correlated."""
+    random = np.random.default_rng(seed)
+    sign = random.normal(size=count)
+    correlation = np.eye(6)
+    correlation[0, 4] = correlation[4, 0] = 0.8
+    unit = random.multivariate_normal(np.zeros(6), correlation, count)
+    error = unit * SIGMA * np.exp(slope * sign)[:, None]
+    return np.repeat(sign[:, None, None], 6, axis=1), error
+
+
+def test_a_covariance_fit_finds_the_slope_and_the_correlation():
+    signs, error = drawn(3000, slope=0.7)
+    part = BranchCalibration(**fit_covariance(signs, error), **NO_TRUST)
+    easy, hard = (part.sigmas(np.full((6, 1), value)) for value in (-1.0, 1.0))
+    assert (hard > 1.3 * easy).all()  # the ridge takes a part of exp(1.4)
+    assert part.correlation_66[0, 4] == pytest.approx(0.7 * 0.8, abs=0.05)  # shrunk by 0.3
+    square = [error[i] / part.sigmas(signs[i]) for i in range(len(error))]
+    assert np.square(square).mean() == pytest.approx(1.0, abs=0.02)
+
+
+def test_without_a_sign_that_counts_the_sigmas_are_constant():
+    signs, error = drawn(2000, slope=0.0)
+    part = BranchCalibration(**fit_covariance(signs, error), **NO_TRUST)
+    np.testing.assert_allclose(part.sigmas(np.full((6, 1), 2.0)), SIGMA, rtol=0.1)
+
+
+def test_folds_that_the_others_do_not_foresee_widen_the_sigmas():
+    signs, error = drawn(1000, slope=0.0)
+    fold = np.arange(1000) // 200
+    alike = widen_for_the_unseen(fit_covariance(signs, error), signs, error, fold)
+    error[fold == 4, :3] *= 4.0  # one stretch where positions are bad
+    fitted = fit_covariance(signs, error)
+    differing = widen_for_the_unseen(fitted, signs, error, fold)
+    wider = np.exp(differing["sigma_offset_6"] - fitted["sigma_offset_6"])
+    assert (wider[:3] > 1.4).all()
+    np.testing.assert_allclose(wider[3:], 1.0, atol=0.05)
+    again = np.exp(alike["sigma_offset_6"])
+    np.testing.assert_allclose(again, SIGMA, rtol=0.1)
 
 
 def clouds(right_count, wrong_count, apart=2.0, signs=2, seed=0):

@@ -146,10 +146,10 @@ def test_a_fixed_beta_is_in_metres_and_nothing_is_learned():
     assert not {"translation", "rotation"} & set(objective.weighting.s)
 
 
-@pytest.mark.parametrize("body", ["lstm", "hourglass"])
-def test_a_body_gives_features_that_depend_on_the_place_in_the_picture(body):
+@pytest.mark.parametrize("neck", ["lstm", "hourglass"])
+def test_a_neck_gives_features_that_depend_on_image_position(neck):
     size = 4 * LSTM_ROWS
-    network = siamese(SMALL.model_copy(update={"body": body, "feature_size": size})).eval()
+    network = siamese(SMALL.model_copy(update={"neck": neck, "feature_size": size})).eval()
     image = images(1)
     feature, mirrored = (network(i).feature_BF for i in (image, image.flip(3)))
     assert feature.shape == (1, size)
@@ -162,4 +162,4 @@ def test_a_body_gives_features_that_depend_on_the_place_in_the_picture(body):
 
 def test_lstms_need_a_feature_that_can_be_laid_out():
     with pytest.raises(ValueError, match="multiple of 64"):
-        siamese(SMALL.model_copy(update={"body": "lstm", "feature_size": 40}))
+        siamese(SMALL.model_copy(update={"neck": "lstm", "feature_size": 40}))

@@ -12,6 +12,7 @@ from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.errors import DatasetError
 from rgsiam_training.config import NetworkConfig, TrainingConfig, load_config
 from rgsiam_training.data.preparation import normalisation_of, spread_anchors
+from rgsiam_training.evaluation.compare.presets import trainable
 from rgsiam_training.export.onnx_export import absolute_to_onnx, round_large_weights, to_bytes
 from rgsiam_training.fitting.lightning_module import MapScale, RelocalizationModule
 from rgsiam_training.losses.objective import Objective, SceneScale
@@ -21,6 +22,7 @@ from rgsiam_training.model.network import AbsoluteBranch, GlobalPoseUnit
 from rgsiam_training.model.poses import PRECISION_ENTRIES, PairTruth, Poses
 from rgsiam_training.model.rotation_outputs import IDENTITY, unit_quaternion_wxyz
 
+BASE = TrainingConfig(datasets=("x",))
 CAMERA = Camera(width=96, height=64, fx=60.0, fy=60.0, cx=48.0, cy=32.0)
 BACKBONES = ("tf_efficientnet_lite0", "resnet18", "resnet34", "resnet50")
 
@@ -146,12 +148,12 @@ def test_unknown_names_and_settings_are_refused_by_name(tmp_path):
     path.write_text("optimisation: {epocs: 3}\n")
     with pytest.raises(DatasetError, match=r"config.yaml.*\n?.*epocs"):
         load_config(path, {"datasets": ["x"]})
-    with pytest.raises(DatasetError, match=r"no loss term metrics: choose from global_pose"):
-        TrainingConfig(datasets=("x",)).without(["metrics"])
+    with pytest.raises(DatasetError, match=r"(?s)losses.metrics.*not permitted"):
+        BASE.with_settings({"losses.metrics.enabled": False})
 
 
 def errors_without(*terms):
-    config = TrainingConfig(datasets=("x",)).without(terms)
+    config = BASE.with_settings({f"losses.{term}.enabled": False for term in terms})
     network = siamese(height=64, width=96).train()
     scene = SceneScale(anchor_spread=0.5, reach=0.5, distance_per_radian=0.3, widest_angle=1.0)
     objective = Objective(config.losses, network, scene)
@@ -174,7 +176,7 @@ def test_each_term_has_its_own_switch(term):
 
 
 def test_without_pairs_nothing_of_pairs_is_left():
-    config = TrainingConfig(datasets=("x",)).of_single_images()
+    config = trainable("single").apply(BASE)
     errors, _ = errors_without("relative_pose", "matching", "consistency", "metric_distance")
     assert set(errors) == TERMS["global_pose"] | TERMS["uncertainty"]
     assert config.losses.global_pose.enabled
