@@ -110,6 +110,7 @@ def test_engine_build_names_what_is_missing(tested_bundle, tmp_path, arguments, 
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_replay_in_a_precision_and_in_batches(tmp_path):
     bag = cut_bag(TOWN_DRIVE, tmp_path / "short", images=40)
     results = []

@@ -6,7 +6,7 @@ from rgsiam_training.config import NetworkConfig
 from rgsiam_training.model.network import SiameseNetwork
 
 ANCHORS = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
-SMALL = NetworkConfig(backbone="resnet18", pretrained=False, neck_channels=8, feature_size=32)
+SMALL = NetworkConfig(backbone="test_resnet", pretrained=False, neck_channels=8, feature_size=32)
 
 TERMS = {
     "global_pose": {"translation", "rotation", "anchor"},

@@ -200,8 +200,8 @@ def test_look_alikes_may_stand_in_one_place_and_look_elsewhere():
 
 def test_thinned_images_stand_apart_and_leave_no_gap():
     random = np.random.default_rng(0)
-    T = line_of_cameras(500, spacing_m=0.1)
-    T[:, :3, :3] = Rotation.from_euler("y", random.normal(0, 4, (500, 1)), degrees=True).as_matrix()
+    T = line_of_cameras(200, spacing_m=0.1)
+    T[:, :3, :3] = Rotation.from_euler("y", random.normal(0, 4, (200, 1)), degrees=True).as_matrix()
     kept = thin(T, spacing_m=1.0, spacing_deg=10.0)
 
     def apart(i, j):
@@ -209,7 +209,7 @@ def test_thinned_images_stand_apart_and_leave_no_gap():
         return np.linalg.norm(T[i, :3, 3] - T[j, :3, 3]) / 1.0 + np.degrees(turn) / 10.0
 
     assert kept[0] == 0
-    assert len(kept) < 250
+    assert len(kept) < 100
     assert all(apart(i, j) >= 1.0 for n, i in enumerate(kept) for j in kept[:n])
-    assert all(min(apart(i, j) for j in kept) < 1.0 for i in set(range(500)) - set(kept.tolist()))
-    assert thin(T, 0.0, 10.0).tolist() == list(range(500))
+    assert all(min(apart(i, j) for j in kept) < 1.0 for i in set(range(200)) - set(kept.tolist()))
+    assert thin(T, 0.0, 10.0).tolist() == list(range(200))
