@@ -24,6 +24,8 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+LSTM_ROWS = 16
+"""Rows of the rectangle that the neck ``lstm`` lays the feature vector out to."""
 RotationOutput = Literal["quaternion", "log_quaternion", "6d"]
 
 
@@ -144,6 +146,14 @@ class NetworkConfig(_Section):
     metric_size: int = Field(128, ge=8)
     """Length of the metric feature, which is used to find the nearest map images."""
     relative: RelativeConfig = RelativeConfig()
+
+    @model_validator(mode="after")
+    def _size_fits_neck(self) -> NetworkConfig:
+        if self.neck == "lstm" and self.feature_size % (4 * LSTM_ROWS):
+            raise ValueError(
+                f"feature_size is {self.feature_size}: the neck lstm needs a multiple of {4 * LSTM_ROWS}"
+            )
+        return self
 
 
 class TermConfig(_Section):

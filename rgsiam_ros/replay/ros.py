@@ -53,8 +53,10 @@ MESSAGES = {
 }
 NAMESPACE = "/rgsiam_replay"
 """Namespace of all topics, TF included, so that a replay on a live robot does not disturb it."""
-START_TIMEOUT_S = 30.0
-LAST_POSES_S = 3.0
+START_TIMEOUT_S = 300.0
+"""Longest wait for the node to become active. A node that ends is noticed at once."""
+QUIET_S = 5.0
+"""After the last image, the replay ends when all poses have come or none came for this time."""
 PLAYER_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 POSE_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -185,9 +187,11 @@ class _Player(Node):
                     started += 0.5
                 elif connection.topic == self._drive.camera_info_topic:
                     self._info.publish(bytes(raw))
-        deadline = time.monotonic() + LAST_POSES_S
+        received, deadline = len(self._frames), time.monotonic() + QUIET_S
         while time.monotonic() < deadline and len(self._frames) < len(self._sent_at):
             executor.spin_once(timeout_sec=0.1)
+            if len(self._frames) > received:
+                received, deadline = len(self._frames), time.monotonic() + QUIET_S
 
     def record(self) -> ReplayRecord:
         """The record of every published image, with the pose that the node published for its stamp."""

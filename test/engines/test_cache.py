@@ -32,7 +32,7 @@ def test_an_engine_is_stored_and_loaded(cache):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"gpu_name": "NVIDIA RTX 4090"}, "for gpu name Orin .nvgpu., not for NVIDIA RTX 4090"),
         ({"compute_capability": "8.9"}, "for compute capability 8.7, not for 8.9"),
@@ -52,10 +52,10 @@ def test_an_engine_is_stored_and_loaded(cache):
         ),
     ],
 )
-def test_an_engine_is_valid_for_one_key_only(cache, change, said):
+def test_an_engine_is_valid_for_one_key_only(cache, change, message):
     cache.store(KEY, ENGINE, "test")
     other = replace(KEY, **change)
-    with pytest.raises(EngineNotBuiltError, match=said):
+    with pytest.raises(EngineNotBuiltError, match=message):
         cache.load(other)
     cache.store(other, b"rebuilt", "test")
     assert cache.load(other) == b"rebuilt"

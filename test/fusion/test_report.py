@@ -29,8 +29,8 @@ def test_poses_of_a_diverged_filter_are_counted(tmp_path):
     assert found["visual"]["all"]["p95_m"] == pytest.approx(1.0)
     lines = (tmp_path / "fused_visual.tum").read_text().splitlines()
     assert len(lines) == len(stamps) - 40
-    said = describe_track(found["visual"])
-    assert said.startswith(
+    text = describe_track(found["visual"])
+    assert text.startswith(
         "1.00 m median, 1.00 m p95 over the whole drive; the filter diverged: 40 of "
     )
     assert "published no pose" in describe_track(found["both"])

@@ -68,9 +68,9 @@ def test_a_bad_label_leaves_out_one_frame(cambridge, label, why):
     edit(listing, lambda lines: [*lines[:5], f"seq1/frame00001.png {label}", *lines[6:]])
     dataset = open_dataset(cambridge)
     assert len(dataset.frames) == COUNT - 1
-    ((where, said),) = where_and_why(dataset)
+    ((where, message),) = where_and_why(dataset)
     assert where == "dataset_train.txt:6"
-    assert why in said
+    assert why in message
     assert describe_dropped(dataset) == (
         f"{cambridge}: 1 of {COUNT} frames left out, see `rgsiam inspect {cambridge}`"
     )

@@ -110,13 +110,13 @@ def dry_run(make, *arguments):
 def compile_all(cache):
     """Compile for real, but do not load the engines: loading them needs a GPU.
 
-    Returns the reports; the paths; of each engine its tensors and the precisions of its convolutions
+    Returns the paths; of each engine its tensors and the precisions of its convolutions
     and of its matrix products; and whether the cache returns each engine for the runtime's key.
     """
     with torch_tensorrt() as (imported, patch):
         if imported.tensorrt_package_name != "tensorrt_rtx":
             return None
-        plans, made, told = [], [], []
+        plans, made = [], []
         watch(patch, plans, made)
         network = siamese(iterations=1)
         run = SimpleNamespace(
@@ -133,12 +133,12 @@ def compile_all(cache):
             content=lambda name: name.encode(),
             map_features=lambda: SimpleNamespace(local_NCHW=np.empty((2, *local_shape(network)))),
         )
-        paths = compile_for_this_gpu(cache, bundle, told.append, cache)
+        paths = compile_for_this_gpu(cache, bundle, cache)
         kept = [
             EngineCache(cache).load(engine_key("tensorrt_rtx", name.encode(), precision, (1, 1, 1)))
             for name, precision in COMPILED
         ]
-    return told, [str(path) for path in paths], made, kept == plans
+    return [str(path) for path in paths], made, kept == plans
 
 
 def watch(patch, plans, made):

@@ -63,7 +63,7 @@ def test_a_setting_that_cannot_be_used_is_named(assignment, message):
     ("content", "message"),
     [
         ("pairs: [", "cannot be read"),
-        ("- 1\n", "holds no mapping"),
+        ("- 1\n", "is not a YAML mapping"),
         ("surprise: 1\n", "surprise: Extra inputs are not permitted"),
     ],
 )

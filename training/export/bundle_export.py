@@ -22,6 +22,7 @@ from rgsiam_ros.engines.self_test import Infer
 from rgsiam_ros.errors import DatasetError, RgsiamError
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.geometry.units import angle_text, length_text
+from rgsiam_ros.uncertainty.covariance import MINIMUM_SAMPLES
 from rgsiam_training.evaluation.held_out import (
     HeldOutSet,
     engine_absolute_branch,
@@ -174,6 +175,12 @@ def _check_exportable(run: Run) -> None:
     if not run.config.losses.global_pose.enabled:
         raise DatasetError(
             f"{run.folder} was trained without global_pose and has no absolute branch to export"
+        )
+    frames = len(run.validation.image_NHW3)
+    if frames < MINIMUM_SAMPLES:
+        raise DatasetError(
+            f"{run.folder}: {frames} held-out frames are too few, {MINIMUM_SAMPLES} are needed: train on more "
+            "images, or with a larger --set split.fraction"
         )
 
 

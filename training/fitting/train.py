@@ -19,6 +19,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from rgsiam_ros.errors import DatasetError
+from rgsiam_ros.uncertainty.covariance import MINIMUM_SAMPLES
 from rgsiam_training.config import TrainingConfig, load_config
 from rgsiam_training.data.map_selection import thin
 from rgsiam_training.data.pairs import PairSampler, look_alikes
@@ -40,6 +41,8 @@ MAPPING_NAME = "mapping.npz"
 VALIDATION_BATCH = 64
 LARGEST_ISOLATED_SHARE = 0.5
 """Largest share of images without an overlapping image at which a relative pose unit can be trained."""
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -71,6 +74,13 @@ def train(
     module, loader, data = build(config, (rank, processes))
     if processes > 1:
         synchronise_batch_norm(module.network)
+    held_out = len(data.validation.image_NHW3)
+    if held_out < MINIMUM_SAMPLES:
+        logger.warning(
+            "only %d frames are held out: `rgsiam export` needs %d, see split.fraction",
+            held_out,
+            MINIMUM_SAMPLES,
+        )
     if not resume and rank == 0:
         run.mkdir(parents=True, exist_ok=True)
         config.save(run / CONFIG_NAME)

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from rgsiam_training.config import NetworkConfig
+from rgsiam_training.config import LSTM_ROWS, NetworkConfig
 
-LSTM_ROWS = 16
 HOURGLASS_CHANNELS = 64
 HOURGLASS_CHANNELS_OUT = 16
 
@@ -58,11 +57,6 @@ class LstmNeck(nn.Module):
 
     def __init__(self, config: NetworkConfig, shapes: Sequence[torch.Size]) -> None:
         super().__init__()
-        if config.feature_size % (4 * LSTM_ROWS):
-            raise ValueError(
-                f"network.feature_size is {config.feature_size}: the neck lstm needs a multiple of "
-                f"{4 * LSTM_ROWS}"
-            )
         self.flatten = FlattenNeck(config, shapes)
         columns, hidden = config.feature_size // LSTM_ROWS, config.feature_size // 4
         self.down_and_up = nn.LSTM(columns, hidden, batch_first=True, bidirectional=True)

@@ -90,27 +90,28 @@ def shop(server, tmp_path):
 
 
 def get(server, to, scene="ShopFacade", name="cambridge", **options):
-    said = []
-    options = {"report": said.append, "base_url": server.url} | options
-    return download_scene(name, scene, to, **options), said
+    return download_scene(name, scene, to, **{"base_url": server.url} | options)
 
 
-def test_a_downloaded_scene_is_complete_and_opens(server, shop, tmp_path):
+def test_a_downloaded_scene_is_complete_and_opens(server, shop, tmp_path, caplog):
+    caplog.set_level("INFO")
     seen = []
-    folder, said = get(server, tmp_path / "to", progress=lambda *p: seen.append(p))
+    folder = get(server, tmp_path / "to", progress=lambda *p: seen.append(p))
     assert len(open_dataset(folder).frames) == 6
     assert seen[-1] == (len(shop), len(shop))
     assert sorted(p.name for p in (tmp_path / "to").iterdir()) == ["ShopFacade", "checksums.json"]
     recorded = json.loads((tmp_path / "to" / "checksums.json").read_text())
     assert recorded == {"ShopFacade.zip": hashlib.sha256(shop).hexdigest()}
-    assert "Terms of use" in said[0]
-    assert "no SHA-256 is known" in said[1]
-    _, said = get(server, tmp_path / "to")
-    assert "exists already" in said[0]
+    terms, checksum = caplog.messages
+    assert "Terms of use" in terms
+    assert "no SHA-256 is known" in checksum
+    get(server, tmp_path / "to")
+    assert "exists already" in caplog.messages[-1]
     assert len(server.requests) == 1
 
 
-def test_inner_archives_of_seven_scenes_are_unpacked(server, tmp_path, monkeypatch):
+def test_inner_archives_of_seven_scenes_are_unpacked(server, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
     png = cv2.imencode(".png", picture((50, 50)))[1].tobytes()
     pose = b"1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n"
     sequence = {"seq-01/Thumbs.db": b"x"}
@@ -132,16 +133,16 @@ def test_inner_archives_of_seven_scenes_are_unpacked(server, tmp_path, monkeypat
     assert not (tmp_path / "to" / "heads").exists()
     known = hashlib.sha256(content).hexdigest()
     monkeypatch.setitem(PUBLISHERS["7scenes"].sha256, "heads.zip", known)
-    folder, said = get(server, tmp_path / "to", "heads", "7scenes")
+    folder = get(server, tmp_path / "to", "heads", "7scenes")
     assert len(open_dataset(folder).frames) == 3
-    assert "heads.zip: the SHA-256 is the known one" in said[1]
-    assert "1 system files skipped (seq-01/Thumbs.db" in said[2]
+    assert "heads.zip: the SHA-256 is the known one" in caplog.text
+    assert "1 system files skipped (seq-01/Thumbs.db" in caplog.text
     assert not list(folder.rglob("*.zip"))
 
 
 def test_an_interrupted_connection_is_continued(server, shop, tmp_path):
     server.break_after = [50_000, 70_000]
-    folder, _ = get(server, tmp_path)
+    folder = get(server, tmp_path)
     assert (folder / "noise.bin").stat().st_size == 200_000
     assert [r for _, r in server.requests] == [None, "bytes=50000-", "bytes=120000-"]
 
@@ -161,19 +162,19 @@ def test_a_file_that_changed_on_the_server_restarts(server, shop, tmp_path):
     with pytest.raises(DatasetError, match="kept"):
         get(server, tmp_path)
     server.etag = '"two"'
-    assert (get(server, tmp_path)[0] / "noise.bin").is_file()
+    assert (get(server, tmp_path) / "noise.bin").is_file()
 
 
 def test_a_partial_file_longer_than_the_file_is_discarded(server, shop, tmp_path):
     (tmp_path / "ShopFacade.zip.part").write_bytes(shop + b"more")
     (tmp_path / "ShopFacade.zip.part.etag").write_text(server.etag)
-    assert (get(server, tmp_path)[0] / "noise.bin").is_file()
+    assert (get(server, tmp_path) / "noise.bin").is_file()
 
 
 def test_a_server_without_ranges_works(server, shop, tmp_path):
     server.ranges = False
     server.break_after = [50_000]
-    assert (get(server, tmp_path)[0] / "noise.bin").is_file()
+    assert (get(server, tmp_path) / "noise.bin").is_file()
     server.break_after = [50_000] * 4
     shutil.rmtree(tmp_path / "ShopFacade")
     with pytest.raises(DatasetError, match="the connection was interrupted"):
@@ -181,9 +182,9 @@ def test_a_server_without_ranges_works(server, shop, tmp_path):
 
 
 def test_a_corrupted_archive_is_refused(server, shop, tmp_path):
-    spoilt = bytearray(shop)
-    spoilt[-100_000] ^= 0xFF
-    server.files["/251336/ShopFacade.zip"] = bytes(spoilt)
+    corrupted = bytearray(shop)
+    corrupted[-100_000] ^= 0xFF
+    server.files["/251336/ShopFacade.zip"] = bytes(corrupted)
     with pytest.raises(DatasetError, match=r"ShopFacade.zip is damaged .*download it again"):
         get(server, tmp_path)
     assert not (tmp_path / "ShopFacade").exists()
@@ -194,10 +195,12 @@ def test_a_corrupted_archive_is_refused(server, shop, tmp_path):
         get(server, tmp_path)
 
 
-def test_a_checksum_that_differs_from_the_recorded_one_is_refused(server, shop, tmp_path):
-    folder, _ = get(server, tmp_path)
+def test_a_checksum_that_differs_from_the_recorded_one_is_refused(server, shop, tmp_path, caplog):
+    caplog.set_level("INFO")
+    folder = get(server, tmp_path)
     shutil.rmtree(folder)
-    assert "the SHA-256 is the one in" in get(server, tmp_path)[1][1]
+    get(server, tmp_path)
+    assert "the SHA-256 is the one in" in caplog.messages[-1]
     shutil.rmtree(folder)
     server.files["/251336/ShopFacade.zip"] = zip_of({"ShopFacade/other": b"1"})
     with pytest.raises(

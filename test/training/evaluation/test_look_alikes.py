@@ -69,7 +69,7 @@ def test_images_that_look_like_the_other_place_are_counted(refinable_bundle):
     assert found["auroc"] == pytest.approx(0.5, abs=0.1)
 
 
-def test_nothing_to_compare_is_said(refinable_bundle, small_bundle):
+def test_nothing_to_compare_is_an_error(refinable_bundle, small_bundle):
     images = Colours(NEAR, NEAR)
     with pytest.raises(DatasetError, match="at least two places"):
         measure_look_alikes(images, refinable_bundle, PLACES[:1], 1.0)

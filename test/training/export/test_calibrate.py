@@ -81,13 +81,13 @@ def test_a_rotated_bundle_is_calibrated_by_old_true_poses(refinable_bundle, tmp_
     caplog.clear()
     with caplog.at_level("INFO"):
         other = calibrate_bundle(turned, held_out, tmp_path / "other")
-    assert "true poses are turned by 30.0" in caplog.text
+    assert "true poses are rotated by 30 degrees" in caplog.text
     assert "bundle turned" in caplog.text
     first, second = (b.calibration().to_arrays() for b in (one, other))
     for name, values in first.items():
         np.testing.assert_allclose(second[name], values, rtol=1e-3, atol=1e-3, err_msg=name)
     elsewhere = dataclasses.replace(held_out, map_frame="world")
-    with pytest.raises(BundleError, match="are in the frame world, but bundle turned answers in"):
+    with pytest.raises(BundleError, match="are in the frame world, the poses of bundle turned in map"):
         calibrate_bundle(turned, elsewhere, tmp_path / "no")
 
 

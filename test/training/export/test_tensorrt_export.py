@@ -80,10 +80,9 @@ def test_engines_are_compiled_named_and_kept_where_the_runtime_looks(apart, tmp_
     done = apart(compile_all, tmp_path / "engines")
     if done is None:
         pytest.skip("only TensorRT for RTX compiles without a GPU")
-    told, paths, made, found = done
+    paths, made, found = done
     assert found
-    for (name, precision), path, line in zip(COMPILED, paths, told, strict=True):
-        assert line == f"{name} in {precision}, compiled by torch-tensorrt for Some GPU: {path}"
+    assert len(paths) == len(set(paths)) == len(COMPILED)
     absolute, in_half, (relative, _, products) = made
     names = [network_io.IMAGE, *ABSOLUTE_OUTPUTS]
     for tensors, _, _ in (absolute, in_half):
@@ -117,7 +116,7 @@ def test_without_a_gpu_it_says_where_to_compile(tmp_path):
         cuda.gpu()
     except EngineError:
         with pytest.raises(EngineError, match=r"(?s)(CUDA|cuda).*for a Jetson on the Jetson"):
-            compile_for_this_gpu(tmp_path, None, print)
+            compile_for_this_gpu(tmp_path, None)
     else:
         pytest.skip("this machine has a GPU")
 
@@ -126,9 +125,9 @@ def test_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(cuda, "gpu", lambda: ("Some GPU", "8.9"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EngineError, match="cannot use CUDA.*install a torch that is built for"):
-        compile_for_this_gpu(tmp_path, None, print)
+        compile_for_this_gpu(tmp_path, None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
     version = torch.__version__.split("+")[0]
     with pytest.raises(EngineError, match=f"pip install torch-tensorrt=={version}"):
-        compile_for_this_gpu(tmp_path, None, print)
+        compile_for_this_gpu(tmp_path, None)

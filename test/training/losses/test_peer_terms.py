@@ -9,12 +9,12 @@ from support.torch_poses import IDENTITY, REACH, WIDEST, near_pair, negated, pos
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
 from support.small_network import SMALL, TERMS, images, siamese
 
-from rgsiam_training.config import ReprojectionConfig, TermConfig, TrainingConfig
+from rgsiam_ros.errors import DatasetError
+from rgsiam_training.config import LSTM_ROWS, ReprojectionConfig, TermConfig, TrainingConfig
 from rgsiam_training.losses.mapnet import MapNetRelativeTerm
 from rgsiam_training.losses.objective import Objective, SceneScale
 from rgsiam_training.losses.relative_pose import RelativeRegressionTerm
 from rgsiam_training.losses.reprojection import LINEAR_UP_TO, ReprojectionTerm
-from rgsiam_training.model.necks import LSTM_ROWS
 from rgsiam_training.model.poses import PairTruth, Poses, relative_poses
 
 ALL = torch.tensor([True])
@@ -160,6 +160,7 @@ def test_a_neck_gives_features_that_depend_on_image_position(neck):
     assert all(g is not None and g.abs().sum() > 0.0 for g in gradients)
 
 
-def test_lstms_need_a_feature_that_can_be_laid_out():
-    with pytest.raises(ValueError, match="multiple of 64"):
-        siamese(SMALL.model_copy(update={"neck": "lstm", "feature_size": 40}))
+def test_lstms_need_a_feature_that_fits_their_rows():
+    settings = {"network.neck": "lstm", "network.feature_size": 40}
+    with pytest.raises(DatasetError, match="the neck lstm needs a multiple of 64"):
+        TrainingConfig(datasets=("x",)).with_settings(settings)
