@@ -87,7 +87,9 @@ def test_a_rotated_bundle_is_calibrated_by_old_true_poses(refinable_bundle, tmp_
     for name, values in first.items():
         np.testing.assert_allclose(second[name], values, rtol=1e-3, atol=1e-3, err_msg=name)
     elsewhere = dataclasses.replace(held_out, map_frame="world")
-    with pytest.raises(BundleError, match="are in the frame world, the poses of bundle turned in map"):
+    with pytest.raises(
+        BundleError, match="are in the frame world, the poses of bundle turned in map"
+    ):
         calibrate_bundle(turned, elsewhere, tmp_path / "no")
 
 
