@@ -72,6 +72,7 @@ def test_engine_list_has_every_engine(tmp_path):
     assert "none" in done.stdout
 
 
+@pytest.mark.slow
 @without_tensorrt
 def test_engine_verify_prints_a_row_for_each_engine(tested_bundle):
     done = rgsiam("engine", "verify", tested_bundle, "--threads", 1)

@@ -62,6 +62,7 @@ def test_truth_of_another_frame_is_a_warning_or_refused(town_like_bundle, tmp_pa
     assert len(caplog.messages) == 1
 
 
+@pytest.mark.slow
 def test_a_rotated_bundle_can_be_georeferenced_by_old_true_poses(tmp_path):
     """The town's map points east: a rotation by 30 degrees is undone."""
     wrong = turned(TOWN_BUNDLE, tmp_path / "wrong")

@@ -80,6 +80,7 @@ def test_a_turned_camera_sees_a_thing_where_its_new_pose_projects_it(lens):
     assert np.linalg.norm(expected - middle_of(image)) > 5.0
 
 
+@pytest.mark.slow
 def test_the_label_that_training_uses_is_that_of_the_turned_camera():
     """The module moves the dot to where its new pose label projects it."""
     config = TrainingConfig(

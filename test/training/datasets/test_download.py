@@ -60,7 +60,7 @@ def server(monkeypatch):
     home.files, home.requests, home.break_after = {}, [], []
     home.ranges, home.etag = True, '"one"'
     home.url = f"http://127.0.0.1:{home.server_port}"
-    thread = threading.Thread(target=home.serve_forever, daemon=True)
+    thread = threading.Thread(target=home.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield home
     home.shutdown()

@@ -100,6 +100,7 @@ def test_engines_are_compiled_named_and_kept_where_the_runtime_looks(apart, tmp_
     assert {kind for _, _, kind in relative} == {"FLOAT"}
 
 
+@pytest.mark.slow
 def test_half_convolutions_answer_almost_the_same_in_float32():
     branch = AbsoluteBranch(siamese(), ABSOLUTE_OUTPUTS)
     halved = with_half_convolutions(branch)

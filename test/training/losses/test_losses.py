@@ -267,6 +267,7 @@ def test_camera_errors_are_in_the_cameras_own_axes():
     np.testing.assert_allclose(camera_errors(predicted, true), [[0, 0, 0, 0, 0.1, 0]], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_uncertainty_term_learns_the_covariance_of_the_errors():
     """For errors of a known covariance, the minimum of the term is at that covariance."""
     random = np.random.default_rng(0)

@@ -85,6 +85,7 @@ def test_imagenet_weights_of_the_default_backbone_are_the_wheels():
     assert last.shape == (1, 320, 3, 5)
 
 
+@pytest.mark.slow
 def test_frozen_stages_stay_as_they_are():
     config = SMALL.model_copy(
         update={"backbone": "tf_efficientnet_lite0", "frozen_stages": 1, "pretrained": True}
