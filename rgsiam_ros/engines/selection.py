@@ -36,9 +36,10 @@ ORDER: tuple[Candidate, ...] = (
 Runtime's TensorRT provider is not in the list, because it chooses number formats by itself: it serves only
 where the user names it."""
 INT8_FEATURES = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
-"""CPU instructions for int8. Without one of them int8 is slow, or its sums saturate."""
+"""CPU instruction sets for int8. Without any of them int8 is slow, or its sums saturate."""
 RELATIVE_ON_CPU = "onnxruntime"
-"""Runs the relative unit beside OpenVINO, which is no faster with its hundreds of small operators."""
+"""Engine that runs the relative unit when OpenVINO runs the absolute branch. The relative unit consists of
+hundreds of small operators, with which OpenVINO is no faster."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def candidates(
     """Engines and precisions to try, best first.
 
     offered: the bundle's precisions; engine, precision: a name or ``auto``; features: names of the CPU's
-    instructions, None: read them from the machine. A precision that is asked for by name is tried on any
+    instruction sets; None: read them from the machine. A precision that is asked for by name is tried on any
     CPU. Raises EngineError for an unknown name and for a precision that the bundle does not offer.
     """
     if engine != "auto" and engine not in ENGINES:
@@ -148,9 +149,9 @@ def select_engines(bundle: Bundle, options: EngineOptions, *, refine: bool) -> S
 def _rounds(
     bundle: Bundle, options: EngineOptions, refused: list[RefusedEngine]
 ) -> list[list[Candidate]]:
-    """The candidates to try first, and those to fall back on.
+    """The candidates to try first, then those to fall back on.
 
-    Adds an engine that cannot be tried at all to `refused`.
+    If the requested engine cannot be tried at all, it is added to `refused`.
     """
     offered = bundle.manifest.precisions
     if options.fallback == "none":
@@ -167,12 +168,12 @@ def _rounds(
 
 
 def cpu_features() -> frozenset[str]:
-    """Names of the CPU's instructions as Linux lists them; empty elsewhere."""
+    """Names of the CPU's instruction sets as Linux lists them; empty on other systems."""
     return frozenset(cpu_entry("flags", "Features").split())
 
 
 def cpu_entry(*names: str) -> str:
-    """The first line of Linux's CPU description under one of these names; empty elsewhere."""
+    """The value of the first entry of /proc/cpuinfo with one of these names; empty on other systems."""
     if platform.system() != "Linux":
         return ""
     for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
@@ -183,7 +184,7 @@ def cpu_entry(*names: str) -> str:
 
 
 def relative_engine_for(engine: str) -> str:
-    """The engine that runs the relative unit beside this one."""
+    """The engine that runs the relative unit when `engine` runs the absolute branch."""
     return RELATIVE_ON_CPU if engine == "openvino" else engine
 
 
