@@ -1,8 +1,8 @@
-"""Bring true poses into the frame of a bundle's poses.
+"""Transform true poses to the frame of a bundle's poses.
 
-`rgsiam georeference` rotates a bundle's map into east, north and up, and keeps the name of its frame.
-Recordings and training runs from before that do not know the rotation. Their true poses are taken to be in
-the frame of training, and are rotated like the map.
+`rgsiam georeference` rotates a bundle's map to the axes east, north and up, and keeps the name of the map
+frame. True poses of earlier recordings and training runs still have the axes before the rotation, under the
+same frame name. Therefore all true poses are taken to have the axes of training, and are rotated like the map.
 """
 
 from __future__ import annotations
