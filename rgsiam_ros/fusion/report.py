@@ -56,8 +56,8 @@ def report_tracks(
     figures: dict[str, Any] = {"settling_s": SETTLING_S}
     for name, (stamps, T) in finite_poses(tracks).items():
         write_tum(out / f"fused_{name}.tum", zip(stamps.tolist(), T, strict=True))
-        answers = len(tracks[name][0])
-        figures[name] = {"answers": answers, "not_finite": answers - len(stamps)}
+        published = len(tracks[name][0])
+        figures[name] = {"answers": published, "not_finite": published - len(stamps)}
     if not len(drive.truth_stamps_ns):
         return figures
     errors = errors_of_tracks(tracks, drive)

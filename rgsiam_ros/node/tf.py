@@ -1,4 +1,4 @@
-"""Look up and broadcast transforms: with tf2_ros if it is installed, else with messages in tf2's QoS."""
+"""Look up and broadcast transforms, with tf2_ros if it is installed, otherwise with plain TF messages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Transforms(Protocol):
 
 
 def create_transforms(node: Node) -> Transforms:
-    """Transforms by tf2_ros if it is installed, else by plain messages."""
+    """Create the transforms of a node: with tf2_ros if it is installed, otherwise with plain messages."""
     return PlainTransforms(node) if tf2_ros is None else Tf2RosTransforms(node)
 
 
@@ -170,6 +170,7 @@ class TfOutput:
         self._node, self._transforms, self._mode, self._frames = node, transforms, mode, frames
         self._lock = threading.Lock()
         self._T_map_odom: Array | None = None
+        # the newest T_map_base and its stamp, until odometry at this stamp has arrived
         self._unpaired: tuple[Array, int] | None = None
         self._unpaired_reason = ""
         self._sending = True
