@@ -72,7 +72,8 @@ def raw_covariance(outputs: Mapping[str, np.ndarray], target: Target) -> Array |
 
     Axes of the camera, x y z rotX rotY rotZ, metres and radians. The 21 numbers of the precision factor are a
     lower triangular W: logarithms of its diagonal, then the elements below it, row by row. The covariance is
-    ``(W^T W)^-1``, with the translation in normalised units until it is scaled to metres. None if the network has no such output; all NaN if the output is not usable.
+    ``(W^T W)^-1``, with the translation in normalised units until it is scaled to metres. None if the network
+    has no such output; all NaN if the output is not usable.
     """
     if PRECISION_FACTOR not in outputs:
         return None

@@ -24,7 +24,7 @@ CacheFolder = Annotated[
     Path | None, typer.Option(help="Folder of built engines; default: the user's own cache.")
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the random numbers.")]
-Split = Annotated[str, typer.Option(help="train or test, where the dataset has splits.")]
+Split = Annotated[str, typer.Option(help="train or test, if the dataset has splits.")]
 ImageTopic = Annotated[
     str | None, typer.Option(help="Image topic; default: the only one of the bag.")
 ]

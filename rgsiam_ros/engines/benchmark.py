@@ -35,13 +35,13 @@ class EngineTiming:
     device: str
     version: str = ""
     differences: Differences | None = None
-    """From torch in float32, on the golden images. None where the engine cannot serve."""
+    """From torch in float32, on the golden images. None if the engine cannot serve."""
     absolute_ms: tuple[float, float] = (float("nan"), float("nan"))
     """Median and 99th percentile of the time of one inference of the absolute branch."""
     relative_ms: tuple[float, float] | None = None
     """The same of the relative unit, for all neighbours of an image at once."""
     problem: str = ""
-    """Why the engine cannot serve; empty where it can."""
+    """Why the engine cannot serve; empty if it can."""
 
 
 def benchmark_engines(bundle: Bundle, options: EngineOptions) -> list[EngineTiming]:

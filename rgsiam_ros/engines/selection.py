@@ -1,4 +1,8 @@
-"""Select the engine that serves a bundle: the best that is installed and passes the self-test."""
+"""Select the engine that serves a bundle: the best that is installed and passes the self-test.
+
+An engine *serves* a bundle if it runs the bundle's networks, and its outputs for the golden images are within
+the tolerance of the manifest.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +54,7 @@ class RefusedEngine:
     precision: Precision
     reason: str
     installed: bool = True
-    """False where its library, provider or GPU is missing. That needs no warning."""
+    """False if its library, provider or GPU is missing. That needs no warning."""
 
     def __str__(self) -> str:
         """One line for a log."""
@@ -68,7 +72,7 @@ class SelectedEngines:
     """From torch in float32, on the golden images."""
     refused: list[RefusedEngine] = field(default_factory=list)
     fell_back: bool = False
-    """True where the engine that was asked for cannot serve."""
+    """True if the requested engine cannot serve."""
 
     def describe(self) -> EngineInfo:
         """The engine of the absolute branch."""
@@ -124,7 +128,7 @@ def candidates(
 def select_engines(bundle: Bundle, options: EngineOptions, *, refine: bool) -> SelectedEngines:
     """Start the best engine that passes the self-test on the bundle's golden images.
 
-    refine: start the relative unit too. Raises EngineError, with every reason, where no engine can serve.
+    refine: start the relative unit too. Raises EngineError, with every reason, if no engine can serve.
     """
     if options.fallback not in FALLBACKS:
         raise EngineError(

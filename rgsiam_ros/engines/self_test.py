@@ -27,7 +27,7 @@ def measure_golden_images(
 ) -> Differences:
     """Differences of the engines' outputs from torch's in float32, on the bundle's golden images.
 
-    relative: None where only the absolute branch is in use; batch: the batch size that `absolute` was
+    relative: None if only the absolute branch is in use; batch: the batch size that `absolute` was
     started with. Raises EngineError.
     """
     golden, manifest = bundle.golden, bundle.manifest
@@ -70,7 +70,7 @@ def differences_from_golden(
 
 
 def describe_exceeded(found: Differences, tolerance: Differences) -> list[str]:
-    """One line for each difference that exceeds its tolerance; empty where none does.
+    """One line for each difference that exceeds its tolerance; empty if none does.
 
     A difference that is not finite always exceeds.
     """

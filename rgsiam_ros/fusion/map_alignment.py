@@ -2,8 +2,8 @@
 
 The antenna's track in the map is aligned to the fixes by a rotation about the vertical and a shift. Fixes are
 weighted by their covariance and by robust Geman-McClure weights, because GPS between houses can be wrong for
-minutes. The scale of the robust weights shrinks step by step. The datum is the place of the map's origin on the Earth. The map is
-then rotated so that its axes are east, north and up at the datum.
+minutes. The scale of the robust weights shrinks step by step. The datum is the place of the map's origin on
+the Earth. The map is then rotated so that its axes are east, north and up at the datum.
 """
 
 from __future__ import annotations

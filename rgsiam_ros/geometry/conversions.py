@@ -32,7 +32,7 @@ def stamp_text(stamp_ns: int) -> str:
 def pose_from_xyzw(translation_m: Any, quaternion_xyzw: Any) -> Array:
     """``(4, 4)`` pose from three metres and a unit quaternion.
 
-    Raises ValueError where a number is not finite or the quaternion's norm is not 1.
+    Raises ValueError if a number is not finite or the quaternion's norm is not 1.
     """
     translation = np.asarray(translation_m, np.float64)
     q_wxyz = np.roll(np.asarray(quaternion_xyzw, np.float64), 1)

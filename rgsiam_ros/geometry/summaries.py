@@ -22,7 +22,8 @@ def summarise(
 ) -> dict[str, float]:
     """Summaries of some values, by name: median, mean, 95th percentile and maximum.
 
-    names: the summaries to compute, keys of `SUMMARIES`; suffix: added to each name, for example ``_m``. Raises ValueError without values.
+    names: the summaries to compute, keys of `SUMMARIES`; suffix: added to each name, for example ``_m``.
+    Raises ValueError without values.
     """
     numbers = np.asarray(values, np.float64)
     if not numbers.size:

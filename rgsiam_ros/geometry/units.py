@@ -38,6 +38,6 @@ def _rounded(value: float) -> float:
 
 
 def _digits(value: float) -> str:
-    """At most `DIGITS` significant digits, without an exponent where the number allows it."""
+    """At most `DIGITS` significant digits, without an exponent if possible."""
     text = f"{value:.{DIGITS}g}"
     return f"{float(text):g}" if "e" in text else text

@@ -28,12 +28,12 @@ from rgsiam_ros.uncertainty.covariance import check_covariance, rotate_axes
 from rgsiam_ros.uncertainty.pose_quality import PoseQuality, RefinedQuality
 
 BRANCHES = ("auto", "absolute", "refined")
-"""``absolute``: the pose of the absolute branch. ``refined``: the pose of the relative branch. ``auto``: refined
-if the bundle has a relative branch."""
+"""``absolute``: the pose of the absolute branch. ``refined``: the
+pose of the relative branch. ``auto``: refined if the bundle has a relative branch."""
 
 LARGEST_TRUST_WITHOUT_NEIGHBOUR = -1.0
-"""Upper limit for the trust score of an absolute pose if the relative branch is in use, but no neighbour gave a
-pose. It is below 0, so that such a pose is never trusted."""
+"""Upper limit for the trust score of an absolute pose if the relative
+branch is in use, but no neighbour gave a pose. It is below 0, so that such a pose is never trusted."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Relocalizer:
         """Load the bundle at `path` and start the best engine that passes the self-test.
 
         options: how to run the networks; branch: one of `BRANCHES`; frozen_images: this many identical
-        images in a row count as a frozen camera, 0: never. Raises BundleError, also where `branch` is
+        images in a row count as a frozen camera, 0: never. Raises BundleError, also if `branch` is
         ``refined`` and the bundle has no relative branch, and EngineError.
         """
         options = options or EngineOptions()
@@ -179,7 +179,7 @@ class Relocalizer:
     def estimate(self, image_HW3: ImageBGR) -> PoseEstimate:
         """Pose of the camera that took a BGR uint8 ``(H, W, 3)`` image.
 
-        Raises ImageError or CameraError for an image that cannot be used, and EngineError where the network
+        Raises ImageError or CameraError for an image that cannot be used, and EngineError if the network
         fails or its outputs are no pose.
         """
         (estimate,) = self.estimate_many([image_HW3])

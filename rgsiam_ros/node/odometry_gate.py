@@ -16,7 +16,7 @@ from rgsiam_ros.node.log_throttle import LogThrottle
 from rgsiam_ros.uncertainty.gate import GateDecision, GateLimits, TemporalGate
 
 PARENT, CHILD = "odom", "base"
-"""Names of the two frames in the internal tree of the gate. They are independent of the message's frame ids."""
+"""Names of the two frames in the internal tree of the gate. They do not depend on the message's frame ids."""
 LARGEST_VARIANCE_M2 = 1e3
 """Odometry with a larger variance in x or y is taken to hold speeds only, and no pose."""
 

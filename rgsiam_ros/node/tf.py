@@ -176,7 +176,7 @@ class TfOutput:
         self._sending = True
         self._timer = None
         child = {"map_to_base": frames.base, "map_to_odom": frames.odom}.get(mode)
-        self._owned = child and OwnedTransform(node, transforms, frames.map, child)
+        self._owned = OwnedTransform(node, transforms, frames.map, child) if child else None
         if mode == "map_to_odom":
             period = 1.0 / node.get_parameter("tf_rebroadcast_rate").value
             self._timer = node.create_timer(period, self._rebroadcast)

@@ -1,8 +1,8 @@
 """The program `wait_for_transforms PARENT CHILD [PARENT CHILD ...]`. It ends when every transform is known.
 
-While base_link -> gps_link or the filter's map -> base_link is missing, navsat_transform publishes zeros, with
-only an ERROR in its log. The launch file therefore starts navsat_transform only after this program has ended
-with status 0. Until then this program logs which transforms are missing.
+While base_link -> gps_link or the filter's map -> base_link is missing, navsat_transform publishes zeros,
+with only an ERROR in its log. The launch file therefore starts navsat_transform only after this program has
+ended with status 0. Until then this program logs which transforms are missing.
 """
 
 from __future__ import annotations

@@ -233,7 +233,7 @@ def require_truth(drive: Drive, wanted: BagTopics) -> None:
 def recorded(
     reader: AnyReader, connections: list[Any], bag: Path
 ) -> Iterator[tuple[Any, int, bytes]]:
-    """Yield connection, time of receipt (ns) and bytes of each message. Raises BagError when the file is damaged."""
+    """Yield connection, receipt time (ns) and bytes of each message. Raises BagError for a damaged file."""
     messages = reader.messages(connections)
     while True:
         try:

@@ -84,7 +84,7 @@ class FilterSet:
 
 
 class Filters:
-    """All sets of filters whose sources a `FusionSetup` has. The replay passes them the messages of the bag."""
+    """All sets of filters whose sources a `FusionSetup` has. The replay sends them the bag's messages."""
 
     def __init__(
         self, node: Node, prefix: Path, manifest: Manifest, setup: FusionSetup, namespace: str

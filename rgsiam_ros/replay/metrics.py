@@ -21,9 +21,9 @@ WRONG_M = 5.0
 def replay_metrics(record: ReplayRecord) -> dict[str, Any]:
     """Errors, recall, availability, consistency and latency of a replay.
 
-    The errors are those of the frames with a pose and a true pose. Recall is the number of frames whose errors
-    are within both thresholds, divided by the number of frames with a true pose. A frame without a pose
-    therefore lowers recall and availability, and does not change the errors.
+    The errors are those of the frames with a pose and a true pose. Recall is the number of frames whose
+    errors are within both thresholds, divided by the number of frames with a true pose. A frame without a
+    pose therefore lowers recall and availability, and does not change the errors.
     """
     metres, radians, _ = record.errors()
     degrees = np.degrees(radians)

@@ -117,7 +117,7 @@ def report_pose(
 
 
 def with_truth(record: ReplayRecord, drive: Drive) -> ReplayRecord:
-    """A copy of the record with the drive's true poses, where the bag has them.
+    """A copy of the record with the drive's true poses, as far as the bag has them.
 
     Without a mount no true pose is added, because the bag has true poses of the vehicle only.
     """

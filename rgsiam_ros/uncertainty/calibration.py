@@ -4,8 +4,8 @@
 
 - Covariance, in the camera's axes: the logarithm of each standard deviation is linear in a few predictors.
   The correlations between the axes are constant.
-- Trust: a logistic score over other predictors, minus a threshold. The vehicle is lost where it is negative.
-  The threshold was chosen for a stated false-accept rate.
+- Trust: a logistic score over other predictors, minus a threshold. The vehicle is lost if the result is
+  negative. The threshold was chosen for a stated false-accept rate.
 
 The paper (arXiv 1901.01049) specifies neither of them; both models are our own.
 """

@@ -38,8 +38,8 @@ class PoseQuality:
     """Distance of the image's metric feature to that of the most similar map image, 0..2. 0 for a bundle
     without a map."""
     last_feature_distance: float = 0.0
-    """The same for the least similar neighbour. The neighbours are the most similar map images, as many as the
-    manifest says."""
+    """The same for the least similar neighbour. The
+    neighbours are the most similar map images, as many as the manifest says."""
     raw_sigma_6: Array | None = None
     """Standard deviations that the network itself predicts for the absolute pose, in the camera's axes:
     metres, radians."""
