@@ -200,7 +200,7 @@ class TfOutput:
         self._rebroadcast()
 
     def pause(self) -> None:
-        """Stop repeating map -> odom until the next pose, and forget the last one."""
+        """Stop repeating map -> odom until the next pose, and forget the last transform."""
         with self._lock:
             self._sending = False
             self._T_map_odom = self._unpaired = None

@@ -96,7 +96,7 @@ class _Player(Node):
     def __init__(self, drive: Drive, context: Any) -> None:
         super().__init__("player", namespace=NAMESPACE, context=context)
         self._drive = drive
-        self._sent_at: dict[int, float] = {}
+        self._sent_at: dict[int, float] = {}  # monotonic time by the stamp (ns) of the image
         self._frames: dict[int, FrameRecord] = {}
         self._map_frame = ""
         self.filters: Filters | None = None

@@ -41,7 +41,7 @@ class GateLimits:
     confidence: float = 0.999
     """Fraction of correct poses that pass."""
     recover_after: int = 5
-    """Number of rejected poses in a row that agree with each other, after which they pass; at least 2."""
+    """After this number of rejected poses in a row that agree with each other, the pose passes; at least 2."""
     drift_per_m: float = 0.03
     """Standard deviation of odometry's position, metres per metre driven."""
     drift_rad_per_m: float = 0.005
