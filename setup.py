@@ -83,7 +83,7 @@ setup(
             "relocalize = rgsiam_ros.node.relocalize:main",
             "wait_for_transforms = rgsiam_ros.node.wait_for_transforms:main",
         ],
-        # `rgsiam` asks for this group, so that the vehicle side never names the training side
+        # `rgsiam` loads the commands of this group, so that rgsiam_ros never imports rgsiam_training
         "rgsiam_ros.commands": ["training = rgsiam_training.cli.main:register"],
     },
     maintainer="rgsiam_ros maintainers",

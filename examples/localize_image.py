@@ -1,4 +1,4 @@
-"""Where was this image taken? `python examples/localize_image.py BUNDLE IMAGE`."""
+"""Estimate the pose of the camera that took an image: `python examples/localize_image.py BUNDLE IMAGE`."""
 
 import sys
 

@@ -13,7 +13,7 @@ SHARE = FindPackageShare("rgsiam_ros")
 ARGUMENTS = {
     "bundle": (
         PathJoinSubstitution([SHARE, "models", "town"]),
-        "Folder of the bundle. Another one serves as soon as it is loaded and tested.",
+        "Folder of the bundle. A new value takes effect once that bundle is loaded and tested.",
     ),
     "image_topic": ("/camera/image_raw", "Base topic of the images, without /compressed."),
     "camera_info_topic": ("/camera/camera_info", "Topic of the camera info of these images."),
@@ -53,6 +53,7 @@ STRINGS = (
     "base_frame",
     "odom_frame",
     "camera_frame",
+    "tf_mode",
 )
 BOOLEANS = ("use_sim_time", "autostart", "planar_covariance")
 
@@ -65,7 +66,7 @@ def generate_launch_description():
     ]
     value = {name: LaunchConfiguration(name) for name in ARGUMENTS}
     parameters = {
-        **{name: ParameterValue(value[name], value_type=str) for name in (*STRINGS, "tf_mode")},
+        **{name: ParameterValue(value[name], value_type=str) for name in STRINGS},
         **{name: ParameterValue(value[name], value_type=bool) for name in BOOLEANS},
     }
     node = LifecycleNode(

@@ -1,4 +1,4 @@
-"""Start the relocalization node and fuse its poses with GPS, wheels and IMU by robot_localization.
+"""Start the relocalization node and robot_localization, which fuses its poses with GPS, wheels and IMU.
 
 First, `rgsiam fusion-config BUNDLE --out DIR` writes parameter files for your topics and frames. Then start
 `ros2 launch rgsiam_ros relocalize_with_gps.launch.py bundle:=BUNDLE fusion_config:=DIR`. This file reads from

@@ -39,7 +39,7 @@ PLACES: dict[str, tuple[str, int]] = {
     "golden_images": (r"golden_images\.npz", 64 * MEBIBYTE),
     "mask": (r"mask\.png", 64 * MEBIBYTE),
 }
-"""For each role of a file: the names that it may have (the precision stands before the ending), and its
+"""For each role of a file: a regular expression for its name (with the precision before the ending), and its
 largest size in bytes. Every bundle has files of the roles ``absolute`` and ``golden_images``."""
 
 FrameId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_/.-]{0,127}$")]
@@ -74,7 +74,7 @@ class Target(_Part):
 
 
 class Network(_Part):
-    """How the network was made, for people, and the format of its rotation output."""
+    """The format of the rotation output, and how the network was made. The latter is only for people."""
 
     backbone: str
     rotation: Literal["quaternion_wxyz"] = "quaternion_wxyz"
@@ -130,9 +130,9 @@ class Refinement(_Part):
     neighbours: int = Field(ge=1, le=64)
     """Number of map images that each live image is aligned to."""
     reach_m: float = Field(gt=0.0, le=1e4)
-    """Largest distance of two cameras that the relative unit learnt to bridge."""
+    """Largest distance between two cameras for which the relative unit was trained."""
     metres_per_radian: float = Field(gt=0.0, le=1e4)
-    """Exchange rate between rotation and translation."""
+    """Metres that count as much as a rotation by one radian."""
     map_images: int = Field(ge=1)
 
 
@@ -151,9 +151,10 @@ class Differences(_Part):
     local_map: NotNegative | None = None
     """Length of the difference, divided by the length of the local map."""
     relative_position_m: NotNegative | None = None
-    """Of the relative unit's poses, computed from torch's local map: the largest over all neighbours."""
+    """Position difference of the relative unit's poses, over all neighbours. The input is torch's
+    local map."""
     relative_rotation_deg: NotNegative | None = None
-    """As `relative_position_m`."""
+    """Rotation difference of the same poses."""
     relative_information: NotNegative | None = None
     """Norm of the difference, divided by the norm."""
 
@@ -187,11 +188,11 @@ class CalibrationSummary(_Part):
     frames: int = Field(ge=1)
     """Number of poses, right and wrong, that it was fitted on."""
     false_accept_rate: float = Field(gt=0.0, lt=1.0)
-    """Share of the wrong poses that is trusted, which the threshold was chosen for."""
+    """Share of the wrong poses that is trusted. The threshold was chosen for this share."""
     accepted: Fraction
     """Share of the right poses that is trusted, in the branch that the vehicle uses by default."""
     wrong_m: float = Field(gt=0.0)
-    """From this error on a pose counts as wrong. Rotation counts by metres per radian."""
+    """Smallest error of a wrong pose: metres, plus `Refinement.metres_per_radian` times the angle."""
 
 
 class FileEntry(_Part):

@@ -69,7 +69,7 @@ class MapFeatures:
     def nearest(
         self, metric_feature_D: ArrayLike, count: int, allowed: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:
-        """Indices ``(count,)`` of the map images with the most similar metric features, best first.
+        """Indices ``(count,)`` of the map images with the most similar metric *features*, best first.
 
         metric_feature_D: of the live image, unit length; allowed: indices to choose from, None for all.
         """
@@ -87,7 +87,7 @@ class MapFeatures:
         metres_per_radian: float,
         allowed: NDArray[np.int64] | None = None,
     ) -> NDArray[np.int64]:
-        """Indices ``(count,)`` of the map images whose poses are nearest to a pose, nearest first.
+        """Indices ``(count,)`` of the map images whose *poses* are nearest to a pose, nearest first.
 
         T_map_camera: ``(4, 4)``, metres. The distance is metres plus `metres_per_radian` times the angle
         between the cameras. allowed: as in `nearest`.

@@ -23,7 +23,8 @@ of the live camera in the camera of each map image; metres are ``scale_m * x``."
 ROTATION = "rotation_quaternion_wxyz"
 """Output of both networks: rotations of the same poses, quaternions w x y z, ``(1, 4)`` or ``(K, 4)``."""
 PRECISION_FACTOR = "precision_factor"
-"""Optional output of absolute.onnx: ``(1, 21)``, the predicted covariance, see `raw_covariance`."""
+"""Optional output of absolute.onnx: ``(1, 21)``, a factor of the inverse of the predicted covariance, see
+`raw_covariance`. It has nothing to do with a number format (`rgsiam_ros.bundle.precision.Precision`)."""
 METRIC_FEATURE = "metric_feature"
 """Optional output of absolute.onnx: ``(1, D)``, the metric feature, of unit length."""
 LOCAL_MAP = "local_map"
@@ -55,7 +56,7 @@ def restore_poses(translation: ArrayLike, quaternion_wxyz: ArrayLike, target: Ta
 def restore_relative_poses(
     translation: ArrayLike, quaternion_wxyz: ArrayLike, target: Target
 ) -> Array:
-    """As `restore_poses`, for poses of one camera in another: without the target's origin and turn."""
+    """As `restore_poses`, but for poses of one camera in another: only the scale of `target` is applied."""
     metres = target.scale_m * np.asarray(translation, np.float64)
     q_wxyz = np.asarray(quaternion_wxyz, np.float64)
     norm = np.linalg.norm(q_wxyz, axis=-1, keepdims=True)
@@ -71,7 +72,8 @@ def raw_covariance(outputs: Mapping[str, np.ndarray], target: Target) -> Array |
 
     Axes of the camera, x y z rotX rotY rotZ, metres and radians. The 21 numbers of the precision factor are a
     lower triangular W: logarithms of its diagonal, then the elements below it, row by row. The covariance is
-    ``(W^T W)^-1``. None if the network has no such output; all NaN if the output is not usable.
+    ``(W^T W)^-1``, with the translation in normalised units until it is scaled to metres. None if the network
+    has no such output; all NaN if the output is not usable.
     """
     if PRECISION_FACTOR not in outputs:
         return None

@@ -10,7 +10,6 @@ Precision = Literal["float32", "bfloat16", "float16", "int8", "int8_symmetric"]
 with a zero point, which is fast on CPUs. ``int8_symmetric``: without zero point, as TensorRT needs it."""
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-REDUCED: tuple[Precision, ...] = PRECISIONS[1:]
 
 
 def absolute_name(precision: Precision) -> str:

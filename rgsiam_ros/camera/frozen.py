@@ -11,7 +11,7 @@ from rgsiam_ros.camera.preprocessing import ImageBGR
 
 DEFAULT_LIMIT = 3
 PIXEL_STEP = 4
-"""Only every 4th row and column is compared, to save time. Image noise changes all pixels."""
+"""Only every 4th row and column is compared, to save time. Noise of a working camera changes these too."""
 
 
 class FrozenCamera:

@@ -1,4 +1,4 @@
-"""The camera model, and the check that a live camera sees the view that the network was trained on."""
+"""The camera model, and the match of a live camera's view with the view that the network was trained on."""
 
 from __future__ import annotations
 

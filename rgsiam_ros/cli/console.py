@@ -1,4 +1,4 @@
-"""What the `rgsiam` program prints: results on standard output, its log on standard error."""
+"""The output of the `rgsiam` program: results on standard output, log messages on standard error."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ PACKAGES = ("rgsiam_ros", "rgsiam_training")
 
 
 class MessageHandler(RichHandler):
-    """Prints the message alone, and before a warning or an error its level."""
+    """Prints each log message on one line. Warnings and errors begin with their level."""
 
     def render(self, *, record: logging.LogRecord, **_: object) -> ConsoleRenderable:
-        """The message as it is: no markup, no table, no line breaks."""
+        """The text of a log record, without markup, table or line breaks."""
         text = Text(record.getMessage())
         style = STYLES.get(record.levelno)
         if style is None:
@@ -27,7 +27,7 @@ class MessageHandler(RichHandler):
 
 
 def log_to_terminal() -> None:
-    """Show what the package logs, from INFO on. The loggers of other packages stay as they are."""
+    """Print the log messages of `PACKAGES` from level INFO. Loggers of other packages are left unchanged."""
     handler = MessageHandler(console=Console(stderr=True, soft_wrap=True))
     for name in PACKAGES:
         logger = logging.getLogger(name)

@@ -43,13 +43,15 @@ app.add_typer(bundle_app, name="bundle")
 app.add_typer(engine_app, name="engine")
 
 COMMAND_GROUP = "rgsiam_ros.commands"
-"""Entry points of this group add commands. The training side registers its commands there, in setup.py, so
-that the vehicle side never names it."""
+"""Entry points of this group add commands. setup.py registers the training commands there, so that this
+package never imports `rgsiam_training`."""
 TRAINING_COMMANDS = (
     *("train", "compare", "export", "calibrate", "evaluate", "look-alikes"),
     *("inspect", "download", "town"),
 )
+"""The commands that the training extra adds. Without the extra, they say how to install it."""
 TRAINING_NEEDS = ("torch", "lightning", "timm", "roma", "omegaconf", "sklearn")
+"""Modules that these commands import."""
 INSTALL_HINT = "pip install 'rgsiam_ros[training]', or run `make dev` in a clone"
 
 

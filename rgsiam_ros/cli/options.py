@@ -19,12 +19,12 @@ BranchName = Annotated[
 EngineName = Annotated[str, typer.Option(help="auto, or a name from `rgsiam engine list`.")]
 PrecisionName = Annotated[str, typer.Option(help="auto, or a precision that the bundle offers.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: the engine chooses.")]
-BatchSize = Annotated[int, typer.Option(min=1, max=64, help="Images for one inference.")]
+BatchSize = Annotated[int, typer.Option(min=1, max=64, help="Number of images in one inference.")]
 CacheFolder = Annotated[
     Path | None, typer.Option(help="Folder of built engines; default: the user's own cache.")
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the random numbers.")]
-Split = Annotated[str, typer.Option(help="train or test, where the dataset has splits.")]
+Split = Annotated[str, typer.Option(help="train or test, if the dataset has splits.")]
 ImageTopic = Annotated[
     str | None, typer.Option(help="Image topic; default: the only one of the bag.")
 ]
@@ -33,7 +33,10 @@ InfoTopic = Annotated[
     typer.Option(help="Camera info topic; default: camera_info in the namespace of the images."),
 ]
 TruthTopic = Annotated[
-    str, typer.Option(help="Topic of the true poses: Odometry, PoseStamped or with covariance.")
+    str,
+    typer.Option(
+        help="Topic of the true poses: Odometry, PoseStamped or PoseWithCovarianceStamped."
+    ),
 ]
 BaseFrame = Annotated[str, typer.Option(help="Vehicle frame.")]
 

@@ -1,4 +1,4 @@
-"""Inference engines, chosen by name. Each imports its library only when it is asked for."""
+"""Inference engines, selected by name. The library of an engine is imported only when it is created."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["ENGINES", "Engine", "EngineInfo", "EngineRequest", "create_engine"]
 
 
 def create_engine(name: str, request: EngineRequest) -> Engine:
-    """The engine called `name` over a network.
+    """Create the engine `name` for a network.
 
-    Raises EngineError for an unknown engine, one that is not installed or cannot compute in the
-    precision asked for, and a network that it cannot run; EngineNotBuiltError for one that has to be
-    built first.
+    Raises EngineError when the name is unknown, when the engine is not installed, when it cannot compute in
+    the requested precision, and when it cannot run the network. Raises EngineNotBuiltError when the engine
+    must be built first.
     """
     if name in ("tensorrt", "tensorrt_rtx"):
         from rgsiam_ros.engines.tensorrt_engine import TensorRtEngine

@@ -35,19 +35,20 @@ class EngineTiming:
     device: str
     version: str = ""
     differences: Differences | None = None
-    """From torch in float32, on the golden images. None where the engine cannot serve."""
+    """From torch in float32, on the golden images. None if the engine cannot serve."""
     absolute_ms: tuple[float, float] = (float("nan"), float("nan"))
-    """Median and 99th percentile of one inference of the absolute branch."""
+    """Median and 99th percentile of the time of one inference of the absolute branch."""
     relative_ms: tuple[float, float] | None = None
     """The same of the relative unit, for all neighbours of an image at once."""
     problem: str = ""
-    """Why the engine cannot serve; empty where it can."""
+    """Why the engine cannot serve; empty if it can."""
 
 
 def benchmark_engines(bundle: Bundle, options: EngineOptions) -> list[EngineTiming]:
     """Start, self-test and time each engine and precision that `options` allow, one after the other."""
     timings = []
     automatic = options.engine == "auto" and options.precision == "auto"
+    # an engine or precision that is named is timed even if this CPU is slow with int8
     features = None if automatic else INT8_FEATURES
     offered = bundle.manifest.precisions
     for name, precision in candidates(offered, options.engine, options.precision, features):
@@ -78,7 +79,7 @@ def benchmark_engines(bundle: Bundle, options: EngineOptions) -> list[EngineTimi
 
 
 def cpu_name() -> str:
-    """The CPU's name from Linux, else its architecture."""
+    """The name of the CPU on Linux. On other systems, its architecture."""
     return cpu_entry("model name", "Model") or platform.machine()
 
 

@@ -121,7 +121,7 @@ class EngineCache:
     def store(self, key: EngineKey, engine: bytes, made_by: str) -> Path:
         """Store an engine and return its path. After an error, the old engine is unchanged.
 
-        made_by: the program that compiled the engine. Raises EngineError.
+        made_by: name of the program that compiled the engine. Raises EngineError.
         """
         described = {
             "key": asdict(key),
@@ -171,8 +171,8 @@ class EngineCache:
 class BuiltByProvider:
     """A folder in which ONNX Runtime's TensorRT provider stores its engines.
 
-    The provider silently builds missing engines. To prevent this at a start, a list of the built files with
-    their SHA-256 is stored in the folder and checked before.
+    The provider silently builds missing engines. To prevent this when the node starts, the folder holds a
+    list of the built files with their SHA-256. The list is checked before the provider is loaded.
     """
 
     LIST = "built.json"
@@ -181,8 +181,9 @@ class BuiltByProvider:
         self.folder = (default_folder() if cache is None else cache) / name
 
     def refuse_missing(self) -> None:
-        """Check the files. Raises EngineNotBuiltError when some are missing or changed, and EngineError when
-        others can write to them.
+        """Raise EngineNotBuiltError if files are missing or changed.
+
+        Raises EngineError if other users can write to them.
         """
         try:
             listed = json.loads((self.folder / self.LIST).read_text())

@@ -34,9 +34,8 @@ COMPUTES = {
     "onnxruntime_tensorrt": ("float32",),
 }
 UNWANTED_OPTIMIZER = "WeightBiasQuantization"
-"""An optimizer of ONNX Runtime (seen in 1.32) that quantises convolutions which export kept in float32.
-
-It does so for a convolution between quantised tensors, with one scale for all channels."""
+"""An optimizer of ONNX Runtime (seen in 1.32). It quantises a convolution between quantised tensors, with one
+scale for all channels, even if the export kept this convolution in float32."""
 CUDA_OPTIONS = {"use_tf32": "0"}
 SPINNING = "session.intra_op.allow_spinning"
 """Option that lets idle threads wait in a busy loop. This would take CPU time from other programs and from

@@ -18,9 +18,9 @@ class EngineOptions:
     precision: str = "auto"
     """A number format that the bundle offers. ``auto``: the fastest that this machine can run."""
     threads: int = 0
-    """CPU threads for one inference. 0: the engine chooses."""
+    """Number of CPU threads for one inference. 0: the engine chooses."""
     batch: int = 1
-    """Images for one inference of the absolute branch."""
+    """Number of images in one inference of the absolute branch."""
     cache: Path | None = None
     """Folder of built engines. None: the user's own, see `rgsiam_ros.engines.cache`."""
     fallback: str = "auto"

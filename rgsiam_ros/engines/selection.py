@@ -1,4 +1,8 @@
-"""Select the engine that serves a bundle: the best that is installed and passes the self-test."""
+"""Select the engine that serves a bundle: the best that is installed and passes the self-test.
+
+An engine *serves* a bundle if it runs the bundle's networks, and its outputs for the golden images are within
+the tolerance of the manifest.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +40,10 @@ ORDER: tuple[Candidate, ...] = (
 Runtime's TensorRT provider is not in the list, because it chooses number formats by itself: it serves only
 where the user names it."""
 INT8_FEATURES = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
-"""CPU instructions for int8. Without one of them int8 is slow, or its sums saturate."""
+"""CPU instruction sets for int8. Without any of them int8 is slow, or its sums saturate."""
 RELATIVE_ON_CPU = "onnxruntime"
-"""Runs the relative unit beside OpenVINO, which is no faster with its hundreds of small operators."""
+"""Engine that runs the relative unit when OpenVINO runs the absolute branch. The relative unit consists of
+hundreds of small operators, with which OpenVINO is no faster."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class RefusedEngine:
     precision: Precision
     reason: str
     installed: bool = True
-    """False where its library, provider or GPU is missing. That needs no warning."""
+    """False if its library, provider or GPU is missing. That needs no warning."""
 
     def __str__(self) -> str:
         """One line for a log."""
@@ -67,7 +72,7 @@ class SelectedEngines:
     """From torch in float32, on the golden images."""
     refused: list[RefusedEngine] = field(default_factory=list)
     fell_back: bool = False
-    """True where the engine that was asked for cannot serve."""
+    """True if the requested engine cannot serve."""
 
     def describe(self) -> EngineInfo:
         """The engine of the absolute branch."""
@@ -88,7 +93,7 @@ def candidates(
     """Engines and precisions to try, best first.
 
     offered: the bundle's precisions; engine, precision: a name or ``auto``; features: names of the CPU's
-    instructions, None: read them from the machine. A precision that is asked for by name is tried on any
+    instruction sets; None: read them from the machine. A precision that is asked for by name is tried on any
     CPU. Raises EngineError for an unknown name and for a precision that the bundle does not offer.
     """
     if engine != "auto" and engine not in ENGINES:
@@ -123,7 +128,7 @@ def candidates(
 def select_engines(bundle: Bundle, options: EngineOptions, *, refine: bool) -> SelectedEngines:
     """Start the best engine that passes the self-test on the bundle's golden images.
 
-    refine: start the relative unit too. Raises EngineError, with every reason, where no engine can serve.
+    refine: start the relative unit too. Raises EngineError, with every reason, if no engine can serve.
     """
     if options.fallback not in FALLBACKS:
         raise EngineError(
@@ -148,9 +153,9 @@ def select_engines(bundle: Bundle, options: EngineOptions, *, refine: bool) -> S
 def _rounds(
     bundle: Bundle, options: EngineOptions, refused: list[RefusedEngine]
 ) -> list[list[Candidate]]:
-    """The candidates to try first, and those to fall back on.
+    """The candidates to try first, then those to fall back on.
 
-    Adds an engine that cannot be tried at all to `refused`.
+    If the requested engine cannot be tried at all, it is added to `refused`.
     """
     offered = bundle.manifest.precisions
     if options.fallback == "none":
@@ -167,12 +172,12 @@ def _rounds(
 
 
 def cpu_features() -> frozenset[str]:
-    """Names of the CPU's instructions as Linux lists them; empty elsewhere."""
+    """Names of the CPU's instruction sets as Linux lists them; empty on other systems."""
     return frozenset(cpu_entry("flags", "Features").split())
 
 
 def cpu_entry(*names: str) -> str:
-    """The first line of Linux's CPU description under one of these names; empty elsewhere."""
+    """The value of the first entry of /proc/cpuinfo with one of these names; empty on other systems."""
     if platform.system() != "Linux":
         return ""
     for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
@@ -183,7 +188,7 @@ def cpu_entry(*names: str) -> str:
 
 
 def relative_engine_for(engine: str) -> str:
-    """The engine that runs the relative unit beside this one."""
+    """The engine that runs the relative unit when `engine` runs the absolute branch."""
     return RELATIVE_ON_CPU if engine == "openvino" else engine
 
 

@@ -18,7 +18,7 @@ from rgsiam_ros.geometry.poses import pose_errors
 from rgsiam_ros.geometry.units import angle_text, length_text
 
 Infer = Callable[[Mapping[str, NDArray[np.float32]]], Mapping[str, NDArray[np.float32]]]
-"""Runs a network: outputs of a network by name, for inputs by name."""
+"""Runs a network: takes inputs by name, returns outputs by name."""
 TINY = 1e-12
 
 
@@ -27,7 +27,7 @@ def measure_golden_images(
 ) -> Differences:
     """Differences of the engines' outputs from torch's in float32, on the bundle's golden images.
 
-    relative: None where only the absolute branch is in use; batch: the batch size that `absolute` was
+    relative: None if only the absolute branch is in use; batch: the batch size that `absolute` was
     started with. Raises EngineError.
     """
     golden, manifest = bundle.golden, bundle.manifest
@@ -48,8 +48,8 @@ def differences_from_golden(
     """Largest differences of a network's outputs for the golden images from torch's in float32.
 
     absolute_outputs: of ``absolute.onnx`` by name, ``(N, ...)`` each; relate: runs ``relative.onnx``, which
-    always computes in float32. It gets torch's local maps and the map's `features` in float32, so that every
-    neighbour is compared.
+    always computes in float32; features: the map's, in float32. ``relative.onnx`` runs on torch's local maps
+    and on these features for all neighbours in `golden`, so that only its own differences count.
     """
     expected = golden.absolute
     outputs = {name: np.asarray(absolute_outputs[name], np.float64) for name in expected}
@@ -70,7 +70,7 @@ def differences_from_golden(
 
 
 def describe_exceeded(found: Differences, tolerance: Differences) -> list[str]:
-    """One line for each difference that exceeds its tolerance; empty where none does.
+    """One line for each difference that exceeds its tolerance; empty if none does.
 
     A difference that is not finite always exceeds.
     """

@@ -109,9 +109,9 @@ def build_engine(
 
 def _strongly_typed(trt: Any) -> int:
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    return (
-        0 if flag is None else 1 << int(flag)
-    )  # without the flag, all networks are strongly typed
+    if flag is None:  # newer libraries have no flag, because all their networks are strongly typed
+        return 0
+    return 1 << int(flag)
 
 
 def _collecting_logger(trt: Any) -> Any:

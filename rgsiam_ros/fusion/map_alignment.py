@@ -1,9 +1,9 @@
 """Find a map's position and heading on the Earth from GPS fixes and map poses.
 
 The antenna's track in the map is aligned to the fixes by a rotation about the vertical and a shift. Fixes are
-weighted by their covariance and by robust Geman-McClure weights whose scale shrinks step by step, because GPS
-between houses can be wrong for minutes. The datum is the place of the map's origin on the Earth. The map is
-then rotated so that its axes are east, north and up at the datum.
+weighted by their covariance and by robust Geman-McClure weights, because GPS between houses can be wrong for
+minutes. The scale of the robust weights shrinks step by step. The datum is the place of the map's origin on
+the Earth. The map is then rotated so that its axes are east, north and up at the datum.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from rgsiam_ros.recordings.tum import write_tum
 
 SETTLING_S = 10.0
 """Time at the start of a drive that is not counted, because a filter must find its heading first."""
+GOOD_SIGMA_M = 1.0
+"""Largest standard deviation that a good GPS fix states, metres."""
 COLOURS = {"gps": "tab:orange", "visual": "tab:green", "both": "tab:blue"}
 LABELS = {"gps": "odometry + GPS", "visual": "odometry + visual", "both": "all three"}
 
@@ -56,8 +58,8 @@ def report_tracks(
     figures: dict[str, Any] = {"settling_s": SETTLING_S}
     for name, (stamps, T) in finite_poses(tracks).items():
         write_tum(out / f"fused_{name}.tum", zip(stamps.tolist(), T, strict=True))
-        answers = len(tracks[name][0])
-        figures[name] = {"answers": answers, "not_finite": answers - len(stamps)}
+        published = len(tracks[name][0])
+        figures[name] = {"answers": published, "not_finite": published - len(stamps)}
     if not len(drive.truth_stamps_ns):
         return figures
     errors = errors_of_tracks(tracks, drive)
@@ -76,17 +78,17 @@ def report_tracks(
     return figures
 
 
-def gps_state(messages: list[Any], good_sigma_m: float = 1.0) -> np.ndarray:
+def gps_state(messages: list[Any]) -> np.ndarray:
     """Return the state of GPS for each NavSatFix message: 0 good, 1 bad, 2 no fix.
 
-    A fix is good when its own standard deviation is at most good_sigma_m, metres.
+    A fix is good when the standard deviation that it states for east is at most `GOOD_SIGMA_M`.
     """
     state = []
     for m in messages:
         if m.status.status < 0 or not np.isfinite(m.latitude):
             state.append(2)
         else:
-            state.append(int(np.sqrt(max(m.position_covariance[0], 0.0)) > good_sigma_m))
+            state.append(int(np.sqrt(max(m.position_covariance[0], 0.0)) > GOOD_SIGMA_M))
     return np.array(state)
 
 

@@ -1,4 +1,4 @@
-"""Convert one pose at a time, where it enters or leaves: ROS messages, mounts, reports.
+"""Conversions between single poses and ROS messages, mount parameters and reports.
 
 Arrays of poses are converted in `rgsiam_ros.geometry.poses`. The functions here take any object with the
 fields of the ROS message, so that the core needs no ROS.
@@ -16,7 +16,7 @@ from transforms3d.quaternions import mat2quat, quat2mat
 from rgsiam_ros.geometry.poses import Array, check_quaternions
 
 NANOSECONDS = 1_000_000_000
-"""In a second."""
+"""Number of nanoseconds in one second."""
 
 
 def stamp_to_ns(stamp: Any) -> int:
@@ -32,7 +32,7 @@ def stamp_text(stamp_ns: int) -> str:
 def pose_from_xyzw(translation_m: Any, quaternion_xyzw: Any) -> Array:
     """``(4, 4)`` pose from three metres and a unit quaternion.
 
-    Raises ValueError where a number is not finite or the quaternion's norm is not 1.
+    Raises ValueError if a number is not finite or the quaternion's norm is not 1.
     """
     translation = np.asarray(translation_m, np.float64)
     q_wxyz = np.roll(np.asarray(quaternion_xyzw, np.float64), 1)

@@ -102,11 +102,6 @@ class TransformTree:
         T_common_source = self._pose_in_ancestor(common, chains[source], stamp_ns)
         return invert(T_common_target) @ T_common_source
 
-    def parent(self, child: str) -> str | None:
-        """Return the parent frame of `child`; None when it has none."""
-        edge = self._edges.get(child.lstrip("/"))
-        return None if edge is None else edge.parent
-
     def frames(self) -> set[str]:
         """Return the names of all frames, parents and children."""
         return set(self._edges) | {edge.parent for edge in self._edges.values()}

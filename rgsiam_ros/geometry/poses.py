@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 UNIT_QUATERNION_TOLERANCE = 1e-3
 SMALLEST_SINE = 1e-9
-"""Twice the sine of an angle below which the angle counts as zero."""
+"""If twice the sine of an angle is smaller, the angle is taken to be equal to its sine."""
 NEARLY_HALF_TURN = 3.0
 """Angle in radians above which the sine is too small to give the rotation axis."""
 
@@ -84,7 +84,7 @@ def invert(T: ArrayLike) -> Array:
 def rotation_vector(R: ArrayLike) -> Array:
     """Return the logarithm of ``(..., 3, 3)`` rotations: rotation vectors ``(..., 3)``, radians.
 
-    It is faster than scipy, except for rotations of nearly half a turn, which scipy computes.
+    It is faster than scipy. Only rotations of nearly half a turn are left to scipy.
     """
     matrices = np.asarray(R, np.float64)
     twice_sine, length, angle = _sine_and_angle(matrices)

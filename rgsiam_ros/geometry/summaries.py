@@ -20,9 +20,10 @@ SUMMARIES: dict[str, Callable[[Array], np.floating]] = {
 def summarise(
     values: ArrayLike, names: Sequence[str] = tuple(SUMMARIES), suffix: str = ""
 ) -> dict[str, float]:
-    """Median, mean, 95th percentile and largest of some values, by name.
+    """Summaries of some values, by name: median, mean, 95th percentile and maximum.
 
-    names: which of them; suffix: added to each name, for example ``_m``. Raises ValueError without values.
+    names: the summaries to compute, keys of `SUMMARIES`; suffix: added to each name, for example ``_m``.
+    Raises ValueError without values.
     """
     numbers = np.asarray(values, np.float64)
     if not numbers.size:

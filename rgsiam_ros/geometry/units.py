@@ -9,6 +9,7 @@ LENGTHS = ((1e3, "km"), (1.0, "m"), (1e-2, "cm"), (1e-3, "mm"), (1e-6, "µm"))
 DIGITS = 3
 """Significant digits."""
 SMALLEST_DEGREES = 1e-3
+"""One millidegree, in degrees. Angles below a tenth of a degree are shown in it."""
 
 
 def length_text(metres: float) -> str:
@@ -37,6 +38,6 @@ def _rounded(value: float) -> float:
 
 
 def _digits(value: float) -> str:
-    """At most `DIGITS` significant digits, without an exponent where the number allows it."""
+    """At most `DIGITS` significant digits, without an exponent if possible."""
     text = f"{value:.{DIGITS}g}"
     return f"{float(text):g}" if "e" in text else text

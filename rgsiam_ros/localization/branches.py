@@ -31,7 +31,7 @@ class BranchEstimate:
     raw_covariance_66: Array | None
     """Covariance of the absolute pose as the network predicts it, not calibrated, in the camera's axes."""
     neighbour_K: NDArray[np.int64] | None = None
-    """Indices of the map images that are most like the live image. None for a bundle without a map."""
+    """Indices of the map images most similar to the live image. None for a bundle without a map."""
 
 
 class PoseBranches:
@@ -76,7 +76,7 @@ class PoseBranches:
         """The absolute branch's estimate.
 
         outputs: of ``absolute.onnx`` for one image; allowed: indices of the map images that may be used,
-        None for all. Raises EngineError where the outputs are no pose.
+        None for all. Raises EngineError if the outputs are no valid pose.
         """
         T = restore_poses(
             outputs[network_io.TRANSLATION][0], outputs[network_io.ROTATION][0], self._target
@@ -97,7 +97,7 @@ class PoseBranches:
         absolute: BranchEstimate,
         allowed: NDArray[np.int64] | None = None,
     ) -> BranchEstimate | None:
-        """The relative branch's estimate. None where no map image gives a pose, or without that branch.
+        """The relative branch's estimate. None if no neighbour gives a pose, or without that branch.
 
         absolute: the estimate of the same image. Other arguments and errors as in `estimate_absolute`.
         """

@@ -28,12 +28,12 @@ from rgsiam_ros.uncertainty.covariance import check_covariance, rotate_axes
 from rgsiam_ros.uncertainty.pose_quality import PoseQuality, RefinedQuality
 
 BRANCHES = ("auto", "absolute", "refined")
-"""``refined``: the relative branch over the map's features. ``absolute``: the network's global pose alone.
-``auto``: refined where the bundle has a relative branch."""
+"""``absolute``: the pose of the absolute branch. ``refined``: the
+pose of the relative branch. ``auto``: refined if the bundle has a relative branch."""
 
 LARGEST_TRUST_WITHOUT_NEIGHBOUR = -1.0
-"""Largest trust score of an absolute pose if the relative branch is in use, but no map image gave a pose. It
-is below 0, so that such a pose is never trusted."""
+"""Upper limit for the trust score of an absolute pose if the relative
+branch is in use, but no neighbour gave a pose. It is below 0, so that such a pose is never trusted."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class PoseEstimate:
     timings_ms: dict[str, float]
     """Milliseconds spent in each stage."""
     branch: Branch = "absolute"
-    """The branch that the pose is from. It is the absolute branch if no map image gives a pose."""
+    """The branch that the pose is from. It is the absolute branch if no neighbour gives a pose."""
     quality: PoseQuality = field(default_factory=PoseQuality)
     """The figures that covariance and trust are predicted from."""
     raw_covariance_66: Array | None = None
@@ -64,7 +64,7 @@ class PoseEstimate:
 
     @cached_property
     def why_lost(self) -> str:
-        """The reason in a few words; empty where the pose may be used."""
+        """The reason in a few words; empty if the pose may be used."""
         if self.frozen:
             return "lost: the camera repeats the same image"
         if self.trust is not None and np.isnan(self.trust):
@@ -107,8 +107,8 @@ class Relocalizer:
         batch: int = 1,
         frozen_images: int = DEFAULT_LIMIT,
     ) -> None:
-        """engines: with a relative unit for the refined branch; batch: what the absolute branch's engine
-        was started with; frozen_images: see `rgsiam_ros.camera.frozen.FrozenCamera`.
+        """engines: without a relative unit, only the absolute branch is used; batch: the batch size that the
+        absolute branch's engine was started with; frozen_images: see `rgsiam_ros.camera.frozen.FrozenCamera`.
         """
         self.engines = engines
         self._bundle = bundle
@@ -128,8 +128,8 @@ class Relocalizer:
     ) -> Relocalizer:
         """Load the bundle at `path` and start the best engine that passes the self-test.
 
-        options: how the networks shall run; branch: one of `BRANCHES`; frozen_images: this many identical
-        images in a row count as a frozen camera, 0: never. Raises BundleError, also where `branch` is
+        options: how to run the networks; branch: one of `BRANCHES`; frozen_images: this many identical
+        images in a row count as a frozen camera, 0: never. Raises BundleError, also if `branch` is
         ``refined`` and the bundle has no relative branch, and EngineError.
         """
         options = options or EngineOptions()
@@ -168,18 +168,18 @@ class Relocalizer:
     def use_camera(self, camera: Camera) -> ViewMatch:
         """Adapt to the live camera: crop its images to the view that the network learnt with.
 
-        Raises CameraError where that is impossible. Images are then treated as before the call.
+        Raises CameraError if that is impossible; the previous camera then stays in use.
         """
         return self._live_view.use_camera(camera)
 
     def forget(self) -> None:
-        """Forget the previous images: the camera does not count as frozen."""
+        """Forget the previous images, so that the camera does not count as frozen."""
         self._frozen_camera.forget()
 
     def estimate(self, image_HW3: ImageBGR) -> PoseEstimate:
         """Pose of the camera that took a BGR uint8 ``(H, W, 3)`` image.
 
-        Raises ImageError or CameraError for an image that cannot be used, and EngineError where the network
+        Raises ImageError or CameraError for an image that cannot be used, and EngineError if the network
         fails or its outputs are no pose.
         """
         (estimate,) = self.estimate_many([image_HW3])
@@ -192,8 +192,8 @@ class Relocalizer:
     ) -> list[PoseEstimate | RgsiamError]:
         """As `estimate`, for several images. The engine runs them in batches.
 
-        The result holds the error in place of the estimate where an image cannot be used. An error in place
-        of an image stays where it is. Each image gets an equal share of the inference time.
+        The result holds an error in place of the estimate if an image cannot be used. An error that is given
+        in place of an image is returned in its place. Each image gets an equal share of the inference time.
         """
         results: list[PoseEstimate | RgsiamError] = []
         prepared: list[_Prepared] = []

@@ -1,1 +1,1 @@
-"""The ROS 2 node: a thin adapter around the core."""
+"""The ROS 2 node: it connects topics, services and parameters to the core, which needs no ROS."""

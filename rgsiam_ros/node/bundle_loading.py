@@ -42,7 +42,10 @@ class LoadedBundle:
 
 
 def load(node: Node, path: str) -> LoadedBundle:
-    """Load the bundle at `path`, start its engines and test them. Raises RgsiamError."""
+    """Load the bundle at `path` with the engine options of the node's parameters, and test its engines.
+
+    Raises RgsiamError.
+    """
 
     def value(name: str) -> Any:
         return node.get_parameter(name).value

@@ -27,7 +27,7 @@ POLL_S = 0.05
 class BundleReload:
     """Loads one new bundle at a time in a thread.
 
-    All methods are for the executor's thread, and `adopt` is called in it.
+    Call all methods in the executor's thread. `adopt` is called in that thread too.
     """
 
     def __init__(self, node: Node, adopt: Callable[[LoadedBundle], None]) -> None:
@@ -95,7 +95,7 @@ class BundleReload:
         try:
             self._adopt(attempt.result())
             self.outcome = f"{attempt.path} serves"
-        except Exception as error:  # of any kind: the old bundle serves on
+        except Exception as error:  # whatever failed, the old bundle stays in use
             kind = "" if isinstance(error, RgsiamError) else f"{type(error).__name__}: "
             self.outcome = f"refused: {kind}{error}"
             self._node.get_logger().error(

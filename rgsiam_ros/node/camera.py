@@ -30,7 +30,7 @@ class LiveCamera:
         self._problem: str | None = None
 
     def take(self, message: CameraInfo) -> None:
-        """Store the camera of a camera_info message. A message that is no camera is logged."""
+        """Store the camera of a camera_info message. A message without a usable camera is logged."""
         try:
             camera = camera_from_message(message)
         except CameraError as error:
@@ -41,7 +41,7 @@ class LiveCamera:
             self._last = self._pending = camera
 
     def renew(self) -> None:
-        """Apply the last camera again, because another bundle serves."""
+        """Apply the last camera again when another bundle is in use."""
         self._pending, self._problem = self._last, None
 
     def forget(self) -> None:
@@ -73,7 +73,7 @@ class LiveCamera:
 
 
 class CameraMount:
-    """Looks up the camera's mount for each image, so that a late or changed mount counts at once."""
+    """Looks up the camera's mount for each image, so that a late or changed mount takes effect at once."""
 
     def __init__(self, node: Node, transforms: Transforms, base_frame: str, health: Health) -> None:
         self._node, self._transforms, self._health = node, transforms, health

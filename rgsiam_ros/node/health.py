@@ -1,4 +1,4 @@
-"""Counters, rate, delay and ages of the node, and the findings that follow from them. No ROS."""
+"""Counters, rate, delays and ages of the node, and the problems that they show. This module needs no ROS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 WINDOW_S = 5.0
+"""Rate and delays are computed over this time."""
 TOTALS = ("received", "published", "lost", "gated", "rejected", "skipped")
+"""The counters that are always shown, even when they are 0."""
 OK, WARN, ERROR, STALE = range(4)
 """Levels as in ``diagnostic_msgs/DiagnosticStatus``."""
 
@@ -40,7 +42,7 @@ class Health:
         self._had_pose = False
 
     def start(self) -> None:
-        """Restart rate, delays and ages, because poses are expected from now on. Keeps the counters."""
+        """Restart rate, delays and ages when the node becomes active. Keeps the counters."""
         with self._lock:
             self._poses.clear()
             self._image_at = self._pose_at = self._since = self._now()

@@ -67,7 +67,7 @@ class ImageStream:
 FUTURE_S = 1.0
 """A stamp that is further ahead of the node's clock is reported."""
 ANOTHER_CLOCK_S = 60.0
-"""A stamp with a larger delay is taken to be from another clock."""
+"""If the delay since the stamp is larger, the stamp is taken to come from another clock."""
 
 
 class StampCheck:
@@ -110,7 +110,7 @@ def delay_s(stamp_ns: int, now_ns: int, since_received_s: float) -> float:
 WINDOW = 40
 """Number of stamps that the share is computed from."""
 NOMINAL_PERCENTILE = 10
-"""This percentile of the gaps between stamps is taken for the camera's period."""
+"""The camera's period is taken to be this percentile of the time between consecutive stamps."""
 LOW_SHARE = 0.6
 """A smaller share of arriving images is reported."""
 

@@ -13,7 +13,7 @@ from std_msgs.msg import Header
 from rgsiam_ros.camera.decoding import decode_compressed, decode_raw
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import ImageBGR
-from rgsiam_ros.geometry.conversions import quaternion_xyzw_of
+from rgsiam_ros.geometry.conversions import NANOSECONDS, quaternion_xyzw_of
 from rgsiam_ros.geometry.poses import Array
 
 
@@ -38,7 +38,7 @@ def camera_from_message(info: CameraInfo) -> Camera:
 
 def stamp_message(nanoseconds: int) -> Time:
     """A ``builtin_interfaces/Time`` of integer nanoseconds."""
-    return Time(sec=nanoseconds // 1_000_000_000, nanosec=nanoseconds % 1_000_000_000)
+    return Time(sec=nanoseconds // NANOSECONDS, nanosec=nanoseconds % NANOSECONDS)
 
 
 def pose_message(header: Header, T: Array) -> PoseStamped:
@@ -95,7 +95,7 @@ class ReceivedImage:
             return self
         try:
             return replace(self, decoded=image_from_message(self.message))
-        except Exception as error:  # of any kind: `image` raises it in the worker's thread
+        except Exception as error:  # whatever failed, `image` raises it in the worker's thread
             return replace(self, decoded=error)
 
     def image(self) -> ImageBGR:

@@ -1,4 +1,4 @@
-"""The temporal gate of the node: its limits come from parameters, the motion from a topic."""
+"""The temporal gate of the node. Its limits come from parameters, and the motion comes from a topic."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from rgsiam_ros.node.log_throttle import LogThrottle
 from rgsiam_ros.uncertainty.gate import GateDecision, GateLimits, TemporalGate
 
 PARENT, CHILD = "odom", "base"
+"""Names of the two frames in the internal tree of the gate. They do not depend on the message's frame ids."""
 LARGEST_VARIANCE_M2 = 1e3
-"""Odometry with a larger variance in x or y has no pose, only speeds."""
+"""Odometry with a larger variance in x or y is taken to hold speeds only, and no pose."""
 
 
 class OdometryGate:
@@ -46,7 +47,7 @@ class OdometryGate:
             )
 
     def check(self, at_ns: int, T_map_base: Array, covariance_66: Array) -> GateDecision | None:
-        """The decision on a pose; None with mode ``none``, which passes every pose.
+        """The decision on a pose. None in the mode ``none``, in which every pose passes.
 
         at_ns: stamp; T_map_base: ``(4, 4)``, metres; covariance_66: about fixed axes of the map, metres and
         radians.

@@ -36,7 +36,7 @@ class Spec:
     default: Value | None
     """None leaves the parameter unset."""
     description: str
-    """One sentence, with the unit, without the values that are allowed."""
+    """What the parameter does, with its unit. The allowed values are added from `choices` and `bounds`."""
     choices: tuple[str, ...] = ()
     bounds: tuple[float, float] | None = None
     length: int | None = None
@@ -53,7 +53,7 @@ SPECS = (
         "bundle",
         "string",
         "",
-        "Folder of the bundle. Another one serves as soon as it is loaded and tested.",
+        "Folder of the bundle. A new value takes effect once that bundle is loaded and tested.",
         live=True,
         launch_argument=True,
     ),
@@ -85,7 +85,7 @@ SPECS = (
         "engine_fallback",
         "string",
         "auto",
-        "Where the engine asked for cannot serve: auto takes another with a WARN, none refuses.",
+        "If the requested engine cannot run the bundle. auto: use another, with a WARN. none: refuse.",
         choices=FALLBACKS,
     ),
     Spec(
@@ -98,8 +98,8 @@ SPECS = (
         "branch",
         "string",
         "auto",
-        "absolute: the network's global pose. refined: aligned to map images. auto: refined where "
-        "the bundle can.",
+        "absolute: the network's global pose. refined: the pose aligned to map images. auto: refined "
+        "if the bundle has a relative branch.",
         choices=BRANCHES,
     ),
     Spec(
@@ -149,7 +149,7 @@ SPECS = (
         "transform_tolerance",
         "double",
         0.1,
-        "Seconds by which map_to_odom is stamped into the future.",
+        "Seconds that are added to the stamp of the transform map -> odom.",
         bounds=(0.0, 10.0),
         live=True,
     ),
@@ -157,7 +157,7 @@ SPECS = (
         "tf_rebroadcast_rate",
         "double",
         20.0,
-        "Rate in Hz at which map_to_odom is repeated between images.",
+        "Rate in Hz at which the transform map -> odom is repeated between images.",
         bounds=(1.0, 100.0),
     ),
     Spec(
@@ -184,7 +184,8 @@ SPECS = (
         "gate",
         "string",
         "none",
-        "Gate over time: by the largest speed, or by the topic odometry. See docs/covariance.md.",
+        "Temporal gate: predict each pose from speed limits, or from the topic odometry. See "
+        "docs/covariance.md.",
         choices=GATE_MODES,
     ),
     Spec(
@@ -205,7 +206,7 @@ SPECS = (
         "gate_confidence",
         "double",
         0.999,
-        "Share of the true poses that pass the gate: a quantile of chi-square with 6 degrees of "
+        "Share of the correct poses that pass the gate: a quantile of chi-square with 6 degrees of "
         "freedom.",
         bounds=(0.5, 0.999999),
     ),
@@ -213,14 +214,15 @@ SPECS = (
         "gate_recover_after",
         "integer",
         5,
-        "Number of poses in a row that agree with each other, after which the gate accepts them.",
+        "Number of rejected poses in a row that agree with each other, after which the gate accepts "
+        "them.",
         bounds=(FEWEST_TO_RECOVER, 1000),
     ),
     Spec(
         "mount_translation",
         "double_array",
         None,
-        "Camera in the base frame, metres, x y z. Used where /tf_static has no chain between them.",
+        "Position x y z of the camera in base_frame, metres. Used if TF does not join the two frames.",
         length=3,
         example="[1.2, 0.0, 1.6]",
     ),
@@ -228,8 +230,8 @@ SPECS = (
         "mount_quaternion_xyzw",
         "double_array",
         None,
-        "Optical frame of the camera in the base frame, unit quaternion x y z w. The example looks "
-        "ahead.",
+        "Rotation of the camera's optical frame in base_frame, unit quaternion x y z w. Example: a "
+        "camera that looks ahead.",
         length=4,
         example="[-0.5, 0.5, -0.5, 0.5]",
     ),
@@ -272,8 +274,8 @@ EMPTY = '""'
 TABLE_START, TABLE_END = "<!-- parameters: make parameters -->", "<!-- end of parameters -->"
 YAML_HEADING = """\
 # Parameters of the relocalize node. `make parameters` writes this file from
-# rgsiam_ros/node/parameter_spec.py. relocalize.launch.py has arguments for the other parameters, and a
-# value for one of those would not count here:
+# rgsiam_ros/node/parameter_spec.py. The following parameters are missing here, because the arguments of
+# relocalize.launch.py override any value in this file:
 {}
 /**:
   ros__parameters:

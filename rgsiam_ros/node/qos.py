@@ -14,23 +14,23 @@ TF_QOS = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.VOLATILE,
 )
-"""As tf2 publishes ``/tf``."""
+"""The QoS with which tf2 publishes ``/tf``."""
 STATIC_TF_QOS = QoSProfile(
     depth=100,
     history=HistoryPolicy.KEEP_LAST,
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-"""As tf2 publishes ``/tf_static``."""
+"""The QoS with which tf2 publishes ``/tf_static``."""
 
 
 def image_qos() -> QoSProfile:
-    """Best effort, and only the newest image."""
+    """Best effort, with a queue of only the newest image."""
     return QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 def pose_qos() -> QoSProfile:
-    """Reliable: no pose is lost."""
+    """Reliable delivery, with a queue of ten poses."""
     return QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 

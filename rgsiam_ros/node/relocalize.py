@@ -51,8 +51,11 @@ from rgsiam_ros.uncertainty.covariance import check_covariance, decouple_plane, 
 
 NAME = "relocalize"
 WAIT_FOR_FRAME_S = 10.0
+"""Longest wait for the image that is being processed."""
 LONGEST_WAIT_S = 0.2
+"""Longest time that the executor waits, and so the longest delay until a signal is noticed."""
 CAUSES = ((CameraError, "camera"), (TransformUnavailableError, "mount"), (EngineError, "engine"))
+"""Words for errors in the names of the counters ``rejected_...``, see `cause_of`."""
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -367,8 +370,8 @@ def cause_of(error: RgsiamError) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Run the node until SIGINT or SIGTERM.
 
-    This function handles the signals, because rclpy can lose its wake-up of a waiting executor on a busy
-    machine, and the node would then never stop. Here each wait is bounded.
+    rclpy's signal handlers are not used: on a busy machine their wake-up of a waiting executor can get lost,
+    and the node would then never stop. Here each wait is bounded.
     """
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()

@@ -32,8 +32,8 @@ TASK = "relocalization"
 def publish_regularly(node: Node, summarise: Callable[[], DiagnosticStatus]) -> None:
     """Publish the result of `summarise` on ``/diagnostics`` once a second.
 
-    If diagnostic_updater is installed, its period counts. The timer uses a steady clock, because simulated
-    time may stand still.
+    If diagnostic_updater is installed, its parameter sets the period. The timer uses a steady clock, because
+    simulated time may stand still.
     """
     clock = Clock(clock_type=ClockType.STEADY_TIME)
     if Updater is None:
@@ -67,6 +67,7 @@ def node_name(node: Node) -> str:
 
 UNCONFIGURED, INACTIVE, ACTIVE = "not configured", "inactive", "active"
 Findings = Callable[[], list[tuple[int, str]]]
+"""Returns the level and message of each problem."""
 
 
 class StatusOutput:

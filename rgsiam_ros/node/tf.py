@@ -1,4 +1,4 @@
-"""Look up and broadcast transforms: with tf2_ros if it is installed, else with messages in tf2's QoS."""
+"""Look up and broadcast transforms, with tf2_ros if it is installed, otherwise with plain TF messages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Transforms(Protocol):
 
 
 def create_transforms(node: Node) -> Transforms:
-    """Transforms by tf2_ros if it is installed, else by plain messages."""
+    """Create the transforms of a node: with tf2_ros if it is installed, otherwise with plain messages."""
     return PlainTransforms(node) if tf2_ros is None else Tf2RosTransforms(node)
 
 
@@ -170,12 +170,13 @@ class TfOutput:
         self._node, self._transforms, self._mode, self._frames = node, transforms, mode, frames
         self._lock = threading.Lock()
         self._T_map_odom: Array | None = None
+        # the newest T_map_base and its stamp, until odometry at this stamp has arrived
         self._unpaired: tuple[Array, int] | None = None
         self._unpaired_reason = ""
         self._sending = True
         self._timer = None
         child = {"map_to_base": frames.base, "map_to_odom": frames.odom}.get(mode)
-        self._owned = child and OwnedTransform(node, transforms, frames.map, child)
+        self._owned = OwnedTransform(node, transforms, frames.map, child) if child else None
         if mode == "map_to_odom":
             period = 1.0 / node.get_parameter("tf_rebroadcast_rate").value
             self._timer = node.create_timer(period, self._rebroadcast)
@@ -199,7 +200,7 @@ class TfOutput:
         self._rebroadcast()
 
     def pause(self) -> None:
-        """Stop repeating map -> odom until the next pose, and forget the last one."""
+        """Stop repeating map -> odom until the next pose, and forget the last transform."""
         with self._lock:
             self._sending = False
             self._T_map_odom = self._unpaired = None

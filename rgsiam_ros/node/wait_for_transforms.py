@@ -1,8 +1,8 @@
-"""Program `wait_for_transforms PARENT CHILD [PARENT CHILD ...]`: ends with 0 when every transform is known.
+"""The program `wait_for_transforms PARENT CHILD [PARENT CHILD ...]`. It ends when every transform is known.
 
-navsat_transform publishes zeros, with only an ERROR in its log, while base_link -> gps_link or the filter's
-map -> base_link is missing. The launch file therefore starts it when this program ends. Until then this
-program logs which transforms are missing.
+While base_link -> gps_link or the filter's map -> base_link is missing, navsat_transform publishes zeros,
+with only an ERROR in its log. The launch file therefore starts navsat_transform only after this program has
+ended with status 0. Until then this program logs which transforms are missing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A thread that works on the newest item and never makes the producer wait. No ROS."""
+"""A thread that works on the newest item and never makes the producer wait. This module needs no ROS."""
 
 from __future__ import annotations
 

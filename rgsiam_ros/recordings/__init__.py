@@ -1,4 +1,4 @@
-"""Loaders of datasets of posed images. Each format has its own module; all give the same types."""
+"""Loaders for datasets of images with known poses. Each format has a module; all return the same types."""
 
 from rgsiam_ros.recordings.base import (
     Dataset,

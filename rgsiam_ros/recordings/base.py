@@ -1,4 +1,4 @@
-"""The types that all dataset loaders give."""
+"""The types that all dataset loaders return."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Format:
 
     name: str
     layout: str
-    """The files by which the format is recognised, for messages."""
+    """The files by which the format is recognised, as text for messages."""
     recognise: Callable[[Path], bool]
     open: Callable[[Path, str, BagTopics], Dataset]
     has_splits: bool = True

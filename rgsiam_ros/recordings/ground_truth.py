@@ -1,8 +1,9 @@
-"""Bring true poses into the frame of a bundle's poses.
+"""Transform true poses to the frame of a bundle's poses.
 
-`rgsiam georeference` rotates a bundle's map into east, north and up, and keeps the name of its frame.
-Recordings and training runs from before that do not know the rotation. Their true poses are taken to be in
-the frame of training, and are rotated like the map.
+`rgsiam georeference` rotates a bundle's map to the axes east, north and up, and keeps the name of the map
+frame. True poses of earlier recordings and training runs still have the axes before the rotation, under the
+same frame name. Therefore all true poses are taken to have the axes of training, and are rotated like the
+map.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def truth_turn(manifest: Manifest, map_frame: str, source: str | Path) -> Array:
     """Rotation from the frame of the true poses to the bundle's map, ``(4, 4)``, about the map's origin.
 
     map_frame: frame id of the true poses; source: where they come from, for messages. Logs a rotation, and
-    warns where the two frame ids differ. Raises BundleError where they differ and the bundle was rotated.
+    warns if the two frame ids differ. Raises BundleError if they differ and the bundle was rotated.
     """
     T = pose_matrix(np.zeros(3), manifest.target.turn_wxyz)
     turn_rad = float(np.linalg.norm(rotation_vector(T[:3, :3])))

@@ -38,14 +38,18 @@ LONGEST_TRUTH_GAP_NS = 1_000_000_000
 
 @dataclass(frozen=True)
 class BagTopics:
-    """The topics of a bag. None means the only topic of a fitting type."""
+    """The topics to read from a bag, and the vehicle frame."""
 
     image: str | None = None
+    """Colour images. None: the only topic of an image type without ``depth`` in its name."""
     camera_info: str | None = None
+    """None: ``camera_info`` in the namespace of the images, if the bag has it."""
     truth: str | None = "/ground_truth/odometry"
+    """True poses of the vehicle. None, or a topic that the bag lacks: no true poses."""
     base_frame: str = "base_link"
+    """Vehicle frame. It is used if the true poses name no child frame."""
     depth: str | None = None
-    """Topic of depth images. Topics with ``depth`` in their name are never taken for the colour images."""
+    """Depth images. None: the only ``sensor_msgs/Image`` topic with ``depth`` in its name."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,8 @@ class Drive:
         """Return the true poses ``T_map_base`` ``(N, 4, 4)`` at stamps, and a mask ``(N,)`` of known poses.
 
         Poses are interpolated between two recorded ones. A pose is unknown outside the recorded time span
-        and between two poses that are more than ``LONGEST_TRUTH_GAP_NS`` apart.
+        and between two poses that are more than ``LONGEST_TRUTH_GAP_NS`` apart. The array then holds the
+        identity.
         """
         stamps = np.asarray(stamps_ns, np.int64)
         poses, known = np.tile(np.eye(4), (len(stamps), 1, 1)), np.zeros(len(stamps), bool)
@@ -228,7 +233,7 @@ def require_truth(drive: Drive, wanted: BagTopics) -> None:
 def recorded(
     reader: AnyReader, connections: list[Any], bag: Path
 ) -> Iterator[tuple[Any, int, bytes]]:
-    """Yield connection, time (ns) and bytes of each message. Raises BagError when the file is damaged."""
+    """Yield connection, receipt time (ns) and bytes of each message. Raises BagError for a damaged file."""
     messages = reader.messages(connections)
     while True:
         try:

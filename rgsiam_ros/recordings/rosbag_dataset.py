@@ -72,9 +72,8 @@ class RosbagDataset:
             )
             for i in np.flatnonzero(self._known)
         ]
-
         missing = int(np.count_nonzero(~self._known))
-        why = f"{missing} images outside the time span of {topics.truth}"
+        why = f"{missing} images outside the time span of {topics.truth}, or in its gaps"
         self.dropped = [Dropped(str(path), why, missing)] if missing else []
 
     def read_images(self) -> Iterator[BagImage]:

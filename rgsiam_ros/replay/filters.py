@@ -36,6 +36,7 @@ from rgsiam_ros.fusion.robot_localization import (
 )
 from rgsiam_ros.geometry.conversions import pose_from_message, stamp_to_ns
 from rgsiam_ros.geometry.poses import Array
+from rgsiam_ros.node.messages import stamp_message
 from rgsiam_ros.node.qos import STATIC_TF_QOS
 
 SETS: dict[str, tuple[str, ...]] = {
@@ -43,8 +44,9 @@ SETS: dict[str, tuple[str, ...]] = {
     "visual": ("visual",),
     "both": ("gps", "visual"),
 }
+"""The sources of position that each set of filters fuses with odometry."""
 NOT_FINITE = np.full((4, 4), np.nan)
-"""Takes the place of a pose in a track when a diverged filter publishes numbers that are no pose."""
+"""Stands in a track for a pose that is not valid. A diverged filter publishes such poses."""
 SENSOR_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 LOCAL_CARTESIAN_SINCE = (3, 8, 1)
 """First version of robot_localization that supports ``use_local_cartesian``."""
@@ -71,15 +73,18 @@ class FilterSet:
     """The processes of one set of filters, and the poses that they publish."""
 
     name: str
+    """A key of `SETS`."""
     files: dict[str, Path]
+    """The parameter file of each filter, by its name in `rgsiam_ros.fusion.robot_localization`."""
     processes: list[subprocess.Popen] = field(default_factory=list)
     waiting: subprocess.Popen | None = None
+    """The process of `rgsiam_ros.node.wait_for_transforms`. None once it has ended, or without GPS."""
     stamps_ns: list[int] = field(default_factory=list)
     T_map_base: list[Array] = field(default_factory=list)
 
 
 class Filters:
-    """The sets of filters that the sources of a `FusionSetup` allow. The replay feeds them."""
+    """All sets of filters whose sources a `FusionSetup` has. The replay sends them the bag's messages."""
 
     def __init__(
         self, node: Node, prefix: Path, manifest: Manifest, setup: FusionSetup, namespace: str
@@ -136,9 +141,7 @@ class Filters:
 
     def tick(self, at_ns: int) -> None:
         """Publish the bag's time. Starts navsat_transform as soon as its transforms are known."""
-        clock = Clock()
-        clock.clock.sec, clock.clock.nanosec = at_ns // 10**9, at_ns % 10**9
-        self._clock.publish(clock)
+        self._clock.publish(Clock(clock=stamp_message(at_ns)))
         for filter_set in self.sets:
             if filter_set.waiting is not None and filter_set.waiting.poll() == 0:
                 filter_set.waiting = None
@@ -147,8 +150,7 @@ class Filters:
     def tracks(self) -> dict[str, tuple[np.ndarray, Array]]:
         """Stamps ``(N,)`` in nanoseconds and poses ``T_map_base`` ``(N, 4, 4)`` of each set.
 
-        A pose is NaN if the filter published numbers that are no pose. N is 0 for a set that published
-        nothing.
+        A pose that is not valid is NaN. N is 0 for a set that published nothing.
         """
         return {
             filter_set.name: (

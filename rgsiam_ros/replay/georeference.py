@@ -36,13 +36,13 @@ from rgsiam_ros.replay.offline import replay_offline
 logger = logging.getLogger(__name__)
 
 LONGEST_GAP_NS = 1_000_000_000
-"""Poses are interpolated over shorter gaps only."""
+"""Largest time between two poses between which poses are interpolated."""
 UNKNOWN_SIGMA_M = 3.0
 """Horizontal standard deviation assumed for a fix without a usable variance."""
 WARN_SCALE, WARN_TILT_DEG = 0.01, 1.0
-"""A larger deviation of the scale from 1, or a larger tilt, is warned of."""
+"""Largest deviation of the scale from 1, and largest tilt, that cause no warning."""
 AGREES_FROM = 0.25
-"""A fix with a larger robust weight counts as one that agrees with the map."""
+"""A fix whose robust weight is larger is counted as agreeing with the map."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from rgsiam_ros.uncertainty.covariance import pose_error_vectors
 
 SCHEMA_VERSION = 1
 RECALL_THRESHOLDS = ((0.25, 2.0), (0.5, 5.0), (5.0, 10.0))
-"""Largest errors in metres and degrees. A recalled pose meets both."""
+"""Largest position error (metres) and rotation error (degrees) of a recalled pose."""
 WRONG_M = 5.0
 """A pose with a larger position error counts as wrong."""
 
@@ -21,8 +21,9 @@ WRONG_M = 5.0
 def replay_metrics(record: ReplayRecord) -> dict[str, Any]:
     """Errors, recall, availability, consistency and latency of a replay.
 
-    Errors are those of frames with a pose. Recall is the share of the frames with a true pose. A frame
-    without a pose therefore lowers recall and availability, and does not change the errors.
+    The errors are those of the frames with a pose and a true pose. Recall is the number of frames whose
+    errors are within both thresholds, divided by the number of frames with a true pose. A frame without a
+    pose therefore lowers recall and availability, and does not change the errors.
     """
     metres, radians, _ = record.errors()
     degrees = np.degrees(radians)

@@ -106,8 +106,8 @@ def report_pose(
 ) -> tuple[Array, Array]:
     """Pose ``(4, 4)`` and covariance ``(6, 6)`` of the vehicle, or of the camera if its mount is unknown.
 
-    T_base_camera: the mount or None; covariance_66: of the camera, about fixed axes of the map, metres and
-    radians, as in the result.
+    T_base_camera: the mount or None; covariance_66: of the camera. Both covariances are about fixed axes of
+    the map, metres and radians.
     """
     if T_base_camera is None:
         return T_map_camera, covariance_66
@@ -117,9 +117,9 @@ def report_pose(
 
 
 def with_truth(record: ReplayRecord, drive: Drive) -> ReplayRecord:
-    """A copy of the record with the drive's true poses, where the bag has them.
+    """A copy of the record with the drive's true poses, as far as the bag has them.
 
-    Without a mount there are none, because the bag has true poses of the vehicle only.
+    Without a mount no true pose is added, because the bag has true poses of the vehicle only.
     """
     stamps = [frame.stamp_ns for frame in record.frames]
     T_map_base, known = drive.true_base_poses(stamps)

@@ -14,6 +14,7 @@ from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.replay.records import ReplayRecord
 
 LONGEST_GAP_NS = 2_000_000_000
+"""A longer time between two frames is a pause: the time axis shortens it to this, and the track is cut."""
 TRUE_COLOUR, ESTIMATED_COLOUR, WITHHELD_COLOUR = "0.55", "tab:blue", "tab:orange"
 
 

@@ -31,7 +31,7 @@ class FrameRecord:
     trust: float | None = None
     """Trust score minus threshold, below 0 if the vehicle is lost; None if it is unknown."""
     feature_distance: float | None = None
-    """Distance of metric features to the most similar map image; None if it is unknown."""
+    """Distance of the image's metric feature to that of the most similar map image; None if it is unknown."""
     T_withheld: Array | None = None
     """Pose that was not published because the vehicle was lost."""
 

@@ -91,7 +91,7 @@ def _log_frame(stream: Any, frame: FrameRecord) -> None:
     stream.log("map/pose", pose, rerun.TransformAxes3D(2.0))
     if frame.covariance_66 is not None:
         variances, axes = np.linalg.eigh(frame.covariance_66[:3, :3])
-        axes[:, 0] *= np.sign(np.linalg.det(axes))
+        axes[:, 0] *= np.sign(np.linalg.det(axes))  # a rotation must be right-handed
         turn = np.eye(4)
         turn[:3, :3] = axes
         sigmas = np.sqrt(np.maximum(variances, 0.0))

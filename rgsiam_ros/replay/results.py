@@ -115,6 +115,7 @@ def _poses(record: ReplayRecord, attribute: str) -> Iterable[tuple[int, Array]]:
             yield frame.stamp_ns, T
 
 
+# the last six are the standard deviations of position and rotation, see `_row`
 COLUMNS = [
     "stamp_ns",
     "answered",
@@ -138,11 +139,10 @@ COLUMNS = [
     "sigma_rot_z_deg",
 ]
 SOURCES = ["branch", "absolute_apart_m", "absolute_apart_deg", "support"]
-"""The branch that the pose is from; distance of the absolute pose from a refined pose, and the share of the
-neighbours that agree with it. A frame of the absolute branch has only the first."""
+"""The branch that the pose is from. For a refined pose also: its distance and angle to the absolute pose, and
+the share of the hypotheses' weight that agrees with it."""
 TRUST = ["trust", "feature_distance"]
-"""Trust score minus threshold, below 0 if the pose was withheld; distance of metric features to the most
-similar map image."""
+"""The fields of `FrameRecord` with the same names."""
 
 
 def _write_frames(record: ReplayRecord, path: Path) -> None:

@@ -56,7 +56,7 @@ NAMESPACE = "/rgsiam_replay"
 START_TIMEOUT_S = 300.0
 """Longest wait for the node to become active. A node that ends is noticed at once."""
 QUIET_S = 5.0
-"""After the last image, the replay ends when all poses have come or none came for this time."""
+"""After the last image, the replay ends when every image has a pose, or when no pose came for this time."""
 PLAYER_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 POSE_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -96,7 +96,7 @@ class _Player(Node):
     def __init__(self, drive: Drive, context: Any) -> None:
         super().__init__("player", namespace=NAMESPACE, context=context)
         self._drive = drive
-        self._sent_at: dict[int, float] = {}
+        self._sent_at: dict[int, float] = {}  # monotonic time by the stamp (ns) of the image
         self._frames: dict[int, FrameRecord] = {}
         self._map_frame = ""
         self.filters: Filters | None = None
@@ -128,8 +128,8 @@ class _Player(Node):
             if active and self._image.get_subscription_count() > 0:
                 return
         raise RgsiamError(
-            f"the relocalize node was not active within {START_TIMEOUT_S:.0f} s: see its messages "
-            "above"
+            f"the relocalize node ended, or was not active within {START_TIMEOUT_S:.0f} s: see its "
+            "messages above"
         )
 
     def start_filters(self, bundle: Path, setup: FusionSetup) -> None:
@@ -220,7 +220,7 @@ class _Player(Node):
 
 @contextmanager
 def _node_process(drive: Drive, bundle: Path, options: Any) -> Iterator[subprocess.Popen]:
-    """The node in a process as on a vehicle. A signal ends it."""
+    """Run the node in a process of its own, as on a vehicle. SIGINT ends it."""
     parameters = {
         "bundle": str(bundle.resolve()),
         "image_transport": "compressed" if _is_compressed(drive) else "raw",

@@ -90,9 +90,8 @@ def run_replay(
     else:
         record, extra = offline, {}
     relocalizer.close()
-    print_table(
-        replay_metrics(record), console, config["title"]
-    )  # first, so that a full disk does not lose it
+    # the table is printed before files are written, so that a full disk does not lose it
+    print_table(replay_metrics(record), console, config["title"])
     if options.ros:
         ros = extra["ros"]
         console.print(
@@ -156,7 +155,7 @@ def _report_tracks(
 ) -> dict[str, Any]:
     fixes: list[Any] = []
     if options.fusion is not None and "gps" in options.fusion.sources:
-        _, fixes = read_messages(drive.path, options.fusion.gps_topic, FIX_TYPES, "gps")
+        _, fixes = read_messages(drive.path, options.fusion.gps_topic, FIX_TYPES, "fix")
     stamps = np.array([stamp_to_ns(message.header.stamp) for message in fixes], np.int64)
     return report_tracks(tracks, drive, (stamps, gps_state(fixes)), out, title)
 

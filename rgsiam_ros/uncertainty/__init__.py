@@ -1,1 +1,1 @@
-"""How good a pose is: covariance, quality figures, calibration, and the gate over time."""
+"""How good a pose is: covariance, quality figures, calibration, and the temporal gate."""

@@ -4,10 +4,10 @@
 
 - Covariance, in the camera's axes: the logarithm of each standard deviation is linear in a few predictors.
   The correlations between the axes are constant.
-- Trust: a logistic score over other predictors, minus a threshold. The vehicle is lost where it is negative.
-  The threshold was chosen for a stated false-accept rate.
+- Trust: a logistic score over other predictors, minus a threshold. The vehicle is lost if the result is
+  negative. The threshold was chosen for a stated false-accept rate.
 
-Both models are our reading. The paper leaves them open.
+The paper (arXiv 1901.01049) specifies neither of them; both models are our own.
 """
 
 from __future__ import annotations
@@ -35,26 +35,37 @@ SIGMA_PREDICTORS: dict[Branch, tuple[str, ...]] = {
     "absolute": ("raw",),
     "refined": ("nearest", "information", "spread", "raw"),
 }
-"""What each standard deviation is predicted from: the network's raw uncertainty of the same axis, the
-distance of the nearest map image, the relative unit's information, the spread of the hypotheses.
-Chosen by the likelihood of left-out stretches, see docs/covariance.md."""
+"""What each standard deviation is predicted from. All are logarithms of figures of `PoseQuality`:
+
+- ``raw``: the standard deviation that the network itself predicts for the same axis;
+- ``nearest``: the distance of the nearest map image;
+- ``information``: the standard deviation that the relative unit's information implies;
+- ``spread``: the spread of the hypotheses.
+
+They were chosen by their likelihood on held-out stretches, see docs/covariance.md."""
 TRUST_PREDICTORS: dict[Branch, tuple[str, ...]] = {
     "absolute": ("feature", "last_feature", "sigma_m", "sigma_rad"),
     "refined": ("feature", "apart", "support", "change", "information", "spread"),
 }
-"""What trust is predicted from. Absolute branch: feature distances to the map, predicted sigmas. Refined
-branch: feature distance, distance between the branches, share of the hypotheses that agree, change between
-the two estimates, the relative unit's information, the spread of the hypotheses."""
+"""What trust is predicted from. All but ``support`` are logarithms:
+
+- ``feature``, ``last_feature``: distance of the metric feature to that of the most and of the least similar
+  neighbour;
+- ``sigma_m``, ``sigma_rad``: the predicted standard deviations of position and rotation;
+- ``apart``: the distance between the poses of the two branches;
+- ``support``: the share of the hypotheses' weight that agrees with the refined pose;
+- ``change``: the distance between the first and the second estimate of the refined pose;
+- ``information``, ``spread``: as in `SIGMA_PREDICTORS`."""
 
 
 @dataclass(frozen=True)
 class LengthScale:
-    """Units that lengths are divided by, so that one calibration model suits a room and a city."""
+    """Lengths that scale the predictors, so that one calibration model suits a room and a city."""
 
     reach_m: float = 1.0
-    """Largest distance of two cameras that the relative unit can bridge."""
+    """Largest distance between two cameras for which the relative unit was trained."""
     metres_per_radian: float = 1.0
-    """Exchange rate between rotation and translation."""
+    """Metres that count as much as a rotation by one radian."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ class BranchCalibration:
         return np.clip(sigma, least, most)
 
     def trust(self, predictor_G: Array) -> float:
-        """Score minus threshold. The pose is trusted from 0 on."""
+        """Score minus threshold. The pose is trusted if the result is at least 0."""
         z = (predictor_G - self.trust_mean_G) / self.trust_scale_G
         return float(self.trust_offset + self.trust_weight_G @ z - self.threshold)
 

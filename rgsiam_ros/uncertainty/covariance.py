@@ -93,7 +93,7 @@ def residual_covariance(T_estimated_N44: ArrayLike, T_true_N44: ArrayLike) -> Ar
     """Return the second moment ``(6, 6)`` of the pose errors on held-out frames, in the *camera's* axes.
 
     Errors are larger along the optical axis than across it. In map axes this difference would be averaged
-    away; the caller rotates the result into map axes with the estimated rotation. The mean is not
+    away. Each estimate therefore rotates the result into map axes with its own rotation. The mean is not
     subtracted, so that a bias counts as uncertainty. Raises ValueError for fewer than ``MINIMUM_SAMPLES``.
     """
     estimated, true = np.asarray(T_estimated_N44, np.float64), np.asarray(T_true_N44, np.float64)

@@ -24,9 +24,9 @@ FEWEST_TO_RECOVER = 2
 """Smallest allowed value of `GateLimits.recover_after`; with 1, every pose would pass."""
 
 LARGEST_DRIFT_RAD = 0.6
-"""Largest standard deviation of the heading drift, radians, up to which odometry is used.
+"""Largest standard deviation of the heading drift, radians. Odometry that has drifted more is not used.
 
-Beyond it, or after a jump of the odometry, the speed limits are the better prediction.
+The speed limits then predict better. The same holds after a jump of the odometry.
 """
 
 
@@ -41,7 +41,7 @@ class GateLimits:
     confidence: float = 0.999
     """Fraction of correct poses that pass."""
     recover_after: int = 5
-    """Number of rejected poses in a row that agree with each other, after which they pass; at least 2."""
+    """After this number of rejected poses in a row that agree with each other, the pose passes; at least 2."""
     drift_per_m: float = 0.03
     """Standard deviation of odometry's position, metres per metre driven."""
     drift_rad_per_m: float = 0.005
@@ -136,7 +136,7 @@ class TemporalGate:
         return GateDecision(True, square, reason)
 
     def _squared_distance(self, before: _StampedPose, now: _StampedPose) -> float:
-        """Squared Mahalanobis distance of `now` to what `before` lets expect."""
+        """Squared Mahalanobis distance between `now` and the pose that `before` predicts."""
         seconds = (now.stamp_ns - before.stamp_ns) * 1e-9
         T_step, drift = self._odometry_step(before, now)
         if T_step is not None:
@@ -169,7 +169,8 @@ class TemporalGate:
         The heading drifts over the whole step. With the lever arm from the start to the end of the step,
         the position at the end gets a third of the variance that a heading error at the start would
         cause, and half of its correlation with the heading. To second order, the drift also shortens the
-        step. Where the vehicle turned is not known, so the error of turning counts over the whole lever arm.
+        step. The place where the vehicle turned is unknown. The heading error from turning is therefore
+        taken to act over the whole lever arm.
         """
         limits = self.limits
         r = R_map_before @ T_step[:3, 3]

@@ -25,9 +25,9 @@ class RefinedQuality:
     sigma_m: float
     """Standard deviation of the position that the relative unit's information implies, metres."""
     nearest_m: float
-    """Distance of the nearest map image that gave a hypothesis, metres."""
+    """Distance from the refined position to the nearest map image in use, metres."""
     change_m: float
-    """Distance between the first and the second estimate, metres. Rotation counts by metres per radian."""
+    """Distance between the first and the second estimate: metres, plus metres per radian times the angle."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,11 @@ class PoseQuality:
     """The figures of one pose, of either branch."""
 
     feature_distance: float = 0.0
-    """Distance of the metric feature to the most similar map image's, 0..2. 0 for a bundle without a map."""
+    """Distance of the image's metric feature to that of the most similar map image, 0..2. 0 for a bundle
+    without a map."""
     last_feature_distance: float = 0.0
-    """The same for the least similar of the neighbours in use."""
+    """The same for the least similar neighbour. The
+    neighbours are the most similar map images, as many as the manifest says."""
     raw_sigma_6: Array | None = None
     """Standard deviations that the network itself predicts for the absolute pose, in the camera's axes:
     metres, radians."""
