@@ -100,7 +100,8 @@ def replay(
     from rgsiam_ros.engines.options import EngineOptions
     from rgsiam_ros.fusion.robot_localization import read_setup
     from rgsiam_ros.recordings.rosbag import BagTopics
-    from rgsiam_ros.replay.run import ReplayOptions, run_replay
+    from rgsiam_ros.replay.options import ReplayOptions
+    from rgsiam_ros.replay.run import run_replay
 
     if with_filter and not ros:
         raise typer.BadParameter("--with-filter needs --ros")

@@ -54,7 +54,7 @@ def replay_metrics(record: ReplayRecord) -> dict[str, Any]:
 
 
 def _consistency(record: ReplayRecord) -> dict[str, Any] | None:
-    frames = record.with_both()
+    frames = record.complete_frames()
     if not frames:
         return None
     T, T_true, covariance = (

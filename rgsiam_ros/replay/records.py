@@ -50,7 +50,7 @@ class ReplayRecord:
     """Frame id whose pose is reported: the vehicle's, or the camera's if its mount is unknown."""
     map_frame: str
 
-    def with_both(self) -> list[FrameRecord]:
+    def complete_frames(self) -> list[FrameRecord]:
         """The frames that have a pose, a covariance and a true pose."""
         return [
             frame

@@ -20,7 +20,7 @@ SIGMAS = 2.0
 """Half axes of the drawn ellipsoid, in standard deviations."""
 
 
-def check_recording(path: Path) -> None:
+def check_rerun_file(path: Path) -> None:
     """Raise ResultsError if no recording can be written to `path`. Call it before the replay."""
     if find_spec("rerun") is None:
         raise ResultsError("--rerun needs the Rerun SDK: pip install 'rgsiam_ros[rerun]'")
@@ -32,7 +32,7 @@ def check_recording(path: Path) -> None:
         raise ResultsError(f"{path.parent} cannot be created ({error}): change --rerun") from error
 
 
-def write_recording(record: ReplayRecord, drive: Drive, path: Path, title: str) -> None:
+def write_rerun_file(record: ReplayRecord, drive: Drive, path: Path, title: str) -> None:
     """Write the recording. The file appears under its name when it is complete.
 
     drive: the drive that `record` is from; title: the recording's id. Raises ResultsError.

@@ -23,6 +23,7 @@ from rgsiam_ros.fusion.report import Tracks
 from rgsiam_ros.fusion.robot_localization import FusionSetup
 from rgsiam_ros.geometry.conversions import pose_from_message, stamp_to_ns
 from rgsiam_ros.recordings.rosbag import Drive, open_bag, recorded
+from rgsiam_ros.replay.options import ReplayOptions
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 
 if TYPE_CHECKING:
@@ -62,13 +63,13 @@ POSE_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 
 
 def replay_through_node(
-    drive: Drive, bundle: Path, options: Any, console: Console
+    drive: Drive, bundle: Path, options: ReplayOptions, console: Console
 ) -> tuple[ReplayRecord, Tracks]:
     """Play the bag's camera at its own pace into a fresh `relocalize` node and collect its poses.
 
-    options: a `rgsiam_ros.replay.run.ReplayOptions`. With its ``with_filter``, the result holds the tracks of
-    robot_localization's filters too, if that is installed. Raises RgsiamError if the node does not start or
-    ends during the replay.
+    With ``options.with_filter`` and robot_localization installed, the result also holds the tracks of its
+    filters; `options.fusion` must then be set. Raises RgsiamError if the node does not start or ends during
+    the replay.
     """
     context = rclpy.Context()
     rclpy.init(context=context)
@@ -78,7 +79,7 @@ def replay_through_node(
     try:
         with _node_process(drive, bundle, options) as process:
             player.wait_until_active(executor, process)
-            if options.with_filter:
+            if options.with_filter and options.fusion is not None:
                 player.start_filters(bundle, options.fusion)
             player.play(executor, options.rate, process, console)
         return player.record(), {} if player.filters is None else player.filters.tracks()
@@ -219,8 +220,10 @@ class _Player(Node):
 
 
 @contextmanager
-def _node_process(drive: Drive, bundle: Path, options: Any) -> Iterator[subprocess.Popen]:
+def _node_process(drive: Drive, bundle: Path, options: ReplayOptions) -> Iterator[subprocess.Popen]:
     """Run the node in a process of its own, as on a vehicle. SIGINT ends it."""
+    fusion = options.fusion if options.with_filter else None
+    planar = fusion is not None and fusion.two_d_mode
     parameters = {
         "bundle": str(bundle.resolve()),
         "image_transport": "compressed" if _is_compressed(drive) else "raw",
@@ -230,7 +233,7 @@ def _node_process(drive: Drive, bundle: Path, options: Any) -> Iterator[subproce
         "branch": options.branch,
         "threads": str(options.engine.threads),
         "base_frame": drive.base_frame,
-        "planar_covariance": str(options.with_filter and options.fusion.two_d_mode).lower(),
+        "planar_covariance": str(planar).lower(),
         "autostart": "true",
     }
     command = [sys.executable, "-m", "rgsiam_ros.node.relocalize", "--ros-args"]

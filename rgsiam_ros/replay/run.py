@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +13,6 @@ from rich.console import Console
 
 from rgsiam_ros.bundle import Manifest
 from rgsiam_ros.bundle.precision import absolute_name
-from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import FusionError
 from rgsiam_ros.fusion.report import LABELS, Tracks, describe_track, gps_state, report_tracks
 from rgsiam_ros.fusion.robot_localization import FusionSetup, check_setup
@@ -24,39 +23,17 @@ from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.ground_truth import drive_in_map
 from rgsiam_ros.recordings.rosbag import (
     FIX_TYPES,
-    BagTopics,
     Drive,
     read_drive,
     read_messages,
 )
 from rgsiam_ros.replay.metrics import replay_metrics
 from rgsiam_ros.replay.offline import replay_offline, with_truth
+from rgsiam_ros.replay.options import ReplayOptions
 from rgsiam_ros.replay.progress import progress_bar
 from rgsiam_ros.replay.records import ReplayRecord
-from rgsiam_ros.replay.rerun_export import check_recording, write_recording
+from rgsiam_ros.replay.rerun_export import check_rerun_file, write_rerun_file
 from rgsiam_ros.replay.results import all_or_nothing, claim_folder, print_table, write_results
-
-
-@dataclass(frozen=True)
-class ReplayOptions:
-    """Options of `rgsiam replay`. They are saved with the results."""
-
-    engine: EngineOptions = field(default_factory=lambda: EngineOptions(fallback="none"))
-    """How the networks run. Through the node the batch size is always 1."""
-    branch: str = "auto"
-    """One of `rgsiam_ros.localization.relocalizer.BRANCHES`."""
-    ros: bool = False
-    """Replay through the node over DDS, too."""
-    with_filter: bool = False
-    """With `ros`: run robot_localization too, if it is installed."""
-    fusion: FusionSetup | None = None
-    """Topics and frames of the bag, for the filters. None: the default topics, the frames of bundle and
-    drive, and GPS if the bundle has a datum."""
-    rate: float = 1.0
-    """Playback speed with `ros`: 1 is the recorded speed."""
-    topics: BagTopics = field(default_factory=BagTopics)
-    rerun: Path | None = None
-    """File for a Rerun recording. None: write none."""
 
 
 def run_replay(
@@ -68,7 +45,7 @@ def run_replay(
     poses are compared image by image. Raises RgsiamError if bag, bundle or folder cannot be used.
     """
     if options.rerun is not None:
-        check_recording(options.rerun)
+        check_rerun_file(options.rerun)
     relocalizer = Relocalizer.from_bundle(bundle, options.engine, branch=options.branch)
     drive = drive_in_map(read_drive(bag, options.topics), relocalizer.manifest)
     if options.with_filter:
@@ -106,7 +83,7 @@ def run_replay(
             console.print(f"fused, {LABELS[name]}: {describe_track(figures)}", soft_wrap=True)
     metrics = write_results(record, config, out, extra=extra)
     if options.rerun is not None:
-        write_recording(record, drive, options.rerun, config["title"])
+        write_rerun_file(record, drive, options.rerun, config["title"])
         console.print(f"recording: {options.rerun}", soft_wrap=True)
     console.print(f"picture: {out / 'replay.png'}\nresults: {out}")
     return metrics

@@ -16,7 +16,8 @@ from rgsiam_ros.fusion.map_alignment import align_map, georeferenced
 from rgsiam_ros.recordings.ground_truth import drive_in_map
 from rgsiam_ros.recordings.rosbag import read_drive
 from rgsiam_ros.replay.georeference import GeoreferenceOptions, run_georeference
-from rgsiam_ros.replay.run import ReplayOptions, run_replay
+from rgsiam_ros.replay.options import ReplayOptions
+from rgsiam_ros.replay.run import run_replay
 
 QUIET = Console(quiet=True)
 

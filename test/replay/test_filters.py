@@ -27,7 +27,8 @@ from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.errors import FusionError, RgsiamError
 from rgsiam_ros.fusion.robot_localization import FusionSetup, write_files
 from rgsiam_ros.replay.filters import Filters, find_robot_localization
-from rgsiam_ros.replay.run import ReplayOptions, run_replay
+from rgsiam_ros.replay.options import ReplayOptions
+from rgsiam_ros.replay.run import run_replay
 
 DOMAIN = 103
 PATIENCE_S = 600.0

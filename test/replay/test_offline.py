@@ -16,8 +16,9 @@ from rgsiam_ros.geometry.poses import pose_matrix, quaternion_wxyz_from_xyzw
 from rgsiam_ros.recordings.rosbag import BagTopics
 from rgsiam_ros.recordings.tum import write_tum
 from rgsiam_ros.replay.metrics import replay_metrics
+from rgsiam_ros.replay.options import ReplayOptions
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
-from rgsiam_ros.replay.run import ReplayOptions, run_replay
+from rgsiam_ros.replay.run import run_replay
 
 QUIET = Console(quiet=True)
 

@@ -9,7 +9,8 @@ from support.bags import cut_bag
 from support.paths import TOWN_DRIVE
 
 from rgsiam_ros.errors import ResultsError
-from rgsiam_ros.replay.run import ReplayOptions, run_replay
+from rgsiam_ros.replay.options import ReplayOptions
+from rgsiam_ros.replay.run import run_replay
 
 FULL = """
 import resource, signal, sys

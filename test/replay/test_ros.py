@@ -16,7 +16,8 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 from rgsiam_ros.fusion.report import gps_state, report_tracks
 from rgsiam_ros.geometry.conversions import stamp_to_ns
 from rgsiam_ros.recordings.rosbag import read_drive, read_messages
-from rgsiam_ros.replay.run import ReplayOptions, run_replay
+from rgsiam_ros.replay.options import ReplayOptions
+from rgsiam_ros.replay.run import run_replay
 
 
 @pytest.fixture(autouse=True)
