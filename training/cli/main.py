@@ -254,7 +254,9 @@ def evaluate(
 def look_alikes(
     dataset: DatasetPath,
     bundle: BundleOption,
-    place: Annotated[list[str], typer.Option(help="x,y in the map frame. Give two or more.")],
+    place: Annotated[
+        list[str], typer.Option(help="x,y in the map frame, metres. Give two or more.")
+    ],
     radius: Annotated[float, typer.Option(help="Radius of a place, metres.")] = 20.0,
     split: Split = "test",
     image_topic: ImageTopic = None,
