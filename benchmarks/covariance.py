@@ -1,10 +1,10 @@
-"""Compare the consistency of calibrated covariances, of a constant one, and of the network's own.
+"""Compare the consistency of the calibrated covariances, a constant covariance, and the network's raw covariances.
 
     python benchmarks/covariance.py DRIVE BUNDLE --out results/covariance
 
 A drive with true poses is replayed offline. Frames on which the vehicle is lost do not count. The constant
-covariance is the bundle's residual covariance: the second moment of the errors on the held-out frames, which
-is the best constant that is possible without the drive. Other packages that publish a constant covariance
+covariance is the bundle's residual covariance, the second moment of the errors on the held-out frames. It is
+the best constant that can be known before the drive. Other packages that publish a constant covariance
 usually publish a guess, or zeros.
 """
 

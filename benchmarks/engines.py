@@ -54,6 +54,7 @@ CANDIDATES = (
 )
 NEIGHBOURS = 8
 WARM_UP = 3
+"""Inferences at the start of each turn that do not count."""
 TURN_INFERENCES = 10
 PAUSE_S = 0.3
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp")
@@ -118,7 +119,11 @@ def interleaved(callables, repeats):
 
 
 def table(contents, eager, inputs, candidates, arguments):
-    """The rows of one network: torch eager first, then each engine that can run on this machine."""
+    """Yield the table rows of one network: torch eager, then each engine that can run on this machine.
+
+    contents: ONNX file by precision; eager: function that runs torch; inputs: arrays by name; candidates: pairs
+    of engine and precision; arguments: of the command line.
+    """
     callables, loads = {("torch eager", "float32"): eager}, {}
     for name, precision in candidates:
         if why_not(name) is not None:

@@ -1,7 +1,7 @@
 """The camera of `node_latency.py`: sends images over DDS, receives the poses, and starts the systems under
 test.
 
-It has one thread. A pose that arrives while an image is being sent is read directly after that.
+It has one thread. A pose that arrives while an image is being sent is read directly afterwards.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tf2_msgs.msg import TFMessage
 
 ROOT = Path(__file__).parents[1]
 TICK = os.sysconf("SC_CLK_TCK")
+"""Clock ticks per second of ``/proc/PID/stat``."""
 FIRST_POSE_WITHIN_S = 120.0
 DRAIN_S = 2.5
 """Time to wait for the last poses after the last image."""
@@ -104,7 +105,7 @@ class Sent:
     received_s: dict[int, float] = field(default_factory=dict)
     """Time at which the pose of an image was received."""
     worked_on: set[int] = field(default_factory=set)
-    """Stamps of the images that the node reports to have processed, with or without a pose."""
+    """Stamps of the images that the node reports as processed, with or without a pose."""
     cpu_s: float = 0.0
     """CPU time of the system."""
     seconds: float = 0.0

@@ -13,6 +13,7 @@ COLOURS = {
     "echo": "tab:green",
 }
 CASE = ("transport", "size", "rate")
+"""Fields of a row that name its case."""
 
 
 def by_case(rows):
@@ -29,7 +30,7 @@ def parts_p50(systems):
 
 
 def table(rows, machine):
-    """Markdown tables: each system in each case, the bare parts, and the ratios between systems."""
+    """Return Markdown tables: each system in each case, the bare parts, and the ratios between systems."""
     cases = by_case(rows)
     lines = [machine, "", "| images | system | p50 ms | p95 | p99 | used | skipped | lost | "]
     lines[-1] += "CPU ms per frame | cores | MiB |"

@@ -1,7 +1,7 @@
 """The systems that `node_latency.py` compares with the real node, each in its own process.
 
 `echo` publishes an empty pose for each image at once: the latency of DDS alone. `naive_engine` and
-`naive_torch` are nodes as they are often written: a reliable queue of ten images, and all work in the
+`naive_torch` are nodes as they are often written, with this package's engines and with torch eager: a reliable queue of ten images, and all work in the
 callback. `bare` has no ROS: it reads cases from stdin, and writes the milliseconds of decoding, preprocessing
 and inference to stdout.
 """
@@ -25,7 +25,7 @@ from rgsiam_ros.localization.relocalizer import Relocalizer
 
 QUEUE_IMAGES = 10
 LOOKS = 2
-"""Runs of the relative unit for each image, as in `rgsiam_ros.localization.refinement`."""
+"""Number of runs of the relative unit for each image, as in `rgsiam_ros.localization.refinement`."""
 
 
 def torch_pipeline(bundle, seed):

@@ -33,7 +33,7 @@ from rgsiam_training.fitting.run_folder import open_run
 
 
 def by_nncf(content, images, threads):
-    """A function that runs the network in OpenVINO, quantised by NNCF except for the matrix products."""
+    """A function that runs the network in OpenVINO. NNCF quantises it, except the matrix products of the heads."""
     import nncf
     import openvino as ov
 

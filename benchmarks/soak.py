@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAMESPACE = "/rgsiam_soak"
 FAULT_EVERY_S, RECOVERED_WITHIN_S, START_WITHIN_S = 10.0, 5.0, 60.0
 WARM_UP_SHARE, LONGEST_WARM_UP_S = 0.25, 120.0
+"""Length of the warm-up: a share of the run, and its upper limit."""
 MOST_MB, MOST_THREADS, MOST_FILES = 20.0, 2.0, 4.0
 """Largest growth of resident memory, threads and open files."""
 MOST_DELAY_MS, MOST_DELAY_SHARE = 10.0, 0.5
@@ -49,7 +50,7 @@ class Camera(Node):
     """Sends images, with and without faults, and receives the poses and the diagnostics."""
 
     def __init__(self, jpegs: list[bytes]) -> None:
-        """jpegs: the images of the drive."""
+        """jpegs: the encoded images of the drive."""
         super().__init__("soak", namespace=NAMESPACE)
         self.jpegs, self.index, self.offset_ns = jpegs, 0, 0
         self.sent: dict[int, float] = {}
@@ -314,7 +315,7 @@ def main() -> int:
     title = f"{options.rate:g} Hz for {options.minutes:g} min: {'; '.join(problems) or 'passed'}"
     draw(recorded, options.out / "soak.png", title)
     rclpy.try_shutdown()
-    print(json.dumps(dict(figures.items()), indent=1))
+    print(json.dumps(figures, indent=1))
     print(f"plot: {options.out / 'soak.png'}\nlog: {options.out / 'node.log'}")
     print("\n".join(f"FAILED: {problem}" for problem in problems) or "passed")
     return 1 if problems else 0

@@ -21,12 +21,15 @@ from rgsiam_ros.recordings.rosbag import BagTopics
 
 
 class _Section(BaseModel):
+    """Base class of the sections. Fields cannot be changed, and unknown fields are refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 LSTM_ROWS = 16
-"""Rows of the rectangle that the neck ``lstm`` lays the feature vector out to."""
+"""Rows of the rectangle that the neck ``lstm`` reshapes the feature vector to."""
 RotationOutput = Literal["quaternion", "log_quaternion", "6d"]
+"""Rotation parameters that the network regresses, see `rgsiam_training.model.rotation_outputs`."""
 
 
 class SplitConfig(_Section):
@@ -35,7 +38,8 @@ class SplitConfig(_Section):
     fraction: float = Field(0.12, gt=0.0, lt=0.5)
     """Share of each session's frames that is held out."""
     stretch_frames: int = Field(40, ge=2)
-    """Length of one stretch, frames."""
+    """Length of one stretch, frames. It is at most the held-out share of the session, and so less in a short
+    session."""
     guard_frames: int = Field(8, ge=0)
     """Frames on either side of a stretch that are used neither for training nor for validation."""
     leave_out: tuple[tuple[float, float, Annotated[float, Field(gt=0.0)]], ...] = ()
@@ -63,13 +67,13 @@ class PairConfig(_Section):
     """Share of pairs whose images were taken far apart and yet have similar metric features, as computed
     when the network last saw the images. The remaining pairs are drawn at random."""
     reach_m: float = Field(8.0, gt=0.0)
-    """Largest distance between the cameras of overlapping images. Choose about the distance to the map images
-    that a live image is aligned to. One metre or less suits indoor maps."""
+    """Largest distance between the cameras of overlapping images, metres. Choose about the distance between a
+    live image and the map images that it is aligned to. One metre or less suits indoor maps."""
     smallest_overlap: float = Field(0.4, gt=0.0, le=1.0)
     """Smallest share of one image's view that the other image of an overlapping pair must see."""
     other_pass_share: float = Field(0.5, ge=0.0, le=1.0)
-    """Share of the overlapping pairs whose second image is from another session or lap, where there is
-    one."""
+    """Share of the overlapping pairs whose second image is drawn only from other passes (sessions or laps),
+    if any of them overlaps. In the remaining overlapping pairs it is drawn from all passes."""
     pass_gap_s: float = Field(10.0, ge=0.0)
     """Images of one session belong to different passes when more time than this lies between them."""
     metres_per_radian: float = Field(4.0, gt=0.0)
@@ -83,17 +87,20 @@ class PairConfig(_Section):
 
 
 class AugmentationConfig(_Section):
-    """How strongly training images are changed. Zero switches a change off."""
+    """How strongly training images are changed, see `rgsiam_training.data.augmentation`. Zero switches a change off."""
 
     brightness: float = Field(0.5, ge=0.0, lt=1.0)
     """Largest relative change of exposure."""
     contrast: float = Field(0.5, ge=0.0, lt=1.0)
+    """Largest relative change of the contrast."""
     saturation: float = Field(0.6, ge=0.0, le=1.0)
+    """Largest relative change of the colour saturation."""
     colour_cast: float = Field(0.25, ge=0.0, lt=1.0)
     """Largest relative change of one colour channel, as in warm and cold light."""
     gamma: float = Field(0.5, ge=0.0, lt=1.0)
+    """Largest absolute value of the logarithm of the exponent of the pixel values (gamma correction)."""
     shading: float = Field(0.6, ge=0.0, lt=1.0)
-    """Largest relative change of a smooth random brightness field, which imitates other shadows."""
+    """Largest relative change of the brightness by a smooth random field, which imitates shadows."""
     noise: float = Field(0.02, ge=0.0, lt=0.5)
     """Largest standard deviation of the pixel noise, for pixel values in 0..1."""
     haze: float = Field(0.3, ge=0.0, lt=1.0)
@@ -114,7 +121,9 @@ class RelativeConfig(_Section):
     stride: int = Field(8, ge=2)
     """Distance between neighbouring cells of a local map, pixels of the network's input."""
     descriptor_size: int = Field(48, ge=4)
+    """Length of the descriptor of each cell."""
     hidden_channels: int = Field(64, ge=8)
+    """Channels of the convolutions that compute a local map."""
     window: int = Field(2, ge=1)
     """Cells on each side of the most likely match over which the position of the match is averaged."""
     iterations: int = Field(6, ge=1)
@@ -133,13 +142,15 @@ class NetworkConfig(_Section):
     feature_size: int = Field(512, ge=16)
     """Length of the image's feature vector."""
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    """Share of the feature vector that dropout sets to zero before the global pose unit, in training."""
     anchors: int = Field(64, ge=1)
     """Number of anchors: positions spread over the map. The global pose unit classifies the nearest anchor
     and regresses the offset from it."""
     frozen_stages: int = Field(2, ge=0)
-    """How many first stages of the backbone keep their ImageNet weights. The stem is frozen with them."""
+    """Number of stages at the start of the backbone that keep their ImageNet weights. The stem keeps its
+    weights with them. 0: all weights are trained."""
     neck: Literal["flatten", "lstm", "hourglass"] = "flatten"
-    """Module between the backbone's maps and the feature vector, see `rgsiam_training.model.necks`."""
+    """Module between the backbone's feature maps and the feature vector, see `rgsiam_training.model.necks`."""
     rotation: RotationOutput = "quaternion"
     """Rotation parameters that the global pose unit regresses. The bundle's network always outputs unit
     quaternions."""
@@ -161,6 +172,7 @@ class TermConfig(_Section):
 
     enabled: bool = True
     weight: float = Field(1.0, gt=0.0)
+    """Fixed weight ``w`` of the term's errors, see `rgsiam_training.losses.weighting.LearnedWeighting`."""
 
 
 class ReprojectionConfig(TermConfig):
@@ -202,16 +214,21 @@ PAIR_TERMS = (
 
 
 class OptimisationConfig(_Section):
-    """Settings of the optimiser and of the training loop."""
+    """Settings of the optimiser (AdamW) and of the training loop."""
 
     epochs: int = Field(30, ge=1)
+    """Number of passes over the training images."""
     batch_pairs: int = Field(16, ge=1)
+    """Number of pairs in a batch, over all processes."""
     learning_rate: float = Field(1e-3, gt=0.0)
+    """Largest learning rate, which is reached at the end of the warm-up. It then decays to zero."""
     backbone_learning_rate_factor: float = Field(0.5, gt=0.0, le=1.0)
+    """Learning rate of the backbone divided by that of the other modules."""
     weighting_learning_rate: float = Field(2e-2, gt=0.0)
     """Learning rate of the learned loss weights. It is high because they must change far in few steps."""
     weight_decay: float = Field(0.02, ge=0.0)
     warmup_fraction: float = Field(0.1, gt=0.0, lt=1.0)
+    """Share of the steps in which the learning rate rises linearly."""
     average_decay: float = Field(0.99, ge=0.0, lt=1.0)
     """Decay per step of the moving average of the weights, which is validated and exported. 0: no average."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -236,11 +253,15 @@ class TrainingConfig(_Section):
     """The configuration of a training run."""
 
     datasets: tuple[str, ...] = Field(min_length=1)
+    """Paths of the sessions, which must be of one map and one camera."""
     topics: BagTopics = Field(default_factory=BagTopics)
     """Topics to read from bags."""
     seed: int = Field(0, ge=0)
+    """Seed of all random numbers: split, initial weights, pairs, augmentation."""
     input_width: int = Field(160, ge=32, le=2048)
+    """Width of the network's input, pixels."""
     input_height: int = Field(96, ge=32, le=2048)
+    """Height of the network's input, pixels."""
     split: SplitConfig = SplitConfig()
     pairs: PairConfig = PairConfig()
     augmentation: AugmentationConfig = AugmentationConfig()

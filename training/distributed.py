@@ -30,11 +30,11 @@ def processes() -> int:
 
 
 def mean_count(count: Tensor) -> Tensor:
-    """Return what to divide a sum over this process's items by, so that the average of the quotients over the
-    processes is the mean over the whole batch.
+    """Return the divisor that turns the sum over this process's items into its part of the batch mean.
 
-    count: number of items in this process. The divisor is the count of all processes, at least 1, divided by
-    the number of processes.
+    Gradients are averaged over the processes, and so is the sum divided by this divisor. The average is then
+    the mean over the whole batch. count: number of items in this process. The divisor is the number of items
+    in all processes, at least 1, divided by the number of processes.
     """
     if processes() == 1:
         return count.clamp(min=1)

@@ -22,7 +22,7 @@ _libraries: list[torch.library.Library] = []
 
 
 def make_importable() -> None:
-    """Import torchvision, and declare its missing operators if its own failed to load.
+    """Import torchvision. If its operators failed to load, declare them and import it again.
 
     An import that fails for another reason raises its own error.
     """

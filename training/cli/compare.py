@@ -19,7 +19,9 @@ def compare(
     presets: Annotated[
         str, typer.Option(help="Names of presets, separated by commas. Default: all.")
     ] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Number of seeds N: trains with seeds 0 to N-1.")
+    ] = 1,
     budget: Annotated[
         float, typer.Option(min=0.01, help="Minutes of training of each network.")
     ] = 10.0,

@@ -31,7 +31,7 @@ def inspect(
     camera_info_topic: InfoTopic = None,
     truth_topic: TruthTopic = TRUTH_TOPIC,
 ) -> None:
-    """Count, check and draw a dataset. Problems are listed below "look at these"."""
+    """Count, check and draw a dataset. Problems are listed under "look at these"."""
     import json
 
     from rgsiam_ros.recordings.formats import open_dataset, open_test_side, own_test_split

@@ -67,13 +67,17 @@ def train(
     ] = None,
     reach: Annotated[
         float | None,
-        setting("pairs.reach_m", "Metres between two cameras that see the same; in a room 1"),
+        setting(
+            "pairs.reach_m", "Largest distance of cameras with overlapping views, m; 1 in a room"
+        ),
     ] = None,
     rotation: Annotated[
         float | None,
-        setting("augmentation.rotation_deg", "Degrees of random camera rotation; hand-held 10"),
+        setting(
+            "augmentation.rotation_deg", "Largest random camera rotation, deg; 10 if hand-held"
+        ),
     ] = None,
-    seed: Annotated[int | None, setting("seed", "Seed of everything random")] = None,
+    seed: Annotated[int | None, setting("seed", "Seed of all random numbers")] = None,
     image_topic: ImageTopic = None,
     truth_topic: Annotated[
         str | None, setting("topics.truth", "Topic of the true poses in the bags")
@@ -120,7 +124,9 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder of the bundle, new.")],
     map_spacing: Annotated[
         float | None,
-        typer.Option(help="Spacing of the map images in units of the reach, to keep fewer."),
+        typer.Option(
+            help="Keep fewer map images: the smallest distance between two, in units of the reach."
+        ),
     ] = None,
     precision: Annotated[
         list[str] | None,
@@ -133,7 +139,7 @@ def export(
         bool, typer.Option(help="Also compile an engine for this machine's GPU, by torch-tensorrt.")
     ] = False,
 ) -> None:
-    """Export a training run to a bundle. Refused if ONNX Runtime and torch give different poses."""
+    """Export a training run to a bundle. Fails if ONNX Runtime and torch compute different poses."""
     from rgsiam_ros.bundle.precision import PRECISIONS
     from rgsiam_ros.geometry.units import angle_text, length_text
     from rgsiam_training.export.bundle_export import DEFAULT_PRECISIONS, export_bundle
@@ -248,7 +254,9 @@ def evaluate(
 def look_alikes(
     dataset: DatasetPath,
     bundle: BundleOption,
-    place: Annotated[list[str], typer.Option(help="x,y in the map frame. Give two or more.")],
+    place: Annotated[
+        list[str], typer.Option(help="x,y in the map frame, metres. Give two or more.")
+    ],
     radius: Annotated[float, typer.Option(help="Radius of a place, metres.")] = 20.0,
     split: Split = "test",
     image_topic: ImageTopic = None,
@@ -267,8 +275,8 @@ def look_alikes(
     topics = BagTopics(image_topic, camera_info_topic, truth_topic)
     figures = measure_look_alikes(open_dataset(dataset, split, topics), bundle, places, radius)
     console.print(
-        f"{figures['images']} images; features of {figures['near_pairs']} pairs at one place against "
-        f"{figures['far_pairs']} pairs at different places: AUROC {figures['auroc']:.3f}"
+        f"{figures['images']} images; AUROC of the metric features, {figures['near_pairs']} pairs at the same "
+        f"place against {figures['far_pairs']} pairs at different places: {figures['auroc']:.3f}"
     )
     for branch in ("absolute", "refined"):
         console.print(

@@ -21,8 +21,8 @@ from rgsiam_training.config import AugmentationConfig
 from rgsiam_training.data.view_geometry import pixel_rays, project
 
 NEARLY_SIDEWAYS = 0.01
-"""Smallest z of a direction before projection. It keeps directions beside or behind the camera out of
-view."""
+"""Smallest z of a direction before projection. Directions beside or behind the camera are thereby projected
+far outside the image."""
 
 
 class CameraRotation:
@@ -66,9 +66,10 @@ def random_rotations(count: int, largest_deg: float, random: torch.Generator) ->
 
 
 def change_look(image_B3HW: Tensor, config: AugmentationConfig, random: torch.Generator) -> Tensor:
-    """Change colours, brightness, noise and blur of RGB images in 0..1 and cover parts of them.
+    """Change the appearance of RGB images ``(B, 3, H, W)`` in 0..1: colours, brightness, blur, occlusion, noise.
 
-    Each image is changed differently. The geometry does not change. random: on the device of the images.
+    Each image gets its own random changes. The geometry does not change. random: a generator on the device of
+    the images.
     """
     batch, _, height, width = image_B3HW.shape
 

@@ -13,6 +13,7 @@ from rgsiam_ros.geometry.poses import Array, angles_between
 from rgsiam_training.config import PairConfig
 
 HARD_CANDIDATES = 8
+"""Number of look-alikes from which the partner of a hard pair is drawn."""
 
 
 class PairSampler(Sampler[list[int]]):
@@ -118,7 +119,7 @@ def look_alikes(
     """Return for each image the indices ``(N, count)`` of the distant images with the most similar features.
 
     feature_ND: metric features of unit length. A row of zeros stands for an image whose feature is not known
-    yet; such an image gets no look-alikes and is none. Two images are distant when
+    yet: it has no look-alikes and is no look-alike of others. Two images are distant when
     ``metres + metres_per_radian * radians > 2 * reach_m``. The indices are -1 where there are fewer distant
     images. For `count` above N the result has N columns.
     """

@@ -29,6 +29,7 @@ from rgsiam_training.data.splits import split_contiguous
 logger = logging.getLogger(__name__)
 
 SMALLEST_SCALE_M = 0.1
+"""Smallest length of a normalised unit, for sessions in which the camera hardly moves."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class PreparedImages:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """What training and export need to know about the data."""
+    """The training and validation images, and the properties of the map that training and export need."""
 
     training: PreparedImages
     validation: PreparedImages
@@ -172,7 +173,8 @@ class PairImages(TorchDataset):
 def spread_anchors(positions_N3: Array, count: int, seed: int) -> NDArray[np.float32]:
     """Return at most `count` anchors ``(K, 3)`` that represent the positions.
 
-    They are the centres of seeded k-means, or the distinct positions where those are no more than `count`.
+    They are the cluster centres of seeded k-means. If there are no more than `count` distinct positions, they
+    are these positions.
     """
     distinct = np.unique(positions_N3, axis=0)
     if len(distinct) <= count:

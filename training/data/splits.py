@@ -22,10 +22,12 @@ def split_contiguous(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the indices of the training frames and of the validation frames.
 
-    Each session is divided into ``round(fraction * length / stretch_frames)`` equal parts (at least one), and
-    one stretch is held out at a seeded random position in each part. Guard frames and the frames of
-    `SplitConfig.leave_out` are in neither result; `leave_out` does not change where the stretches are. Raises
-    DatasetError when a session is too short, or when no training or no validation frame is left.
+    Each session is divided into ``round(fraction * length / stretch_frames)`` equal parts (at least one). In
+    each part one stretch is held out at a seeded random position. A stretch has ``stretch_frames`` frames, or
+    ``fraction * length`` (at least 2) if that is less. Guard frames and the frames inside the circles of
+    `SplitConfig.leave_out` are in neither result; `leave_out` does not change where the stretches are.
+
+    Raises DatasetError when a session is too short, or when no training or no validation frame is left.
     """
     random = np.random.default_rng(seed)
     training, validation = [], []
@@ -33,7 +35,7 @@ def split_contiguous(
     for session, group in groupby(frames, key=lambda frame: frame.session):
         length = len(list(group))
         held = np.zeros(length, bool)
-        near = np.zeros(length, bool)
+        held_or_guard = np.zeros(length, bool)
         stretches = max(1, round(config.fraction * length / config.stretch_frames))
         edges = np.linspace(0, length, stretches + 1).astype(int)
         for low, high in pairwise(edges):
@@ -49,14 +51,14 @@ def split_contiguous(
             guards = slice(
                 max(0, first - config.guard_frames), first + stretch + config.guard_frames
             )
-            near[guards] = True
+            held_or_guard[guards] = True
         validation.append(start + np.flatnonzero(held))
-        training.append(start + np.flatnonzero(~near))
+        training.append(start + np.flatnonzero(~held_or_guard))
         start += length
     left_out = config.inside(np.stack([frame.T_map_camera[:3, 3] for frame in frames]))
     kept_training, kept_validation = (
-        frames_of_split[~left_out[frames_of_split]]
-        for frames_of_split in (np.concatenate(training), np.concatenate(validation))
+        indices[~left_out[indices]]
+        for indices in (np.concatenate(training), np.concatenate(validation))
     )
     if not (len(kept_training) and len(kept_validation)):
         raise DatasetError(

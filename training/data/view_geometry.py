@@ -88,13 +88,13 @@ def overlapping_images(
     smallest_overlap: float,
     seed: int,
 ) -> list[NDArray[np.int64]]:
-    """Return for each image the indices of the images whose view overlaps with it.
+    """Return for each image the indices of the images whose views overlap with its view.
 
-    Candidates have cameras within `reach_m` of each other. Points are placed on a grid of rays of one
-    camera, at the reach and at four times the reach. The overlap is the share of these points that the
-    other camera's image contains, and the smaller of the two directions counts. Occlusion is not
-    considered. An image gets at most 64 partners; more are reduced at random with the seed. bounds: see
-    `view_bounds`.
+    Two images overlap when their cameras are within `reach_m` of each other and each sees at least
+    `smallest_overlap` of the other's view. To measure this share, points are placed on a grid of rays of one
+    camera, at depths of one and four times the reach. The share is that of the points inside the other
+    camera's image. Occlusion is not considered. An image gets at most `MOST_PARTNERS` partners, drawn with
+    `seed` if there are more. bounds: see `view_bounds`.
     """
     random = np.random.default_rng(seed)
     tree = cKDTree(T_map_camera_N44[:, :3, 3])

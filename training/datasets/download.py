@@ -29,7 +29,7 @@ CHECKSUMS = "checksums.json"
 
 @dataclass(frozen=True)
 class Publisher:
-    """A benchmark: the addresses of its scenes, its terms of use, known checksums."""
+    """A benchmark: the addresses of its scenes, its terms of use, and known checksums."""
 
     title: str
     base_url: str

@@ -1,7 +1,6 @@
 """Download a large file over HTTP, continue it after an interruption, and unpack it safely.
 
-Why not pooch (1.9.0): it never replaces a file before the new one is checked, but it cannot resume; a
-failed download is deleted and starts again at byte 0.
+pooch (1.9.0) is not used, because it cannot resume: it deletes a failed download and starts again at byte 0.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ SYSTEM_FILES = ("Thumbs.db", ".DS_Store", "desktop.ini")
 """Files of an operating system that some archives contain; they are not unpacked."""
 
 DownloadProgress = Callable[[int, int], None]
-"""Is called with the number of bytes downloaded so far and the size of the whole file."""
+"""A function that is called with the number of bytes downloaded so far and the size of the whole file."""
 
 
 def fetch(

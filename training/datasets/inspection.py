@@ -51,7 +51,7 @@ class Jump:
 
 @dataclass
 class SplitFindings:
-    """The findings in the frames of one split."""
+    """What was found in the frames of one split."""
 
     path: str
     frames: int
@@ -75,9 +75,11 @@ class SplitFindings:
     other_size: list[str] = field(default_factory=list)
     """Names of the frames whose image does not have the size of the camera."""
     same_image: list[list[str]] = field(default_factory=list)
-    """Groups of frames with the same image file. The same for stamps and poses below."""
+    """Groups of frames whose image files have the same bytes."""
     same_stamp: list[list[str]] = field(default_factory=list)
+    """Groups of frames of one session with the same time stamp."""
     same_pose: list[list[str]] = field(default_factory=list)
+    """Groups of frames with the same pose."""
 
 
 @dataclass
@@ -87,7 +89,7 @@ class Inspection:
     train: SplitFindings
     test: SplitFindings | None
     same_image: list[list[str]]
-    """Pairs of a test frame and a training frame with the same image file."""
+    """Pairs of a test frame and a training frame whose image files have the same bytes."""
     same_name: list[str]
     """Names that occur in both splits."""
     coverage: dict[str, Any] | None
@@ -121,7 +123,8 @@ def inspect_datasets(
 ) -> Inspection:
     """Inspect all images and true poses of a dataset to train on, and of one to test with.
 
-    An image that cannot be decoded is a finding and no error. Raises DatasetError if a file cannot be read.
+    An image that cannot be read or decoded is listed in `SplitFindings.unreadable`; the inspection goes on.
+    Raises DatasetError if the dataset itself cannot be read.
     """
     total = len(train.frames) + (len(test.frames) if test is not None else 0)
     train_findings, hashes, samples = _read_split(train, lambda done: progress(done, total))
@@ -258,7 +261,7 @@ def _jumps(dataset: Dataset, T_N44: Array) -> tuple[list[Jump], float, float]:
 
 
 def _median_of_moves(values: Array) -> float:
-    """Median of the values that are not zero. Zeros would make each move after a long stop a jump."""
+    """Median of the values that are not zero. With many zeros, from a long stop, every move would be a jump."""
     moved = values[values > 1e-6]
     return float(np.median(moved)) if len(moved) else 0.0
 

@@ -1,4 +1,4 @@
-"""Relocalize a dataset with a bundle, exactly as the vehicle does, and report the errors."""
+"""Relocalize a dataset with a bundle, with the same code as on the vehicle, and report the errors."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ def evaluate_dataset(
     """Relocalize every frame of a dataset's split, write a results folder and print a table.
 
     path: folder of the dataset; out: a new folder; engine: None takes the best engine and allows no fallback.
-    The reported pose is that of the camera's optical frame, as in the true poses of the dataset. True poses
-    are rotated if the bundle's map was, see `rgsiam_ros.recordings.ground_truth`. Returns the metrics. Raises
-    DatasetError, BundleError, EngineError, and CameraError if the camera does not fit the bundle.
+    The reported pose is that of the camera's optical frame, as in the true poses of the dataset. If the
+    bundle's map was turned by a georeference, the true poses are turned with it, see
+    `rgsiam_ros.recordings.ground_truth`. Returns the metrics. Raises DatasetError, BundleError, EngineError,
+    and CameraError if the camera does not fit the bundle.
     """
     engine = engine or EngineOptions(fallback="none")
     relocalizer = Relocalizer.from_bundle(bundle, engine, branch=branch)

@@ -34,7 +34,8 @@ CHUNK = 32
 
 Outputs = dict[str, np.ndarray]
 InferMany = Callable[[NDArray[np.float32]], Outputs]
-"""Runs the absolute branch on normalised images ``(N, 3, H, W)``. Returns outputs ``(N, ...)`` by name."""
+"""A function that runs the absolute branch on normalised images ``(N, 3, H, W)`` and returns the outputs
+``(N, ...)`` by name."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class HeldOutSet:
     def map_features(self, infer: InferMany) -> MapFeatures | None:
         """The features of the map images, as the bundle stores them: local maps in half precision.
 
-        None without a relative unit.
+        infer: runs the absolute branch. None without a relative unit.
         """
         if self.mapping is None:
             return None
@@ -98,9 +99,10 @@ class HeldOutSet:
         """Estimate the poses of the held-out frames with both branches.
 
         infer, relate: run the absolute branch and the relative unit. Without `relate` or `features` only the
-        absolute branch is used. neighbours_from: an earlier estimate, whose metric features select the
-        neighbours and whose errors set the agreement; None: this one's own. It makes the refined poses of two
-        implementations comparable, because both then align to the same map images.
+        absolute branch is used. neighbours_from: an estimate of another implementation. Its metric features
+        then select the neighbours, and its errors set the agreement, so that both implementations align to
+        the same map images and their refined poses can be compared. None: the features and errors of this
+        estimate are used.
         """
         outputs = self.infer(infer, self.validation)
         target = self.run.target
@@ -128,9 +130,10 @@ class HeldOutSet:
         T_absolute: Array,
         agreement: Agreement,
     ) -> Array:
-        """The refined pose ``T_map_camera`` of one image, ``(4, 4)``; `T_absolute` without a hypothesis.
+        """The refined pose ``T_map_camera`` of one image, ``(4, 4)``.
 
-        metric_feature_D selects the neighbours; local_1CHW: the local map of the image.
+        It is `T_absolute` if there is no pose hypothesis. metric_feature_D: selects the neighbours;
+        local_1CHW: the local map of the image.
         """
 
         def relate_to(nearest_K: NDArray[np.int64]) -> Mapping[str, np.ndarray]:
@@ -158,10 +161,10 @@ class HeldOutSet:
         )
 
     def determined(self, T_N44: Array) -> NDArray[np.bool_]:
-        """Which poses their images determine, ``(N,)`` bool: those within the reach of the true pose.
+        """Which of the poses are within the reach of the true pose, ``(N,)`` bool; all if none is.
 
-        If no pose is, all count. Elsewhere several poses are equally wrong and rounding decides between them,
-        so that two correct implementations can differ by metres.
+        These poses are determined by their images. For other images several wrong poses are about equally
+        likely, and rounding decides between them, so that two correct implementations can differ by metres.
         """
         pairs = self.run.config.pairs
         metres, radians = pose_errors(T_N44, self.validation.T_map_camera_N44)

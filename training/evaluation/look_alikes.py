@@ -30,7 +30,7 @@ LARGE_ERROR_M = 5.0
 def measure_look_alikes(
     dataset: Dataset, bundle_path: Path, places_m: Sequence[tuple[float, float]], radius_m: float
 ) -> dict[str, Any]:
-    """Compare the features, and the position errors, of images that were taken near places that look alike.
+    """Measure metric features and position errors on images that were taken near places that look alike.
 
     places_m: x and y of at least two places in the bundle's map frame. An image belongs to the nearest place
     within `radius_m`.

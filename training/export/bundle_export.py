@@ -46,12 +46,14 @@ logger = logging.getLogger(__name__)
 
 LARGEST_DIFFERENCE_M = 1e-3
 LARGEST_DIFFERENCE_DEG = 1e-3
+"""Largest accepted difference between the poses of ONNX Runtime and those of torch, in float32."""
 REFERENCE_ENGINE = "onnxruntime"
+"""The engine in which the float32 export is checked."""
 DEFAULT_PRECISIONS: tuple[Precision, ...] = ("int8",)
 
 
 class ExportError(RgsiamError):
-    """The exported network is not the trained one."""
+    """The exported network computes other poses than the trained network."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class _Float32Export:
     contents: dict[str, bytes]
     """Files of the bundle, by name."""
     variant: dict[str, Any]
-    """For the manifest."""
+    """Fields of the manifest's `Variant`."""
 
 
 def export_bundle(
@@ -79,9 +81,9 @@ def export_bundle(
     `rgsiam_training.export.calibrate`. Logs which precisions were accepted, which were refused, and why a
     calibration was not possible.
 
-    Raises DatasetError for an incomplete run and BundleError where `out` exists. Raises ExportError where
-    ONNX Runtime and torch differ by more than a millimetre or a millidegree on any validation frame. The
-    refined branch is compared only on frames whose pose the image determines, see `HeldOutSet.determined`.
+    Raises DatasetError for an incomplete run, and BundleError if `out` exists. Raises ExportError if ONNX
+    Runtime and torch differ by more than a millimetre or a millidegree on any validation frame. The refined
+    poses are compared only on frames whose pose the image determines, see `HeldOutSet.determined`.
     """
     refuse_existing(out)
     run = open_run(folder)
@@ -111,8 +113,8 @@ def _export_float32(run: Run, held_out: HeldOutSet) -> _Float32Export:
     round_large_weights(branch)
     model = absolute_to_onnx(branch, run.preprocessing)
     contents = {ABSOLUTE_NAME: to_bytes(model)}
-    in_torch = torch_absolute_branch(branch)
-    features = held_out.map_features(in_torch)
+    infer_torch = torch_absolute_branch(branch)
+    features = held_out.map_features(infer_torch)
     relate: Infer | None = None
     relate_torch: Infer | None = None
     if features is not None:
@@ -122,25 +124,25 @@ def _export_float32(run: Run, held_out: HeldOutSet) -> _Float32Export:
         relate = create_engine(REFERENCE_ENGINE, EngineRequest(contents[RELATIVE_NAME])).infer
         relate_torch = torch_relative_unit(unit)
     engine = create_engine(REFERENCE_ENGINE, EngineRequest(contents[ABSOLUTE_NAME]))
-    in_onnx = engine_absolute_branch(engine)
-    by_onnx = held_out.estimate(in_onnx, relate, features)
-    by_torch = held_out.estimate(in_torch, relate_torch, features, neighbours_from=by_onnx)
-    check_parity(by_onnx.T_absolute_N44, by_torch.T_absolute_N44)
+    infer_onnx = engine_absolute_branch(engine)
+    poses_onnx = held_out.estimate(infer_onnx, relate, features)
+    poses_torch = held_out.estimate(infer_torch, relate_torch, features, neighbours_from=poses_onnx)
+    check_parity(poses_onnx.T_absolute_N44, poses_torch.T_absolute_N44)
     golden = choose_golden(branch, relate_torch, features, held_out)
     contents[GOLDEN_NAME] = npz_bytes(golden.to_arrays())
-    outputs = held_out.infer(in_onnx, StoredImages(golden.image_NHW3, np.empty((0, 4, 4))))
+    outputs = held_out.infer(infer_onnx, StoredImages(golden.image_NHW3, np.empty((0, 4, 4))))
     info = engine.describe()
     engine.close()
     variant = {
         "accepted_with": f"{info.name} {info.version}",
         "tolerance": tolerance_for(outputs, relate, features, golden, held_out).model_dump(),
-        "absolute": held_out.figures(by_onnx.T_absolute_N44, by_torch.T_absolute_N44),
+        "absolute": held_out.figures(poses_onnx.T_absolute_N44, poses_torch.T_absolute_N44),
     }
-    if by_onnx.T_refined_N44 is not None and by_torch.T_refined_N44 is not None:
-        determined = held_out.determined(by_torch.T_refined_N44)
-        check_parity(by_onnx.T_refined_N44[determined], by_torch.T_refined_N44[determined])
-        variant["refined"] = held_out.figures(by_onnx.T_refined_N44, by_torch.T_refined_N44)
-    reference = Float32Reference(model, by_torch, relate, features, golden)
+    if poses_onnx.T_refined_N44 is not None and poses_torch.T_refined_N44 is not None:
+        determined = held_out.determined(poses_torch.T_refined_N44)
+        check_parity(poses_onnx.T_refined_N44[determined], poses_torch.T_refined_N44[determined])
+        variant["refined"] = held_out.figures(poses_onnx.T_refined_N44, poses_torch.T_refined_N44)
+    reference = Float32Reference(model, poses_torch, relate, features, golden)
     return _Float32Export(reference, contents, variant)
 
 
@@ -193,7 +195,7 @@ def _calibrated(bundle: Bundle, run: Run) -> Bundle:
 
 
 def check_parity(T_onnx_N44: Array, T_torch_N44: Array) -> None:
-    """Raise ExportError where poses differ by more than a millimetre or a millidegree."""
+    """Raise ExportError if any two corresponding poses differ by more than a millimetre or a millidegree."""
     metres, degrees = largest_difference(T_onnx_N44, T_torch_N44)
     if metres > LARGEST_DIFFERENCE_M or degrees > LARGEST_DIFFERENCE_DEG:
         raise ExportError(

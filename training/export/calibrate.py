@@ -47,22 +47,25 @@ from rgsiam_training.fitting.run_folder import Run, StoredImages
 logger = logging.getLogger(__name__)
 
 LIGHT_VARIANTS = 3
-"""Versions of each held-out image in other light. The next drive is on another day."""
+"""Number of versions of each held-out image in other light, because the next drive is on another day."""
 WITHHELD_REACHES = 2.0
 """Map images nearer than this, in units of the reach, are withheld, so that the place counts as unmapped."""
 WRONG_REACHES = 0.5
-"""A pose is wrong where its error exceeds this share of the reach."""
+"""With a relative branch: a pose is wrong if its error exceeds this share of the reach."""
 WRONG_MEDIANS = 4.0
-"""Without a relative branch: a pose is wrong where its error exceeds this many median errors."""
+"""Without a relative branch: a pose is wrong if its error exceeds this many median errors."""
 BINDING: dict[Branch, tuple[str, ...] | None] = {"absolute": ("corrupted",), "refined": None}
-"""Kinds of wrong poses that the false-accept rate holds for; None: all. The absolute branch alone can hardly
-recognise an unmapped place. If the rate held for those too, it would be lost everywhere."""
+"""Kinds of wrong poses for which the false-accept rate holds, by branch; None: all. The absolute branch alone can
+hardly recognise an unmapped place. If the rate held for those too, hardly any pose would be trusted."""
 FALSE_ACCEPT_RATE = 0.01
+"""Default share of wrong poses that may be trusted."""
 FOLDS = 5
-"""Number of parts of neighbouring held-out images. A fit to the others predicts each part."""
+"""Number of parts of neighbouring held-out images, see
+`rgsiam_training.export.calibration_fit.widen_for_the_unseen`."""
 FEWEST_FRAMES = 24
+"""Fewest held-out images, and fewest right poses of a branch, that a calibration is fitted to."""
 ENGINES: dict[Precision, str] = {"bfloat16": "openvino"}
-"""The engine that calibrates a precision, where that is not ONNX Runtime."""
+"""The engine that estimates the poses in a precision. ONNX Runtime for the precisions that are not listed."""
 
 
 @dataclass
@@ -73,10 +76,10 @@ class CalibrationSamples:
     T_true: list[Array] = field(default_factory=list)
     """True poses of the images behind `right`."""
     fold: list[int] = field(default_factory=list)
-    """For each of `right`: the part of the held-out images that it is from."""
+    """For each of `right`: the index of its part of the held-out images, 0..`FOLDS` - 1."""
     wrong: list[BranchEstimate] = field(default_factory=list)
     kind: list[str] = field(default_factory=list)
-    """For each of `wrong`: what was done to the image."""
+    """For each of `wrong`: ``seen``, ``unmapped``, ``mirrored`` or ``corrupted``, see `_collect`."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +89,13 @@ class HeldOutImages:
     images: StoredImages
     source: str
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    """How the images may look on another day."""
+    """Strength of the random changes of light that imitate another day."""
     map_frame: str | None = None
     """Frame of the poses, see `rgsiam_ros.recordings.ground_truth`. None: the frame of the bundle's poses."""
 
 
 def images_of_run(run: Run) -> HeldOutImages:
-    """The stretches that a run held out."""
+    """The validation images of a run."""
     return HeldOutImages(
         run.validation,
         f"validation of {run.folder.name}",
@@ -104,7 +107,7 @@ def images_of_run(run: Run) -> HeldOutImages:
 def images_of_datasets(datasets: Sequence[Dataset], bundle: Bundle) -> HeldOutImages:
     """Whole sessions that were not trained on, prepared as the vehicle prepares its images with `bundle`.
 
-    Raises DatasetError where a camera cannot be reconciled with the bundle's, or frames differ.
+    Raises DatasetError if a camera does not fit the bundle's, or if the sessions have different map frames.
     """
     images = []
     for dataset in datasets:
@@ -137,7 +140,8 @@ def calibrate_bundle(
     """Calibrate every precision of `bundle` that runs here, and write the bundle to `out`.
 
     out: may be the bundle's own folder; false_accept_rate: the share of wrong poses that may be trusted.
-    Logs what was fitted. Raises DatasetError where the held-out images are too few, and BundleError.
+    Logs what was fitted. Raises DatasetError if the held-out images are too few, and BundleError if the bundle
+    cannot be written.
     """
     if len(held_out.images.image_NHW3) < FEWEST_FRAMES:
         raise DatasetError(
@@ -172,7 +176,7 @@ def calibrate_bundle(
 
 
 def wrong_from(bundle: Bundle) -> float:
-    """The error, metres, from which on a pose is wrong. Rotation counts by metres per radian."""
+    """The error above which a pose is wrong, metres. Rotation is converted by `LengthScale.metres_per_radian`."""
     if bundle.manifest.refinement is not None:
         return WRONG_REACHES * bundle.manifest.refinement.reach_m
     return WRONG_MEDIANS * max(
@@ -225,10 +229,12 @@ def _collect(
     held_out: HeldOutImages,
     seed: int,
 ) -> dict[Branch, CalibrationSamples]:
-    """Estimates for the held-out images: as they are, and made wrong on purpose.
+    """Estimate poses for the held-out images, and for versions of them that must not be trusted.
 
-    Each image is seen in other light (kind ``seen``), with the map images around it withheld
-    (``unmapped``), mirrored (``mirrored``: a place that could exist and does not), and corrupted.
+    The kinds are: ``seen``, an image in other light; ``unmapped``, the same with the map images around it
+    withheld; ``mirrored``, the mirrored image, which shows a place that could exist and does not;
+    ``corrupted``, see `rgsiam_training.export.corruptions`. An estimate is wrong if its error exceeds
+    `wrong_from`, and always in the kind ``unmapped``. It is right if it is of the kind ``seen`` and not wrong.
     """
     images, T_true = held_out.images.image_NHW3, held_out.images.T_map_camera_N44
     limit_m, metres_per_radian = wrong_from(bundle), branches.length_scale.metres_per_radian
@@ -274,7 +280,7 @@ def _collect(
 
 
 def _is_usable(estimate: BranchEstimate) -> bool:
-    """False where the vehicle is lost whatever the calibration says."""
+    """Whether a calibration can use an estimate. With an infinite or NaN covariance the vehicle is lost anyway."""
     raw = estimate.raw_covariance_66
     return raw is None or bool(np.isfinite(raw).all())
 
@@ -291,7 +297,7 @@ def _in_other_light(
 def _far_map_images(
     bundle: Bundle, precision: Precision, T_map_camera: Array
 ) -> NDArray[np.int64] | None:
-    """Indices of the map images far from a pose; None where fewer than the neighbours are left."""
+    """Indices of the map images far from a pose; None if there are fewer than a live image is aligned to."""
     refinement = bundle.manifest.refinement
     if refinement is None:
         return None
@@ -307,8 +313,8 @@ def _fit(
     """Fit the covariance on the right poses, then the trust score on right and wrong ones."""
     if len(samples.right) < FEWEST_FRAMES or not samples.wrong:
         raise DatasetError(
-            f"the {branch} branch estimates only {len(samples.right)} of the held-out images rightly: "
-            "train longer before you calibrate"
+            f"the {branch} branch has only {len(samples.right)} right poses on the held-out images, at least "
+            f"{FEWEST_FRAMES} are needed: train longer before you calibrate"
         )
     predictors = np.stack(
         [sigma_predictors(branch, estimate.quality, length_scale) for estimate in samples.right]

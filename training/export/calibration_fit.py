@@ -16,11 +16,13 @@ from rgsiam_ros.uncertainty.calibration import LARGEST_PREDICTOR, BranchCalibrat
 SIGMA_RIDGE = 1.0
 """Factor of the ridge penalty on the weights of sigma, which is added to the mean negative log-likelihood."""
 SHRINK_CORRELATION = 0.3
-"""Share by which correlations are shrunk to zero, because another day repeats them only in part."""
+"""Share by which correlations are shrunk towards zero, because only a part of them recurs on another day."""
 TRUST_RIDGE = 0.01
 """Factor of the ridge penalty on the weights of trust, which is added to the mean logistic loss."""
 SMALLEST_SCALE = 1e-3
+"""Smallest standard deviation by which a predictor is divided."""
 SMALLEST_VARIANCE = 1e-12
+"""Is added to the squared errors, so that their mean has a logarithm."""
 SMALLEST_SECOND_MOMENT = 1e-9
 """Is added to the second moment of the whitened errors, so that an axis without errors has a sigma."""
 LARGEST_WIDENING = 3.0
@@ -92,12 +94,13 @@ def fit_covariance(predictor_N6F: Array, error_N6: Array) -> CovarianceFit:
 def widen_for_the_unseen(
     fitted: CovarianceFit, predictor_N6F: Array, error_N6: Array, fold_N: NDArray[np.int64]
 ) -> CovarianceFit:
-    """Multiply the sigmas by the factor by which the fit is too small for frames that it has not seen.
+    """Enlarge the sigmas of a fit by a factor from cross-validation.
 
-    With few held-out stretches the fit is overconfident. The factor is measured by cross-validation: each
-    fold of neighbouring frames is predicted by a fit to the other folds. It is the root mean square of
-    ``error / sigma`` over all frames, once for the position and once for the rotation, limited to 1 ..
-    `LARGEST_WIDENING`. fold_N: the fold of each frame. With a single fold `fitted` is returned.
+    With few held-out stretches the fit is overconfident: its sigmas are too small for other frames. Each fold
+    of neighbouring frames is therefore predicted by a fit to the other folds. The factor is the root mean
+    square of ``error / sigma`` over all frames, limited to 1 .. `LARGEST_WIDENING`. There is one factor for
+    the position and one for the rotation. fold_N: the fold of each frame. With a single fold `fitted` is
+    returned.
     """
     square_N6 = np.zeros_like(error_N6)
     for fold in np.unique(fold_N):
@@ -142,15 +145,15 @@ def fit_trust(
     right_NG, wrong_MG: predictors of the poses, see `rgsiam_ros.uncertainty.calibration.trust_predictors`;
     kind_M: what was done to the image of each wrong pose.
 
-    The right poses together weigh as much as the wrong poses together. The score minimises the weighted
+    All right poses together have the same weight as all wrong poses together. The score minimises the weighted
     mean logistic loss plus ``TRUST_RIDGE * |weights|^2``; the offset is not penalised.
 
     At the threshold at most `false_accept_rate` of the wrong poses of each kind are accepted. Kinds with
     fewer than `SMALLEST_GROUP` poses are not tested alone; if all kinds are that small, the rate holds for
-    all wrong poses together. If the threshold keeps more than `RIGHT_KEPT` of the right poses, it is
-    raised until it keeps that share, because a place that is really unmapped resembles the map more than
-    the wrong poses that a calibration can make. binding: the kinds that the rate holds for (None: all);
-    the other kinds only shape the score. Raises ValueError if one side is empty.
+    all wrong poses together. If more than `RIGHT_KEPT` of the right poses reach the threshold, it is raised
+    until only that share does. The reason: images of a really unmapped place resemble the map more than the
+    wrong samples of a calibration do. binding: the kinds for which the rate holds (None: all); the other
+    kinds only influence the score. Raises ValueError if one side is empty.
     """
     if not len(right_NG) or not len(wrong_MG):
         raise ValueError("a calibration needs right and wrong poses")

@@ -18,7 +18,7 @@ from rgsiam_training.model.network import AbsoluteBranch
 COUNT = 6
 """Number of golden images."""
 MARGIN = 2.0
-"""Tolerance, in multiples of the difference at export: other machines round differently."""
+"""Tolerance divided by the difference at export. It is above 1 because other machines round differently."""
 FLOOR = Differences(
     position_m=5e-3,
     rotation_deg=5e-3,
@@ -39,8 +39,8 @@ def choose_golden(
 
     relate: runs the relative unit in torch; relate and features are None without a relative branch. The
     held-out frames are divided into `COUNT` parts. Each part gives the image with the largest difference
-    between its two likeliest anchors: where two anchors are equally likely, rounding decides between them,
-    and the position jumps.
+    between the logits of its two likeliest anchors. If two anchors are equally likely, rounding decides between
+    them, and the position jumps.
     """
     stored = held_out.validation
     margin_N = _anchor_margins(branch, stored, held_out)
@@ -50,9 +50,9 @@ def choose_golden(
     absolute = held_out.infer(torch_absolute_branch(branch), images)
     if relate is None or features is None:
         return GoldenImages(images.image_NHW3, absolute)
-    exchange = held_out.run.config.pairs.metres_per_radian
+    metres_per_radian = held_out.run.config.pairs.metres_per_radian
     nearest = np.stack(
-        [features.near(T, held_out.neighbours, exchange) for T in images.T_map_camera_N44]
+        [features.near(T, held_out.neighbours, metres_per_radian) for T in images.T_map_camera_N44]
     )
     relative = [
         relate(

@@ -41,7 +41,9 @@ SENSITIVITY_IMAGES = 16
 BINS = 2048
 """Bins of the histogram that percentiles of activations are computed from."""
 TINY = 1e-12
+"""Is added to norms that are divided by."""
 CHUNK = 16
+"""Number of images that the calibrator gets at once."""
 
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:

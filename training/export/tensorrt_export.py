@@ -60,7 +60,7 @@ def compile_for_this_gpu(run_folder: Path, bundle: Bundle, cache: Path | None = 
     branch = run.absolute_branch()
     round_large_weights(branch)
     work: list[tuple[str, Precision, ExportedProgram, Sequence[str], Sequence[str]]] = []
-    """File name of the network, precision, program, names of the inputs, names of the outputs."""
+    """For each network: file name, precision, program, names of the inputs, names of the outputs."""
     for precision in COMPILED_PRECISIONS:
         if precision not in bundle.manifest.precisions or precision not in COMPUTES[library]:
             continue
@@ -159,8 +159,8 @@ def find_compiler() -> tuple[str, str, str]:
         gpu_name, _ = cuda.gpu()
     except EngineError as error:
         raise EngineError(
-            f"{error}; an engine runs only on the type of GPU that it was compiled on: export on the "
-            "machine that shall run it, for a Jetson on the Jetson"
+            f"{error}; an engine runs only on the type of GPU that it was compiled on: run the export on the "
+            "machine that uses the engine, for a Jetson on the Jetson"
         ) from error
     if not torch.cuda.is_available():
         raise EngineError(

@@ -32,7 +32,7 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class MapScale:
-    """Normalised coordinates, anchors and camera of a map."""
+    """What the module needs to know about a map: its normalised coordinates, its anchors and its camera."""
 
     origin_m: Array
     """Origin of the normalised coordinates ``(3,)``, metres in the map frame."""
@@ -51,6 +51,7 @@ class RelocalizationModule(lightning.LightningModule):
     origin_m: Tensor
     scale_m: Tensor
     last_feature_ND: Tensor
+    """Metric feature of each training image from the last step with this image; zeros before."""
 
     def __init__(
         self,
@@ -129,7 +130,7 @@ class RelocalizationModule(lightning.LightningModule):
     def on_train_batch_start(self, *_: object) -> None:
         """Seed torch from the configured seed, the step and the rank.
 
-        So dropout draws the same masks in a resumed run as in an uninterrupted one.
+        A resumed run therefore draws the same dropout masks as an uninterrupted one.
         """
         torch.manual_seed(self._step_seed())
 

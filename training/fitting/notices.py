@@ -12,8 +12,9 @@ LOGGERS = (
     "torch.onnx",
     "onnxscript",
 )
-"""Loggers that announce devices, tips and steps of the export. Their errors are still shown."""
+"""Loggers that report devices, tips and the steps of an export. Their errors are still shown."""
 MODULES = ("lightning", "torch", "copyreg", "onnxscript", "timm")
+"""Modules whose Python warnings are hidden."""
 
 
 def silence_notices() -> None:

@@ -84,8 +84,8 @@ class Run:
 
     @cached_property
     def network(self) -> SiameseNetwork:
-        """The averaged network, in evaluation mode: of the best validation if its checkpoint exists, else
-        of the last checkpoint. Raises DatasetError when there is none.
+        """The averaged network, in evaluation mode, from the checkpoint of the best validation if there is one,
+        else from the last checkpoint. Raises DatasetError when there is none.
         """
         best = self.folder / BEST_NAME
         path = best if best.is_file() else self.folder / CHECKPOINT_NAME

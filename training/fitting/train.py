@@ -56,9 +56,11 @@ def train(
     """Train a network and write the run folder: configuration, data description, images, checkpoints and log.
 
     run: the folder. resume: continue from the run's last checkpoint. progress: show a progress bar.
-    callbacks: further Lightning callbacks. Each process that torchrun started must call this; together they
-    write one folder. Raises DatasetError and leaves the folder unchanged when it is not empty and `resume`
-    is off, when there is nothing to resume, or when the run was started with another configuration.
+    callbacks: further Lightning callbacks. With torchrun every process must call this function; together they
+    write one folder.
+
+    Raises DatasetError, and leaves the folder unchanged, when a new run is started in a folder that is not
+    empty, when there is nothing to resume, or when the resumed run was started with another configuration.
     """
     checkpoint = run / CHECKPOINT_NAME
     if resume and not checkpoint.is_file():
@@ -67,7 +69,7 @@ def train(
     if not resume and rank == 0 and run.exists() and any(run.iterdir()):
         raise DatasetError(f"{run} is not empty: give another --out, or --resume")
     if resume:
-        _check_same(config, load_config(run / CONFIG_NAME, {}), run)
+        _check_same_configuration(config, load_config(run / CONFIG_NAME, {}), run)
     if rank != 0:
         logging.getLogger("rgsiam_training").setLevel(logging.ERROR)  # only one process logs
     silence_notices()
@@ -87,7 +89,7 @@ def train(
         save_data(config, data, run)
     trainer = lightning.Trainer(
         accelerator="auto",
-        **_machines(),
+        **_process_arguments(),
         max_epochs=config.optimisation.epochs,
         logger=TensorBoardLogger(run, name="", version="log"),
         precision=config.optimisation.precision,
@@ -113,7 +115,7 @@ def build(
     config: TrainingConfig,
     part: tuple[int, int] = (0, 1),
 ) -> tuple[RelocalizationModule, DataLoader, PreparedData]:
-    """Build the untrained module, the loader of its training batches and its data.
+    """Build the untrained module and the loader of its training batches, and prepare the data.
 
     part: index of this process and number of processes; each batch is cut into that many parts. Raises
     DatasetError.
@@ -132,7 +134,7 @@ def build(
     return module, _training_loader(data, _pair_sampler(config, data, module, part)), data
 
 
-def _machines() -> dict[str, Any]:
+def _process_arguments() -> dict[str, Any]:
     """Return the Trainer's arguments for one process, or for the processes that torchrun started."""
     _, processes = planned()
     if processes == 1:
@@ -184,7 +186,9 @@ def save_data(config: TrainingConfig, data: PreparedData, run: Path) -> None:
     )
 
 
-def _check_same(config: TrainingConfig, started_with: TrainingConfig, run: Path) -> None:
+def _check_same_configuration(
+    config: TrainingConfig, started_with: TrainingConfig, run: Path
+) -> None:
     now, then = config.model_dump(mode="json"), started_with.model_dump(mode="json")
     different = [name for name in now if now[name] != then[name]]
     if different:

@@ -25,7 +25,7 @@ class GlobalPoseTerm(nn.Module):
     ``p*`` is the target distribution of `anchor_weights`, ``a_k`` are the anchors, ``o_k`` the predicted
     offsets and ``p`` the softmax of the predicted logits. ``translation`` is the batch mean of
     ``sum_k p*_k ||a_k + o_k - t*||_1`` (normalised translations). ``rotation`` is `rotation_error`.
-    ``anchor`` is the batch mean of ``sum_k p*_k log(p*_k / p_k)``. All three are zero at the true pose. The
+    ``anchor`` is the batch mean of ``sum_k p*_k log(p*_k / p_k)``. All three are zero for an exact prediction. The
     anchors are our addition: the paper regresses coordinates.
     """
 

@@ -13,15 +13,17 @@ from rgsiam_training.model.poses import PairTruth, Poses
 class MapNetRelativeTerm(nn.Module):
     """Relative term of Brahmbhatt et al. 2018 (arXiv 1712.03342): differences of pose parameters.
 
-    It does not compose poses on SE(3). ``w = log q`` is half the rotation vector, for the half sphere
-    ``q_w >= 0``, and ``v_12 = (t_1 - t_2, w_1 - w_2)`` belongs to two overlapping images. The errors are
+    It does not compose poses on SE(3). ``w = log q`` is half the rotation vector, where the sign of q is chosen
+    so that ``q_w >= 0``, and ``v_12 = (t_1 - t_2, w_1 - w_2)`` belongs to two overlapping images. The errors are
     the means over these pairs of ``||dt - dt*||_1`` and ``||dw - dw*||_1``. The authors give these errors
     the same weights as the pose errors. So they are added to the pose errors and share their learned
     weights. The authors' pairs are a few frames apart in one sequence; our pairs have overlapping views.
     Zero at the true poses.
     """
 
-    def forward(self, first: Poses, second: Poses, truth: PairTruth, pairs_B: Tensor) -> tuple:
+    def forward(
+        self, first: Poses, second: Poses, truth: PairTruth, pairs_B: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return the translation error and the rotation error. pairs_B: bool, which pairs count."""
         share_B = pairs_B.float() / mean_count(pairs_B.sum())
         dt = first.translation_B3 - second.translation_B3
@@ -35,6 +37,7 @@ class MapNetRelativeTerm(nn.Module):
 
 
 def _log(poses: Poses) -> Tensor:
+    """Return the logarithms of the quaternions ``(B, 3)``."""
     q = poses.quaternion_wxyz_B4
     q = torch.where(q[:, :1] < 0.0, -q, q)
     return 0.5 * roma.unitquat_to_rotvec(roma.quat_wxyz_to_xyzw(q))

@@ -13,13 +13,14 @@ from rgsiam_training.model.poses import Poses
 from rgsiam_training.model.relative_unit import RelativeOutput
 
 OUTLIER_SHARE = math.exp(-8.0)
+"""The constant e: the assumed probability of a cell without a correct match."""
 
 
 class MatchingTerm(nn.Module):
     """Our addition to the paper's terms: the relative unit's matches must agree with the true relative pose.
 
-    Cell i of the first image is placed at its predicted depth and moved by the true relative pose. The
-    second image sees it at the ray ``p_i``. ``P_ij`` are the match probabilities, and ``K_j(p)`` are the
+    Cell i of the first image is placed at its predicted depth and transformed into the second camera by the true
+    relative pose, where its normalised image coordinates are ``p_i``. ``P_ij`` are the match probabilities, and ``K_j(p)`` are the
     weights of bilinear interpolation between the cells (of a pinhole camera with square pixels).
     ``matching`` is the mean of ``-log((1 - e) sum_j P_ij K_j(p_i) + e)`` over the cells that fall into the
     second image. ``e = exp(-8)`` allows for cells that are occluded or move. The error of a cell is zero

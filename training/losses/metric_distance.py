@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from rgsiam_training.model.poses import PairTruth
 
 LARGEST_MARGIN = math.sqrt(2.0)
+"""Margin of distant poses: the distance of orthogonal unit features."""
 _SOFTENING = 1e-8
+"""The constant e of the softened distance."""
 
 
 class AdaptiveMetricTerm(nn.Module):

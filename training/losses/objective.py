@@ -26,6 +26,7 @@ from rgsiam_training.model.network import SiameseNetwork, TwinOutput
 from rgsiam_training.model.poses import PairTruth, Poses, relative_poses
 
 INITIAL_S_ROTATION = -3.0
+"""Initial ``s`` of rotation errors, see `LearnedWeighting`."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class SceneScale:
     distance_per_radian: float
     """Distance that one radian of rotation counts in the distance between two poses."""
     widest_angle: float
-    """Largest angle between the cameras of overlapping images, radians."""
+    """Largest angle between the cameras of overlapping images, radians (not a length)."""
     scale_m: float = 1.0
     """Length of one normalised unit, metres."""
 
@@ -105,9 +106,9 @@ class Objective(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and the errors of its terms by name.
 
-        The batch holds the first twin's images, then the second twin's. point_BP3: scene points of each
-        image, normalised units, for the reprojection term. progress: share of the training steps that are
-        done, 0..1.
+        twins, true: first the first images of all pairs, then the second images in the same order. point_BP3:
+        scene points that each image sees, normalised units in the map frame, for the reprojection term.
+        progress: share of the training steps that are done, 0..1.
         """
         config = self.config
         errors: dict[str, Tensor] = {}

@@ -15,18 +15,21 @@ from rgsiam_training.model.poses import (
 )
 
 LARGEST_ROTATION_ERROR = 0.5
+"""Limit of the bounded rotation error of a pair."""
 
 
 def _bounded(error_B: Tensor, largest: float) -> Tensor:
+    """Return ``c (1 - exp(-e / c))`` for errors ``e`` and the limit ``c``."""
     return largest * (1.0 - torch.exp(-error_B / largest))
 
 
-class _OverOverlappingPairs(nn.Module):
-    """Mean errors over the pairs whose images can overlap; zero when the batch has no such pair.
+class _OverlappingPairsTerm(nn.Module):
+    """Base class of the terms that compare relative poses, over the pairs whose images can overlap.
 
-    A pair's error ``e`` counts as ``c (1 - exp(-e / c))``, where c is the reach for translations and 0.5
-    for rotations. This is nearly ``e`` for small errors and never more than c, so that pairs without a
-    correct match do not dominate the batch.
+    An error is the mean over these pairs, and zero when the batch has no such pair. The error ``e`` of a pair
+    is bounded: it counts as ``b(e) = c (1 - exp(-e / c))``, where c is the reach for translations and 0.5 for
+    rotations. This is nearly ``e`` for small errors and always less than c, so that pairs without a correct
+    match do not dominate the batch.
     """
 
     def __init__(self, reach: float, widest_angle: float) -> None:
@@ -54,13 +57,15 @@ class _OverOverlappingPairs(nn.Module):
         )
 
 
-class RelativePoseTerm(_OverOverlappingPairs):
+class RelativePoseTerm(_OverlappingPairsTerm):
     """Our reading of the relative pose loss: compares the relative pose unit with ``T_12* = T_1*^-1 T_2*``.
 
-    ``(t, q)`` is the predicted relative pose. ``relative_translation`` is the mean of ``||t - t_12*||_1``
-    (normalised), and ``relative_rotation`` is the mean of ``min(||q - q_12*||_1, ||q + q_12*||_1)``. The
-    means are over the pairs of the batch whose cameras are within `reach` and `widest_angle` of each other;
-    the views of other pairs do not overlap. Zero at the true relative pose.
+    ``(t, q)`` is the predicted relative pose. ``relative_translation`` is the mean of
+    ``b(||t - t_12*||_1)`` (normalised), and ``relative_rotation`` is the mean of
+    ``b(min(||q - q_12*||_1, ||q + q_12*||_1))``. The bound is ``b(e) = c (1 - exp(-e / c))``, with the reach
+    as c for translations and 0.5 for rotations. The means are over the pairs of the batch whose cameras are
+    within `reach` and `widest_angle` of each other; the views of other pairs do not overlap. Zero at the true
+    relative pose.
     """
 
     def forward(self, predicted: Poses, truth: PairTruth) -> dict[str, Tensor]:
@@ -72,7 +77,7 @@ class RelativePoseTerm(_OverOverlappingPairs):
 class RelativeRegressionTerm(RelativePoseTerm):
     """The errors of `RelativePoseTerm` for a relative pose that is regressed from two features.
 
-    Laskar et al. 2017 (arXiv 1707.09733) and others regress it. The errors are named
+    This is the approach of Laskar et al. 2017 (arXiv 1707.09733) and others. The errors are named
     ``regressed_translation`` and ``regressed_rotation``.
     """
 
@@ -82,7 +87,7 @@ class RelativeRegressionTerm(RelativePoseTerm):
         return {"regressed_translation": t, "regressed_rotation": r}
 
 
-class ConsistencyTerm(_OverOverlappingPairs):
+class ConsistencyTerm(_OverlappingPairsTerm):
     """Our reading of the relative-geometry consistency: compares the relative pose of two *predicted global*
     poses with the true one.
 

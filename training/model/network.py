@@ -21,6 +21,7 @@ from rgsiam_training.model.relative_unit import LocalHead, RelativeUnit
 from rgsiam_training.model.rotation_outputs import IDENTITY, unit_quaternion_wxyz
 
 INITIAL_LOG_PRECISION = 3.0
+"""Initial logarithms of the diagonal of `rgsiam_training.losses.uncertainty.whitening_matrix`, so of 1 / sigma."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class TwinOutput:
     """The outputs of one twin for a batch of images."""
 
     translation_B3: Tensor
-    """Normalised translation by the most likely anchor. Metres are ``origin_m + scale_m * translation``."""
+    """Normalised translation: the most likely anchor plus its offset. Metres are ``origin_m + scale_m * translation``."""
     quaternion_wxyz_B4: Tensor
     """Rotation, unit length."""
     anchor_logits_BK: Tensor
@@ -36,7 +37,7 @@ class TwinOutput:
     offset_BK3: Tensor
     """Predicted translation relative to each anchor, normalised units."""
     precision_factor_B21: Tensor
-    """Factor of the inverse covariance, see `rgsiam_training.losses.uncertainty.whitening_matrix`."""
+    """21 numbers that represent a factor of the inverse covariance, see `rgsiam_training.losses.uncertainty.whitening_matrix`."""
     metric_feature_BD: Tensor
     """Metric feature, unit length."""
     feature_BF: Tensor
@@ -51,9 +52,9 @@ class TwinOutput:
 
 
 class FeatureExtractor(nn.Module):
-    """Backbone and neck: normalised images ``(B, 3, H, W)`` to features ``(B, F)``.
+    """Computes features ``(B, F)`` from normalised images ``(B, 3, H, W)``: backbone and neck.
 
-    Also returns the finest feature map of the backbone, from which the local maps are computed.
+    It also returns the finest feature map of the backbone, from which the local maps are computed.
     """
 
     def __init__(self, config: NetworkConfig, input_height: int, input_width: int) -> None:
@@ -154,10 +155,9 @@ class SiameseNetwork(nn.Module):
         with_relative_unit: bool = True,
         with_regressor: bool = False,
     ) -> None:
-        """anchors_K3, reach: normalised units. ray_HW2: normalised image coordinates of the local map's
-        cells.
+        """anchors_K3, reach: normalised units. ray_HW2: normalised image coordinates of the local map's cells.
 
-        Raises ValueError when `ray_HW2` does not have the size of the local map.
+        with_relative_unit, with_regressor: whether the network gets these parts. Raises ValueError when `ray_HW2` does not have the size of the local map.
         """
         super().__init__()
         self.extractor = FeatureExtractor(config, input_height, input_width)
@@ -180,7 +180,7 @@ class SiameseNetwork(nn.Module):
             self.uncertainty_head.bias.zero_()[:POSE_SIZE] = INITIAL_LOG_PRECISION
 
     def forward(self, image_B3HW: Tensor) -> TwinOutput:
-        """Return the outputs for normalised images ``(B, 3, H, W)``, which may be of one twin or of both."""
+        """Return the outputs for normalised images ``(B, 3, H, W)``, of one twin or of both twins."""
         feature, local = (output.float() for output in self.extractor(image_B3HW))
         if torch.is_autocast_enabled(feature.device.type):  # poses need float32 precision
             with torch.autocast(feature.device.type, enabled=False):
@@ -202,7 +202,7 @@ class SiameseNetwork(nn.Module):
 
 
 class AbsoluteBranch(nn.Module):
-    """The network of `absolute.onnx`: one twin, from images to poses and features as plain tensors."""
+    """The network of `absolute.onnx`: computes poses and features of images, as a tuple of tensors."""
 
     def __init__(self, network: SiameseNetwork, output_names: tuple[str, ...]) -> None:
         """output_names: names from `rgsiam_ros.bundle.network_io`, in the order of the outputs."""
@@ -224,7 +224,7 @@ class AbsoluteBranch(nn.Module):
 
 
 class RelativeBranch(nn.Module):
-    """The network of `relative.onnx`: local maps of map images and of the live image to relative poses."""
+    """The network of `relative.onnx`: computes the relative poses between map images and the live image."""
 
     output_names = (network_io.TRANSLATION, network_io.ROTATION, network_io.INFORMATION)
 
@@ -233,7 +233,9 @@ class RelativeBranch(nn.Module):
         self.unit = unit
 
     def forward(self, map_local_KCHW: Tensor, local_1CHW: Tensor) -> tuple[Tensor, ...]:
-        """Return normalised translations ``(K, 3)``, unit quaternions wxyz ``(K, 4)`` and information
+        """Align the live image to K map images, by their local maps.
+
+        Returns normalised translations ``(K, 3)``, unit quaternions wxyz ``(K, 4)`` and information
         matrices ``(K, 6, 6)`` of the poses ``T_map_image_live``.
         """
         output = self.unit(map_local_KCHW, local_1CHW)

@@ -1,4 +1,4 @@
-"""Layout of the town: its boxes and their triangles, in the demo's map frame (metres, east-north-up).
+"""Layout of the town: its boxes and their triangles, in the town's map frame (metres, east-north-up).
 
 The vehicle drives a rectangle of four streets, which two more streets cross. The crossroads on the south
 street, at x = -35 and x = +35, are twins: every building, lamp and tree near them is the same and has the
@@ -21,8 +21,10 @@ LOOP_EAST, LOOP_NORTH = 90.0, 70.0
 TWIN_JUNCTIONS_X = (-35.0, 35.0)
 ROAD_HALF_WIDTH, SIDEWALK_WIDTH = 4.0, 3.0
 FRONTAGE = ROAD_HALF_WIDTH + SIDEWALK_WIDTH
+"""Distance of the buildings from the middle of the street."""
 CORNER_WIDTH, BUILDING_DEPTH = 13.0, 12.0
 OUTSKIRTS = 38.0
+"""Distance by which the town extends beyond the loop's streets."""
 
 STREETS_X = (-LOOP_EAST, *TWIN_JUNCTIONS_X, LOOP_EAST)
 STREETS_Y = (0.0, LOOP_NORTH)
@@ -59,7 +61,8 @@ class Box:
 def build_town(seed: int, parked_cars_seed: int) -> list[Box]:
     """Return the boxes of the town.
 
-    seed: of everything but the parked cars, which differ between sessions. parked_cars_seed: of these.
+    seed: seed of everything except the parked cars. parked_cars_seed: seed of the parked cars, which differ
+    between the sessions.
     """
     boxes = [*_ground(), *_markings()]
     edges_x = [-LOOP_EAST - OUTSKIRTS, *STREETS_X, LOOP_EAST + OUTSKIRTS]
@@ -77,7 +80,10 @@ def build_town(seed: int, parked_cars_seed: int) -> list[Box]:
 
 
 def place_seed(seed: int, x: float, y: float, kind: str) -> int:
-    """Return the seed of a thing at a position: equal near both twin crossroads of the south street."""
+    """Return the seed of an object of some kind at a position.
+
+    It is the same at corresponding positions near the twin crossroads of the south street.
+    """
     for junction in TWIN_JUNCTIONS_X:
         if abs(x - junction) <= FRONTAGE + CORNER_WIDTH + 1.0 and y < LOOP_NORTH / 2:
             x = x - junction + 1000.0

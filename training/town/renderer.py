@@ -18,8 +18,11 @@ from rgsiam_training.town.layout import LOOP_EAST, LOOP_NORTH
 NEAR_M, FAR_M = 0.3, 600.0
 SHADOW_MAP_SIZE = 4096
 SAMPLES = 4
+"""Samples per pixel for anti-aliasing."""
 OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
+"""From the axes of the camera's optical frame (x right, y down, z forward) to OpenGL's view axes."""
 LAYOUT = ("position", "normal", "texture_m", "colour", "material", "seed")
+"""Attributes of a vertex, in the order of `rgsiam_training.town.layout.mesh`."""
 
 
 @dataclass(frozen=True)

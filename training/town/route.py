@@ -11,8 +11,10 @@ from rgsiam_ros.geometry.poses import Array
 from rgsiam_training.town.layout import LOOP_EAST, LOOP_NORTH, ROAD_HALF_WIDTH
 
 LANE_OFFSET = ROAD_HALF_WIDTH / 2
+"""Distance of the lane's middle from the middle of the street, metres."""
 CORNER_RADIUS = 9.0
 CRUISE_SPEED, CORNER_SPEED = 9.0, 5.0
+"""Metres per second."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from rgsiam_training.town.messages import header, new_message, vector
 DATUM = Datum(latitude_deg=48.137, longitude_deg=11.575, ellipsoidal_height_m=565.0)
 """Geodetic position of the map frame's origin. The choice is arbitrary."""
 T_BASE_GPS_M = np.array([-0.3, 0.1, 1.7])
+"""Position of the GPS antenna in base_link, metres."""
 GPS_FRAME = "gps_link"
 
 
@@ -46,15 +47,17 @@ class SensorNoise:
     wheel_scale: float = 1.02
     """Measured speed divided by the true speed."""
     wheel_sigma_mps: float = 0.05
+    """Standard deviation of the measured speed."""
     yaw_rate_bias_radps: float = 0.003
     yaw_rate_sigma_radps: float = 0.005
     yaw_offset_deg: float = 1.5
+    """Measured heading of the IMU minus the true heading."""
 
 
 def sensor_messages(
     T_map_base_N44: Array, start_ns: int, noise: SensorNoise, seed: int
 ) -> Iterator[tuple[str, int, Any]]:
-    """Yield topic, stamp and message of all sensors, in the order of time.
+    """Yield topic, stamp (nanoseconds) and message of all sensors, in the order of time.
 
     T_map_base_N44: true poses at `noise.rate_hz`.
     """

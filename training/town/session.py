@@ -32,6 +32,7 @@ from rgsiam_training.town.sensors import (
 RATE_HZ = 8.0
 JPEG_QUALITY = 76
 DEPTH_STEP = 5
+"""Depth images have every fifth column and row of the rendered depth."""
 CAMERA = Camera(width=320, height=180, fx=190.0, fy=190.0, cx=160.0, cy=90.0)
 MAP_FRAME, BASE_FRAME, MOUNT_FRAME = "map", "base_link", "camera_mount"
 CAMERA_FRAME = "camera_optical_frame"
@@ -129,7 +130,7 @@ def session_sensors(session: Session, seed: int) -> Iterator[tuple[str, int, Any
 
 
 class _Topics:
-    """Writes messages to a bag and adds the connection of a topic at its first message."""
+    """Writes messages to a bag. The connection of a topic is added with its first message."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer

@@ -38,8 +38,9 @@ def _now() -> float:
 def epochs_within(config: TrainingConfig, minutes: float) -> int:
     """The number of epochs, at least one, whose optimisation steps take about this long on this machine.
 
-    Validation and reading of the data are not included. Other programs have little influence: on a CPU the
-    CPU time of this process is measured, and the lower quartile of the steps is taken.
+    The time of validation and of reading the data is not included. The load of other programs hardly changes
+    the result: without a GPU the CPU time of this process is measured, and the lower quartile of the steps is
+    taken.
     """
     module, loader, _ = build(config)
     timer = _StepTimer()

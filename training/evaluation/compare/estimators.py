@@ -30,6 +30,7 @@ from rgsiam_training.model.network import SiameseNetwork, TwinOutput
 
 DROPOUT_SAMPLES = 40
 RETRIEVED_IMAGES = 5
+"""Number of map images that `RegressedEstimator` regresses relative poses to."""
 THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT = 16, 12
 
 ImageHW3 = NDArray[np.uint8]
@@ -39,7 +40,7 @@ class PoseEstimator(Protocol):
     """Estimates the pose of an image by one method."""
 
     parameters: int
-    """Number of weights of all modules that are used in an estimate."""
+    """Number of weights that an estimate uses."""
 
     def estimate(self, image_HW3: ImageHW3) -> Array:
         """The pose ``T_map_camera``, ``(4, 4)``, metres, of a BGR uint8 image of the network's input size."""
@@ -143,7 +144,7 @@ class RegressedEstimator(_RunEstimator):
     """Regresses the relative pose to each of the nearest map images, and takes the robust mean.
 
     The nearest map images are those with the most similar `pretrained_feature`. The network's own feature
-    retrieves worse, because the network is trained on pairs of images of the same place only.
+    retrieves worse, because the network is trained only on pairs of images of the same place.
     """
 
     def __init__(self, run: Run) -> None:

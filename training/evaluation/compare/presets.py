@@ -1,7 +1,8 @@
-"""The presets: each is a published method, as this package's training program with some settings changed.
+"""The presets of a comparison: settings of this package's training program that reproduce published methods.
 
 All presets share the backbone, image size, augmentation, optimiser, training time and the L1 errors of the
-global pose term, so that only the method differs. None of them is the authors' own code.
+global pose term, so that only the method differs. None of them uses the authors' own code. The baseline
+`retrieval` trains nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ ONE_IMAGE: dict[str, Any] = {
 }
 """Settings that switch off everything that needs a pair of images."""
 COORDINATES = {**ONE_IMAGE, "network.anchors": 1}
-"""Settings for a direct regression of the position: the only anchor is the middle of the map."""
+"""Settings for the regression of coordinates from single images: the only anchor is the middle of the map."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Preset:
     summary: str
     """What the method is, and where this implementation differs from its authors'."""
     source: str
+    """The publication."""
     estimators: tuple[EstimatorName, ...]
     """Each gives one row of the table."""
     settings: dict[str, Any] = field(default_factory=dict)

@@ -85,28 +85,31 @@ def _run(
     folder: Path,
     test_images: dict[str, tuple[NDArray[np.uint8], Array]],
 ) -> list[dict[str, Any]]:
-    """The rows of one preset, one for each estimator. test_images: those loaded so far, by scene."""
+    """Train one preset and measure its estimators. Returns a row of figures for each estimator.
+
+    test_images: the test images that are loaded so far, with their true poses, by scene.
+    """
     config = preset.apply(scene.config(seed))
     folder.mkdir(parents=True, exist_ok=True)
-    trained: dict[str, Any] = {"epochs": 0, "training_s": 0.0}
+    training: dict[str, Any] = {"epochs": 0, "training_s": 0.0}
     if preset.trained:
-        trained = _train(config, budget_min, folder)
+        training = _train(config, budget_min, folder)
         run = open_run(folder / RUN_NAME)
         preprocessing = run.preprocessing
-        methods = {name: RUN_ESTIMATORS[name](run) for name in preset.estimators}
+        estimators = {name: RUN_ESTIMATORS[name](run) for name in preset.estimators}
     else:
         data = prepare(config)
         preprocessing = data.preprocessing
-        methods = {}
+        estimators = {}
         for name in preset.estimators:
             feature_of, weights = _retrieval(name, config, preprocessing)
-            methods[name] = NearestImageEstimator(data.training, feature_of, weights)
+            estimators[name] = NearestImageEstimator(data.training, feature_of, weights)
     if scene.name not in test_images:
         test_images[scene.name] = _test_images(scene, config, preprocessing)
     image_NHW3, T_true_N44 = test_images[scene.name]
     return [
-        {"estimator": name} | trained | _measure(method, image_NHW3, T_true_N44)
-        for name, method in methods.items()
+        {"estimator": name} | training | _measure(estimator, image_NHW3, T_true_N44)
+        for name, estimator in estimators.items()
     ]
 
 
@@ -157,27 +160,27 @@ def _test_images(
 
 
 def _measure(
-    method: PoseEstimator, image_NHW3: NDArray[np.uint8], T_true_N44: Array
+    estimator: PoseEstimator, image_NHW3: NDArray[np.uint8], T_true_N44: Array
 ) -> dict[str, Any]:
     """Errors, recalls, number of weights, and the median time of an estimate in milliseconds."""
     poses, seconds = [], []
-    method.estimate(image_NHW3[0])  # warm up
+    estimator.estimate(image_NHW3[0])  # warm up
     for image in image_NHW3:
         began = time.perf_counter()
-        poses.append(method.estimate(image))
+        poses.append(estimator.estimate(image))
         seconds.append(time.perf_counter() - began)
     figures = error_summary(np.stack(poses), T_true_N44)
     metres, radians = pose_errors(np.stack(poses), T_true_N44)
     for m, deg in RECALL_THRESHOLDS:
         within = (metres <= m) & (np.degrees(radians) <= deg)
         figures[f"recall_{m:g}m_{deg:g}deg"] = float(within.mean())
-    figures["parameters"] = method.parameters
+    figures["parameters"] = estimator.parameters
     figures["inference_ms"] = float(np.median(seconds) * 1e3)
     return figures
 
 
 def _key(scene: Scene, preset: Preset, seed: int, budget_min: float) -> str:
-    """A hash of the settings. A result with another key must not be mixed with this comparison's."""
+    """A hash of the settings behind one result. A stored result with another key was made with other settings."""
     config = preset.apply(scene.config(seed)).model_dump(mode="json")
     settings = json.dumps([config, scene.test, budget_min], sort_keys=True)
     return hashlib.sha256(settings.encode()).hexdigest()

@@ -34,10 +34,10 @@ class Scene(BaseModel):
 
 
 def open_scene(text: str) -> Scene:
-    """The scene that an argument of the command line names. Raises DatasetError.
+    """The scene that a command line argument names. Raises DatasetError for an unusable YAML file.
 
-    text: a YAML file with the fields of `Scene`, whose paths are relative to its folder; a dataset with its
-    own test split; or ``TRAIN:TEST``.
+    text: one of three forms. A YAML file with the fields of `Scene`, whose paths are relative to its folder;
+    a dataset with its own test split; or ``TRAIN:TEST``, two datasets.
     """
     path = Path(text)
     if path.suffix in (".yaml", ".yml"):

@@ -50,8 +50,8 @@ class ResultRow:
 def read_rows(out: Path) -> list[ResultRow]:
     """The results below `out`: one row for each method and scene, then the averages over the scenes.
 
-    A method has an average only if it ran on all scenes with the same seed. The average over the scenes is
-    taken for each seed; mean and spread are then over the seeds. Raises DatasetError if there is no result,
+    The average over the scenes is taken for each seed with which the method ran on all scenes; mean and spread
+    are then over these seeds. A method without such a seed has no average. Raises DatasetError if there is no result,
     or if a file cannot be read.
     """
     results: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
@@ -109,7 +109,7 @@ def write_tables(out: Path, notes: Sequence[str] = ()) -> list[ResultRow]:
 
 
 def _preset_order(method: str) -> tuple[int, str]:
-    """Sorts methods by the order of their presets, then by name."""
+    """Sort key of a method: the position of its preset, then its name."""
     return [preset.name for preset in PRESETS].index(method.partition(",")[0]), method
 
 
