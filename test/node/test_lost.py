@@ -254,7 +254,7 @@ def test_a_pose_without_a_definite_covariance_is_not_published(peer, start, refi
     identity = "[0.0, 0.0, 0.0, 1.0]"
     mount = {"mount_translation": "[1.0e10, 0.0, 0.0]", "mount_quaternion_xyzw": identity}
     start(Bundle.load(refinable_bundle), camera_frame="elsewhere", **mount)
-    message = peer.refused(image(1, NEAR))
+    message = peer.refusal(image(1, NEAR))
     assert message == "lost: at base_link, a pose covariance is not positive definite"
     assert peer.outcomes[key(stamp(1))].level == DiagnosticStatus.WARN
 

@@ -2,27 +2,26 @@
 
 import itertools
 import signal
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from support.bundles import ABSOLUTE_BIAS, int8_is_fast, int8_parts
+from support.bundles import ABSOLUTE_BIAS, int8_parts
 from support.images import flat_image, jpeg_bytes
+from support.machine import int8_is_fast, without_tensorrt
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from support.ros_node import PATIENCE_S
 from support.ros_peer import camera_info, compressed_image, key, raw_image, stamp, transform
 from support.ros_watcher import CAMERA, COLOUR, position
+from support.waiting import PATIENCE_S
 from tf2_msgs.msg import TFMessage
 
 from rgsiam_ros.bundle import write_bundle
 
 pytestmark = pytest.mark.ros
 
-without_tensorrt = pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is here")
 FORWARD = (-0.5, 0.5, -0.5, 0.5)  # optical axes of a camera that looks along x
 
 
@@ -111,7 +110,7 @@ def test_raw_transport_and_both_endings_of_a_process(peer, start_process):
 def test_missing_mount_is_named_and_comes_late(peer, start):
     node = start(mount=None)
     image = compressed_image(jpeg_bytes(flat_image(*COLOUR)), 1)
-    assert "the camera's mount is unknown" in peer.refused(image)
+    assert "the camera's mount is unknown" in peer.refusal(image)
     node.wait_for_log(
         r"no pose .*mount is unknown .*publish base_link -> camera_optical on /tf_static, "
         r"or set mount_translation and mount_quaternion_xyzw"
@@ -138,7 +137,7 @@ def test_bad_images_are_named_and_survived(peer, start):
     for index, (content, message) in enumerate(
         [(whole[:200], "truncated"), (b"", "empty"), (b"GIF89a", "neither JPEG nor PNG")]
     ):
-        assert message in peer.refused(compressed_image(content, index))
+        assert message in peer.refusal(compressed_image(content, index))
         node.wait_for_log(f"no pose .*{message}")
         answer(peer, 100 + index)
     assert "Traceback" not in node.log
@@ -149,7 +148,7 @@ def test_wrong_raw_encoding_is_named_and_survived(peer, start):
     image = flat_image(*COLOUR)
     peer.send_and_wait(peer.image, raw_image(image, 0))
     odd = raw_image(image, 1, encoding="32FC1")
-    assert "encoding '32FC1' is not supported" in peer.refused(odd, peer.image)
+    assert "encoding '32FC1' is not supported" in peer.refusal(odd, peer.image)
     node.wait_for_log("no pose for an image on /image .*encoding '32FC1' is not supported: publish")
     peer.send_and_wait(peer.image, raw_image(image, 2))
     rgb = raw_image(np.ascontiguousarray(image[..., ::-1]), 3, encoding="rgb8")
@@ -184,7 +183,7 @@ def test_a_camera_that_cannot_be_reconciled_is_an_error(peer, start):
     node.wait_for_log(
         r"\[ERROR\].*cannot be reconciled.*does not contain the view", lambda: outcome(400.0)
     )
-    assert "cannot be reconciled" in peer.refused(peer.picture(next(stamps)))
+    assert "cannot be reconciled" in peer.refusal(peer.picture(next(stamps)))
     peer.wait(lambda: outcome(100.0).level == DiagnosticStatus.OK, "a pose with the right camera")
 
 
@@ -209,13 +208,13 @@ def test_the_branch_is_a_parameter(peer, start, refinable_bundle, small_bundle):
 
 
 @without_tensorrt
-def test_a_missing_engine_falls_back_with_a_warning(peer, start, tested_bundle, tmp_path):
-    tested = start(bundle=tested_bundle, engine="onnxruntime", precision="int8")
+def test_a_missing_engine_falls_back_with_a_warning(peer, start, int8_bundle, tmp_path):
+    tested = start(bundle=int8_bundle, engine="onnxruntime", precision="int8")
     answer(peer, 1)
     tested.wait_for_log(r"self-test passed: 10 cm and \S+ \w+ from torch in float32")
     tested.wait_for_log(r"engine onnxruntime \S+ int8 on cpu")
     tested.stop()
-    asked = {"bundle": tested_bundle, "engine": "tensorrt", "engine_cache": tmp_path / "cache"}
+    asked = {"bundle": int8_bundle, "engine": "tensorrt", "engine_cache": tmp_path / "cache"}
     fallen = start(**asked)
     answer(peer, 2)
     fallen.wait_for_log(r"WARN.*falling back to engine \w+ \w+: tensorrt float32: TensorRT is not")
@@ -246,7 +245,7 @@ def test_lifecycle(peer, start, small_bundle):
     for cycle in range(3):
         assert peer.change_state(Transition.TRANSITION_CONFIGURE)
         assert peer.state() == "inactive"
-        peer.send_in_vain(peer.compressed, peer.picture(10 * cycle))
+        peer.send_ignored(peer.compressed, peer.picture(10 * cycle))
         assert peer.change_state(Transition.TRANSITION_ACTIVATE)
         answer(peer, 10 * cycle + 1)
         assert peer.change_state(Transition.TRANSITION_DEACTIVATE)

@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 
-from support.ros_node import PATIENCE_S
 from support.ros_peer import transform
+from support.waiting import PATIENCE_S
 from tf2_msgs.msg import TFMessage
 
 pytestmark = pytest.mark.ros

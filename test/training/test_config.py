@@ -1,11 +1,10 @@
 """The typed configuration: YAML, options and dotted settings."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 import yaml
+from support.command_line import rgsiam
 
 pytest.importorskip("torch", reason="the training extra is not installed here")
 
@@ -85,10 +84,7 @@ def test_a_configuration_is_saved_and_read_back(tmp_path):
 
 
 def test_the_help_of_train_shows_defaults_and_the_length_of_an_epoch():
-    command = [sys.executable, "-m", "rgsiam_ros.cli.main", "train", "--help"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"}
-    )
+    done = rgsiam("train", "--help", env={**os.environ, "COLUMNS": "200"})
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
     batch = default_of("optimisation.batch_pairs")

@@ -1,14 +1,13 @@
 """Calibration of a bundle whose poses are known from the colours of its images."""
 
 import dataclasses
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
 from support.bags import cut_bag
 from support.bundles import brightness_contents, description
+from support.command_line import rgsiam
 from support.fixes import fixes_of_a_turned_map
 from support.images import flat_image
 from support.paths import TOWN_BUNDLE, TOWN_DRIVE
@@ -65,9 +64,8 @@ def test_too_few_images_are_refused_and_the_bundle_stays(refinable_bundle, tmp_p
 
 
 @pytest.mark.slow
-def test_the_command_asks_for_one_source(tmp_path):
-    command = [sys.executable, "-m", "rgsiam_ros.cli.main", "calibrate", str(TOWN_BUNDLE)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_the_command_asks_for_one_source():
+    done = rgsiam("calibrate", TOWN_BUNDLE)
     assert done.returncode == 2
     assert "--run or --data" in done.stderr
 
