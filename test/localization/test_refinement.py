@@ -72,7 +72,7 @@ def test_between_two_equal_places_the_absolute_branch_decides():
     assert combine(hypotheses, np.ones(4), far, AGREEMENT).support == pytest.approx(0.5, abs=0.01)
 
 
-def test_weights_count_and_none_is_no_answer():
+def test_hypotheses_are_weighted_and_zero_weights_give_no_pose():
     hypotheses = np.stack([TRUE, moved(TRUE, 0.5, 0.0, 0.0)])
     heavy = combine(hypotheses, [9.0, 1.0], TRUE, AGREEMENT)
     light = combine(hypotheses, [1.0, 9.0], TRUE, AGREEMENT)
@@ -81,7 +81,7 @@ def test_weights_count_and_none_is_no_answer():
     assert combine(hypotheses[:0], [], TRUE, AGREEMENT) is None
 
 
-def test_position_sigma_is_the_covariances_and_survives_an_empty_one():
+def test_position_sigma_comes_from_the_information_and_may_be_large():
     information = np.stack([np.diag([4.0, 4.0, 1.0, 9.0, 9.0, 9.0]), np.zeros((6, 6))])
     sigma = position_sigma(information)
     assert sigma[0] == pytest.approx(np.sqrt(1 / 4 + 1 / 4 + 1), rel=1e-4)
@@ -117,7 +117,7 @@ class World:
         return look(relate or self.relate, self.map, nearest_K, T_absolute, self.target, AGREEMENT)
 
 
-def test_a_second_look_takes_the_map_images_that_stand_nearest():
+def test_a_second_look_uses_the_nearest_map_images():
     world = World(live_x=21.0)
     query = np.zeros(40)
     query[[8, 13]] = 1.0, 0.9  # 5 m off on both sides
@@ -136,7 +136,7 @@ def test_neighbours_beyond_the_reach_give_no_pose():
     assert world.look(query) is None
 
 
-def test_map_images_that_are_not_allowed_are_never_looked_at():
+def test_map_images_that_are_not_allowed_are_never_used():
     world = World(live_x=21.0)
     query = np.zeros(40)
     query[[8, 13]] = 1.0, 0.9
@@ -148,7 +148,7 @@ def test_map_images_that_are_not_allowed_are_never_looked_at():
     assert found.nearest_m == pytest.approx(3.0)
 
 
-def test_spread_and_sigma_say_how_sure_the_hypotheses_are():
+def test_spread_and_sigma_follow_the_hypotheses():
     tight, wide = (
         combine(around(TRUE, 16, metres, 0.0), np.ones(16), TRUE, AGREEMENT).spread_m
         for metres in (0.02, 0.2)
@@ -183,7 +183,7 @@ def test_hypotheses_of_long_steps_weigh_less():
 @pytest.mark.parametrize(
     "name", ["translation_normalised", "rotation_quaternion_wxyz", "information"]
 )
-def test_hypotheses_that_are_no_poses_do_not_count(name):
+def test_hypotheses_that_are_not_poses_are_ignored(name):
     world = World(live_x=21.0)
     nearest = np.array([9, 10, 11])
 
@@ -198,7 +198,7 @@ def test_hypotheses_that_are_no_poses_do_not_count(name):
     assert answer_with_nan([0, 1, 2]) is None
 
 
-def test_the_absolute_branchs_usual_error_counts_its_rotation():
+def test_the_agreement_distance_includes_the_rotation_error():
     """Indoors, 0.26 m and 13.8 degrees: such a pose still votes."""
     agreement = make_agreement(1.0, 4.0, 0.26, 13.8)
     assert agreement.absolute_m == pytest.approx(2.0 * (0.26 + 4.0 * np.radians(13.8)) + 0.1)

@@ -29,7 +29,7 @@ WARM_CYCLES = 10
 LARGEST_GROWTH_KIB = 8 * 1024
 
 
-def test_huge_images_are_answered_or_refused_by_size(peer, start):
+def test_8k_images_give_poses_and_larger_ones_are_refused(peer, start):
     node = start()
     peer.localize(1)
     np.testing.assert_allclose(peer.localize(2, width=7680, height=4320), CAMERA, atol=0.1)
@@ -42,7 +42,7 @@ def test_huge_images_are_answered_or_refused_by_size(peer, start):
     np.testing.assert_allclose(peer.localize(4), CAMERA, atol=0.1)
 
 
-def test_encodings_and_sizes_change_in_the_stream(peer, start):
+def test_encodings_and_sizes_may_change_in_the_stream(peer, start):
     node = start(image_transport="raw")
     tile = np.array([[COLOUR[2], COLOUR[1]], [COLOUR[1], COLOUR[0]]], np.uint8)  # rggb
     for index, (width, height) in enumerate([(128, 96), (640, 480), (64, 48), (128, 96)]):
@@ -66,7 +66,7 @@ def test_encodings_and_sizes_change_in_the_stream(peer, start):
     assert "Traceback" not in node.log
 
 
-def test_a_camera_that_falls_silent_and_comes_back(peer, start):
+def test_a_silent_camera_is_an_error_until_it_sends_again(peer, start):
     start(diagnostics_max_age=1.0)
     peer.localize(1)
     silent = peer.wait_for_status("no image on /image/compressed for")
@@ -76,7 +76,7 @@ def test_a_camera_that_falls_silent_and_comes_back(peer, start):
     assert peer.wait_for_status("pose published").level == DiagnosticStatus.OK
 
 
-def test_stamps_at_zero_backwards_and_in_the_future(peer, start):
+def test_stamps_at_zero_backwards_and_in_the_future_are_reported(peer, start):
     node = start(gate="speed")
     peer.localize(50)
     unstamped = peer.picture(0)
@@ -94,7 +94,7 @@ def test_stamps_at_zero_backwards_and_in_the_future(peer, start):
     np.testing.assert_allclose(peer.localize(51), CAMERA, atol=0.1)
 
 
-def test_a_simulation_that_is_reset(peer, start):
+def test_poses_continue_after_a_simulation_is_reset(peer, start):
     """/clock jumps back: poses, map -> odom and diagnostics go on."""
     clock = peer.create_publisher(Clock, "/clock", RELIABLE)
     node = start(use_sim_time=True, gate="speed", tf_mode="map_to_odom")
@@ -121,7 +121,7 @@ def test_a_simulation_that_is_reset(peer, start):
     peer.wait_for_diagnosis("")  # it still comes, whatever the clock does
 
 
-def test_a_mount_that_changes_is_followed(peer, start):
+def test_a_changed_mount_is_used(peer, start):
     node = start(mount=False)
     stamps = itertools.count(1)
     for x in (1.0, 3.0):
@@ -136,7 +136,7 @@ def test_a_mount_that_changes_is_followed(peer, start):
     peer.wait_for_count("mount_changed")
 
 
-def test_two_publishers_on_the_image_topic(peer, start):
+def test_two_publishers_on_the_image_topic_are_reported(peer, start):
     node = start()
     peer.localize(1)
     second = peer.create_publisher(CompressedImage, "image/compressed", RELIABLE)
@@ -149,7 +149,7 @@ def test_two_publishers_on_the_image_topic(peer, start):
     peer.wait_for_diagnosis("^(?!.*publishers)")
 
 
-def test_a_camera_info_that_contradicts_the_image(peer, start):
+def test_a_camera_info_that_contradicts_the_image_is_refused(peer, start):
     node = start()
     stamps = itertools.count(2)
     peer.localize(1)
@@ -170,7 +170,7 @@ def test_a_camera_info_that_contradicts_the_image(peer, start):
     peer.wait(well, "a pose with the right camera_info")
 
 
-def test_parameters_change_during_traffic(peer, start):
+def test_parameters_can_be_set_while_images_arrive(peer, start):
     start()
     for index in range(1, 7):
         peer.compressed.publish(peer.picture(100 + index))
@@ -227,7 +227,7 @@ def test_signals_during_inference_end_the_node(peer, start_process, how):
 
 
 @pytest.mark.slow
-def test_killed_and_started_again(peer, start_process):
+def test_a_killed_node_can_be_started_again(peer, start_process):
     node = start_process()
     peer.localize(1)
     node.process.kill()

@@ -93,7 +93,7 @@ def names_of_a_node(peer, transport, allowed):
     return found
 
 
-def test_the_policy_allows_exactly_what_the_node_does(graph, allowed):
+def test_the_policy_allows_exactly_the_names_of_the_node(graph, allowed):
     assert graph == allowed
 
 

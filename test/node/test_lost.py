@@ -61,7 +61,7 @@ def ask(peer, index, colour, warm=NEAR):
     return status, peer.poses.get(key(stamp(index)))
 
 
-def test_silence_when_lost_and_a_status_for_each_image(peer, start, tmp_path):
+def test_a_lost_image_has_a_status_and_no_pose(peer, start, tmp_path):
     start(calibrated_bundle(tmp_path / "b"))
     status, pose = ask(peer, 1, NEAR)
     assert (status.level, status.message) == (DiagnosticStatus.OK, "pose published")
@@ -81,7 +81,7 @@ def test_silence_when_lost_and_a_status_for_each_image(peer, start, tmp_path):
     assert int(peer.figures()["gated"]) == 0
 
 
-def test_map_to_odom_is_held_while_lost(peer, start, tmp_path):
+def test_map_to_odom_does_not_change_while_lost(peer, start, tmp_path):
     """The vehicle goes on by odometry; only the status tells."""
     start(calibrated_bundle(tmp_path / "b"), tf_mode="map_to_odom")
 
@@ -106,7 +106,7 @@ def test_map_to_odom_is_held_while_lost(peer, start, tmp_path):
     assert all(t.transform == held for t in sent())
 
 
-def test_diagnostics_say_when_no_image_comes(peer, start, tmp_path):
+def test_diagnostics_report_that_no_image_arrives(peer, start, tmp_path):
     start(calibrated_bundle(tmp_path / "b"), diagnostics_max_age=1.0)
     ask(peer, 1, NEAR)
     silent = peer.wait_for_diagnosis("no image on /image/compressed for")
@@ -124,7 +124,7 @@ def test_a_frozen_camera_is_lost(peer, start, tmp_path):
     assert ask(peer, 5, (150, 100, 60))[1] is not None
 
 
-def test_the_gate_by_speed_holds_back_a_jump_and_recovers(peer, start, tmp_path):
+def test_the_gate_by_speed_rejects_a_jump_and_recovers(peer, start, tmp_path):
     """Red moves the camera 10 m per unit: from 55 to 75 is 0.8 m in 0.1 s, not for a slow vehicle."""
     bundle = calibrated_bundle(tmp_path / "b", refined_sigma_offset_6=SURE)
     start(bundle, gate="speed", gate_max_speed=0.5, gate_recover_after=3)
@@ -139,7 +139,7 @@ def test_the_gate_by_speed_holds_back_a_jump_and_recovers(peer, start, tmp_path)
     assert values(status)["gate"] == "recovered"
 
 
-def test_the_gate_by_odometry_lets_the_same_jump_pass(peer, start, tmp_path):
+def test_the_gate_by_odometry_accepts_a_jump_that_odometry_has(peer, start, tmp_path):
     bundle = calibrated_bundle(tmp_path / "b", refined_sigma_offset_6=SURE)
     node = start(bundle, gate="odometry", gate_max_speed=0.5)
     along_x = enumerate((0.0, 0.0, 10.0 * 20 / 255, 10.0 * 20 / 255))
@@ -172,7 +172,7 @@ def odometry_message(index=0, x=0.0, child="base_link", frame="odom"):
     return message
 
 
-def test_odometry_that_is_none_is_named_and_not_used(peer, start, tmp_path):
+def test_unusable_odometry_is_named_and_ignored(peer, start, tmp_path):
     """Had it been used, the vehicle would stand still by it and the move of 0.8 m be gated."""
     bundle = calibrated_bundle(tmp_path / "b", refined_sigma_offset_6=SURE)
     node = start(bundle, gate="odometry")
@@ -209,7 +209,7 @@ def test_odometry_that_is_none_is_named_and_not_used(peer, start, tmp_path):
     )
 
 
-def test_the_fix_is_where_the_pose_is(peer, start, tmp_path):
+def test_the_fix_is_the_pose_in_geodetic_coordinates(peer, start, tmp_path):
     """A known offset from the datum, by our own road to the ellipsoid and back."""
     plain = calibrated_bundle(tmp_path / "plain")
     bundle = rewrite_bundle(plain, tmp_path / "with", {"datum": DATUM}, {})
@@ -227,7 +227,7 @@ def test_the_fix_is_where_the_pose_is(peer, start, tmp_path):
     assert fix.status.status == 0
 
 
-def test_without_being_asked_there_is_no_fix(peer, start, tmp_path):
+def test_no_fix_is_published_by_default(peer, start, tmp_path):
     plain = calibrated_bundle(tmp_path / "plain")
     start(rewrite_bundle(plain, tmp_path / "with", {"datum": DATUM}, {}))
     peer.wait(lambda: peer.count_publishers("/relocalize/fix") == 1, "the node's publisher")
@@ -259,7 +259,7 @@ def test_a_pose_without_a_definite_covariance_is_not_published(peer, start, refi
     assert peer.outcomes[key(stamp(1))].level == DiagnosticStatus.WARN
 
 
-def test_an_uncalibrated_bundle_is_warned_of(peer, start, refinable_bundle):
+def test_an_uncalibrated_bundle_gives_a_warning(peer, start, refinable_bundle):
     node = start(Bundle.load(refinable_bundle))
     node.wait_for_log("not calibrated: its covariance is constant.*rgsiam calibrate")
     status, pose = ask(peer, 1, UNLIKE)

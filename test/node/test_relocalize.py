@@ -96,7 +96,7 @@ def test_planar_covariance_decouples_the_plane(peer, start):
 
 
 @pytest.mark.slow
-def test_raw_transport_and_both_endings_of_a_process(peer, start_process):
+def test_a_process_takes_raw_images_and_ends_on_both_signals(peer, start_process):
     image = flat_image(*COLOUR)
     for how in (signal.SIGINT, signal.SIGTERM):
         node = start_process(image_transport="raw")
@@ -107,7 +107,7 @@ def test_raw_transport_and_both_endings_of_a_process(peer, start_process):
         assert "Traceback" not in node.log
 
 
-def test_missing_mount_is_named_and_comes_late(peer, start):
+def test_a_missing_mount_is_named_and_may_come_later(peer, start):
     node = start(mount=None)
     image = compressed_image(jpeg_bytes(flat_image(*COLOUR)), 1)
     assert "the camera's mount is unknown" in peer.refusal(image)
@@ -120,7 +120,7 @@ def test_missing_mount_is_named_and_comes_late(peer, start):
     answer(peer, 2)
 
 
-def test_mount_from_parameters(peer, start):
+def test_the_mount_can_be_set_by_parameters(peer, start):
     start(
         mount=None,
         mount_translation="[1.5, 0.0, 2.0]",
@@ -130,7 +130,7 @@ def test_mount_from_parameters(peer, start):
     np.testing.assert_allclose(position(pose), CAMERA + [0, 2.0, -1.5], atol=0.05)
 
 
-def test_bad_images_are_named_and_survived(peer, start):
+def test_the_node_continues_after_bad_images(peer, start):
     node = start()
     answer(peer, 99)
     whole = jpeg_bytes(flat_image(*COLOUR))
@@ -143,7 +143,7 @@ def test_bad_images_are_named_and_survived(peer, start):
     assert "Traceback" not in node.log
 
 
-def test_wrong_raw_encoding_is_named_and_survived(peer, start):
+def test_the_node_continues_after_a_wrong_raw_encoding(peer, start):
     node = start(image_transport="raw")
     image = flat_image(*COLOUR)
     peer.send_and_wait(peer.image, raw_image(image, 0))
@@ -156,7 +156,7 @@ def test_wrong_raw_encoding_is_named_and_survived(peer, start):
     np.testing.assert_allclose(position(pose)[0], CAMERA[0], atol=1e-4)
 
 
-def test_another_camera_is_cropped_with_one_warning(peer, start):
+def test_images_of_a_wider_camera_are_cropped_with_one_warning(peer, start):
     node = start()
     content = jpeg_bytes(flat_image(*COLOUR, width=256, height=192))
 
@@ -187,7 +187,7 @@ def test_a_camera_that_cannot_be_reconciled_is_an_error(peer, start):
     peer.wait(lambda: outcome(100.0).level == DiagnosticStatus.OK, "a pose with the right camera")
 
 
-def test_the_branch_is_a_parameter(peer, start, refinable_bundle, small_bundle):
+def test_the_branch_can_be_set_by_a_parameter(peer, start, refinable_bundle, small_bundle):
     """The refined pose stands where the colour says, the absolute one half a metre beside it."""
     refined = start(bundle=refinable_bundle)
     colours = np.array(COLOUR[::-1]) / 255.0
@@ -226,7 +226,7 @@ def test_a_missing_engine_falls_back_with_a_warning(peer, start, int8_bundle, tm
     assert not (tmp_path / "cache").exists()  # nothing is built at start
 
 
-def test_a_broken_network_is_refused_and_the_next_serves(peer, start, tmp_path):
+def test_a_network_that_fails_its_self_test_is_replaced_by_the_next(peer, start, tmp_path):
     if not int8_is_fast():
         pytest.skip("`auto` does not try int8 on this CPU")
     text, contents = int8_parts(int8_bias=ABSOLUTE_BIAS + 0.05)
@@ -239,7 +239,7 @@ def test_a_broken_network_is_refused_and_the_next_serves(peer, start, tmp_path):
     node.wait_for_log(r"engine onnxruntime \S+ float32 on cpu")
 
 
-def test_lifecycle(peer, start, small_bundle):
+def test_poses_are_published_only_in_the_active_state(peer, start, small_bundle):
     node = start(autostart=False)
     assert peer.state() == "unconfigured"
     for cycle in range(3):
@@ -254,7 +254,7 @@ def test_lifecycle(peer, start, small_bundle):
     assert "Traceback" not in node.log
 
 
-def test_a_damaged_bundle_fails_to_configure_and_can_be_mended(peer, start, small_bundle):
+def test_a_damaged_bundle_fails_to_configure_until_it_is_repaired(peer, start, small_bundle):
     content = (small_bundle / "absolute.onnx").read_bytes()
     (small_bundle / "absolute.onnx").write_bytes(content[:-1] + b"!")
     node = start()
@@ -291,7 +291,7 @@ def test_invalid_parameters_are_refused_with_a_reason(peer, start):
         assert reason in result.reason
 
 
-def test_parameters_during_operation(peer, start):
+def test_only_some_parameters_can_change_in_the_active_state(peer, start):
     start()
     answer(peer, 1)
     assert peer.set_parameter("transform_tolerance", 0.5).successful
@@ -301,14 +301,14 @@ def test_parameters_during_operation(peer, start):
     answer(peer, 2)
 
 
-def test_an_invalid_parameter_at_the_start_ends_with_a_message(start_process):
+def test_an_invalid_parameter_at_the_start_ends_the_process(start_process):
     node = start_process(tf_mode="sideways")
     assert node.process.wait(PATIENCE_S) == 2
     assert "must be one of none, map_to_base, map_to_odom" in node.log
     assert "Traceback" not in node.log
 
 
-def test_map_to_base(peer, start):
+def test_map_to_base_is_the_pose_of_the_base(peer, start):
     node = start(tf_mode="map_to_base")
     pose, _ = answer(peer, 1)
     peer.wait(lambda: peer.transforms, "a transform")
@@ -320,7 +320,7 @@ def test_map_to_base(peer, start):
     assert "another node" not in node.log
 
 
-def test_map_to_odom_times_odometry_is_the_pose(peer, start):
+def test_map_to_odom_composed_with_odometry_is_the_pose(peer, start):
     node = start(tf_mode="map_to_odom", tf_rebroadcast_rate=50.0)
 
     def of_odom():
@@ -351,7 +351,7 @@ def test_map_to_odom_times_odometry_is_the_pose(peer, start):
     assert "another node" not in node.log
 
 
-def test_a_second_owner_of_the_frame_is_an_error(peer, start):
+def test_a_second_broadcaster_of_the_frame_is_an_error(peer, start):
     node = start(tf_mode="map_to_base")
     answer(peer, 1)
     other = TFMessage(transforms=[transform("odom", "base_link", at=stamp(3))])

@@ -35,7 +35,7 @@ def bundle_at(path, origin_x=5000.0, **changes):
     return write_bundle(path, text, brightness_contents()).path
 
 
-def test_disabled_the_node_ignores_images_and_a_late_reader_is_told(peer, start):
+def test_a_disabled_node_ignores_images_and_latches_its_status(peer, start):
     node = start()
     peer.localize(1)
     assert peer.enable(False).success
@@ -53,7 +53,7 @@ def test_disabled_the_node_ignores_images_and_a_late_reader_is_told(peer, start)
     assert "neither JPEG nor PNG" not in node.log  # the broken image was not even decoded
 
 
-def test_reset_forgets_a_frozen_camera(peer, start):
+def test_reset_clears_a_frozen_camera(peer, start):
     start(frozen_images=3)
     peer.localize(0, colour=(60, 102, 204))
     peer.localize(1)
@@ -64,7 +64,7 @@ def test_reset_forgets_a_frozen_camera(peer, start):
     peer.localize(5)
 
 
-def test_reset_forgets_where_the_vehicle_was(peer, start):
+def test_reset_resets_the_gate(peer, start):
     """From red 204 to 104 is 4 m in 0.1 s: gated, until the gate forgets."""
     start(gate="speed", gate_max_speed=0.5, gate_recover_after=1000)
     peer.localize(1)
@@ -118,7 +118,7 @@ def test_diagnostic_updater_is_used_where_it_is_installed(
     assert {s.name for s in peer.diagnostics} == {found.name}
 
 
-def test_diagnostics_name_engine_bundle_and_reasons(peer, start, small_bundle, monkeypatch):
+def test_diagnostics_have_engine_bundle_and_reasons(peer, start, small_bundle, monkeypatch):
     monkeypatch.setattr(health, "WINDOW_S", 1.0)  # over which rates are judged
     start(diagnostics_max_age=1.0)
     peer.localize(1)
@@ -167,7 +167,7 @@ def serve(peer, node, bundle):
     node.wait_for_log("it serves from now on", peer.spin)
 
 
-def test_the_new_bundle_knows_the_camera_of_the_old_one(peer, start, tmp_path):
+def test_a_new_bundle_uses_the_camera_info_of_before(peer, start, tmp_path):
     """A wider camera, whose camera_info does not come again: the border beside the view is black."""
     node = start()
     image = flat_image(0, 0, 0, width=256, height=192)
@@ -188,7 +188,7 @@ def test_the_new_bundle_knows_the_camera_of_the_old_one(peer, start, tmp_path):
     np.testing.assert_allclose(answer(3), SISTER, atol=0.2)
 
 
-def test_a_camera_that_fits_only_the_new_bundle_serves_with_it(peer, start, tmp_path):
+def test_a_camera_that_fits_only_the_new_bundle_is_used_with_it(peer, start, tmp_path):
     node = start()
     peer.localize(1)
     peer.info.publish(camera_info(128, 96, 400.0))
@@ -200,7 +200,7 @@ def test_a_camera_that_fits_only_the_new_bundle_serves_with_it(peer, start, tmp_
     np.testing.assert_allclose(peer.localize(4), SISTER, atol=0.1)
 
 
-def test_the_new_bundle_starts_with_a_gate_that_remembers_nothing(peer, start, tmp_path):
+def test_a_new_bundle_resets_the_gate_and_the_frozen_images(peer, start, tmp_path):
     """Its poses are 4 km from those of the old one, and the camera has shown the image before."""
     node = start(gate="speed", gate_max_speed=0.5, gate_recover_after=1000, frozen_images=3)
     peer.localize(0, colour=(60, 102, 204))
@@ -229,7 +229,7 @@ def test_a_bad_bundle_is_refused_at_once_with_the_reason(peer, start, tmp_path):
     assert peer.localize(2)[0] == pytest.approx(CAMERA[0], abs=0.1)
 
 
-def test_a_bundle_that_proves_bad_leaves_the_old_one(peer, start, tmp_path, small_bundle):
+def test_a_bundle_that_fails_to_load_leaves_the_old_one_in_use(peer, start, tmp_path, small_bundle):
     node = start()
     peer.localize(1)
     damaged = bundle_at(tmp_path / "damaged")
@@ -244,7 +244,7 @@ def test_a_bundle_that_proves_bad_leaves_the_old_one(peer, start, tmp_path, smal
     assert values(peer.diagnostics[-1])["bundle_path"] == str(small_bundle)
 
 
-def test_a_bundle_removed_or_replaced_while_it_serves(peer, start, small_bundle):
+def test_a_bundle_may_be_removed_or_replaced_while_it_is_in_use(peer, start, small_bundle):
     start()
     peer.localize(1)
     shutil.rmtree(small_bundle)

@@ -105,7 +105,7 @@ def antenna():
 
 
 @pytest.mark.ros
-def test_a_filter_set_starts_publishes_and_ends(prefix, player):
+def test_a_filter_set_starts_publishes_and_stops(prefix, player):
     assert find_robot_localization() == prefix
     filters = Filters(player, prefix, Bundle.load(TOWN_BUNDLE).manifest, SETUP, "/replay_test")
     try:

@@ -166,7 +166,7 @@ def test_bags_and_models_without_splits(tmp_path):
     assert "from a test pose" in run(model, "--test", model)
 
 
-def test_what_cannot_be_opened_is_an_error(tmp_path):
+def test_a_dataset_that_cannot_be_opened_is_an_error(tmp_path):
     result = runner.invoke(app, ["inspect", str(tmp_path)])
     assert result.exit_code != 0
     assert "has no known dataset format" in str(result.exception) + result.output

@@ -30,7 +30,7 @@ TRAINED_ON_ONE_IMAGE = ("single", "posenet", "posenet_learned", "posenet2", "bay
 BASE = TrainingConfig(datasets=("x",))
 
 
-def test_every_comparison_is_there_and_gives_a_valid_configuration():
+def test_each_preset_gives_a_valid_configuration():
     names = {preset.name for preset in PRESETS}
     assert names >= set(REQUIRED_PRESETS.split())
     for preset in PRESETS:
@@ -47,7 +47,7 @@ def test_every_comparison_is_there_and_gives_a_valid_configuration():
         presets_named(["posnet"])
 
 
-def test_a_scene_is_a_yaml_a_dataset_or_two(tmp_path):
+def test_a_scene_is_a_yaml_file_one_dataset_or_two_datasets(tmp_path):
     scene = {"name": "yard", "train": ["a", "b"], "test": "../c", "settings": {"input_width": 64}}
     path = tmp_path / "yard.yaml"
     path.write_text(yaml.safe_dump(scene))
@@ -124,7 +124,7 @@ def test_the_table_averages_over_seeds_and_then_over_scenes(tmp_path):
     assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_folder_without_results_or_with_others_is_named(tmp_path):
+def test_a_folder_without_valid_results_is_an_error(tmp_path):
     with pytest.raises(DatasetError, match="holds no result yet"):
         read_rows(tmp_path)
     place = tmp_path / "hall" / "posenet" / "seed-0"
@@ -174,7 +174,7 @@ def test_the_command_line_compares_and_writes_the_table(scene_file, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_presets_with_imagenet_weights(scene_file, tmp_path):
+def test_presets_with_imagenet_weights_give_results(scene_file, tmp_path):
     """They need the default backbone: its weights are there without internet."""
     scene = open_scene(str(scene_file)).model_copy(update={"settings": small_settings(**FEW_PAIRS)})
     compare_presets(scene, tmp_path, ["retrieval", "relnet"])
@@ -184,7 +184,7 @@ def test_the_presets_with_imagenet_weights(scene_file, tmp_path):
 
 
 @pytest.mark.slow
-def test_results_stay_and_missing_ones_are_added(scene_file, tmp_path, caplog):
+def test_existing_results_are_kept_and_missing_ones_added(scene_file, tmp_path, caplog):
     scene = open_scene(str(scene_file))
     compare_presets(scene, tmp_path, ["siamese"])
     rows = rows_of(tmp_path)
@@ -205,7 +205,7 @@ def test_results_stay_and_missing_ones_are_added(scene_file, tmp_path, caplog):
 
 
 @pytest.mark.slow
-def test_a_preset_is_trained_like_any_network(scene_file, tmp_path):
+def test_the_command_train_takes_a_preset(scene_file, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(TINY))
     options = ["--config", config, "--out", tmp_path / "run", "--preset", "hourglass"]

@@ -40,13 +40,13 @@ def test_a_covariance_fit_finds_the_slope_and_the_correlation():
     assert np.square(square).mean() == pytest.approx(1.0, abs=0.02)
 
 
-def test_without_a_sign_that_counts_the_sigmas_are_constant():
+def test_sigmas_are_constant_without_a_useful_predictor():
     signs, error = drawn(2000, slope=0.0)
     part = BranchCalibration(**fit_covariance(signs, error), **NO_TRUST)
     np.testing.assert_allclose(part.sigmas(np.full((6, 1), 2.0)), SIGMA, rtol=0.1)
 
 
-def test_folds_that_the_others_do_not_foresee_widen_the_sigmas():
+def test_a_fold_with_larger_errors_increases_the_sigmas():
     signs, error = drawn(1000, slope=0.0)
     fold = np.arange(1000) // 200
     alike = widen_for_the_unseen(fit_covariance(signs, error), signs, error, fold)
@@ -76,7 +76,7 @@ def accepted(fitted, signs):
     return float(np.mean(scores(fitted, signs) >= fitted["threshold"]))
 
 
-def test_two_mirrored_points_have_their_known_optimum():
+def test_the_trust_fit_of_two_points_has_its_known_optimum():
     right, wrong = np.full((40, 1), 3.0), np.full((40, 1), 7.0)
     fitted = fit_trust(right, wrong, ["far"] * 40, 0.01)
     assert fitted["trust_mean_G"] == pytest.approx([5.0])
@@ -87,7 +87,7 @@ def test_two_mirrored_points_have_their_known_optimum():
     assert expit(-strength) == pytest.approx(2.0 * TRUST_RIDGE * strength, abs=1e-7)
 
 
-def test_no_other_score_has_a_lower_penalised_loss():
+def test_the_trust_fit_minimises_the_penalised_loss():
     right, wrong = clouds(300, 80, signs=3)
     fitted = fit_trust(right, wrong, ["far"] * 80, 0.01)
 
@@ -104,7 +104,7 @@ def test_no_other_score_has_a_lower_penalised_loss():
 
 
 @pytest.mark.parametrize(("right_count", "wrong_count"), [(1000, 30), (30, 1000), (200, 200)])
-def test_both_sides_weigh_the_same_whatever_their_counts(right_count, wrong_count):
+def test_right_and_wrong_poses_have_equal_weight(right_count, wrong_count):
     right, wrong = clouds(right_count, wrong_count, apart=1.0)
     fitted = fit_trust(right, wrong, ["far"] * wrong_count, 0.01)
     doubted = 1.0 - expit(scores(fitted, right)).mean()
@@ -113,7 +113,7 @@ def test_both_sides_weigh_the_same_whatever_their_counts(right_count, wrong_coun
     assert 0.1 < doubted < 0.4
 
 
-def test_a_sign_that_never_varies_gets_no_weight():
+def test_a_constant_predictor_gets_no_weight():
     right, wrong = clouds(100, 100)
     right[:, 1] = wrong[:, 1] = 4.0
     fitted = fit_trust(right, wrong, ["far"] * 100, 0.01)
@@ -121,7 +121,7 @@ def test_a_sign_that_never_varies_gets_no_weight():
     assert fitted["trust_weight_G"][0] < -1.0
 
 
-def test_the_threshold_holds_for_each_kind_that_binds():
+def test_the_threshold_holds_for_each_binding_kind():
     right, far = clouds(1000, 200, apart=3.0)
     near = clouds(1, 200, apart=1.5, seed=1)[1]
     wrong, kinds = np.concatenate([far, near]), ["far"] * 200 + ["near"] * 200
@@ -154,7 +154,7 @@ def test_a_threshold_that_keeps_too_many_right_poses_is_raised():
 
 
 @pytest.mark.parametrize("side", ["right", "wrong"])
-def test_an_empty_side_is_refused(side):
+def test_a_fit_without_right_or_wrong_poses_is_refused(side):
     right, wrong = clouds(0 if side == "right" else 9, 0 if side == "wrong" else 9)
     with pytest.raises(ValueError, match="right and wrong"):
         fit_trust(right, wrong, ["far"] * len(wrong), 0.01)

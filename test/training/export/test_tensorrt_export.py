@@ -58,9 +58,7 @@ def apart():
 @pytest.mark.slow
 @needs_torch_tensorrt
 @pytest.mark.parametrize(("kind", "backbone", "rotation"), NETWORKS)
-def test_each_network_becomes_one_engine_with_nothing_left_to_torch(
-    apart, kind, backbone, rotation
-):
+def test_each_network_becomes_one_complete_engine(apart, kind, backbone, rotation):
     assert apart(dry_run, program, kind, backbone, rotation) == (1, {}, [])
 
 
@@ -76,7 +74,7 @@ def test_a_cross_product_would_split_a_network(apart):
 
 @pytest.mark.slow
 @needs_torch_tensorrt
-def test_engines_are_compiled_named_and_kept_where_the_runtime_looks(apart, tmp_path):
+def test_compiled_engines_are_found_by_the_runtime(apart, tmp_path):
     done = apart(compile_all, tmp_path / "engines")
     if done is None:
         pytest.skip("only TensorRT for RTX compiles without a GPU")
@@ -100,7 +98,7 @@ def test_engines_are_compiled_named_and_kept_where_the_runtime_looks(apart, tmp_
     assert {kind for _, _, kind in relative} == {"FLOAT"}
 
 
-def test_half_convolutions_answer_almost_the_same_in_float32():
+def test_half_convolutions_change_the_outputs_little():
     branch = AbsoluteBranch(siamese(), ABSOLUTE_OUTPUTS)
     halved = with_half_convolutions(branch)
     image = torch.rand(1, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
@@ -111,7 +109,7 @@ def test_half_convolutions_answer_almost_the_same_in_float32():
     assert {p.dtype for p in branch.parameters()} == {torch.float32}
 
 
-def test_without_a_gpu_it_says_where_to_compile(tmp_path):
+def test_without_a_gpu_the_error_names_where_to_compile(tmp_path):
     try:
         cuda.gpu()
     except EngineError:
@@ -121,7 +119,7 @@ def test_without_a_gpu_it_says_where_to_compile(tmp_path):
         pytest.skip("this machine has a GPU")
 
 
-def test_it_says_what_to_install(tmp_path, monkeypatch):
+def test_the_error_names_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(cuda, "gpu", lambda: ("Some GPU", "8.9"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EngineError, match="cannot use CUDA.*install a torch that is built for"):
