@@ -1,4 +1,4 @@
-"""What goes wrong on a vehicle. Each time the node names the cause, counts it, and is right again."""
+"""Faults of a vehicle. The node names and counts the cause of each, and recovers from it."""
 
 import itertools
 import os
@@ -95,7 +95,7 @@ def test_stamps_at_zero_backwards_and_in_the_future_are_reported(peer, start):
 
 
 def test_poses_continue_after_a_simulation_is_reset(peer, start):
-    """/clock jumps back: poses, map -> odom and diagnostics go on."""
+    """After /clock jumps back, poses, map -> odom and diagnostics are still published."""
     clock = peer.create_publisher(Clock, "/clock", RELIABLE)
     node = start(use_sim_time=True, gate="speed", tf_mode="map_to_odom")
     ticks = itertools.count()
@@ -118,7 +118,7 @@ def test_poses_continue_after_a_simulation_is_reset(peer, start):
 
         peer.wait(sent, "map -> odom")
     node.wait_for_log("stamps went back by 990", peer.spin)
-    peer.wait_for_diagnosis("")  # it still comes, whatever the clock does
+    peer.wait_for_diagnosis("")  # diagnostics do not depend on /clock
 
 
 def test_a_changed_mount_is_used(peer, start):
@@ -164,10 +164,10 @@ def test_a_camera_info_that_contradicts_the_image_is_refused(peer, start):
     peer.wait_for_count("camera_info_refused")
     peer.info.publish(camera_info(128, 96, 100.0))
 
-    def well():
+    def has_pose():
         return peer.outcome(peer.picture(next(stamps))).level == DiagnosticStatus.OK
 
-    peer.wait(well, "a pose with the right camera_info")
+    peer.wait(has_pose, "a pose with the right camera_info")
 
 
 def test_parameters_can_be_set_while_images_arrive(peer, start):
@@ -188,7 +188,7 @@ def memory_kib_and_threads(pid):
 
 @pytest.mark.slow
 def test_lifecycle_cycles_leak_nothing(peer, start_process):
-    """A long run takes RGSIAM_LIFECYCLE_CYCLES=200."""
+    """RGSIAM_LIFECYCLE_CYCLES is the number of cycles, more than WARM_CYCLES. A long run has 200."""
     node = start_process(autostart=False)
     forth = (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
     back = (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
@@ -208,7 +208,7 @@ def test_lifecycle_cycles_leak_nothing(peer, start_process):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_signals_during_inference_end_the_node(peer, start_process, how):
-    """A real network, and images faster than it answers, so that one is in work."""
+    """The network of the town and images at a higher rate than inference, so that one is in work."""
     node = start_process(bundle=TOWN_BUNDLE)
     peer.wait_for_listener(peer.compressed)
     node.wait_for_log("engine ", peer.spin)
@@ -220,7 +220,7 @@ def test_signals_during_inference_end_the_node(peer, start_process, how):
             peer.compressed.publish(peer.picture(next(stamps), width=320))
         return int(peer.figures().get("skipped", 0)) > 0
 
-    peer.wait(busy, "an image that waited in vain")
+    peer.wait(busy, "a skipped image")
     busy()
     assert node.stop(how) == 0, node.log
     assert "Traceback" not in node.log

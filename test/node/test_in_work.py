@@ -93,7 +93,7 @@ def test_deactivating_waits_for_the_image_in_work_and_drops_its_pose(peer, start
 
 
 def test_deactivating_resets_the_gate(peer, start):
-    """From red 204 to 104 is 4 m in 0.1 s: gated, until the gate forgets."""
+    """A change of red from 204 to 104 moves the camera by 4 m in 0.1 s, which the gate rejects."""
     start(gate="speed", gate_max_speed=0.5, gate_recover_after=1000)
     peer.localize(1)
     assert "gated" in peer.refusal(peer.picture(2, colour=(51, 102, 104)))

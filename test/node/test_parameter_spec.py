@@ -1,4 +1,4 @@
-"""One specification of the node's parameters, and every other place that names them agrees."""
+"""The specification of the parameters. Documentation, YAML, launch file and node agree with it."""
 
 import ast
 
@@ -17,7 +17,7 @@ from rgsiam_ros.node.parameter_spec import (
 )
 
 DEMO = {"bundle", "autostart"}
-"""The launch file starts the demo's bundle by itself."""
+"""Launch arguments with another default: the launch file starts with the demo bundle."""
 
 
 def launch_arguments():
@@ -89,6 +89,7 @@ def test_write_places_changes_only_the_table_and_the_yaml(tmp_path):
     )
 
 
+@pytest.mark.ros
 def test_the_node_declares_exactly_the_specified_parameters():
     rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
     from rgsiam_ros.node.parameters import declare_all

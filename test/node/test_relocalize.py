@@ -36,7 +36,7 @@ def start_process(start_process, peer):
 
 
 def mounted(start, peer):
-    """A function that starts a node, with a mount on /tf_static unless mount is None."""
+    """A function that starts the node with a mount on /tf_static. `mount=None`: without it."""
 
     def starter(*, mount=(1.5, 0.0, 2.0), **parameters):
         if mount is not None:
@@ -49,7 +49,7 @@ def mounted(start, peer):
     return starter
 
 
-def answer(peer, index, **frame):
+def localize(peer, index, **frame):
     content = jpeg_bytes(flat_image(*COLOUR))
     return peer.send_and_wait(peer.compressed, compressed_image(content, index, **frame))
 
@@ -60,7 +60,7 @@ def covariance_of(message):
 
 def test_pose_of_the_base_in_the_map(peer, start):
     start()
-    pose, with_covariance = answer(peer, 1)
+    pose, with_covariance = localize(peer, 1)
     assert pose.header.frame_id == with_covariance.header.frame_id == "map"
     assert key(pose.header.stamp) == key(stamp(1))  # the image's own stamp
     # The camera stands at CAMERA with map axes; the base is 2 m "behind" in camera axes
@@ -83,7 +83,7 @@ def test_pose_of_the_base_in_the_map(peer, start):
 def test_planar_covariance_decouples_the_plane(peer, start):
     """The lever arm (0, 2, -1.5) couples x, y and yaw (the plane) with z, roll and pitch."""
     start(planar_covariance=True)
-    _, message = answer(peer, 1)
+    _, message = localize(peer, 1)
     r = np.array([0.0, 2.0, -1.5])
     J = np.eye(6)
     J[:3, 3:] = np.cross(np.eye(3), r).T  # a small rotation d moves the base by d x r
@@ -117,7 +117,7 @@ def test_a_missing_mount_is_named_and_may_come_later(peer, start):
     )
     late = transform("base_link", "camera_optical", xyz=(1.0, 0.0, 0.0), xyzw=FORWARD)
     peer.static.publish(TFMessage(transforms=[late]))
-    answer(peer, 2)
+    localize(peer, 2)
 
 
 def test_the_mount_can_be_set_by_parameters(peer, start):
@@ -126,20 +126,20 @@ def test_the_mount_can_be_set_by_parameters(peer, start):
         mount_translation="[1.5, 0.0, 2.0]",
         mount_quaternion_xyzw="[-0.5, 0.5, -0.5, 0.5]",
     )
-    pose, _ = answer(peer, 1)
+    pose, _ = localize(peer, 1)
     np.testing.assert_allclose(position(pose), CAMERA + [0, 2.0, -1.5], atol=0.05)
 
 
 def test_the_node_continues_after_bad_images(peer, start):
     node = start()
-    answer(peer, 99)
+    localize(peer, 99)
     whole = jpeg_bytes(flat_image(*COLOUR))
     for index, (content, message) in enumerate(
         [(whole[:200], "truncated"), (b"", "empty"), (b"GIF89a", "neither JPEG nor PNG")]
     ):
         assert message in peer.refusal(compressed_image(content, index))
         node.wait_for_log(f"no pose .*{message}")
-        answer(peer, 100 + index)
+        localize(peer, 100 + index)
     assert "Traceback" not in node.log
 
 
@@ -173,7 +173,7 @@ def test_images_of_a_wider_camera_are_cropped_with_one_warning(peer, start):
 
 def test_a_camera_that_cannot_be_reconciled_is_an_error(peer, start):
     node = start()
-    answer(peer, 1)
+    localize(peer, 1)
     stamps = itertools.count(2)
 
     def outcome(focal):
@@ -188,17 +188,17 @@ def test_a_camera_that_cannot_be_reconciled_is_an_error(peer, start):
 
 
 def test_the_branch_can_be_set_by_a_parameter(peer, start, refinable_bundle, small_bundle):
-    """The refined pose stands where the colour says, the absolute one half a metre beside it."""
+    """The refined pose is exact. The absolute pose has an error of half a metre in x."""
     refined = start(bundle=refinable_bundle)
     colours = np.array(COLOUR[::-1]) / 255.0
     where = [1000.0, 2000.0, 3.0] + 10.0 * colours + [0.0, 2.0, -1.5]
-    pose, with_covariance = answer(peer, 1)
+    pose, with_covariance = localize(peer, 1)
     np.testing.assert_allclose(position(pose), where, atol=0.05)
     assert with_covariance.pose.covariance[14] == pytest.approx(0.03, rel=0.2)  # the branch's own
     refined.wait_for_log("refined branch")
     refined.stop()
     absolute = start(bundle=refinable_bundle, branch="absolute")
-    pose, _ = answer(peer, 2)
+    pose, _ = localize(peer, 2)
     off = np.array(position(pose)) - where
     np.testing.assert_allclose(off, [10.0 * ABSOLUTE_BIAS, 0.0, 0.0], atol=0.05)
     absolute.wait_for_log("absolute branch")
@@ -209,17 +209,19 @@ def test_the_branch_can_be_set_by_a_parameter(peer, start, refinable_bundle, sma
 
 @without_tensorrt
 def test_a_missing_engine_falls_back_with_a_warning(peer, start, int8_bundle, tmp_path):
-    tested = start(bundle=int8_bundle, engine="onnxruntime", precision="int8")
-    answer(peer, 1)
-    tested.wait_for_log(r"self-test passed: 10 cm and \S+ \w+ from torch in float32")
-    tested.wait_for_log(r"engine onnxruntime \S+ int8 on cpu")
-    tested.stop()
-    asked = {"bundle": int8_bundle, "engine": "tensorrt", "engine_cache": tmp_path / "cache"}
-    fallen = start(**asked)
-    answer(peer, 2)
-    fallen.wait_for_log(r"WARN.*falling back to engine \w+ \w+: tensorrt float32: TensorRT is not")
-    fallen.stop()
-    refused = start(**asked, engine_fallback="none")
+    int8_node = start(bundle=int8_bundle, engine="onnxruntime", precision="int8")
+    localize(peer, 1)
+    int8_node.wait_for_log(r"self-test passed: 10 cm and \S+ \w+ from torch in float32")
+    int8_node.wait_for_log(r"engine onnxruntime \S+ int8 on cpu")
+    int8_node.stop()
+    settings = {"bundle": int8_bundle, "engine": "tensorrt", "engine_cache": tmp_path / "cache"}
+    fallback = start(**settings)
+    localize(peer, 2)
+    fallback.wait_for_log(
+        r"WARN.*falling back to engine \w+ \w+: tensorrt float32: TensorRT is not"
+    )
+    fallback.stop()
+    refused = start(**settings, engine_fallback="none")
     refused.wait_for_log(
         r"cannot configure: no engine serves .*tensorrt float32: TensorRT is not in"
     )
@@ -232,7 +234,7 @@ def test_a_network_that_fails_its_self_test_is_replaced_by_the_next(peer, start,
     text, contents = int8_parts(int8_bias=ABSOLUTE_BIAS + 0.05)
     bundle = write_bundle(tmp_path / "broken", text, contents).path
     node = start(bundle=bundle, engine="onnxruntime")
-    answer(peer, 1)
+    localize(peer, 1)
     node.wait_for_log(
         r"WARN.*not used: onnxruntime int8: failed the self-test: position is off by 50 cm"
     )
@@ -247,7 +249,7 @@ def test_poses_are_published_only_in_the_active_state(peer, start, small_bundle)
         assert peer.state() == "inactive"
         peer.send_ignored(peer.compressed, peer.picture(10 * cycle))
         assert peer.change_state(Transition.TRANSITION_ACTIVATE)
-        answer(peer, 10 * cycle + 1)
+        localize(peer, 10 * cycle + 1)
         assert peer.change_state(Transition.TRANSITION_DEACTIVATE)
         assert peer.change_state(Transition.TRANSITION_CLEANUP)
         assert peer.state() == "unconfigured"
@@ -263,7 +265,7 @@ def test_a_damaged_bundle_fails_to_configure_until_it_is_repaired(peer, start, s
     (small_bundle / "absolute.onnx").write_bytes(content)
     assert peer.change_state(Transition.TRANSITION_CONFIGURE)
     assert peer.change_state(Transition.TRANSITION_ACTIVATE)
-    answer(peer, 1)
+    localize(peer, 1)
 
 
 INVALID = (
@@ -293,12 +295,12 @@ def test_invalid_parameters_are_refused_with_a_reason(peer, start):
 
 def test_only_some_parameters_can_change_in_the_active_state(peer, start):
     start()
-    answer(peer, 1)
+    localize(peer, 1)
     assert peer.set_parameter("transform_tolerance", 0.5).successful
     refused = peer.set_parameter("base_frame", "chassis")
     assert not refused.successful
     assert "deactivate and clean up first" in refused.reason
-    answer(peer, 2)
+    localize(peer, 2)
 
 
 def test_an_invalid_parameter_at_the_start_ends_the_process(start_process):
@@ -310,7 +312,7 @@ def test_an_invalid_parameter_at_the_start_ends_the_process(start_process):
 
 def test_map_to_base_is_the_pose_of_the_base(peer, start):
     node = start(tf_mode="map_to_base")
-    pose, _ = answer(peer, 1)
+    pose, _ = localize(peer, 1)
     peer.wait(lambda: peer.transforms, "a transform")
     found = peer.transforms[0]
     assert (found.header.frame_id, found.child_frame_id) == ("map", "base_link")
@@ -327,7 +329,7 @@ def test_map_to_odom_composed_with_odometry_is_the_pose(peer, start):
         return [t for t in peer.transforms if t.child_frame_id == "odom"]
 
     peer.wait(lambda: peer.count_publishers("/tf") == 2, "the node's /tf")
-    answer(peer, 1)
+    localize(peer, 1)
     peer.spin(0.3)  # several times the period of the rebroadcast
     assert not of_odom()  # no odometry yet
 
@@ -353,7 +355,7 @@ def test_map_to_odom_composed_with_odometry_is_the_pose(peer, start):
 
 def test_a_second_broadcaster_of_the_frame_is_an_error(peer, start):
     node = start(tf_mode="map_to_base")
-    answer(peer, 1)
+    localize(peer, 1)
     other = TFMessage(transforms=[transform("odom", "base_link", at=stamp(3))])
     node.wait_for_log(
         r"\[ERROR\].*another node broadcasts odom -> base_link",
@@ -376,7 +378,7 @@ def test_qos_overrides_are_allowed(peer, start):
 
 def test_lost_images_are_noticed_by_their_stamps(peer, start):
     node = start()
-    answer(peer, 0)
+    localize(peer, 0)
     random = np.random.default_rng(0)
     stamps = iter(np.flatnonzero(random.random(4000) < 0.3)[1:])
 

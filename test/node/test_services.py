@@ -25,11 +25,11 @@ from rgsiam_ros.node import health
 pytestmark = pytest.mark.ros
 
 SISTER = CAMERA + [4000.0, 0.0, 0.0]
-"""What the bundle of `bundle_at` makes of the colour for which the small bundle gives CAMERA."""
+"""Position of the camera in an image of `COLOUR`, according to a bundle of `bundle_at`."""
 
 
 def bundle_at(path, origin_x=5000.0, **changes):
-    """The small bundle's sister, elsewhere."""
+    """A bundle like the small one, named sister, whose map is 4 km away."""
     text = description() | {"name": "sister"} | changes
     text["target"] = {"origin_m": [origin_x, 2000.0, 3.0], "scale_m": 10.0}
     return write_bundle(path, text, brightness_contents()).path
@@ -65,7 +65,7 @@ def test_reset_clears_a_frozen_camera(peer, start):
 
 
 def test_reset_resets_the_gate(peer, start):
-    """From red 204 to 104 is 4 m in 0.1 s: gated, until the gate forgets."""
+    """A change of red from 204 to 104 moves the camera by 4 m in 0.1 s, which the gate rejects."""
     start(gate="speed", gate_max_speed=0.5, gate_recover_after=1000)
     peer.localize(1)
     assert "gated" in peer.refusal(peer.picture(2, colour=(51, 102, 104)))
@@ -96,7 +96,7 @@ class Updater:
             array.status.append(status)
         self.publisher.publish(array)
 """
-"""What the node uses of diagnostic_updater, which CI cannot install; the real one goes first."""
+"""The part of diagnostic_updater that the node uses. The real one, where it is installed, is preferred."""
 
 
 @pytest.mark.slow
@@ -109,8 +109,8 @@ def test_diagnostic_updater_is_used_where_it_is_installed(
     start_process(**{"diagnostic_updater.period": 0.2})
     peer.localize(1)
     peer.wait_for_count("published")
-    said = len(peer.diagnostics)
-    peer.wait(lambda: len(peer.diagnostics) >= said + 10, "ten diagnoses")
+    count = len(peer.diagnostics)
+    peer.wait(lambda: len(peer.diagnostics) >= count + 10, "ten diagnoses")
     found = peer.diagnostics[-1]
     assert found.name == "relocalize: relocalization"
     assert found.hardware_id == "bundle small"
@@ -119,7 +119,7 @@ def test_diagnostic_updater_is_used_where_it_is_installed(
 
 
 def test_diagnostics_have_engine_bundle_and_reasons(peer, start, small_bundle, monkeypatch):
-    monkeypatch.setattr(health, "WINDOW_S", 1.0)  # over which rates are judged
+    monkeypatch.setattr(health, "WINDOW_S", 1.0)  # the window of the rates
     start(diagnostics_max_age=1.0)
     peer.localize(1)
     broken = peer.picture(2)
@@ -150,25 +150,25 @@ def test_the_old_bundle_serves_until_the_new_one_is_ready(peer, start, tmp_path)
     assert peer.localize(1)[0] == pytest.approx(CAMERA[0], abs=0.1)
     other = bundle_at(tmp_path / "other")
     assert peer.set_parameter("bundle", str(other)).successful
-    answers, deadline = [], time.monotonic() + PATIENCE_S
+    positions, deadline = [], time.monotonic() + PATIENCE_S
     for index in itertools.count(2):
-        answers.append(peer.localize(index))  # every image is answered
-        if np.allclose(answers[-1], SISTER, atol=0.1) or time.monotonic() > deadline:
+        positions.append(peer.localize(index))  # every image is answered
+        if np.allclose(positions[-1], SISTER, atol=0.1) or time.monotonic() > deadline:
             break
-    np.testing.assert_allclose(answers[-1], SISTER, atol=0.1)
-    np.testing.assert_allclose(answers[:-1], np.tile(CAMERA, (len(answers) - 1, 1)), atol=0.1)
+    np.testing.assert_allclose(positions[-1], SISTER, atol=0.1)
+    np.testing.assert_allclose(positions[:-1], np.tile(CAMERA, (len(positions) - 1, 1)), atol=0.1)
     node.wait_for_log(r"bundle sister .*it serves from now on, in map", peer.spin)
     peer.wait(lambda: peer.figures().get("bundle") == "sister", "the new name in /diagnostics")
 
 
-def serve(peer, node, bundle):
-    """Until the node answers with this bundle."""
+def change_bundle(peer, node, bundle):
+    """Set the parameter, and wait until the node uses this bundle."""
     assert peer.set_parameter("bundle", str(bundle)).successful
     node.wait_for_log("it serves from now on", peer.spin)
 
 
 def test_a_new_bundle_uses_the_camera_info_of_before(peer, start, tmp_path):
-    """A wider camera, whose camera_info does not come again: the border beside the view is black."""
+    """A wider camera, whose camera_info is not sent again. The border outside the trained view is black."""
     node = start()
     image = flat_image(0, 0, 0, width=256, height=192)
     image[24:168, 32:224] = COLOUR
@@ -184,7 +184,7 @@ def test_a_new_bundle_uses_the_camera_info_of_before(peer, start, tmp_path):
 
     node.wait_for_log("cropped to 192x144", adapt)
     np.testing.assert_allclose(answer(2), CAMERA, atol=0.2)
-    serve(peer, node, bundle_at(tmp_path / "other"))
+    change_bundle(peer, node, bundle_at(tmp_path / "other"))
     np.testing.assert_allclose(answer(3), SISTER, atol=0.2)
 
 
@@ -195,7 +195,7 @@ def test_a_camera_that_fits_only_the_new_bundle_is_used_with_it(peer, start, tmp
     node.wait_for_log("cannot be reconciled", lambda: peer.outcome(peer.picture(2)))
     assert "cannot be reconciled" in peer.refusal(peer.picture(3))
     camera = {**description()["camera"], "fx": 400.0, "fy": 400.0}
-    serve(peer, node, bundle_at(tmp_path / "other", camera=camera))
+    change_bundle(peer, node, bundle_at(tmp_path / "other", camera=camera))
     assert peer.outcome(peer.picture(4)).message == "pose published"
     np.testing.assert_allclose(peer.localize(4), SISTER, atol=0.1)
 
@@ -206,7 +206,7 @@ def test_a_new_bundle_resets_the_gate_and_the_frozen_images(peer, start, tmp_pat
     peer.localize(0, colour=(60, 102, 204))
     peer.localize(1)
     peer.localize(2)
-    serve(peer, node, bundle_at(tmp_path / "other"))
+    change_bundle(peer, node, bundle_at(tmp_path / "other"))
     for index in (3, 4):
         assert peer.outcome(peer.picture(index)).message == "pose published"
         np.testing.assert_allclose(peer.localize(index), SISTER, atol=0.1)

@@ -144,9 +144,9 @@ def test_shares_of_near_hard_and_random_pairs_are_as_configured():
     hard = (np.arange(200)[:, None] + 100) % 200
     config = PairConfig(near_share=0.5, hard_share=0.25)
     first, second = drawn(sampler_of(partners, config, hard=hard))
-    apart = np.abs(first - second)
-    assert 0.38 < np.mean(apart <= 5) < 0.62
-    assert 0.15 < np.mean(apart == 100) < 0.35
+    distance = np.abs(first - second)
+    assert 0.38 < np.mean(distance <= 5) < 0.62
+    assert 0.15 < np.mean(distance == 100) < 0.35
     first, second = drawn(sampler_of(partners, config, hard=None))  # no features are known yet
     assert np.mean(np.abs(first - second) == 100) < 0.05
 
@@ -204,12 +204,14 @@ def test_thinned_images_stand_apart_and_leave_no_gap():
     T[:, :3, :3] = Rotation.from_euler("y", random.normal(0, 4, (200, 1)), degrees=True).as_matrix()
     kept = thin(T, spacing_m=1.0, spacing_deg=10.0)
 
-    def apart(i, j):
+    def distance(i, j):
         turn = Rotation.from_matrix(T[i, :3, :3].T @ T[j, :3, :3]).magnitude()
         return np.linalg.norm(T[i, :3, 3] - T[j, :3, 3]) / 1.0 + np.degrees(turn) / 10.0
 
     assert kept[0] == 0
     assert len(kept) < 100
-    assert all(apart(i, j) >= 1.0 for n, i in enumerate(kept) for j in kept[:n])
-    assert all(min(apart(i, j) for j in kept) < 1.0 for i in set(range(200)) - set(kept.tolist()))
+    assert all(distance(i, j) >= 1.0 for n, i in enumerate(kept) for j in kept[:n])
+    assert all(
+        min(distance(i, j) for j in kept) < 1.0 for i in set(range(200)) - set(kept.tolist())
+    )
     assert thin(T, 0.0, 10.0).tolist() == list(range(200))

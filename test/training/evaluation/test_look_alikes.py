@@ -52,7 +52,7 @@ NEAR = [HERE, HERE + 0.02, THERE, THERE - 0.02, np.array([0.5, 0.9, 0.9])]
 
 def test_no_image_of_distinct_places_is_counted(refinable_bundle):
     found = measure_look_alikes(Colours(NEAR, NEAR), refinable_bundle, PLACES, radius_m=1.5)
-    assert found["images"] == 4  # the fifth was taken elsewhere
+    assert found["images"] == 4  # the fifth shows neither place
     assert found["auroc"] == 1.0
     assert found["near_pairs"] >= 4
     assert found["refined"]["median_m"] < 0.05

@@ -8,7 +8,7 @@ import pytest
 from support.bags import cut_bag
 from support.bundles import brightness_contents, description
 from support.command_line import rgsiam
-from support.fixes import fixes_of_a_turned_map
+from support.fixes import fixes_of_a_rotated_map
 from support.images import flat_image
 from support.paths import TOWN_BUNDLE, TOWN_DRIVE
 
@@ -73,7 +73,7 @@ def test_the_command_needs_a_run_or_data():
 def test_a_rotated_bundle_can_be_calibrated_with_old_true_poses(refinable_bundle, tmp_path, caplog):
     """Its calibration is the same, because it is in the camera's axes, which do not turn."""
     old = Bundle.load(refinable_bundle)
-    turned = georeferenced(old, align_map(fixes_of_a_turned_map()[0]), tmp_path / "turned")
+    turned = georeferenced(old, align_map(fixes_of_a_rotated_map()[0]), tmp_path / "turned")
     held_out = dataclasses.replace(colours(48), map_frame="map")
     one = calibrate_bundle(old, held_out, tmp_path / "one")
     caplog.clear()

@@ -1,7 +1,7 @@
-"""What torch-tensorrt makes of the networks; no GPU is needed.
+"""Compilation of the networks with torch-tensorrt. No GPU is needed.
 
 Importing torch-tensorrt changes the process (an operator library, a stand-in for the package
-`tensorrt`). So whatever needs it runs in a process of its own, which is told that it has a GPU.
+`tensorrt`). So tests that need it run in a process of its own, which pretends to have a GPU.
 """
 
 import sys
@@ -50,7 +50,8 @@ NETWORKS = [
 
 
 @pytest.fixture(scope="module")
-def apart():
+def in_process():
+    """A function that runs another one in a process of its own, and returns its result."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         yield lambda work, *arguments: pool.submit(work, *arguments).result()
 
@@ -58,24 +59,24 @@ def apart():
 @pytest.mark.slow
 @needs_torch_tensorrt
 @pytest.mark.parametrize(("kind", "backbone", "rotation"), NETWORKS)
-def test_each_network_becomes_one_complete_engine(apart, kind, backbone, rotation):
-    assert apart(dry_run, program, kind, backbone, rotation) == (1, {}, [])
+def test_each_network_becomes_one_complete_engine(in_process, kind, backbone, rotation):
+    assert in_process(dry_run, program, kind, backbone, rotation) == (1, {}, [])
 
 
 @pytest.mark.slow
 @needs_torch_tensorrt
-def test_a_cross_product_would_split_a_network(apart):
-    engines, unsupported, left = apart(dry_run, crossing)
+def test_a_cross_product_would_split_a_network(in_process):
+    engines, unsupported, left = in_process(dry_run, crossing)
     assert engines == 2
     assert list(unsupported) == ["torch.ops.aten.linalg_cross.default"]
     assert len(left) == 1
-    apart(refuse_crossing)
+    in_process(refuse_crossing)
 
 
 @pytest.mark.slow
 @needs_torch_tensorrt
-def test_compiled_engines_are_found_by_the_runtime(apart, tmp_path):
-    done = apart(compile_all, tmp_path / "engines")
+def test_compiled_engines_are_found_by_the_runtime(in_process, tmp_path):
+    done = in_process(compile_all, tmp_path / "engines")
     if done is None:
         pytest.skip("only TensorRT for RTX compiles without a GPU")
     paths, made, found = done

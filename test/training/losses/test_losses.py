@@ -131,13 +131,13 @@ def test_relative_errors_by_hand_and_bounded():
     assert wild["relative_translation"].item() <= REACH
 
 
-@pytest.mark.parametrize("apart", ["too far", "looking elsewhere"])
-def test_pairs_without_overlap_have_zero_loss(apart):
+@pytest.mark.parametrize("reason", ["distance", "direction"])
+def test_pairs_without_overlap_have_zero_loss(reason):
     here = Poses(torch.zeros(1, 3), IDENTITY)
     away = Poses(torch.tensor([[REACH * 1.01, 0.0, 0.0]]), IDENTITY)
     angle = WIDEST * 1.01 / 2.0
     turned = Poses(torch.zeros(1, 3), torch.tensor([[math.cos(angle), 0.0, math.sin(angle), 0.0]]))
-    truth = PairTruth(here, away if apart == "too far" else turned)
+    truth = PairTruth(here, away if reason == "distance" else turned)
     nonsense = poses(1, seed=9)
     assert not RelativePoseTerm(REACH, WIDEST).overlaps(truth).any()
     for value in RelativePoseTerm(REACH, WIDEST)(nonsense, truth).values():
@@ -199,7 +199,7 @@ def test_matches_are_interpolated_and_wrong_ones_penalised():
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_gradients_are_finite_at_the_truth(sign):
-    """At the truth itself, where norms and angles are not differentiable."""
+    """At the truth norms and angles are not differentiable. Both signs of the quaternion are tested."""
     leaves = {}
 
     def leaf(name, value):
@@ -290,8 +290,8 @@ def test_the_uncertainty_term_learns_the_covariance_of_the_errors():
     W = whitening_matrix(factor.detach())[0].double().numpy()
     found = np.linalg.inv(W.T @ W)
     sigma = np.sqrt(np.diag(root @ root.T))
-    apart = np.abs(found - root @ root.T) / np.outer(sigma, sigma)
-    assert apart.max() < 0.08
+    difference = np.abs(found - root @ root.T) / np.outer(sigma, sigma)
+    assert difference.max() < 0.08
 
 
 def test_the_uncertainty_term_has_no_gradient_for_the_pose():

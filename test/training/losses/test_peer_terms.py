@@ -1,4 +1,4 @@
-"""The loss terms and bodies of the methods that we compare with."""
+"""The loss terms and necks of the methods that we compare with."""
 
 import math
 
@@ -63,8 +63,8 @@ def test_reprojection_alone_finds_the_pose_from_nearby():
         predicted = Poses(t, torch.nn.functional.normalize(q, dim=1))
         ReprojectionTerm()(predicted, true, points)["reprojection"].backward()
         optimiser.step()
-    apart = (t.detach() - true.translation_B3).norm(dim=1)
-    assert apart.max().item() < 0.02
+    distance = (t.detach() - true.translation_B3).norm(dim=1)
+    assert distance.max().item() < 0.02
 
 
 def test_reprojection_by_hand():

@@ -222,7 +222,7 @@ def test_a_step_in_bfloat16_is_finite_and_poses_stay_float32():
     [("resnet18", "6d"), ("resnet50", "log_quaternion")],
 )
 def test_other_rotations_and_backbones_export(backbone, rotation):
-    """The default ones, EfficientNet-Lite0 and quaternions, are exported in test_road.py."""
+    """The default ones, EfficientNet-Lite0 and quaternions, are exported in test_end_to_end.py."""
     config = SMALL.model_copy(update={"backbone": backbone, "rotation": rotation})
     names = (network_io.TRANSLATION, network_io.ROTATION, network_io.LOCAL_MAP)
     branch = AbsoluteBranch(siamese(config), names).eval()
