@@ -6,6 +6,7 @@ from scipy.spatial.transform import Rotation
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
 
+from support.small_network import ANCHORS
 from support.torch_poses import IDENTITY, REACH, WIDEST, near_pair, negated, poses, unit
 
 from rgsiam_training.losses.global_pose import GlobalPoseTerm, anchor_weights
@@ -17,8 +18,6 @@ from rgsiam_training.losses.weighting import LearnedWeighting
 from rgsiam_training.model.network import TwinOutput
 from rgsiam_training.model.poses import PairTruth, Poses, relative_poses, rotation_error
 from rgsiam_training.model.relative_unit import RelativeOutput
-
-ANCHORS = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
 
 
 def twin(true, spread=0.5):
