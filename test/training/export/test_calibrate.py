@@ -41,6 +41,7 @@ def colours(count, seed=0):
     return HeldOutImages(StoredImages(images, T), "colours", AS_IT_IS)
 
 
+@pytest.mark.slow
 def test_a_bundle_is_calibrated_on_held_out_images(refinable_bundle, tmp_path):
     made = calibrate_bundle(Bundle.load(refinable_bundle), colours(80), tmp_path / "c")
     figure = made.manifest.calibrations["float32"]
@@ -70,6 +71,7 @@ def test_the_command_needs_a_run_or_data():
     assert "--run or --data" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_rotated_bundle_can_be_calibrated_with_old_true_poses(refinable_bundle, tmp_path, caplog):
     """Its calibration is the same, because it is in the camera's axes, which do not turn."""
     old = Bundle.load(refinable_bundle)
