@@ -2,7 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CORE_TESTS := $(addprefix test/,geometry camera uncertainty bundle engines localization) \
     test/recordings test/fusion/test_robot_localization.py test/replay/test_offline.py
-# Nothing that runs here may meet a robot on the same network.
+# ROS nodes that run here must not reach a robot on the same network.
 export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
 export ROS_DOMAIN_ID ?= 42
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
@@ -18,14 +18,14 @@ demo: runtime  ## relocalize a drive through the real ROS 2 node
 	@rm -rf results/demo
 	$(BIN)/rgsiam replay test/data/town_drive --bundle models/town --out results/demo --ros
 
-test: dev lint minimum  ## lint, types, every test, and the core's tests on the oldest versions
+test: dev lint minimum  ## lint, types, all tests, and the core's tests with the oldest versions
 	$(BIN)/python -m pytest
 	$(VENV)-min/bin/python -m pytest $(CORE_TESTS)
 
-test-fast: dev  ## for daily work: no ROS processes, no training; under 90 seconds
+test-fast: dev  ## for daily work: no ROS nodes, no training; under 90 seconds
 	$(BIN)/python -m pytest -m "not ros and not slow"
 
-fuzz: dev  ## decoders, bundles and bags against damaged input; FUZZ_SECONDS for each target, FUZZ_SEED
+fuzz: dev  ## damaged images, bundles and bags; FUZZ_SECONDS for each target, FUZZ_SEED
 	FUZZ_EXAMPLES=$$((10 * $(FUZZ_SECONDS))) $(BIN)/python -m pytest test/fuzz \
 	    --hypothesis-seed=$(FUZZ_SEED)
 	$(BIN)/python test/fuzz/run.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
@@ -39,7 +39,7 @@ audit:  ## known vulnerabilities of what is locked (asks osv.dev)
 	@for lock in runtime dev; do echo "== $$lock.lock"; $(VENV)-audit/bin/pip-audit \
 	    --vulnerability-service osv --disable-pip --require-hashes -r requirements/$$lock.lock || exit 1; done
 
-lint: dev
+lint: dev  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@mkdir -p $(VENV)/typecheck  # mypy finds training/ by its import name there

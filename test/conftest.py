@@ -4,7 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
-from support.bundles import brightness_contents, description, int8_parts, refinable_parts
+from support.bundles import (
+    TOWN_CAMERA,
+    brightness_contents,
+    description,
+    int8_parts,
+    refinable_parts,
+)
 from support.paths import ROOT
 
 from rgsiam_ros.bundle import write_bundle
@@ -19,9 +25,9 @@ def shared_data():
 
 
 @pytest.fixture
-def tested_bundle(tmp_path):
+def int8_bundle(tmp_path):
     """A valid bundle with a relative branch, in float32 and int8."""
-    return write_bundle(tmp_path / "tested", *int8_parts()).path
+    return write_bundle(tmp_path / "int8", *int8_parts()).path
 
 
 @pytest.fixture
@@ -32,20 +38,13 @@ def refinable_bundle(tmp_path):
 
 @pytest.fixture
 def small_bundle(tmp_path):
-    """A valid bundle whose answers are known: see `brightness_network`."""
+    """A valid bundle whose poses are known: see `brightness_network`."""
     return write_bundle(tmp_path / "small", description(), brightness_contents()).path
 
 
 @pytest.fixture
 def town_like_bundle(tmp_path):
-    """The small bundle, for the town's camera: quick, and as real as any other to the program."""
+    """The small bundle, for the camera of the town drives. It is much faster than the town's bundle."""
     text = description()
-    text["camera"] = {
-        "width": 320,
-        "height": 180,
-        "fx": 190.0,
-        "fy": 190.0,
-        "cx": 160.0,
-        "cy": 90.0,
-    }
+    text["camera"] = TOWN_CAMERA
     return write_bundle(tmp_path / "town_like", text, brightness_contents()).path

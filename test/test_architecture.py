@@ -1,4 +1,4 @@
-"""The rules of the house: rooms, arrows between them, and what each side may import."""
+"""The rules of the architecture: the order of the rooms, and what each side may import."""
 
 import ast
 import subprocess
@@ -51,21 +51,12 @@ def may_import_ros(module):
     return room_of(module) == "node" or module in ROS_ADAPTERS
 
 
-def imports_of(path):
-    """First names of what a file imports; strings do not count."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield node.module.split(".")[0]
-
-
-def test_every_room_has_its_place_in_the_order():
+def test_the_order_has_every_room():
     for modules, rooms in ((RUNTIME, RUNTIME_ROOMS), (TRAINING, TRAINING_ROOMS)):
         assert {room_of(name) for name in modules} == set(rooms)
 
 
-def test_no_import_runs_in_a_circle():
+def test_no_imports_form_a_circle():
     assert circles(import_graph(RUNTIME | TRAINING)) == []
 
 
@@ -76,7 +67,7 @@ def test_no_import_runs_upward(modules, rooms):
     assert upward_arrows(import_graph(modules), rooms) == []
 
 
-def test_the_vehicle_side_never_names_the_training_side():
+def test_the_vehicle_side_never_imports_the_training_side():
     graph = import_graph(RUNTIME | TRAINING)
     assert {
         name: graph[name] & TRAINING.keys() for name in RUNTIME if graph[name] & TRAINING.keys()
@@ -106,7 +97,7 @@ def test_entry_points_lead_to_the_top_rooms():
             )
 
 
-def written(folder, files):
+def write_modules(folder, files):
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,9 +106,9 @@ def written(folder, files):
 
 
 def test_the_checks_find_what_they_look_for(tmp_path):
-    """A small house with every fault: they must all be named."""
+    """A small package with each kind of fault. The checks must name all of them."""
     graph = import_graph(
-        written(
+        write_modules(
             tmp_path,
             {
                 "__init__.py": "",
@@ -142,7 +133,7 @@ def test_the_checks_find_what_they_look_for(tmp_path):
 
 @pytest.mark.parametrize("module", RUNTIME)
 def test_the_vehicle_side_imports_no_torch_and_the_core_no_ros(module):
-    found = set(imports_of(RUNTIME[module]))
+    found = {name.split(".")[0] for name in imported_names(RUNTIME[module].read_text())}
     assert not found & TORCH_MODULES
     assert may_import_ros(module) or not found & ROS_MODULES
 
@@ -169,7 +160,7 @@ def test_files_are_short_and_quaternions_name_their_order(module):
 
 
 def test_the_tests_mirror_the_source():
-    """Each folder of tests is named after a room, but for what several rooms share."""
+    """Each folder of tests is named after a room, except those that several rooms share."""
     shared = {"support", "data", "fuzz", "launch", "training"}
     folders = {path.name for path in (ROOT / "test").iterdir() if path.is_dir()} - {"__pycache__"}
     assert folders - shared <= set(RUNTIME_ROOMS)

@@ -19,8 +19,8 @@ def without(*keys):
     return change
 
 
-def test_a_variant_has_its_own_network_features_and_figures(tested_bundle):
-    bundle = Bundle.load(tested_bundle)
+def test_a_variant_has_its_own_network_features_and_figures(int8_bundle):
+    bundle = Bundle.load(int8_bundle)
     manifest = bundle.manifest
     assert manifest.precisions == ("float32", "int8")
     assert bundle.absolute_onnx("int8") == bundle.content("absolute.int8.onnx")
@@ -52,10 +52,10 @@ def test_a_variant_has_its_own_network_features_and_figures(tested_bundle):
         (lambda data: data["variants"].update(int4=data["variants"].pop("int8")), "variants.int4"),
     ],
 )
-def test_incomplete_variants_are_refused(tested_bundle, change, message):
-    edit_manifest(tested_bundle, change)
+def test_incomplete_variants_are_refused(int8_bundle, change, message):
+    edit_manifest(int8_bundle, change)
     with pytest.raises(BundleError, match=message):
-        Bundle.load(tested_bundle)
+        Bundle.load(int8_bundle)
 
 
 @pytest.mark.parametrize(

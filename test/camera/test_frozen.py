@@ -26,8 +26,8 @@ def test_limit_zero_turns_the_check_off():
 
 def test_the_relocalizer_is_lost_while_the_camera_is_frozen(small_bundle):
     relocalizer = Relocalizer.from_bundle(small_bundle, frozen_images=3)
-    answers = [relocalizer.estimate(flat_image(10, 20, 30)) for _ in range(4)]
-    assert [a.lost for a in answers] == [False, False, True, True]
-    assert "repeats" in answers[-1].why_lost
+    estimates = [relocalizer.estimate(flat_image(10, 20, 30)) for _ in range(4)]
+    assert [estimate.lost for estimate in estimates] == [False, False, True, True]
+    assert "repeats" in estimates[-1].why_lost
     many = relocalizer.estimate_many([flat_image(10, 20, 30), flat_image(11, 20, 30)])
     assert [a.lost for a in many] == [True, False]

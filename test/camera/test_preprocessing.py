@@ -117,7 +117,7 @@ def test_an_array_that_is_not_an_image_is_refused(image, message):
 
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
-def test_normalised_values_are_those_of_older_bundles(order):
+def test_normalised_values_are_equal_bit_by_bit(order):
     """The result is equal bit by bit, because golden images, map features and thresholds depend on it."""
     config = Preprocessing(input_width=64, input_height=48, colour_order=order)
     image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)

@@ -1,15 +1,15 @@
 import json
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import pytest
 from support.bags import cut_bag
+from support.command_line import rgsiam
+from support.machine import without_tensorrt
 from support.paths import TOWN_BUNDLE, TOWN_DRIVE
 
 from rgsiam_ros.engines import ENGINES
 
-without_tensorrt = pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is here")
 WITHOUT_TRAINING = """
 import importlib.util, sys
 real = importlib.util.find_spec
@@ -19,9 +19,9 @@ main()
 """
 
 
-def rgsiam(*arguments, code=None):
-    start = ["-m", "rgsiam_ros.cli.main"] if code is None else ["-c", code]
-    command = [sys.executable, *start, *map(str, arguments)]
+def rgsiam_without_training(*arguments):
+    """Run `rgsiam` as if torch was not installed."""
+    command = [sys.executable, "-c", WITHOUT_TRAINING, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -48,14 +48,14 @@ def test_errors_are_one_line_and_status_one(small_bundle, tmp_path):
 
 @pytest.mark.parametrize("command", ["train", "export", "evaluate", "look-alikes", "town"])
 def test_training_commands_name_the_missing_extra(command):
-    done = rgsiam(command, "something", "--out", "x", code=WITHOUT_TRAINING)
+    done = rgsiam_without_training(command, "something", "--out", "x")
     assert done.returncode == 1
     assert f"`rgsiam {command}` needs the training extra" in done.stderr
     assert "pip install 'rgsiam_ros[training]'" in done.stderr
 
 
 def test_help_lists_every_command():
-    done = rgsiam("--help", code=WITHOUT_TRAINING)
+    done = rgsiam_without_training("--help")
     assert done.returncode == 0
     for command in ("replay", "bundle", "georeference", "train", "export", "calibrate"):
         assert command in done.stdout
@@ -74,17 +74,17 @@ def test_engine_list_has_every_engine(tmp_path):
 
 @pytest.mark.slow
 @without_tensorrt
-def test_engine_verify_prints_a_row_for_each_engine(tested_bundle):
-    done = rgsiam("engine", "verify", tested_bundle, "--threads", 1)
+def test_engine_verify_prints_a_row_for_each_engine(int8_bundle):
+    done = rgsiam("engine", "verify", int8_bundle, "--threads", 1)
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
     assert rows[0].startswith("| device | date | engine | precision |")
     assert any("onnxruntime" in row and "| float32 |" in row for row in rows)
     assert "tensorrt float32: TensorRT is not installed" in done.stdout
-    named = rgsiam("engine", "verify", tested_bundle, "--threads", 1, "--engine", "onnxruntime")
+    named = rgsiam("engine", "verify", int8_bundle, "--threads", 1, "--engine", "onnxruntime")
     int8 = next(row for row in named.stdout.splitlines() if "| int8 |" in row)
     assert "10 cm" in int8
-    failed = rgsiam("engine", "verify", tested_bundle, "--engine", "tensorrt")
+    failed = rgsiam("engine", "verify", int8_bundle, "--engine", "tensorrt")
     assert failed.returncode == 1
     assert "error: no engine serves" in failed.stderr
 
@@ -104,8 +104,8 @@ def test_engine_verify_prints_a_row_for_each_engine(tested_bundle):
         ),
     ],
 )
-def test_engine_build_names_what_is_missing(tested_bundle, tmp_path, arguments, message):
-    done = rgsiam("engine", "build", tested_bundle, "--cache", tmp_path / "cache", *arguments)
+def test_engine_build_names_what_is_missing(int8_bundle, tmp_path, arguments, message):
+    done = rgsiam("engine", "build", int8_bundle, "--cache", tmp_path / "cache", *arguments)
     assert done.returncode == 1
     assert message in done.stderr
     assert not (tmp_path / "cache").exists()

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from support.bundles import colour_absolute, int8_is_fast
+from support.bundles import colour_absolute
+from support.machine import int8_is_fast
 from support.paths import TOWN_BUNDLE
 
 from rgsiam_ros.bundle import Bundle, network_io
@@ -37,9 +38,9 @@ def relative_difference(output, expected):
 @pytest.mark.parametrize("name", CPU_ENGINES)
 def test_float32_outputs_equal_those_of_torch(town, images, name):
     engine = create_engine(name, EngineRequest(town.absolute_onnx(), "float32", threads=1))
-    answers = infer_all(engine, images)
+    outputs = infer_all(engine, images)
     for output, expected in town.golden.absolute.items():
-        assert relative_difference(answers[output], expected) < 1e-4, output
+        assert relative_difference(outputs[output], expected) < 1e-4, output
     info = engine.describe()
     assert (info.name, info.device, info.precision) == (name, "cpu", "float32")
     assert info.version

@@ -74,10 +74,10 @@ def broken(tmp_path, **changes):
     return write_bundle(tmp_path / "broken", text, contents).path
 
 
-def test_a_network_with_wrong_results_is_refused(tmp_path, tested_bundle):
+def test_a_network_with_wrong_results_is_refused(tmp_path, int8_bundle):
     """The network is wrong by half a metre; the self-test allows 0.15 m."""
     int8 = EngineOptions("onnxruntime", "int8")
-    good = Relocalizer.from_bundle(tested_bundle, int8, branch="absolute")
+    good = Relocalizer.from_bundle(int8_bundle, int8, branch="absolute")
     assert off_by(good) == pytest.approx(10.0 * INT8_BIAS, abs=1e-3)
     assert good.engines.refused == []
     assert good.engines.differences.position_m == pytest.approx(0.1, abs=1e-3)
@@ -131,21 +131,21 @@ def test_the_self_test_covers_every_output(tmp_path):
             Relocalizer.from_bundle(path, EngineOptions("onnxruntime", fallback="none"))
 
 
-def test_a_precision_that_the_bundle_lacks(tested_bundle):
-    fallen = Relocalizer.from_bundle(tested_bundle, EngineOptions(precision="float16"))
+def test_a_precision_that_the_bundle_lacks(int8_bundle):
+    fallen = Relocalizer.from_bundle(int8_bundle, EngineOptions(precision="float16"))
     assert fallen.engines.fell_back
     assert "no float16 network" in str(fallen.engines.refused[0])
     with pytest.raises(EngineError, match="no float16 network, only float32, int8: export with"):
-        Relocalizer.from_bundle(tested_bundle, EngineOptions(precision="float16", fallback="none"))
+        Relocalizer.from_bundle(int8_bundle, EngineOptions(precision="float16", fallback="none"))
 
 
-def test_an_installed_engine_that_cannot_run_is_marked(tested_bundle, monkeypatch):
+def test_an_installed_engine_that_cannot_run_is_marked(int8_bundle, monkeypatch):
     """Installed TensorRT without a built engine is a reason for a warning; missing TensorRT is not."""
     monkeypatch.setattr("rgsiam_ros.engines.selection.why_not", lambda name: None)
-    engines = Relocalizer.from_bundle(tested_bundle).engines
+    engines = Relocalizer.from_bundle(int8_bundle).engines
     assert [r.engine for r in engines.refused if r.installed][:1] == ["tensorrt"]
     monkeypatch.setattr("rgsiam_ros.engines.selection.why_not", lambda name: "not installed")
-    engines = Relocalizer.from_bundle(tested_bundle).engines
+    engines = Relocalizer.from_bundle(int8_bundle).engines
     assert not [r for r in engines.refused if r.installed]
 
 
@@ -192,29 +192,29 @@ def test_each_precision_uses_its_own_map_features(tmp_path):
     assert moved["int8"] == pytest.approx(1.0, abs=0.05)
 
 
-def test_each_precision_has_its_own_covariance(tested_bundle):
+def test_each_precision_has_its_own_covariance(int8_bundle):
     traces = []
     for precision in ("float32", "int8"):
         options = EngineOptions("onnxruntime", precision)
-        relocalizer = Relocalizer.from_bundle(tested_bundle, options, branch="absolute")
+        relocalizer = Relocalizer.from_bundle(int8_bundle, options, branch="absolute")
         traces.append(np.trace(relocalizer.estimate(flat_image(*LIVE)).covariance_66))
     assert traces[1] == pytest.approx(4.0 * traces[0])
 
 
-def test_a_network_of_single_images_takes_no_batches(tested_bundle):
+def test_a_network_of_single_images_takes_no_batches(int8_bundle):
     with pytest.raises(
         EngineError, match=r"onnxruntime float32: failed the self-test: input image"
     ):
-        Relocalizer.from_bundle(tested_bundle, EngineOptions(batch=8))
+        Relocalizer.from_bundle(int8_bundle, EngineOptions(batch=8))
 
 
-def test_an_unknown_fallback_is_refused(tested_bundle):
+def test_an_unknown_fallback_is_refused(int8_bundle):
     with pytest.raises(EngineError, match="engine_fallback is 'maybe': choose one of auto, none"):
-        Relocalizer.from_bundle(tested_bundle, EngineOptions(fallback="maybe"))
+        Relocalizer.from_bundle(int8_bundle, EngineOptions(fallback="maybe"))
 
 
-def test_verify_reports_every_engine(tested_bundle):
-    bundle = Bundle.load(tested_bundle)
+def test_verify_reports_every_engine(int8_bundle):
+    bundle = Bundle.load(int8_bundle)
     rows = benchmark_engines(bundle, EngineOptions())
     served = {(row.engine, row.precision): row for row in rows if not row.problem}
     assert ("onnxruntime", "float32") in served

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 from support.bags import copy_bag
 from support.bundles import refinable_parts
-from support.fixes import ORIGIN, fixes_of_a_turned_map
+from support.fixes import ORIGIN, fixes_of_a_rotated_map
 from support.paths import TOWN_BUNDLE, TOWN_DRIVE
 from support.poses import random_poses
 
@@ -19,7 +19,7 @@ from rgsiam_ros.replay.georeference import GeoreferenceOptions, run_georeference
 
 
 def test_alignment_with_a_third_of_the_fixes_wrong():
-    fixes, wrong = fixes_of_a_turned_map()
+    fixes, wrong = fixes_of_a_rotated_map()
     found = align_map(fixes)
     assert found.yaw_deg == pytest.approx(30.0, abs=0.1)
     off = LocalFrame(ORIGIN).from_geodetic(
@@ -33,16 +33,16 @@ def test_alignment_with_a_third_of_the_fixes_wrong():
 
 
 def test_a_heading_within_its_uncertainty_is_set_to_zero():
-    assert align_map(fixes_of_a_turned_map(yaw_deg=0.02)[0]).yaw_deg == 0.0
+    assert align_map(fixes_of_a_rotated_map(yaw_deg=0.02)[0]).yaw_deg == 0.0
 
 
 @pytest.mark.parametrize(
     ("fixes", "message"),
     [
-        (fixes_of_a_turned_map(count=12)[0], "12 fixes with a map pose are too few"),
-        (fixes_of_a_turned_map(extent_m=0.5)[0], "determine the map's heading only to"),
+        (fixes_of_a_rotated_map(count=12)[0], "12 fixes with a map pose are too few"),
+        (fixes_of_a_rotated_map(extent_m=0.5)[0], "determine the map's heading only to"),
         (
-            fixes_of_a_turned_map(scale=1.08, bad=0.0)[0],
+            fixes_of_a_rotated_map(scale=1.08, bad=0.0)[0],
             r"not in metres: distances on the Earth are 1\.\d+ times as long",
         ),
     ],
@@ -55,7 +55,7 @@ def test_fixes_that_do_not_determine_the_map_are_refused(fixes, message):
 def test_a_bundle_is_rotated_with_its_map(tmp_path):
     """In the new frame, both branches give the rotated poses and covariances of the old frame."""
     bundle = write_bundle(tmp_path / "old", *refinable_parts())
-    alignment = align_map(fixes_of_a_turned_map()[0])
+    alignment = align_map(fixes_of_a_rotated_map()[0])
     new = georeferenced(bundle, alignment, tmp_path / "new")
     assert new.manifest.datum == alignment.datum
     image = np.full((96, 128, 3), (153, 102, 55), np.uint8)
@@ -77,7 +77,7 @@ def test_a_bundle_is_rotated_with_its_map(tmp_path):
 
 def test_datum_and_alignment_agree():
     """From the map to geodetic coordinates by the datum, and back to the map by the alignment."""
-    alignment = align_map(fixes_of_a_turned_map()[0])
+    alignment = align_map(fixes_of_a_rotated_map()[0])
     T_map_base = random_poses(1, seed=2, scale_m=50.0)[0]
     enu = (alignment.T_enu_map @ T_map_base)[:3, 3]
     place = LocalFrame(alignment.datum).to_geodetic(enu)
@@ -116,7 +116,7 @@ def test_georeference_with_bad_and_missing_fixes(tmp_path):
 def test_fixes_with_unusable_variances_are_counted(tmp_path, caplog):
     from support.bags import TYPES
 
-    def spoil(connection, index, raw):
+    def damage(connection, index, raw):
         if connection.topic != "/gps/fix" or index % 4:
             return raw
         message = TYPES.deserialize_cdr(raw, connection.msgtype)
@@ -124,7 +124,7 @@ def test_fixes_with_unusable_variances_are_counted(tmp_path, caplog):
         message.position_covariance_type = 2 if index % 8 else 0
         return TYPES.serialize_cdr(message, connection.msgtype)
 
-    bag = copy_bag(TOWN_DRIVE, tmp_path / "bag", lambda *_: True, spoil)
+    bag = copy_bag(TOWN_DRIVE, tmp_path / "bag", lambda *_: True, damage)
     found = run(bag, tmp_path)
     assert found.yaw_deg == pytest.approx(0.0, abs=0.1)
     silent, none = (

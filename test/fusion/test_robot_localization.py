@@ -1,12 +1,10 @@
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import yaml
 from scipy.stats import chi2
 from support.bundles import refinable_parts
+from support.command_line import rgsiam
+from support.geodesy import ecef
 from support.paths import ROOT, TOWN_BUNDLE, TOWN_DRIVE
 
 from rgsiam_ros.bundle import Bundle, write_bundle
@@ -108,38 +106,38 @@ def used(values, key):
 
 def test_sensors_of_each_filter(manifest):
     files = filter_parameters(manifest, FusionSetup())
-    odom, whole, navsat = files[EKF_ODOM], files[EKF_MAP], files[NAVSAT]
-    for values in (odom, whole):
+    odom_filter, map_filter, navsat = files[EKF_ODOM], files[EKF_MAP], files[NAVSAT]
+    for values in (odom_filter, map_filter):
         assert values["two_d_mode"] is True
         assert used(values, "odom0_config") == ["vx"]
         assert used(values, "imu0_config") == ["vyaw"]
-    assert odom["world_frame"] == "odom"
-    assert not any(key.startswith(("pose", "odom1")) for key in odom)
-    assert whole["world_frame"] == "map"
-    assert used(whole, "pose0_config") == ["x", "y", "yaw"]
-    assert used(whole, "odom1_config") == ["x", "y"]
-    assert whole["pose0_differential"] is whole["pose0_relative"] is False
-    assert whole["smooth_lagged_data"] is True
-    assert whole["odom1"] == FusionSetup().gps_odometry_topic
+    assert odom_filter["world_frame"] == "odom"
+    assert not any(key.startswith(("pose", "odom1")) for key in odom_filter)
+    assert map_filter["world_frame"] == "map"
+    assert used(map_filter, "pose0_config") == ["x", "y", "yaw"]
+    assert used(map_filter, "odom1_config") == ["x", "y"]
+    assert map_filter["pose0_differential"] is map_filter["pose0_relative"] is False
+    assert map_filter["smooth_lagged_data"] is True
+    assert map_filter["odom1"] == FusionSetup().gps_odometry_topic
     assert navsat["wait_for_datum"] is navsat["zero_altitude"] is True
     datum = manifest.datum
     assert navsat["datum"] == [datum.latitude_deg, datum.longitude_deg, 0.0]
     assert navsat["yaw_offset"] == navsat["magnetic_declination_radians"] == 0.0
-    for values in (odom, whole):
+    for values in (odom_filter, map_filter):
         assert len(values["process_noise_covariance"]) == len(AXES)
-    assert len(whole["initial_estimate_covariance"]) == len(AXES)
+    assert len(map_filter["initial_estimate_covariance"]) == len(AXES)
 
 
 def test_in_three_dimensions_the_map_filter_uses_the_whole_pose(manifest):
     files = filter_parameters(manifest, FusionSetup(two_d_mode=False))
-    odom, whole = files[EKF_ODOM], files[EKF_MAP]
-    assert whole["two_d_mode"] is False
-    assert used(whole, "pose0_config") == list(AXES[:6])
-    variances = whole["initial_estimate_covariance"]
+    odom_filter, map_filter = files[EKF_ODOM], files[EKF_MAP]
+    assert map_filter["two_d_mode"] is False
+    assert used(map_filter, "pose0_config") == list(AXES[:6])
+    variances = map_filter["initial_estimate_covariance"]
     assert min(variances[:3]) >= 1e6
     assert min(variances[3:6]) >= 3.0**2
-    assert whole["pose0_rejection_threshold"] == POSE_SIGMAS_3D
-    assert odom["two_d_mode"] is True  # wheel speed and yaw rate do not measure height
+    assert map_filter["pose0_rejection_threshold"] == POSE_SIGMAS_3D
+    assert odom_filter["two_d_mode"] is True  # wheel speed and yaw rate do not measure height
 
 
 def test_thresholds_let_correct_measurements_pass():
@@ -158,9 +156,9 @@ def test_topics_and_frames_come_from_the_setup(manifest, tmp_path):
         wheel_topic="/w", imu_topic="/i", pose_topic="/p", odom_frame="o", base_frame="b"
     )
     write_files(manifest, setup, tmp_path)
-    whole = yaml.safe_load((tmp_path / EKF_MAP).read_text())["/**"]["ros__parameters"]
-    assert (whole["odom0"], whole["imu0"], whole["pose0"]) == ("/w", "/i", "/p")
-    assert (whole["odom_frame"], whole["base_link_frame"]) == ("o", "b")
+    map_filter = yaml.safe_load((tmp_path / EKF_MAP).read_text())["/**"]["ros__parameters"]
+    assert (map_filter["odom0"], map_filter["imu0"], map_filter["pose0"]) == ("/w", "/i", "/p")
+    assert (map_filter["odom_frame"], map_filter["base_link_frame"]) == ("o", "b")
     navsat = yaml.safe_load((tmp_path / NAVSAT).read_text())["/**"]["ros__parameters"]
     assert all(isinstance(value, float) for value in navsat["datum"])  # rcl refuses a mixed list
     with pytest.raises(FusionError, match="exists already"):
@@ -204,18 +202,11 @@ def test_a_setup_that_cannot_work_is_refused(manifest, changes, message):
         filter_parameters(manifest, FusionSetup(**changes))
 
 
-def test_without_a_datum_only_the_visual_pose_can_be_fused():
-    manifest = write_bundle_manifest()
+def test_without_a_datum_only_the_visual_pose_can_be_fused(refinable_bundle):
+    manifest = Bundle.load(refinable_bundle).manifest
     with pytest.raises(FusionError, match=r"has no datum.*rgsiam georeference.*--without gps"):
         filter_parameters(manifest, FusionSetup())
     assert NAVSAT not in filter_parameters(manifest, FusionSetup(sources=("visual",)))
-
-
-def write_bundle_manifest():
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        return write_bundle(Path(folder) / "b", *refinable_parts()).manifest
 
 
 def test_the_shipped_files_fit_the_shipped_bundle(tmp_path, manifest):
@@ -244,17 +235,6 @@ def test_a_decoupled_covariance_stays_positive_definite_in_the_filter():
     np.testing.assert_array_equal(decouple_plane(covariance)[plane], covariance[plane])
 
 
-def ecef(latitude_deg, longitude_deg, height_m):
-    """Earth-centred coordinates (WGS 84), metres, by the textbook formula."""
-    a, e2 = 6378137.0, 0.0066943799901413165
-    phi, lam = np.radians([latitude_deg, longitude_deg])
-    N = a / np.sqrt(1.0 - e2 * np.sin(phi) ** 2)
-    flat = (N + height_m) * np.cos(phi)
-    return np.array(
-        [flat * np.cos(lam), flat * np.sin(lam), (N * (1.0 - e2) + height_m) * np.sin(phi)]
-    )
-
-
 def navsat_transform_xy(datum, latitude_deg, longitude_deg, altitude_m):
     """Position of a fix in the map, x and y in metres, as navsat_transform computes it.
 
@@ -275,9 +255,9 @@ def navsat_transform_xy(datum, latitude_deg, longitude_deg, altitude_m):
 
 @pytest.mark.parametrize("height_m", [0.0, 520.0, 2000.0])
 @pytest.mark.parametrize("above_m", [0.0, -40.0, 60.0])
-def test_navsat_transform_and_the_bundle_place_a_fix_equally(height_m, above_m):
+def test_navsat_transform_and_the_bundle_place_a_fix_equally(refinable_bundle, height_m, above_m):
     """Fixes up to about 2 km from the datum, for several heights of the map."""
-    manifest = write_bundle_manifest()
+    manifest = Bundle.load(refinable_bundle).manifest
     datum = Datum(latitude_deg=48.0, longitude_deg=11.5, ellipsoidal_height_m=height_m)
     manifest = manifest.model_copy(update={"datum": datum})
     navsat = filter_parameters(manifest, FusionSetup())[NAVSAT]
@@ -296,11 +276,6 @@ def test_a_wrong_altitude_scales_the_fixes():
     x, y = navsat_transform_xy((48.0, 11.5, 0.0), fix[0], fix[1], 0.0)
     assert 1000.0 - x == pytest.approx(1000.0 * 520.0 / 6.38e6, rel=0.02)
     assert np.hypot(x - 1000.0, y) < 0.1
-
-
-def rgsiam(*arguments):
-    command = [sys.executable, "-m", "rgsiam_ros.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Change valid files as bytes say, so that a fuzzer can control the changes."""
+"""Changes to valid files. Bytes select the changes, so that a fuzzer can control them."""
 
 import io
 import zipfile

@@ -37,7 +37,6 @@ RAW_ENCODINGS = (
     *("bgr8", "rgb8", "bgra8", "rgba8", "mono8", "mono16", "bgr16", "rgba16", "8UC3", "16UC1"),
     *("bayer_rggb8", "bayer_bggr16", "bayer_gbrg8", "yuv422", "yuv422_yuy2", "nv21", "32FC1", ""),
 )
-LARGEST_SEED_IMAGE = 100
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
@@ -163,7 +162,7 @@ def _bag() -> tuple[Path, str, bytes]:
     return _once("bag", make)
 
 
-def _pictures() -> list[bytes]:
+def _encoded_images() -> list[bytes]:
     topic = "/camera/image_raw/compressed"
     with AnyReader([TOWN_DRIVE]) as reader:
         chosen = [c for c in reader.connections if c.topic == topic]
@@ -197,7 +196,7 @@ class Target:
 
 
 TARGETS = {
-    "image": Target(image, _pictures),
+    "image": Target(image, _encoded_images),
     "raw_image": Target(raw_image, _raw_images),
     "manifest": Target(manifest, lambda: [text.encode() for text in _texts()]),
     "manifest_values": Target(manifest_values, lambda: [bytes([0, n, n, n]) for n in range(40)]),

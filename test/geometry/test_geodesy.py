@@ -1,25 +1,10 @@
 import numpy as np
 import pytest
+from support.geodesy import ecef
 
 from rgsiam_ros.geometry.geodesy import Datum, LocalFrame
 
 DATUM = Datum(latitude_deg=48.0, longitude_deg=11.5, ellipsoidal_height_m=520.0)
-A, F = 6378137.0, 1.0 / 298.257223563
-"""Semi-major axis (metres) and flattening of the WGS 84 ellipsoid."""
-
-
-def ecef(latitude_deg, longitude_deg, height_m):
-    """Earth-centred coordinates, metres, by the textbook formula."""
-    phi, lam = np.radians([latitude_deg, longitude_deg])
-    e2 = F * (2.0 - F)
-    N = A / np.sqrt(1.0 - e2 * np.sin(phi) ** 2)
-    return np.array(
-        [
-            (N + height_m) * np.cos(phi) * np.cos(lam),
-            (N + height_m) * np.cos(phi) * np.sin(lam),
-            (N * (1.0 - e2) + height_m) * np.sin(phi),
-        ]
-    )
 
 
 def test_local_coordinates_agree_with_the_textbook_formula():

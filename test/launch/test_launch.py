@@ -6,11 +6,11 @@ calls of the launch file, not what launch does with them.
 
 import runpy
 import shlex
-import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from support.command_line import rgsiam
 from support.paths import ROOT, TOWN_BUNDLE
 
 from rgsiam_ros.bundle import Bundle
@@ -142,10 +142,9 @@ def test_the_defaults_are_for_the_demo_town(launch):
 def test_the_command_that_fusion_config_prints_is_enough(launch, tmp_path):
     """The printed command starts everything with the topics and frames given to fusion-config."""
     out = tmp_path / "my fusion"
-    command = [sys.executable, "-m", "rgsiam_ros.cli.main", "fusion-config", str(TOWN_BUNDLE)]
-    command += ["--out", str(out), "--gps-topic", "/ublox/fix", "--gps-frame", "antenna"]
-    command += ["--base-frame", "car", "--pose-topic", "/front/pose"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    options = ["--out", out, "--gps-topic", "/ublox/fix", "--gps-frame", "antenna"]
+    options += ["--base-frame", "car", "--pose-topic", "/front/pose"]
+    done = rgsiam("fusion-config", TOWN_BUNDLE, *options)
     assert done.returncode == 0, done.stderr
 
     words = shlex.split(done.stdout.splitlines()[-1])

@@ -21,7 +21,7 @@ TRUE = random_poses(1, seed=3)[0]
 
 
 def around(T, count, metres, degrees, seed=0):
-    """Poses off by normal errors."""
+    """Poses with normally distributed errors."""
     random = np.random.default_rng(seed)
     found = np.tile(T, (count, 1, 1))
     turn = Rotation.from_rotvec(np.radians(degrees) * random.normal(size=(count, 3)))
@@ -42,7 +42,7 @@ def errors(T):
 
 
 def test_agreeing_hypotheses_are_averaged():
-    """Sixteen of them: about a quarter of one's error is left."""
+    """The mean of sixteen hypotheses has about a quarter of the error of one."""
     hypotheses = around(TRUE, 16, metres=0.2, degrees=1.0)
     combined = combine(hypotheses, np.ones(16), TRUE, AGREEMENT)
     metres, degrees = errors(combined.T_map_camera)
@@ -68,11 +68,11 @@ def test_between_two_equal_places_the_absolute_branch_decides():
         combined = combine(hypotheses, np.ones(4), moved(T_absolute, 1.0, 0, 0), AGREEMENT)
         metres, _ = pose_errors(combined.T_map_camera, T_absolute)
         assert metres < 0.1
-    far = moved(TRUE, -500.0, 0.0, 0.0)  # an absolute pose that agrees with nobody decides nothing
+    far = moved(TRUE, -500.0, 0.0, 0.0)  # an absolute pose far from all hypotheses decides nothing
     assert combine(hypotheses, np.ones(4), far, AGREEMENT).support == pytest.approx(0.5, abs=0.01)
 
 
-def test_weights_count_and_none_is_no_answer():
+def test_hypotheses_are_weighted_and_zero_weights_give_no_pose():
     hypotheses = np.stack([TRUE, moved(TRUE, 0.5, 0.0, 0.0)])
     heavy = combine(hypotheses, [9.0, 1.0], TRUE, AGREEMENT)
     light = combine(hypotheses, [1.0, 9.0], TRUE, AGREEMENT)
@@ -81,7 +81,7 @@ def test_weights_count_and_none_is_no_answer():
     assert combine(hypotheses[:0], [], TRUE, AGREEMENT) is None
 
 
-def test_position_sigma_is_the_covariances_and_survives_an_empty_one():
+def test_position_sigma_comes_from_the_information_and_may_be_large():
     information = np.stack([np.diag([4.0, 4.0, 1.0, 9.0, 9.0, 9.0]), np.zeros((6, 6))])
     sigma = position_sigma(information)
     assert sigma[0] == pytest.approx(np.sqrt(1 / 4 + 1 / 4 + 1), rel=1e-4)
@@ -89,7 +89,7 @@ def test_position_sigma_is_the_covariances_and_survives_an_empty_one():
 
 
 class World:
-    """A map on a line, a live camera, and a relative branch that answers truthfully (or not)."""
+    """A map on a line, a live camera, and a relative branch that gives the true relative poses."""
 
     target = Target(origin_m=(0.0, 0.0, 0.0), scale_m=10.0)
 
@@ -100,10 +100,10 @@ class World:
         self.map = MapFeatures(feature, np.zeros((40, 1, 1, 1), np.float16), T)
         self.live = np.eye(4)
         self.live[0, 3] = live_x
-        self.asked = []
+        self.requested = []
 
     def relate(self, nearest_K):
-        self.asked.append(nearest_K.tolist())
+        self.requested.append(nearest_K.tolist())
         T = invert(self.map.T_map_camera_N44[nearest_K]) @ self.live
         return {
             "translation_normalised": T[:, :3, 3] / 10.0,
@@ -117,7 +117,7 @@ class World:
         return look(relate or self.relate, self.map, nearest_K, T_absolute, self.target, AGREEMENT)
 
 
-def test_a_second_look_takes_the_map_images_that_stand_nearest():
+def test_a_second_look_uses_the_nearest_map_images():
     world = World(live_x=21.0)
     query = np.zeros(40)
     query[[8, 13]] = 1.0, 0.9  # 5 m off on both sides
@@ -125,8 +125,8 @@ def test_a_second_look_takes_the_map_images_that_stand_nearest():
     np.testing.assert_allclose(found.combined.T_map_camera, world.live, atol=1e-9)
     assert found.nearest_m == pytest.approx(1.0)
     assert found.change_m == pytest.approx(0.0, abs=1e-6)
-    assert world.asked[0][:2] == [8, 13]
-    assert sorted(world.asked[1]) == [9, 10, 11, 12]
+    assert world.requested[0][:2] == [8, 13]
+    assert sorted(world.requested[1]) == [9, 10, 11, 12]
 
 
 def test_neighbours_beyond_the_reach_give_no_pose():
@@ -136,7 +136,7 @@ def test_neighbours_beyond_the_reach_give_no_pose():
     assert world.look(query) is None
 
 
-def test_map_images_that_are_not_allowed_are_never_looked_at():
+def test_map_images_that_are_not_allowed_are_never_used():
     world = World(live_x=21.0)
     query = np.zeros(40)
     query[[8, 13]] = 1.0, 0.9
@@ -144,11 +144,11 @@ def test_map_images_that_are_not_allowed_are_never_looked_at():
     nearest_K = world.map.nearest(query, 4, allowed)
     found = look(world.relate, world.map, nearest_K, world.live, world.target, AGREEMENT, allowed)
     np.testing.assert_allclose(found.combined.T_map_camera, world.live, atol=1e-9)
-    assert all(set(asked) <= set(allowed) for asked in world.asked)
+    assert all(set(indices) <= set(allowed) for indices in world.requested)
     assert found.nearest_m == pytest.approx(3.0)
 
 
-def test_spread_and_sigma_say_how_sure_the_hypotheses_are():
+def test_spread_and_sigma_follow_the_hypotheses():
     tight, wide = (
         combine(around(TRUE, 16, metres, 0.0), np.ones(16), TRUE, AGREEMENT).spread_m
         for metres in (0.02, 0.2)
@@ -157,8 +157,8 @@ def test_spread_and_sigma_say_how_sure_the_hypotheses_are():
     assert wide > 5.0 * tight
     world = World(live_x=21.0)
     nearest = np.array([9, 10, 11, 12])
-    answer, poses = world.relate(nearest), world.map.T_map_camera_N44[nearest]
-    found = hypotheses_together(answer, poses, world.live, world.target, AGREEMENT)
+    outputs, poses = world.relate(nearest), world.map.T_map_camera_N44[nearest]
+    found = hypotheses_together(outputs, poses, world.live, world.target, AGREEMENT)
     # four informations of one each, in units of ten metres
     assert found.sigma_m == pytest.approx(10.0 * np.sqrt(3.0 / 4.0), rel=1e-3)
 
@@ -168,12 +168,12 @@ def test_hypotheses_of_long_steps_weigh_less():
     world = World(live_x=21.0)
     nearest = np.array([10, 14])
     world.map.T_map_camera_N44[10, 0, 3] = 20.5
-    answer = world.relate(nearest)
-    answer["translation_normalised"] = 0.9 * answer["translation_normalised"]
+    outputs = world.relate(nearest)
+    outputs["translation_normalised"] = 0.9 * outputs["translation_normalised"]
 
     def error(agreement):
         poses = world.map.T_map_camera_N44[nearest]
-        found = hypotheses_together(answer, poses, world.live, world.target, agreement)
+        found = hypotheses_together(outputs, poses, world.live, world.target, agreement)
         return abs(found.T_map_camera[0, 3] - 21.0)
 
     indifferent = replace(AGREEMENT, long_step_m=1e9)
@@ -183,22 +183,22 @@ def test_hypotheses_of_long_steps_weigh_less():
 @pytest.mark.parametrize(
     "name", ["translation_normalised", "rotation_quaternion_wxyz", "information"]
 )
-def test_hypotheses_that_are_no_poses_do_not_count(name):
+def test_hypotheses_that_are_not_poses_are_ignored(name):
     world = World(live_x=21.0)
     nearest = np.array([9, 10, 11])
 
-    def answer_with_nan(which):
-        answer = world.relate(nearest)
-        answer[name] = answer[name].copy()
-        answer[name][which] = np.nan
+    def combine_with_nan(which):
+        outputs = world.relate(nearest)
+        outputs[name] = outputs[name].copy()
+        outputs[name][which] = np.nan
         poses = world.map.T_map_camera_N44[nearest]
-        return hypotheses_together(answer, poses, world.live, world.target, AGREEMENT)
+        return hypotheses_together(outputs, poses, world.live, world.target, AGREEMENT)
 
-    np.testing.assert_allclose(answer_with_nan([0]).T_map_camera, world.live, atol=1e-9)
-    assert answer_with_nan([0, 1, 2]) is None
+    np.testing.assert_allclose(combine_with_nan([0]).T_map_camera, world.live, atol=1e-9)
+    assert combine_with_nan([0, 1, 2]) is None
 
 
-def test_the_absolute_branchs_usual_error_counts_its_rotation():
-    """Indoors, 0.26 m and 13.8 degrees: such a pose still votes."""
+def test_the_agreement_distance_includes_the_rotation_error():
+    """Indoors, the absolute branch errs by 0.26 m and 13.8 degrees. Such a pose still votes."""
     agreement = make_agreement(1.0, 4.0, 0.26, 13.8)
     assert agreement.absolute_m == pytest.approx(2.0 * (0.26 + 4.0 * np.radians(13.8)) + 0.1)

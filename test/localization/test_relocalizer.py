@@ -168,14 +168,14 @@ def test_the_shipped_bundle_localises_in_the_town():
     assert validation.export_difference_deg < 1e-3
 
 
-def test_many_images_give_the_same_poses_as_one_by_one(tested_bundle):
+def test_many_images_give_the_same_poses_as_one_by_one(int8_bundle):
     """One call with several images, a bad image and an error."""
     colours = [(76, 102, 204), (50, 100, 50), (153, 102, 51), (128, 128, 128), (70, 100, 200)]
     images = [flat_image(*colour) for colour in colours]
     inputs = [*images[:2], np.zeros((0, 0, 3), np.uint8), ImageError("torn"), *images[2:]]
     onnxruntime = EngineOptions("onnxruntime")
-    single = Relocalizer.from_bundle(tested_bundle, onnxruntime)
-    together = Relocalizer.from_bundle(tested_bundle, onnxruntime).estimate_many(inputs)
+    single = Relocalizer.from_bundle(int8_bundle, onnxruntime)
+    together = Relocalizer.from_bundle(int8_bundle, onnxruntime).estimate_many(inputs)
     assert [type(error) for error in together[2:4]] == [ImageError, ImageError]
     estimates = [e for e in together if not isinstance(e, Exception)]
     assert len(estimates) == len(images)

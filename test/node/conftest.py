@@ -1,4 +1,4 @@
-"""A peer in a domain of its own, and nodes for it to talk to."""
+"""Fixtures: a peer in a ROS domain of its own, and functions that start the node."""
 
 import itertools
 import sys
@@ -18,36 +18,39 @@ def peer(monkeypatch):
 
 @pytest.fixture
 def start(peer, capfd, small_bundle):
-    """A function that starts a node in a thread, with a mount on /tf_static unless told not to."""
+    """A function that starts the node in a thread. `mount=False`: without a mount on /tf_static."""
     from support.ros_node import NodeThread
 
-    logged = []
+    log = []
 
-    def everything_logged():
+    def read_log():
         captured = capfd.readouterr()
-        logged.extend((captured.out, captured.err))
-        return "".join(logged)
+        log.extend((captured.out, captured.err))
+        return "".join(log)
 
     yield from starters(
-        peer, small_bundle, lambda _, **given: NodeThread(peer.domain, everything_logged, **given)
+        peer, small_bundle, lambda _, **parameters: NodeThread(peer.domain, read_log, **parameters)
     )
-    sys.stderr.write(everything_logged())  # for the report of a failed test
+    sys.stderr.write(read_log())  # for the report of a failed test
 
 
 @pytest.fixture
 def start_process(peer, tmp_path, small_bundle):
-    """As `start`, in a process of its own."""
+    """As `start`, but the node runs in a process."""
     from support.ros_node import NodeProcess
 
     yield from starters(
         peer,
         small_bundle,
-        lambda number, **given: NodeProcess(tmp_path / f"node{number}.log", **given),
+        lambda number, **parameters: NodeProcess(tmp_path / f"node{number}.log", **parameters),
     )
 
 
 def starters(peer, bundle, create):
-    """create: a node of this number with these parameters."""
+    """Yield a function that starts a node, and stop its nodes after the test.
+
+    create: starts a node with a number and parameters.
+    """
     from support.ros_peer import transform
     from tf2_msgs.msg import TFMessage
 
@@ -55,12 +58,12 @@ def starters(peer, bundle, create):
     numbers = itertools.count()
 
     def starter(*, mount=True, **parameters):
-        given = {"bundle": bundle, "autostart": True, "image_transport": "compressed"}
-        given["frozen_images"] = 0  # most tests send one picture again and again
+        defaults = {"bundle": bundle, "autostart": True, "image_transport": "compressed"}
+        defaults["frozen_images"] = 0  # most tests send the same image several times
         if mount:
             peer.static.publish(TFMessage(transforms=[transform("base_link", "camera_optical")]))
         peer.warm = False
-        node = create(next(numbers), **{**given, **parameters})
+        node = create(next(numbers), **(defaults | parameters))
         nodes.callback(node.stop)
         return node
 

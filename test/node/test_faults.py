@@ -1,4 +1,4 @@
-"""What goes wrong on a vehicle. Each time the node names the cause, counts it, and is right again."""
+"""Faults of a vehicle. The node names and counts the cause of each, and recovers from it."""
 
 import itertools
 import os
@@ -29,20 +29,20 @@ WARM_CYCLES = 10
 LARGEST_GROWTH_KIB = 8 * 1024
 
 
-def test_huge_images_are_answered_or_refused_by_size(peer, start):
+def test_8k_images_give_poses_and_larger_ones_are_refused(peer, start):
     node = start()
-    peer.answer(1)
-    np.testing.assert_allclose(peer.answer(2, width=7680, height=4320), CAMERA, atol=0.1)
+    peer.localize(1)
+    np.testing.assert_allclose(peer.localize(2, width=7680, height=4320), CAMERA, atol=0.1)
     bomb = peer.picture(3)
     frame = bytes(bomb.data).find(b"\xff\xc0")
     bomb.data[frame + 5 : frame + 9] = type(bomb.data)("B", (60_000).to_bytes(2, "big") * 2)
-    assert "60000x60000 pixels is larger than" in peer.refused(bomb)
+    assert "60000x60000 pixels is larger than" in peer.refusal(bomb)
     node.wait_for_log("no pose .*60000x60000 pixels is larger than", peer.spin)
     peer.wait_for_count("rejected_image_too_large")
-    np.testing.assert_allclose(peer.answer(4), CAMERA, atol=0.1)
+    np.testing.assert_allclose(peer.localize(4), CAMERA, atol=0.1)
 
 
-def test_encodings_and_sizes_change_in_the_stream(peer, start):
+def test_encodings_and_sizes_may_change_in_the_stream(peer, start):
     node = start(image_transport="raw")
     tile = np.array([[COLOUR[2], COLOUR[1]], [COLOUR[1], COLOUR[0]]], np.uint8)  # rggb
     for index, (width, height) in enumerate([(128, 96), (640, 480), (64, 48), (128, 96)]):
@@ -59,31 +59,31 @@ def test_encodings_and_sizes_change_in_the_stream(peer, start):
     odd = raw_image(flat_image(*COLOUR), 32, "64FC3")
     causes = {"empty": empty, "truncated": short, "encoding": odd}
     for message in causes.values():
-        peer.refused(message, peer.image)
+        peer.refusal(message, peer.image)
     for cause in causes:
         peer.wait_for_count(f"rejected_image_{cause}")
     peer.send_and_wait(peer.image, raw_image(flat_image(*COLOUR), 33))
     assert "Traceback" not in node.log
 
 
-def test_a_camera_that_falls_silent_and_comes_back(peer, start):
+def test_a_silent_camera_is_an_error_until_it_sends_again(peer, start):
     start(diagnostics_max_age=1.0)
-    peer.answer(1)
+    peer.localize(1)
     silent = peer.wait_for_status("no image on /image/compressed for")
     assert silent.level == DiagnosticStatus.ERROR
     peer.statuses.clear()
-    peer.answer(2)
+    peer.localize(2)
     assert peer.wait_for_status("pose published").level == DiagnosticStatus.OK
 
 
-def test_stamps_at_zero_backwards_and_in_the_future(peer, start):
+def test_stamps_at_zero_backwards_and_in_the_future_are_reported(peer, start):
     node = start(gate="speed")
-    peer.answer(50)
+    peer.localize(50)
     unstamped = peer.picture(0)
     unstamped.header.stamp = Time()
-    assert peer.refused(unstamped).startswith("the image's stamp is zero: let the camera driver")
+    assert peer.refusal(unstamped).startswith("the image's stamp is zero: let the camera driver")
     node.wait_for_log("no pose .*the image's stamp is zero: let the camera driver stamp", peer.spin)
-    np.testing.assert_allclose(peer.answer(10), CAMERA, atol=0.1)  # as in a looped bag
+    np.testing.assert_allclose(peer.localize(10), CAMERA, atol=0.1)  # as in a looped bag
     node.wait_for_log("stamps went back by 4.000 s .*a looped bag", peer.spin)
     ahead = peer.picture(0)
     ahead.header.stamp = Time(sec=int(time.time()) + 3600)
@@ -91,11 +91,11 @@ def test_stamps_at_zero_backwards_and_in_the_future(peer, start):
     node.wait_for_log("stamps are .* s in the future: synchronise", peer.spin)
     for cause in ("rejected_stamp", "stamp_backwards", "stamp_future"):
         peer.wait_for_count(cause)
-    np.testing.assert_allclose(peer.answer(51), CAMERA, atol=0.1)
+    np.testing.assert_allclose(peer.localize(51), CAMERA, atol=0.1)
 
 
-def test_a_simulation_that_is_reset(peer, start):
-    """/clock jumps back: poses, map -> odom and diagnostics go on."""
+def test_poses_continue_after_a_simulation_is_reset(peer, start):
+    """After /clock jumps back, poses, map -> odom and diagnostics are still published."""
     clock = peer.create_publisher(Clock, "/clock", RELIABLE)
     node = start(use_sim_time=True, gate="speed", tf_mode="map_to_odom")
     ticks = itertools.count()
@@ -118,10 +118,10 @@ def test_a_simulation_that_is_reset(peer, start):
 
         peer.wait(sent, "map -> odom")
     node.wait_for_log("stamps went back by 990", peer.spin)
-    peer.wait_for_diagnosis("")  # it still comes, whatever the clock does
+    peer.wait_for_diagnosis("")  # diagnostics do not depend on /clock
 
 
-def test_a_mount_that_changes_is_followed(peer, start):
+def test_a_changed_mount_is_used(peer, start):
     node = start(mount=False)
     stamps = itertools.count(1)
     for x in (1.0, 3.0):
@@ -129,55 +129,55 @@ def test_a_mount_that_changes_is_followed(peer, start):
         peer.static.publish(TFMessage(transforms=[mount]))
 
         def follows(x=x):
-            return abs(peer.answer(next(stamps))[0] - (CAMERA[0] - x)) < 0.1
+            return abs(peer.localize(next(stamps))[0] - (CAMERA[0] - x)) < 0.1
 
         peer.wait(follows, f"poses with the mount at {x}")
     node.wait_for_log(r"the mount base_link -> camera_optical has changed, now at \[3.0", peer.spin)
     peer.wait_for_count("mount_changed")
 
 
-def test_two_publishers_on_the_image_topic(peer, start):
+def test_two_publishers_on_the_image_topic_are_reported(peer, start):
     node = start()
-    peer.answer(1)
+    peer.localize(1)
     second = peer.create_publisher(CompressedImage, "image/compressed", RELIABLE)
     found = peer.wait_for_diagnosis("2 publishers on /image/compressed .*stop all but one")
     assert found.level == DiagnosticStatus.WARN or "no image" in found.message
     peer.wait_for_count("seconds_with_two_publishers")
     node.wait_for_log("2 publishers on /image/compressed", peer.spin)
     peer.destroy_publisher(second)
-    peer.answer(2)
+    peer.localize(2)
     peer.wait_for_diagnosis("^(?!.*publishers)")
 
 
-def test_a_camera_info_that_contradicts_the_image(peer, start):
+def test_a_camera_info_that_contradicts_the_image_is_refused(peer, start):
     node = start()
     stamps = itertools.count(2)
-    peer.answer(1)
+    peer.localize(1)
     peer.info.publish(camera_info(256, 96, 100.0))  # wider than the images that come
     node.wait_for_log(
         "128x96 pixels, but camera_info says 256x96: publish the camera_info of this",
         lambda: peer.outcome(peer.picture(next(stamps))),
     )
-    assert "but camera_info says 256x96" in peer.refused(peer.picture(next(stamps)))
+    assert "but camera_info says 256x96" in peer.refusal(peer.picture(next(stamps)))
     peer.wait_for_count("rejected_camera")
     peer.info.publish(camera_info(128, 96, 0.0))
     peer.wait_for_count("camera_info_refused")
     peer.info.publish(camera_info(128, 96, 100.0))
 
-    def well():
+    def has_pose():
         return peer.outcome(peer.picture(next(stamps))).level == DiagnosticStatus.OK
 
-    peer.wait(well, "a pose with the right camera_info")
+    peer.wait(has_pose, "a pose with the right camera_info")
 
 
-def test_parameters_change_during_traffic(peer, start):
+def test_parameters_can_be_set_while_images_arrive(peer, start):
     start()
     for index in range(1, 7):
         peer.compressed.publish(peer.picture(100 + index))
         assert peer.set_parameter("diagnostics_max_delay", 0.1 * index).successful
         assert not peer.set_parameter("diagnostics_max_age", -1.0).successful
         assert not peer.set_parameter("base_frame", "chassis").successful
-        np.testing.assert_allclose(peer.answer(index), CAMERA, atol=0.1)
+        np.testing.assert_allclose(peer.localize(index), CAMERA, atol=0.1)
 
 
 def memory_kib_and_threads(pid):
@@ -188,14 +188,14 @@ def memory_kib_and_threads(pid):
 
 @pytest.mark.slow
 def test_lifecycle_cycles_leak_nothing(peer, start_process):
-    """A long run takes RGSIAM_LIFECYCLE_CYCLES=200."""
+    """RGSIAM_LIFECYCLE_CYCLES is the number of cycles, more than WARM_CYCLES. A long run has 200."""
     node = start_process(autostart=False)
     forth = (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
     back = (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
     for cycle in range(CYCLES):
         assert all(peer.change_state(transition) for transition in forth)
         if cycle % 10 == 0:
-            peer.answer(cycle)
+            peer.localize(cycle)
         assert all(peer.change_state(transition) for transition in back)
         if cycle == WARM_CYCLES:
             memory, threads = memory_kib_and_threads(node.process.pid)
@@ -208,7 +208,7 @@ def test_lifecycle_cycles_leak_nothing(peer, start_process):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_signals_during_inference_end_the_node(peer, start_process, how):
-    """A real network, and images faster than it answers, so that one is in work."""
+    """The network of the town and images at a higher rate than inference, so that one is in work."""
     node = start_process(bundle=TOWN_BUNDLE)
     peer.wait_for_listener(peer.compressed)
     node.wait_for_log("engine ", peer.spin)
@@ -220,17 +220,17 @@ def test_signals_during_inference_end_the_node(peer, start_process, how):
             peer.compressed.publish(peer.picture(next(stamps), width=320))
         return int(peer.figures().get("skipped", 0)) > 0
 
-    peer.wait(busy, "an image that waited in vain")
+    peer.wait(busy, "a skipped image")
     busy()
     assert node.stop(how) == 0, node.log
     assert "Traceback" not in node.log
 
 
 @pytest.mark.slow
-def test_killed_and_started_again(peer, start_process):
+def test_a_killed_node_can_be_started_again(peer, start_process):
     node = start_process()
-    peer.answer(1)
+    peer.localize(1)
     node.process.kill()
     node.process.wait()
     start_process()
-    np.testing.assert_allclose(peer.answer(2), CAMERA, atol=0.1)
+    np.testing.assert_allclose(peer.localize(2), CAMERA, atol=0.1)

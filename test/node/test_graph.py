@@ -1,4 +1,4 @@
-"""What the SROS 2 policy, the RViz and the Foxglove files name is what the running node has."""
+"""The SROS 2 policy, the RViz and the Foxglove files name the topics and services of the node."""
 
 import json
 import re
@@ -10,13 +10,14 @@ from support.paths import ROOT, TOWN_BUNDLE
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 
-from support.ros_node import PATIENCE_S, NodeThread
+from support.ros_node import NodeThread
 from support.ros_peer import DOMAINS, Peer, new_context
+from support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.ros
 
 NODE = "relocalize"
-OF_THE_FILTER = {"/odometry/filtered/map"}
+FILTER_TOPICS = {"/odometry/filtered/map"}
 TRANSPORTS = {"raw": "/image", "compressed": "/image/compressed"}
 
 
@@ -56,7 +57,7 @@ def graph(allowed):
 
 
 def names_of_a_node(peer, transport, allowed):
-    """By kind, once the peer has found all that is allowed."""
+    """Topics and services of a node with this transport, by kind, after discovery."""
     expected = allowed["subscribe"] - set(TRANSPORTS.values()) | {TRANSPORTS[transport]}
     expected = {**allowed, "subscribe": expected}
     node = NodeThread(
@@ -69,7 +70,7 @@ def names_of_a_node(peer, transport, allowed):
         tf_mode="map_to_odom",
         gate="odometry",
     )
-    asked = {
+    queries = {
         "publish": peer.get_publisher_names_and_types_by_node,
         "subscribe": peer.get_subscriber_names_and_types_by_node,
         "reply": peer.get_service_names_and_types_by_node,
@@ -78,21 +79,21 @@ def names_of_a_node(peer, transport, allowed):
     found = {}
 
     def all_there():
-        for kind, ask in asked.items():
-            found[kind] = {name for name, _ in ask(NODE, "/")}
+        for kind, query in queries.items():
+            found[kind] = {name for name, _ in query(NODE, "/")}
         return all(expected[kind] <= found[kind] for kind in expected)
 
     try:
         peer.wait(lambda: NODE in peer.get_node_names(), "the node")
-        peer.comes(all_there, PATIENCE_S)  # else the test says what is missing
-        peer.spin(0.5)  # for what is not allowed
+        peer.comes(all_there, PATIENCE_S)  # if not, the test names what is missing
+        peer.spin(0.5)  # names that the policy does not allow may come later
         all_there()
     finally:
         node.stop()
     return found
 
 
-def test_the_policy_allows_exactly_what_the_node_does(graph, allowed):
+def test_the_policy_allows_exactly_the_names_of_the_node(graph, allowed):
     assert graph == allowed
 
 
@@ -102,7 +103,7 @@ def test_rviz_and_foxglove_show_topics_of_the_node(graph):
     displays = shown["Visualization Manager"]["Displays"]
     named = {d["Topic"]["Value"] for d in displays if "Topic" in d}
     assert {"/image", "/relocalize/pose_with_covariance"} <= named
-    assert named - OF_THE_FILTER <= topics
+    assert named - FILTER_TOPICS <= topics
     text = (ROOT / "rviz" / "relocalize.foxglove.json").read_text()
     layout = json.loads(text)
     found = set(re.findall(r'"(/[a-z_]+(?:/[a-z_]+)*)', text))

@@ -1,4 +1,4 @@
-"""What becomes of images that are in work, or wait, when the node is told something."""
+"""Images that are in work, or wait, while the node is disabled, deactivated or stalled."""
 
 import threading
 
@@ -9,8 +9,8 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 from lifecycle_msgs.msg import Transition
 from sensor_msgs.msg import CompressedImage
 from std_srvs.srv import SetBool
-from support.ros_node import PATIENCE_S
 from support.ros_peer import RELIABLE, key
+from support.waiting import PATIENCE_S
 
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.node import relocalize
@@ -20,29 +20,29 @@ pytestmark = pytest.mark.ros
 
 
 class Inference:
-    """Holds every inference until it may go on, so that an image is in work as long as a test likes."""
+    """Blocks inference while a test wants an image to be in work."""
 
     def __init__(self, monkeypatch):
         self.begun, self.may_end, self.drained = (threading.Event() for _ in range(3))
         self.may_end.set()
         estimate, drain = Relocalizer.estimate, NewestWorker.drain
 
-        def held(relocalizer, image):
+        def blocking_estimate(relocalizer, image):
             self.begun.set()
             assert self.may_end.wait(PATIENCE_S)
             return estimate(relocalizer, image)
 
-        def noticed(worker, timeout_s):
+        def recorded_drain(worker, timeout_s):
             self.drained.set()
             return drain(worker, timeout_s)
 
-        monkeypatch.setattr(Relocalizer, "estimate", held)
-        monkeypatch.setattr(NewestWorker, "drain", noticed)
+        monkeypatch.setattr(Relocalizer, "estimate", blocking_estimate)
+        monkeypatch.setattr(NewestWorker, "drain", recorded_drain)
         monkeypatch.setattr(relocalize, "WAIT_FOR_FRAME_S", PATIENCE_S)
 
-    def hold(self, peer, index):
-        """From here on this image is in work."""
-        peer.warm = True  # one image is enough, and the others would wait
+    def block(self, peer, index):
+        """Send this image and wait until it is in work. It stays in work until `may_end` is set."""
+        peer.warm = True  # send one image only, because more would wait
         self.drained.clear()
         self.begun.clear()
         self.may_end.clear()
@@ -52,65 +52,69 @@ class Inference:
 
 @pytest.fixture
 def inference(monkeypatch):
-    held = Inference(monkeypatch)
-    yield held
-    held.may_end.set()
+    blocked = Inference(monkeypatch)
+    yield blocked
+    blocked.may_end.set()
 
 
-def end_with_it(peer, inference, told):
-    """The node has been told, with an image in work: it does not answer before that image is done."""
-    peer.wait(lambda: inference.drained.is_set() or told.done(), "the node to wait for its worker")
-    assert not told.done(), "the node answered while an image was in work"
+def check_response_waits_for_inference(peer, inference, response):
+    """The node responds only after the image in work is done. response: the future of a service call."""
+    peer.wait(
+        lambda: inference.drained.is_set() or response.done(), "the node to wait for its worker"
+    )
+    assert not response.done(), "the node responded while an image was in work"
     inference.may_end.set()
-    peer.wait(told.done, "an answer of the service")
-    assert told.result().success
+    peer.wait(response.done, "a response of the service")
+    assert response.result().success
 
 
-def test_disabled_the_image_in_work_is_not_answered(peer, start, inference):
+def test_disabling_waits_for_the_image_in_work_and_drops_its_pose(peer, start, inference):
     start()
-    peer.answer(1)
-    peer.enable(True)  # a call whose answer came: none is lost from here on
-    inference.hold(peer, 2)
+    peer.localize(1)
+    peer.enable(True)  # after this response, no response is lost
+    inference.block(peer, 2)
     client = peer.client(SetBool, "relocalize/enable")
-    end_with_it(peer, inference, client.call_async(SetBool.Request(data=False)))
+    check_response_waits_for_inference(
+        peer, inference, client.call_async(SetBool.Request(data=False))
+    )
     assert peer.enable(True).success
-    peer.answer(3)
+    peer.localize(3)
 
 
-def test_deactivated_the_image_in_work_is_not_answered(peer, start, inference):
+def test_deactivating_waits_for_the_image_in_work_and_drops_its_pose(peer, start, inference):
     start()
-    peer.answer(1)
-    inference.hold(peer, 2)
-    told = peer.begin_change_of_state(Transition.TRANSITION_DEACTIVATE)
-    end_with_it(peer, inference, told)
+    peer.localize(1)
+    inference.block(peer, 2)
+    response = peer.begin_change_of_state(Transition.TRANSITION_DEACTIVATE)
+    check_response_waits_for_inference(peer, inference, response)
     assert peer.state() == "inactive"
     assert peer.change_state(Transition.TRANSITION_ACTIVATE)
-    peer.answer(3)
+    peer.localize(3)
 
 
-def test_deactivated_the_gate_forgets_where_the_vehicle_was(peer, start):
-    """From red 204 to 104 is 4 m in 0.1 s: gated, until the gate forgets."""
+def test_deactivating_resets_the_gate(peer, start):
+    """A change of red from 204 to 104 moves the camera by 4 m in 0.1 s, which the gate rejects."""
     start(gate="speed", gate_max_speed=0.5, gate_recover_after=1000)
-    peer.answer(1)
-    assert "gated" in peer.refused(peer.picture(2, colour=(51, 102, 104)))
+    peer.localize(1)
+    assert "gated" in peer.refusal(peer.picture(2, colour=(51, 102, 104)))
     assert peer.change_state(Transition.TRANSITION_DEACTIVATE)
     assert peer.change_state(Transition.TRANSITION_ACTIVATE)
     assert peer.outcome(peer.picture(3, colour=(51, 102, 104))).message == "pose published"
 
 
-def test_a_stalled_node_has_only_the_newest_image(peer, start):
-    """Ten images come while its executor stands still: nine of them are out of date."""
+def test_a_stalled_node_keeps_only_the_newest_image(peer, start):
+    """Ten images arrive while the executor is blocked. Older ones than the last two must have no pose."""
     node = start()
-    peer.answer(1)
-    beside, images = set(), [peer.picture(index) for index in range(10, 20)]
+    peer.localize(1)
+    received, images = set(), [peer.picture(index) for index in range(10, 20)]
     peer.create_subscription(
-        CompressedImage, "image/compressed", lambda m: beside.add(key(m.header.stamp)), RELIABLE
+        CompressedImage, "image/compressed", lambda m: received.add(key(m.header.stamp)), RELIABLE
     )
-    peer.wait(lambda: peer.compressed.get_subscription_count() == 2, "the other reader")
+    peer.wait(lambda: peer.compressed.get_subscription_count() == 2, "the second subscription")
     with node.stalled():
         for image in images:
             peer.compressed.publish(image)
-        peer.wait(lambda: len(beside) == len(images), "all images at the other reader")
-        for old in images[:-2]:  # the last one is perhaps still on its way to the node
+        peer.wait(lambda: len(received) == len(images), "all images at the second subscription")
+        for old in images[:-2]:  # the last one may still be on its way to the node
             peer.expect_no_pose(old)
-    peer.answer(20)
+    peer.localize(20)

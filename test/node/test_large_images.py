@@ -1,4 +1,4 @@
-"""The shipped Fast DDS profile: it loads, and large raw images then arrive."""
+"""The shipped Fast DDS profile: it loads, and large raw images arrive with it."""
 
 import os
 import subprocess
@@ -7,19 +7,19 @@ import time
 
 import pytest
 from support.paths import ROOT
+from support.waiting import PATIENCE_S
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 
 from builtin_interfaces.msg import Time
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
-from support.ros_node import PATIENCE_S
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 COUNT, RATE_HZ = 60, 30.0
 BEST_EFFORT = QoSProfile(depth=COUNT, reliability=ReliabilityPolicy.BEST_EFFORT)
-"""As deep as the stream is long: what is lost is lost on the way, not because this test is slow."""
+"""The queue holds all images, so that none is lost because this test is slow."""
 
 DRIVER = f"""
 import time, rclpy
@@ -30,9 +30,9 @@ rclpy.init()
 node = rclpy.create_node("driver")
 qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 publisher = node.create_publisher(Image, "image", qos)
-told = []
-node.create_subscription(Time, "begin", told.append, 1)
-while not told or publisher.get_subscription_count() == 0:
+begin = []
+node.create_subscription(Time, "begin", begin.append, 1)
+while not begin or publisher.get_subscription_count() == 0:
     rclpy.spin_once(node, timeout_sec=0.05)
 message = Image(height=480, width=640, encoding="bgr8", step=1920, data=bytes(480 * 1920))
 for i in range({COUNT}):
@@ -43,7 +43,7 @@ time.sleep(0.5)
 """
 
 
-def test_raw_images_arrive_with_the_profile(peer, tmp_path):
+def test_large_raw_images_arrive_with_the_profile(peer, tmp_path):
     seen = set()
     images = peer.create_subscription(
         Image, "image", lambda m: seen.add(m.header.stamp.sec), BEST_EFFORT
@@ -67,10 +67,9 @@ def test_raw_images_arrive_with_the_profile(peer, tmp_path):
         deadline = time.monotonic() + PATIENCE_S
         while driver.poll() is None and time.monotonic() < deadline:
             peer.spin(0.1)
-        peer.comes(lambda: len(seen) == COUNT, 2.0)  # what is still on its way
         assert driver.returncode == 0
+        peer.wait(lambda: len(seen) >= 0.7 * COUNT, f"70 % of {COUNT} images")
     finally:
         driver.kill()
         driver.wait()
     print(f"{len(seen)} of {COUNT} images arrived")
-    assert len(seen) >= 0.7 * COUNT

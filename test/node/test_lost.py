@@ -1,4 +1,4 @@
-"""Silence when lost, the gate over time, the fix, and what the node says of itself."""
+"""Lost images, the gate over time, odometry and the fix."""
 
 from copy import deepcopy
 
@@ -47,10 +47,10 @@ def image(index, colour):
     return compressed_image(jpeg_bytes(flat_image(*colour), 100), index)
 
 
-def ask(peer, index, colour, warm=NEAR):
-    """The status and pose of an image.
+def status_and_pose(peer, index, colour, warm=NEAR):
+    """Publish an image, and return its status and its pose or None.
 
-    Before the first one, image 0 is sent until its pose comes: then every topic has found its reader.
+    Before the first image, image 0 is sent until its pose comes. Then discovery is complete for all topics.
     """
     if not peer.warm:
         peer.send_and_wait(peer.compressed, image(0, warm))
@@ -61,34 +61,34 @@ def ask(peer, index, colour, warm=NEAR):
     return status, peer.poses.get(key(stamp(index)))
 
 
-def test_silence_when_lost_and_a_status_for_each_image(peer, start, tmp_path):
+def test_a_lost_image_has_a_status_and_no_pose(peer, start, tmp_path):
     start(calibrated_bundle(tmp_path / "b"))
-    status, pose = ask(peer, 1, NEAR)
+    status, pose = status_and_pose(peer, 1, NEAR)
     assert (status.level, status.message) == (DiagnosticStatus.OK, "pose published")
     assert pose is not None
     assert float(values(status)["trust"]) > 0.0
     assert status.hardware_id == "bundle small"
-    status, pose = ask(peer, 2, UNLIKE)
+    status, pose = status_and_pose(peer, 2, UNLIKE)
     assert status.level == DiagnosticStatus.WARN
     assert status.message.startswith("lost: trust -")
     assert pose is None
     assert float(values(status)["feature_distance"]) > 0.5
-    status, pose = ask(peer, 3, NEAR)
-    assert pose is not None  # it comes back by itself
-    peer.diagnostics.clear()  # those of before know nothing of the lost one
+    status, pose = status_and_pose(peer, 3, NEAR)
+    assert pose is not None  # the next good image has a pose
+    peer.diagnostics.clear()  # earlier ones do not count the lost image
     peer.wait_for_count("published", 2)
     assert int(peer.figures()["lost"]) >= 1
     assert int(peer.figures()["gated"]) == 0
 
 
-def test_map_to_odom_is_held_while_lost(peer, start, tmp_path):
-    """The vehicle goes on by odometry; only the status tells."""
+def test_map_to_odom_does_not_change_while_lost(peer, start, tmp_path):
+    """The pose then follows odometry. Only the status reports that the image is lost."""
     start(calibrated_bundle(tmp_path / "b"), tf_mode="map_to_odom")
 
     def sent():
         return [t for t in peer.transforms if t.child_frame_id == "odom"]
 
-    ask(peer, 1, NEAR)
+    status_and_pose(peer, 1, NEAR)
 
     def moved():
         for index in (0, 5):
@@ -98,7 +98,7 @@ def test_map_to_odom_is_held_while_lost(peer, start, tmp_path):
 
     peer.wait(moved, "map -> odom")
     held = sent()[-1].transform
-    status, pose = ask(peer, 2, UNLIKE)
+    status, pose = status_and_pose(peer, 2, UNLIKE)
     assert pose is None
     assert status.message.startswith("lost")
     peer.transforms.clear()
@@ -106,9 +106,9 @@ def test_map_to_odom_is_held_while_lost(peer, start, tmp_path):
     assert all(t.transform == held for t in sent())
 
 
-def test_diagnostics_say_when_no_image_comes(peer, start, tmp_path):
+def test_diagnostics_report_that_no_image_arrives(peer, start, tmp_path):
     start(calibrated_bundle(tmp_path / "b"), diagnostics_max_age=1.0)
-    ask(peer, 1, NEAR)
+    status_and_pose(peer, 1, NEAR)
     silent = peer.wait_for_diagnosis("no image on /image/compressed for")
     assert silent.level == DiagnosticStatus.ERROR
 
@@ -116,51 +116,51 @@ def test_diagnostics_say_when_no_image_comes(peer, start, tmp_path):
 def test_a_frozen_camera_is_lost(peer, start, tmp_path):
     start(calibrated_bundle(tmp_path / "b"), frozen_images=3)
     for index in (1, 2):
-        assert ask(peer, index, NEAR, warm=(150, 100, 60))[1] is not None
+        assert status_and_pose(peer, index, NEAR, warm=(150, 100, 60))[1] is not None
     for index in (3, 4):
-        status, pose = ask(peer, index, NEAR)
+        status, pose = status_and_pose(peer, index, NEAR)
         assert pose is None
         assert "repeats the same image" in status.message
-    assert ask(peer, 5, (150, 100, 60))[1] is not None
+    assert status_and_pose(peer, 5, (150, 100, 60))[1] is not None
 
 
-def test_the_gate_by_speed_holds_back_a_jump_and_recovers(peer, start, tmp_path):
+def test_the_gate_by_speed_rejects_a_jump_and_recovers(peer, start, tmp_path):
     """Red moves the camera 10 m per unit: from 55 to 75 is 0.8 m in 0.1 s, not for a slow vehicle."""
     bundle = calibrated_bundle(tmp_path / "b", refined_sigma_offset_6=SURE)
     start(bundle, gate="speed", gate_max_speed=0.5, gate_recover_after=3)
-    assert ask(peer, 1, NEAR)[1] is not None
+    assert status_and_pose(peer, 1, NEAR)[1] is not None
     for index in (2, 3):
-        status, pose = ask(peer, index, (153, 102, 75))
+        status, pose = status_and_pose(peer, index, (153, 102, 75))
         assert pose is None
         assert status.message.startswith("gated: squared Mahalanobis distance")
         assert values(status)["gate"] == "disagrees"
-    status, pose = ask(peer, 4, (153, 102, 75))
+    status, pose = status_and_pose(peer, 4, (153, 102, 75))
     assert pose is not None
     assert values(status)["gate"] == "recovered"
 
 
-def test_the_gate_by_odometry_lets_the_same_jump_pass(peer, start, tmp_path):
+def test_the_gate_by_odometry_accepts_a_jump_that_odometry_has(peer, start, tmp_path):
     bundle = calibrated_bundle(tmp_path / "b", refined_sigma_offset_6=SURE)
     node = start(bundle, gate="odometry", gate_max_speed=0.5)
     along_x = enumerate((0.0, 0.0, 10.0 * 20 / 255, 10.0 * 20 / 255))
-    take_odometry(peer, node, [odometry_message(index, x) for index, x in along_x], "wheel")
-    assert ask(peer, 1, NEAR)[1] is not None
-    status, pose = ask(peer, 2, (153, 102, 75))
+    publish_odometry(peer, node, [odometry_message(index, x) for index, x in along_x], "wheel")
+    assert status_and_pose(peer, 1, NEAR)[1] is not None
+    status, pose = status_and_pose(peer, 2, (153, 102, 75))
     assert pose is not None
     assert values(status)["gate"] == "agrees"
 
 
-def take_odometry(peer, node, messages, other):
-    """Publish odometry, and after it that of another frame: the node's complaint tells it read all."""
-    complaint = f"it is of {other}, not of"
+def publish_odometry(peer, node, messages, other):
+    """Publish odometry, and then odometry of another frame. The warning about it shows that all was read."""
+    warning = f"it is of {other}, not of"
     peer.wait_for_listener(peer.odometry)
 
     def publish():
         for message in (*messages, odometry_message(child=other)):
             peer.odometry.publish(message)
-        peer.comes(lambda: complaint in node.log, 1.0)
+        peer.comes(lambda: warning in node.log, 1.0)
 
-    node.wait_for_log(complaint, publish)
+    node.wait_for_log(warning, publish)
 
 
 def odometry_message(index=0, x=0.0, child="base_link", frame="odom"):
@@ -172,8 +172,8 @@ def odometry_message(index=0, x=0.0, child="base_link", frame="odom"):
     return message
 
 
-def test_odometry_that_is_none_is_named_and_not_used(peer, start, tmp_path):
-    """Had it been used, the vehicle would stand still by it and the move of 0.8 m be gated."""
+def test_unusable_odometry_is_named_and_ignored(peer, start, tmp_path):
+    """If the node used it, the vehicle would stand still, and the gate would reject the move of 0.8 m."""
     bundle = calibrated_bundle(tmp_path / "b", refined_sigma_offset_6=SURE)
     node = start(bundle, gate="odometry")
     speeds_only = odometry_message()
@@ -183,7 +183,7 @@ def test_odometry_that_is_none_is_named_and_not_used(peer, start, tmp_path):
     unknown.pose.covariance[7] = float("nan")
     turned = odometry_message()
     turned.pose.pose.orientation.w = 0.5
-    for message, complaint in (
+    for message, warning in (
         (odometry_message(child="wheel"), "it is of wheel, not of base_link: remap odometry"),
         (
             speeds_only,
@@ -193,15 +193,15 @@ def test_odometry_that_is_none_is_named_and_not_used(peer, start, tmp_path):
         (turned, "a quaternion has norm 0.5.*correct what is published there"),
     ):
         node.wait_for_log(
-            f"odometry ignored: /odometry: {complaint}",
+            f"odometry ignored: /odometry: {warning}",
             lambda message=message: (peer.odometry.publish(message), peer.spin()),
         )
-    useless = [deepcopy(speeds_only) for _ in range(4)]
-    for index, message in enumerate(useless):
+    speeds = [deepcopy(speeds_only) for _ in range(4)]
+    for index, message in enumerate(speeds):
         message.header.stamp = stamp(index)
-    take_odometry(peer, node, useless, "caster")
-    assert ask(peer, 1, NEAR)[1] is not None
-    assert ask(peer, 2, (153, 102, 75))[1] is not None
+    publish_odometry(peer, node, speeds, "caster")
+    assert status_and_pose(peer, 1, NEAR)[1] is not None
+    assert status_and_pose(peer, 2, (153, 102, 75))[1] is not None
     peer.odometry.publish(odometry_message(4))
     node.wait_for_log(
         "odometry ignored: /odometry: it is in 'other', and was in 'odom': let one node publish",
@@ -209,12 +209,12 @@ def test_odometry_that_is_none_is_named_and_not_used(peer, start, tmp_path):
     )
 
 
-def test_the_fix_is_where_the_pose_is(peer, start, tmp_path):
-    """A known offset from the datum, by our own road to the ellipsoid and back."""
+def test_the_fix_is_the_pose_in_geodetic_coordinates(peer, start, tmp_path):
+    """The fix, converted to the local frame of the datum, is the position of the pose."""
     plain = calibrated_bundle(tmp_path / "plain")
     bundle = rewrite_bundle(plain, tmp_path / "with", {"datum": DATUM}, {})
     start(bundle, publish_fix=True)
-    _, pose = ask(peer, 1, NEAR)
+    _, pose = status_and_pose(peer, 1, NEAR)
     peer.wait(lambda: key(stamp(1)) in peer.fixes, "the fix")
     fix = peer.fixes[key(stamp(1))]
     assert fix.header.frame_id == "base_link"
@@ -227,12 +227,12 @@ def test_the_fix_is_where_the_pose_is(peer, start, tmp_path):
     assert fix.status.status == 0
 
 
-def test_without_being_asked_there_is_no_fix(peer, start, tmp_path):
+def test_no_fix_is_published_by_default(peer, start, tmp_path):
     plain = calibrated_bundle(tmp_path / "plain")
     start(rewrite_bundle(plain, tmp_path / "with", {"datum": DATUM}, {}))
     peer.wait(lambda: peer.count_publishers("/relocalize/fix") == 1, "the node's publisher")
     for index in range(1, 6):
-        ask(peer, index, NEAR)
+        status_and_pose(peer, index, NEAR)
     assert peer.fixes == {}
 
 
@@ -250,18 +250,18 @@ def test_a_fix_without_a_datum_and_equal_frames_are_refused(peer, start, tmp_pat
 
 
 def test_a_pose_without_a_definite_covariance_is_not_published(peer, start, refinable_bundle):
-    """A lever arm of 10,000 km makes position and rotation one and the same."""
+    """A lever arm of 10,000 km makes the covariance singular: rotation alone determines position."""
     identity = "[0.0, 0.0, 0.0, 1.0]"
     mount = {"mount_translation": "[1.0e10, 0.0, 0.0]", "mount_quaternion_xyzw": identity}
     start(Bundle.load(refinable_bundle), camera_frame="elsewhere", **mount)
-    message = peer.refused(image(1, NEAR))
+    message = peer.refusal(image(1, NEAR))
     assert message == "lost: at base_link, a pose covariance is not positive definite"
     assert peer.outcomes[key(stamp(1))].level == DiagnosticStatus.WARN
 
 
-def test_an_uncalibrated_bundle_is_warned_of(peer, start, refinable_bundle):
+def test_an_uncalibrated_bundle_gives_a_warning(peer, start, refinable_bundle):
     node = start(Bundle.load(refinable_bundle))
     node.wait_for_log("not calibrated: its covariance is constant.*rgsiam calibrate")
-    status, pose = ask(peer, 1, UNLIKE)
+    status, pose = status_and_pose(peer, 1, UNLIKE)
     assert pose is not None
     assert values(status)["trust"] == "not calibrated"

@@ -1,4 +1,4 @@
-"""One specification of the node's parameters, and every other place that names them agrees."""
+"""The specification of the parameters. Documentation, YAML, launch file and node agree with it."""
 
 import ast
 
@@ -17,7 +17,7 @@ from rgsiam_ros.node.parameter_spec import (
 )
 
 DEMO = {"bundle", "autostart"}
-"""The launch file starts the demo's bundle by itself."""
+"""Launch arguments with another default: the launch file starts with the demo bundle."""
 
 
 def launch_arguments():
@@ -40,7 +40,7 @@ def test_the_page_and_the_yaml_are_written_from_the_specification():
     assert (ROOT / "config" / "relocalize.yaml").read_text() == as_yaml(), "run `make parameters`"
 
 
-def test_the_yaml_holds_every_default_that_is_no_launch_argument():
+def test_the_yaml_has_each_default_that_is_no_launch_argument():
     values = yaml.safe_load(as_yaml())["/**"]["ros__parameters"]
     wanted = {s.name: s.default for s in SPECS if not s.launch_argument and s.default is not None}
     assert values == wanted
@@ -48,7 +48,7 @@ def test_the_yaml_holds_every_default_that_is_no_launch_argument():
         assert (f"# {spec.name}: {spec.example}" in as_yaml()) == (spec.default is None)
 
 
-def test_the_launch_file_has_the_same_names_defaults_and_words():
+def test_the_launch_file_has_the_same_names_defaults_and_texts():
     arguments = {name: (default, words) for name, default, words in launch_arguments()}
     assert {s.name for s in SPECS if s.launch_argument} == set(arguments) & set(BY_NAME)
     for name in set(arguments) & set(BY_NAME):
@@ -58,13 +58,13 @@ def test_the_launch_file_has_the_same_names_defaults_and_words():
             assert default == str(BY_NAME[name].default).replace("False", "false")
 
 
-def test_the_readme_leaves_the_table_to_the_page():
+def test_the_readme_links_to_the_table_and_does_not_repeat_it():
     readme = (ROOT / "README.md").read_text()
     assert "docs/node.md" in readme
     assert "| `diagnostics_min_rate`" not in readme
 
 
-def test_each_specification_is_whole():
+def test_each_specification_is_complete():
     assert len(BY_NAME) == len(SPECS)
     for spec in SPECS:
         assert spec.description.endswith(".")
@@ -74,7 +74,7 @@ def test_each_specification_is_whole():
             assert spec.bounds[0] <= spec.default <= spec.bounds[1]
 
 
-def test_writing_changes_nothing_but_table_and_yaml(tmp_path):
+def test_write_places_changes_only_the_table_and_the_yaml(tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "config").mkdir()
     page = tmp_path / "docs" / "node.md"
@@ -89,7 +89,8 @@ def test_writing_changes_nothing_but_table_and_yaml(tmp_path):
     )
 
 
-def test_the_node_declares_exactly_these():
+@pytest.mark.ros
+def test_the_node_declares_exactly_the_specified_parameters():
     rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
     from rgsiam_ros.node.parameters import declare_all
 

@@ -2,27 +2,26 @@
 
 import itertools
 import signal
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from support.bundles import ABSOLUTE_BIAS, int8_is_fast, int8_parts
+from support.bundles import ABSOLUTE_BIAS, int8_parts
 from support.images import flat_image, jpeg_bytes
+from support.machine import int8_is_fast, without_tensorrt
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from support.ros_node import PATIENCE_S
 from support.ros_peer import camera_info, compressed_image, key, raw_image, stamp, transform
 from support.ros_watcher import CAMERA, COLOUR, position
+from support.waiting import PATIENCE_S
 from tf2_msgs.msg import TFMessage
 
 from rgsiam_ros.bundle import write_bundle
 
 pytestmark = pytest.mark.ros
 
-without_tensorrt = pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is here")
 FORWARD = (-0.5, 0.5, -0.5, 0.5)  # optical axes of a camera that looks along x
 
 
@@ -37,7 +36,7 @@ def start_process(start_process, peer):
 
 
 def mounted(start, peer):
-    """A function that starts a node, with a mount on /tf_static unless mount is None."""
+    """A function that starts the node with a mount on /tf_static. `mount=None`: without it."""
 
     def starter(*, mount=(1.5, 0.0, 2.0), **parameters):
         if mount is not None:
@@ -50,7 +49,7 @@ def mounted(start, peer):
     return starter
 
 
-def answer(peer, index, **frame):
+def localize(peer, index, **frame):
     content = jpeg_bytes(flat_image(*COLOUR))
     return peer.send_and_wait(peer.compressed, compressed_image(content, index, **frame))
 
@@ -61,7 +60,7 @@ def covariance_of(message):
 
 def test_pose_of_the_base_in_the_map(peer, start):
     start()
-    pose, with_covariance = answer(peer, 1)
+    pose, with_covariance = localize(peer, 1)
     assert pose.header.frame_id == with_covariance.header.frame_id == "map"
     assert key(pose.header.stamp) == key(stamp(1))  # the image's own stamp
     # The camera stands at CAMERA with map axes; the base is 2 m "behind" in camera axes
@@ -84,7 +83,7 @@ def test_pose_of_the_base_in_the_map(peer, start):
 def test_planar_covariance_decouples_the_plane(peer, start):
     """The lever arm (0, 2, -1.5) couples x, y and yaw (the plane) with z, roll and pitch."""
     start(planar_covariance=True)
-    _, message = answer(peer, 1)
+    _, message = localize(peer, 1)
     r = np.array([0.0, 2.0, -1.5])
     J = np.eye(6)
     J[:3, 3:] = np.cross(np.eye(3), r).T  # a small rotation d moves the base by d x r
@@ -97,7 +96,7 @@ def test_planar_covariance_decouples_the_plane(peer, start):
 
 
 @pytest.mark.slow
-def test_raw_transport_and_both_endings_of_a_process(peer, start_process):
+def test_a_process_takes_raw_images_and_ends_on_both_signals(peer, start_process):
     image = flat_image(*COLOUR)
     for how in (signal.SIGINT, signal.SIGTERM):
         node = start_process(image_transport="raw")
@@ -108,48 +107,48 @@ def test_raw_transport_and_both_endings_of_a_process(peer, start_process):
         assert "Traceback" not in node.log
 
 
-def test_missing_mount_is_named_and_comes_late(peer, start):
+def test_a_missing_mount_is_named_and_may_come_later(peer, start):
     node = start(mount=None)
     image = compressed_image(jpeg_bytes(flat_image(*COLOUR)), 1)
-    assert "the camera's mount is unknown" in peer.refused(image)
+    assert "the camera's mount is unknown" in peer.refusal(image)
     node.wait_for_log(
         r"no pose .*mount is unknown .*publish base_link -> camera_optical on /tf_static, "
         r"or set mount_translation and mount_quaternion_xyzw"
     )
     late = transform("base_link", "camera_optical", xyz=(1.0, 0.0, 0.0), xyzw=FORWARD)
     peer.static.publish(TFMessage(transforms=[late]))
-    answer(peer, 2)
+    localize(peer, 2)
 
 
-def test_mount_from_parameters(peer, start):
+def test_the_mount_can_be_set_by_parameters(peer, start):
     start(
         mount=None,
         mount_translation="[1.5, 0.0, 2.0]",
         mount_quaternion_xyzw="[-0.5, 0.5, -0.5, 0.5]",
     )
-    pose, _ = answer(peer, 1)
+    pose, _ = localize(peer, 1)
     np.testing.assert_allclose(position(pose), CAMERA + [0, 2.0, -1.5], atol=0.05)
 
 
-def test_bad_images_are_named_and_survived(peer, start):
+def test_the_node_continues_after_bad_images(peer, start):
     node = start()
-    answer(peer, 99)
+    localize(peer, 99)
     whole = jpeg_bytes(flat_image(*COLOUR))
     for index, (content, message) in enumerate(
         [(whole[:200], "truncated"), (b"", "empty"), (b"GIF89a", "neither JPEG nor PNG")]
     ):
-        assert message in peer.refused(compressed_image(content, index))
+        assert message in peer.refusal(compressed_image(content, index))
         node.wait_for_log(f"no pose .*{message}")
-        answer(peer, 100 + index)
+        localize(peer, 100 + index)
     assert "Traceback" not in node.log
 
 
-def test_wrong_raw_encoding_is_named_and_survived(peer, start):
+def test_the_node_continues_after_a_wrong_raw_encoding(peer, start):
     node = start(image_transport="raw")
     image = flat_image(*COLOUR)
     peer.send_and_wait(peer.image, raw_image(image, 0))
     odd = raw_image(image, 1, encoding="32FC1")
-    assert "encoding '32FC1' is not supported" in peer.refused(odd, peer.image)
+    assert "encoding '32FC1' is not supported" in peer.refusal(odd, peer.image)
     node.wait_for_log("no pose for an image on /image .*encoding '32FC1' is not supported: publish")
     peer.send_and_wait(peer.image, raw_image(image, 2))
     rgb = raw_image(np.ascontiguousarray(image[..., ::-1]), 3, encoding="rgb8")
@@ -157,7 +156,7 @@ def test_wrong_raw_encoding_is_named_and_survived(peer, start):
     np.testing.assert_allclose(position(pose)[0], CAMERA[0], atol=1e-4)
 
 
-def test_another_camera_is_cropped_with_one_warning(peer, start):
+def test_images_of_a_wider_camera_are_cropped_with_one_warning(peer, start):
     node = start()
     content = jpeg_bytes(flat_image(*COLOUR, width=256, height=192))
 
@@ -174,7 +173,7 @@ def test_another_camera_is_cropped_with_one_warning(peer, start):
 
 def test_a_camera_that_cannot_be_reconciled_is_an_error(peer, start):
     node = start()
-    answer(peer, 1)
+    localize(peer, 1)
     stamps = itertools.count(2)
 
     def outcome(focal):
@@ -184,22 +183,22 @@ def test_a_camera_that_cannot_be_reconciled_is_an_error(peer, start):
     node.wait_for_log(
         r"\[ERROR\].*cannot be reconciled.*does not contain the view", lambda: outcome(400.0)
     )
-    assert "cannot be reconciled" in peer.refused(peer.picture(next(stamps)))
+    assert "cannot be reconciled" in peer.refusal(peer.picture(next(stamps)))
     peer.wait(lambda: outcome(100.0).level == DiagnosticStatus.OK, "a pose with the right camera")
 
 
-def test_the_branch_is_a_parameter(peer, start, refinable_bundle, small_bundle):
-    """The refined pose stands where the colour says, the absolute one half a metre beside it."""
+def test_the_branch_can_be_set_by_a_parameter(peer, start, refinable_bundle, small_bundle):
+    """The refined pose is exact. The absolute pose has an error of half a metre in x."""
     refined = start(bundle=refinable_bundle)
     colours = np.array(COLOUR[::-1]) / 255.0
     where = [1000.0, 2000.0, 3.0] + 10.0 * colours + [0.0, 2.0, -1.5]
-    pose, with_covariance = answer(peer, 1)
+    pose, with_covariance = localize(peer, 1)
     np.testing.assert_allclose(position(pose), where, atol=0.05)
     assert with_covariance.pose.covariance[14] == pytest.approx(0.03, rel=0.2)  # the branch's own
     refined.wait_for_log("refined branch")
     refined.stop()
     absolute = start(bundle=refinable_bundle, branch="absolute")
-    pose, _ = answer(peer, 2)
+    pose, _ = localize(peer, 2)
     off = np.array(position(pose)) - where
     np.testing.assert_allclose(off, [10.0 * ABSOLUTE_BIAS, 0.0, 0.0], atol=0.05)
     absolute.wait_for_log("absolute branch")
@@ -209,53 +208,55 @@ def test_the_branch_is_a_parameter(peer, start, refinable_bundle, small_bundle):
 
 
 @without_tensorrt
-def test_a_missing_engine_falls_back_with_a_warning(peer, start, tested_bundle, tmp_path):
-    tested = start(bundle=tested_bundle, engine="onnxruntime", precision="int8")
-    answer(peer, 1)
-    tested.wait_for_log(r"self-test passed: 10 cm and \S+ \w+ from torch in float32")
-    tested.wait_for_log(r"engine onnxruntime \S+ int8 on cpu")
-    tested.stop()
-    asked = {"bundle": tested_bundle, "engine": "tensorrt", "engine_cache": tmp_path / "cache"}
-    fallen = start(**asked)
-    answer(peer, 2)
-    fallen.wait_for_log(r"WARN.*falling back to engine \w+ \w+: tensorrt float32: TensorRT is not")
-    fallen.stop()
-    refused = start(**asked, engine_fallback="none")
+def test_a_missing_engine_falls_back_with_a_warning(peer, start, int8_bundle, tmp_path):
+    int8_node = start(bundle=int8_bundle, engine="onnxruntime", precision="int8")
+    localize(peer, 1)
+    int8_node.wait_for_log(r"self-test passed: 10 cm and \S+ \w+ from torch in float32")
+    int8_node.wait_for_log(r"engine onnxruntime \S+ int8 on cpu")
+    int8_node.stop()
+    settings = {"bundle": int8_bundle, "engine": "tensorrt", "engine_cache": tmp_path / "cache"}
+    fallback = start(**settings)
+    localize(peer, 2)
+    fallback.wait_for_log(
+        r"WARN.*falling back to engine \w+ \w+: tensorrt float32: TensorRT is not"
+    )
+    fallback.stop()
+    refused = start(**settings, engine_fallback="none")
     refused.wait_for_log(
         r"cannot configure: no engine serves .*tensorrt float32: TensorRT is not in"
     )
     assert not (tmp_path / "cache").exists()  # nothing is built at start
 
 
-def test_a_broken_network_is_refused_and_the_next_serves(peer, start, tmp_path):
+def test_a_network_that_fails_its_self_test_is_replaced_by_the_next(peer, start, tmp_path):
     if not int8_is_fast():
         pytest.skip("`auto` does not try int8 on this CPU")
     text, contents = int8_parts(int8_bias=ABSOLUTE_BIAS + 0.05)
     bundle = write_bundle(tmp_path / "broken", text, contents).path
     node = start(bundle=bundle, engine="onnxruntime")
-    answer(peer, 1)
+    localize(peer, 1)
     node.wait_for_log(
         r"WARN.*not used: onnxruntime int8: failed the self-test: position is off by 50 cm"
     )
     node.wait_for_log(r"engine onnxruntime \S+ float32 on cpu")
 
 
-def test_lifecycle(peer, start, small_bundle):
+def test_poses_are_published_only_in_the_active_state(peer, start, small_bundle):
     node = start(autostart=False)
     assert peer.state() == "unconfigured"
     for cycle in range(3):
         assert peer.change_state(Transition.TRANSITION_CONFIGURE)
         assert peer.state() == "inactive"
-        peer.send_in_vain(peer.compressed, peer.picture(10 * cycle))
+        peer.send_ignored(peer.compressed, peer.picture(10 * cycle))
         assert peer.change_state(Transition.TRANSITION_ACTIVATE)
-        answer(peer, 10 * cycle + 1)
+        localize(peer, 10 * cycle + 1)
         assert peer.change_state(Transition.TRANSITION_DEACTIVATE)
         assert peer.change_state(Transition.TRANSITION_CLEANUP)
         assert peer.state() == "unconfigured"
     assert "Traceback" not in node.log
 
 
-def test_a_damaged_bundle_fails_to_configure_and_can_be_mended(peer, start, small_bundle):
+def test_a_damaged_bundle_fails_to_configure_until_it_is_repaired(peer, start, small_bundle):
     content = (small_bundle / "absolute.onnx").read_bytes()
     (small_bundle / "absolute.onnx").write_bytes(content[:-1] + b"!")
     node = start()
@@ -264,7 +265,7 @@ def test_a_damaged_bundle_fails_to_configure_and_can_be_mended(peer, start, smal
     (small_bundle / "absolute.onnx").write_bytes(content)
     assert peer.change_state(Transition.TRANSITION_CONFIGURE)
     assert peer.change_state(Transition.TRANSITION_ACTIVATE)
-    answer(peer, 1)
+    localize(peer, 1)
 
 
 INVALID = (
@@ -292,26 +293,26 @@ def test_invalid_parameters_are_refused_with_a_reason(peer, start):
         assert reason in result.reason
 
 
-def test_parameters_during_operation(peer, start):
+def test_only_some_parameters_can_change_in_the_active_state(peer, start):
     start()
-    answer(peer, 1)
+    localize(peer, 1)
     assert peer.set_parameter("transform_tolerance", 0.5).successful
     refused = peer.set_parameter("base_frame", "chassis")
     assert not refused.successful
     assert "deactivate and clean up first" in refused.reason
-    answer(peer, 2)
+    localize(peer, 2)
 
 
-def test_an_invalid_parameter_at_the_start_ends_with_a_message(start_process):
+def test_an_invalid_parameter_at_the_start_ends_the_process(start_process):
     node = start_process(tf_mode="sideways")
     assert node.process.wait(PATIENCE_S) == 2
     assert "must be one of none, map_to_base, map_to_odom" in node.log
     assert "Traceback" not in node.log
 
 
-def test_map_to_base(peer, start):
+def test_map_to_base_is_the_pose_of_the_base(peer, start):
     node = start(tf_mode="map_to_base")
-    pose, _ = answer(peer, 1)
+    pose, _ = localize(peer, 1)
     peer.wait(lambda: peer.transforms, "a transform")
     found = peer.transforms[0]
     assert (found.header.frame_id, found.child_frame_id) == ("map", "base_link")
@@ -321,14 +322,14 @@ def test_map_to_base(peer, start):
     assert "another node" not in node.log
 
 
-def test_map_to_odom_times_odometry_is_the_pose(peer, start):
+def test_map_to_odom_composed_with_odometry_is_the_pose(peer, start):
     node = start(tf_mode="map_to_odom", tf_rebroadcast_rate=50.0)
 
     def of_odom():
         return [t for t in peer.transforms if t.child_frame_id == "odom"]
 
     peer.wait(lambda: peer.count_publishers("/tf") == 2, "the node's /tf")
-    answer(peer, 1)
+    localize(peer, 1)
     peer.spin(0.3)  # several times the period of the rebroadcast
     assert not of_odom()  # no odometry yet
 
@@ -352,9 +353,9 @@ def test_map_to_odom_times_odometry_is_the_pose(peer, start):
     assert "another node" not in node.log
 
 
-def test_a_second_owner_of_the_frame_is_an_error(peer, start):
+def test_a_second_broadcaster_of_the_frame_is_an_error(peer, start):
     node = start(tf_mode="map_to_base")
-    answer(peer, 1)
+    localize(peer, 1)
     other = TFMessage(transforms=[transform("odom", "base_link", at=stamp(3))])
     node.wait_for_log(
         r"\[ERROR\].*another node broadcasts odom -> base_link",
@@ -377,7 +378,7 @@ def test_qos_overrides_are_allowed(peer, start):
 
 def test_lost_images_are_noticed_by_their_stamps(peer, start):
     node = start()
-    answer(peer, 0)
+    localize(peer, 0)
     random = np.random.default_rng(0)
     stamps = iter(np.flatnonzero(random.random(4000) < 0.3)[1:])
 

@@ -15,9 +15,9 @@ from support.images import flat_image, jpeg_bytes
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from support.ros_node import PATIENCE_S
 from support.ros_peer import camera_info, compressed_image
 from support.ros_watcher import CAMERA, COLOUR, LATCHED_ONE, position, values
+from support.waiting import PATIENCE_S
 
 from rgsiam_ros.bundle import write_bundle
 from rgsiam_ros.node import health
@@ -25,21 +25,21 @@ from rgsiam_ros.node import health
 pytestmark = pytest.mark.ros
 
 SISTER = CAMERA + [4000.0, 0.0, 0.0]
-"""What the bundle of `bundle_at` makes of the colour for which the small bundle gives CAMERA."""
+"""Position of the camera in an image of `COLOUR`, according to a bundle of `bundle_at`."""
 
 
 def bundle_at(path, origin_x=5000.0, **changes):
-    """The small bundle's sister, elsewhere."""
+    """A bundle like the small one, named sister, whose map is 4 km away."""
     text = description() | {"name": "sister"} | changes
     text["target"] = {"origin_m": [origin_x, 2000.0, 3.0], "scale_m": 10.0}
     return write_bundle(path, text, brightness_contents()).path
 
 
-def test_disabled_the_node_ignores_images_and_a_late_reader_is_told(peer, start):
+def test_a_disabled_node_ignores_images_and_latches_its_status(peer, start):
     node = start()
-    peer.answer(1)
+    peer.localize(1)
     assert peer.enable(False).success
-    peer.send_in_vain(peer.compressed, peer.picture(2))
+    peer.send_ignored(peer.compressed, peer.picture(2))
     late = []
     peer.create_subscription(DiagnosticStatus, "relocalize/status", late.append, LATCHED_ONE)
     peer.wait(lambda: late, "the latched status")
@@ -47,28 +47,28 @@ def test_disabled_the_node_ignores_images_and_a_late_reader_is_told(peer, start)
     assert peer.state() == "active"
     broken = peer.picture(3)
     broken.data = b"nothing"
-    peer.send_in_vain(peer.compressed, broken)
+    peer.send_ignored(peer.compressed, broken)
     assert peer.enable(True).success
-    peer.answer(4)
+    peer.localize(4)
     assert "neither JPEG nor PNG" not in node.log  # the broken image was not even decoded
 
 
-def test_reset_forgets_a_frozen_camera(peer, start):
+def test_reset_clears_a_frozen_camera(peer, start):
     start(frozen_images=3)
-    peer.answer(0, colour=(60, 102, 204))
-    peer.answer(1)
-    peer.answer(2)
+    peer.localize(0, colour=(60, 102, 204))
+    peer.localize(1)
+    peer.localize(2)
     for index in (3, 4):
-        assert "repeats the same image" in peer.refused(peer.picture(index))
+        assert "repeats the same image" in peer.refusal(peer.picture(index))
     assert peer.reset().success
-    peer.answer(5)
+    peer.localize(5)
 
 
-def test_reset_forgets_where_the_vehicle_was(peer, start):
-    """From red 204 to 104 is 4 m in 0.1 s: gated, until the gate forgets."""
+def test_reset_resets_the_gate(peer, start):
+    """A change of red from 204 to 104 moves the camera by 4 m in 0.1 s, which the gate rejects."""
     start(gate="speed", gate_max_speed=0.5, gate_recover_after=1000)
-    peer.answer(1)
-    assert "gated" in peer.refused(peer.picture(2, colour=(51, 102, 104)))
+    peer.localize(1)
+    assert "gated" in peer.refusal(peer.picture(2, colour=(51, 102, 104)))
     peer.wait_for_count("gated")
     assert peer.reset().success
     assert peer.outcome(peer.picture(3, colour=(51, 102, 104))).message == "pose published"
@@ -96,7 +96,7 @@ class Updater:
             array.status.append(status)
         self.publisher.publish(array)
 """
-"""What the node uses of diagnostic_updater, which CI cannot install; the real one goes first."""
+"""The part of diagnostic_updater that the node uses. The real one, where it is installed, is preferred."""
 
 
 @pytest.mark.slow
@@ -107,10 +107,10 @@ def test_diagnostic_updater_is_used_where_it_is_installed(
         (tmp_path / "diagnostic_updater.py").write_text(UPDATER)
         monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     start_process(**{"diagnostic_updater.period": 0.2})
-    peer.answer(1)
+    peer.localize(1)
     peer.wait_for_count("published")
-    said = len(peer.diagnostics)
-    peer.wait(lambda: len(peer.diagnostics) >= said + 10, "ten diagnoses")
+    count = len(peer.diagnostics)
+    peer.wait(lambda: len(peer.diagnostics) >= count + 10, "ten diagnoses")
     found = peer.diagnostics[-1]
     assert found.name == "relocalize: relocalization"
     assert found.hardware_id == "bundle small"
@@ -118,13 +118,13 @@ def test_diagnostic_updater_is_used_where_it_is_installed(
     assert {s.name for s in peer.diagnostics} == {found.name}
 
 
-def test_diagnostics_name_engine_bundle_and_reasons(peer, start, small_bundle, monkeypatch):
-    monkeypatch.setattr(health, "WINDOW_S", 1.0)  # over which rates are judged
+def test_diagnostics_have_engine_bundle_and_reasons(peer, start, small_bundle, monkeypatch):
+    monkeypatch.setattr(health, "WINDOW_S", 1.0)  # the window of the rates
     start(diagnostics_max_age=1.0)
-    peer.answer(1)
+    peer.localize(1)
     broken = peer.picture(2)
     broken.data = broken.data[:100]
-    assert "truncated" in peer.refused(broken)
+    assert "truncated" in peer.refusal(broken)
     peer.wait_for_count("rejected_image_truncated")
     found = peer.figures()
     digest = hashlib.sha256((small_bundle / "manifest.yaml").read_bytes()).hexdigest()
@@ -140,35 +140,35 @@ def test_diagnostics_name_engine_bundle_and_reasons(peer, start, small_bundle, m
     assert silent.level == DiagnosticStatus.ERROR
     assert peer.set_parameter("diagnostics_max_age", 600.0).successful
     assert peer.set_parameter("diagnostics_min_rate", 500.0).successful
-    peer.answer(3)
+    peer.localize(3)
     slow = peer.wait_for_diagnosis("poses at .* Hz, fewer than 500")
     assert slow.level == DiagnosticStatus.WARN
 
 
 def test_the_old_bundle_serves_until_the_new_one_is_ready(peer, start, tmp_path):
     node = start()
-    assert peer.answer(1)[0] == pytest.approx(CAMERA[0], abs=0.1)
+    assert peer.localize(1)[0] == pytest.approx(CAMERA[0], abs=0.1)
     other = bundle_at(tmp_path / "other")
     assert peer.set_parameter("bundle", str(other)).successful
-    answers, deadline = [], time.monotonic() + PATIENCE_S
+    positions, deadline = [], time.monotonic() + PATIENCE_S
     for index in itertools.count(2):
-        answers.append(peer.answer(index))  # every image is answered
-        if np.allclose(answers[-1], SISTER, atol=0.1) or time.monotonic() > deadline:
+        positions.append(peer.localize(index))  # every image is answered
+        if np.allclose(positions[-1], SISTER, atol=0.1) or time.monotonic() > deadline:
             break
-    np.testing.assert_allclose(answers[-1], SISTER, atol=0.1)
-    np.testing.assert_allclose(answers[:-1], np.tile(CAMERA, (len(answers) - 1, 1)), atol=0.1)
+    np.testing.assert_allclose(positions[-1], SISTER, atol=0.1)
+    np.testing.assert_allclose(positions[:-1], np.tile(CAMERA, (len(positions) - 1, 1)), atol=0.1)
     node.wait_for_log(r"bundle sister .*it serves from now on, in map", peer.spin)
     peer.wait(lambda: peer.figures().get("bundle") == "sister", "the new name in /diagnostics")
 
 
-def serve(peer, node, bundle):
-    """Until the node answers with this bundle."""
+def change_bundle(peer, node, bundle):
+    """Set the parameter, and wait until the node uses this bundle."""
     assert peer.set_parameter("bundle", str(bundle)).successful
     node.wait_for_log("it serves from now on", peer.spin)
 
 
-def test_the_new_bundle_knows_the_camera_of_the_old_one(peer, start, tmp_path):
-    """A wider camera, whose camera_info does not come again: the border beside the view is black."""
+def test_a_new_bundle_uses_the_camera_info_of_before(peer, start, tmp_path):
+    """A wider camera, whose camera_info is not sent again. The border outside the trained view is black."""
     node = start()
     image = flat_image(0, 0, 0, width=256, height=192)
     image[24:168, 32:224] = COLOUR
@@ -184,37 +184,37 @@ def test_the_new_bundle_knows_the_camera_of_the_old_one(peer, start, tmp_path):
 
     node.wait_for_log("cropped to 192x144", adapt)
     np.testing.assert_allclose(answer(2), CAMERA, atol=0.2)
-    serve(peer, node, bundle_at(tmp_path / "other"))
+    change_bundle(peer, node, bundle_at(tmp_path / "other"))
     np.testing.assert_allclose(answer(3), SISTER, atol=0.2)
 
 
-def test_a_camera_that_fits_only_the_new_bundle_serves_with_it(peer, start, tmp_path):
+def test_a_camera_that_fits_only_the_new_bundle_is_used_with_it(peer, start, tmp_path):
     node = start()
-    peer.answer(1)
+    peer.localize(1)
     peer.info.publish(camera_info(128, 96, 400.0))
     node.wait_for_log("cannot be reconciled", lambda: peer.outcome(peer.picture(2)))
-    assert "cannot be reconciled" in peer.refused(peer.picture(3))
+    assert "cannot be reconciled" in peer.refusal(peer.picture(3))
     camera = {**description()["camera"], "fx": 400.0, "fy": 400.0}
-    serve(peer, node, bundle_at(tmp_path / "other", camera=camera))
+    change_bundle(peer, node, bundle_at(tmp_path / "other", camera=camera))
     assert peer.outcome(peer.picture(4)).message == "pose published"
-    np.testing.assert_allclose(peer.answer(4), SISTER, atol=0.1)
+    np.testing.assert_allclose(peer.localize(4), SISTER, atol=0.1)
 
 
-def test_the_new_bundle_starts_with_a_gate_that_remembers_nothing(peer, start, tmp_path):
+def test_a_new_bundle_resets_the_gate_and_the_frozen_images(peer, start, tmp_path):
     """Its poses are 4 km from those of the old one, and the camera has shown the image before."""
     node = start(gate="speed", gate_max_speed=0.5, gate_recover_after=1000, frozen_images=3)
-    peer.answer(0, colour=(60, 102, 204))
-    peer.answer(1)
-    peer.answer(2)
-    serve(peer, node, bundle_at(tmp_path / "other"))
+    peer.localize(0, colour=(60, 102, 204))
+    peer.localize(1)
+    peer.localize(2)
+    change_bundle(peer, node, bundle_at(tmp_path / "other"))
     for index in (3, 4):
         assert peer.outcome(peer.picture(index)).message == "pose published"
-        np.testing.assert_allclose(peer.answer(index), SISTER, atol=0.1)
+        np.testing.assert_allclose(peer.localize(index), SISTER, atol=0.1)
 
 
 def test_a_bad_bundle_is_refused_at_once_with_the_reason(peer, start, tmp_path):
     start()
-    peer.answer(1)
+    peer.localize(1)
     elsewhere = bundle_at(tmp_path / "elsewhere", map_frame="other_map")
     invalid = bundle_at(tmp_path / "invalid")
     edit_manifest(invalid, lambda data: data.pop("camera"))
@@ -226,12 +226,12 @@ def test_a_bad_bundle_is_refused_at_once_with_the_reason(peer, start, tmp_path):
         refused = peer.set_parameter("bundle", str(path))
         assert not refused.successful
         assert reason in refused.reason
-    assert peer.answer(2)[0] == pytest.approx(CAMERA[0], abs=0.1)
+    assert peer.localize(2)[0] == pytest.approx(CAMERA[0], abs=0.1)
 
 
-def test_a_bundle_that_proves_bad_leaves_the_old_one(peer, start, tmp_path, small_bundle):
+def test_a_bundle_that_fails_to_load_leaves_the_old_one_in_use(peer, start, tmp_path, small_bundle):
     node = start()
-    peer.answer(1)
+    peer.localize(1)
     damaged = bundle_at(tmp_path / "damaged")
     content = (damaged / "absolute.onnx").read_bytes()
     (damaged / "absolute.onnx").write_bytes(content[:-1] + b"!")
@@ -240,19 +240,19 @@ def test_a_bundle_that_proves_bad_leaves_the_old_one(peer, start, tmp_path, smal
         r"bundle \S+damaged refused, \S+small serves on: .*absolute.onnx has changed", peer.spin
     )
     assert peer.wait_for_diagnosis("another bundle was refused").level >= DiagnosticStatus.WARN
-    assert peer.answer(2)[0] == pytest.approx(CAMERA[0], abs=0.1)
+    assert peer.localize(2)[0] == pytest.approx(CAMERA[0], abs=0.1)
     assert values(peer.diagnostics[-1])["bundle_path"] == str(small_bundle)
 
 
-def test_a_bundle_removed_or_replaced_while_it_serves(peer, start, small_bundle):
+def test_a_bundle_may_be_removed_or_replaced_while_it_is_in_use(peer, start, small_bundle):
     start()
-    peer.answer(1)
+    peer.localize(1)
     shutil.rmtree(small_bundle)
-    assert peer.answer(2)[0] == pytest.approx(CAMERA[0], abs=0.1)  # it was read whole
+    assert peer.localize(2)[0] == pytest.approx(CAMERA[0], abs=0.1)  # it was read whole
     refused = peer.set_parameter("bundle", str(small_bundle))
     assert "is not a directory" in refused.reason
     bundle_at(small_bundle)
-    assert peer.answer(3)[0] == pytest.approx(CAMERA[0], abs=0.1)
+    assert peer.localize(3)[0] == pytest.approx(CAMERA[0], abs=0.1)
     assert peer.set_parameter("bundle", str(small_bundle)).successful  # the same path: read anew
     peer.wait(lambda: peer.figures().get("bundle") == "sister", "the new bundle")
-    np.testing.assert_allclose(peer.answer(4), SISTER, atol=0.1)
+    np.testing.assert_allclose(peer.localize(4), SISTER, atol=0.1)

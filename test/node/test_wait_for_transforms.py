@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 
-from support.ros_node import PATIENCE_S
 from support.ros_peer import transform
+from support.waiting import PATIENCE_S
 from tf2_msgs.msg import TFMessage
 
 pytestmark = pytest.mark.ros
@@ -19,7 +19,7 @@ PAIRS = ["base_link", "gps_link", "map", "base_link"]
 
 
 @pytest.mark.slow
-def test_it_names_what_is_missing_and_ends_when_all_is_there(peer, tmp_path):
+def test_the_program_names_missing_transforms_and_ends_with_the_last(peer, tmp_path):
     log = (tmp_path / "log").open("w+")
     process = subprocess.Popen([*COMMAND, *PAIRS], stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -43,7 +43,7 @@ def test_it_names_what_is_missing_and_ends_when_all_is_there(peer, tmp_path):
         log.close()
 
 
-def test_it_asks_for_pairs():
+def test_an_odd_number_of_frames_is_refused():
     done = subprocess.run(
         [*COMMAND, "map"], capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )

@@ -232,13 +232,13 @@ def test_nerfstudio_cameras_of_each_frame_must_agree(tmp_path):
 def test_nerfstudio_bad_labels(tmp_path):
     write_nerfstudio(tmp_path, views())
 
-    def spoil(content):
+    def damage(content):
         content["frames"][1]["transform_matrix"][0][0] = float("nan")
         content["frames"][2]["transform_matrix"] = [[1, 2], [3]]
         content["frames"][3].pop("file_path")
         content["frames"][4]["transform_matrix"][0][3] = 3e9
 
-    edit_json(tmp_path, spoil)
+    edit_json(tmp_path, damage)
     dataset = open_dataset(tmp_path)
     assert dict(where_and_why(dataset)).keys() == {
         f"transforms.json: frames[{i}]" for i in (1, 2, 3, 4)

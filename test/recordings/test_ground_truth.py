@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from scipy.spatial.transform import Rotation
 from support.bags import cut_bag
-from support.fixes import fixes_of_a_turned_map
+from support.fixes import fixes_of_a_rotated_map
 from support.paths import TOWN_BUNDLE, TOWN_DRIVE
 
 from rgsiam_ros.bundle import Bundle, rewrite_bundle
@@ -24,7 +24,7 @@ QUIET = Console(quiet=True)
 
 def turned(path, out):
     """The bundle with its map rotated by 30 degrees."""
-    return georeferenced(Bundle.load(path), align_map(fixes_of_a_turned_map()[0]), out)
+    return georeferenced(Bundle.load(path), align_map(fixes_of_a_rotated_map()[0]), out)
 
 
 def test_a_replay_has_the_same_errors_after_georeference(town_like_bundle, tmp_path, caplog):

@@ -2,7 +2,6 @@
 
 import json
 import math
-import subprocess
 import sys
 import time
 
@@ -10,7 +9,9 @@ import numpy as np
 import pytest
 import yaml
 from support.bags import copy_bag
-from support.paths import TOWN_BUNDLE, TOWN_DRIVE
+from support.command_line import rgsiam
+from support.paths import ROOT, TOWN_BUNDLE, TOWN_DRIVE
+from support.waiting import PATIENCE_S
 
 rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 
@@ -20,7 +21,6 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import NavSatFix
-from support.paths import ROOT
 from tf2_msgs.msg import TFMessage
 
 from rgsiam_ros.bundle import Bundle
@@ -30,9 +30,8 @@ from rgsiam_ros.replay.filters import Filters, find_robot_localization
 from rgsiam_ros.replay.options import ReplayOptions
 from rgsiam_ros.replay.run import run_replay
 
-DOMAIN = 103
-PATIENCE_S = 600.0
-"""A backstop: tests wait for a condition, and fail if it has not come true by then."""
+DOMAIN = 100
+"""Not one of `support.ros_peer.DOMAINS`. The ports of domains above 101 may be taken on Linux."""
 SETUP = FusionSetup(
     wheel_topic="/odom", imu_topic="/imu", gps_topic="/fix", gps_frame="antenna", sources=("gps",)
 )
@@ -75,8 +74,8 @@ def player():
     context.try_shutdown()
 
 
-def drive_on(filters, player, step, speed=1.0):
-    """Feed a tenth of a second of the bag's time: one message of each sensor."""
+def feed_step(filters, player, step, speed=1.0):
+    """Feed one message of each sensor. A step is 0.1 s of the bag's time."""
     at_ns = 1_700_000_000_000_000_000 + step * 100_000_000
     wheel, fix = Odometry(), NavSatFix(latitude=48.0, longitude=11.5)
     for message in (wheel, fix):
@@ -89,11 +88,12 @@ def drive_on(filters, player, step, speed=1.0):
     player.executor_.spin_once(timeout_sec=0.05)
 
 
-def drive_until(filters, player, condition, first_step, speed=1.0):
+def feed_until(filters, player, condition, first_step, speed=1.0):
+    """Feed steps until the condition holds. Returns the next step."""
     deadline, step = time.monotonic() + PATIENCE_S, first_step
     while not condition():
         assert time.monotonic() < deadline
-        drive_on(filters, player, step, speed)
+        feed_step(filters, player, step, speed)
         step += 1
     return step
 
@@ -106,7 +106,7 @@ def antenna():
 
 
 @pytest.mark.ros
-def test_a_filter_set_starts_publishes_and_ends(prefix, player):
+def test_a_filter_set_starts_publishes_and_stops(prefix, player):
     assert find_robot_localization() == prefix
     filters = Filters(player, prefix, Bundle.load(TOWN_BUNDLE).manifest, SETUP, "/replay_test")
     try:
@@ -118,21 +118,21 @@ def test_a_filter_set_starts_publishes_and_ends(prefix, player):
             filters.open(KINDS | {"/fix": "sensor_msgs/msg/Imu"})
         filters.open(KINDS)
         (filter_set,) = filters.sets
-        step = drive_until(filters, player, lambda: len(filter_set.stamps_ns) > 3, 0)
+        step = feed_until(filters, player, lambda: len(filter_set.stamps_ns) > 3, 0)
         assert len(filter_set.processes) == 2  # navsat_transform waits for the antenna's mount
         filters.feed("/tf_static", antenna())
 
         def fix_arrived():
             return np.any(filters.tracks()["gps"][1][:, 0, 3] == 48.0)
 
-        step = drive_until(filters, player, fix_arrived, step)
+        step = feed_until(filters, player, fix_arrived, step)
         assert len(filter_set.processes) == 3
 
         def diverged():
             return bool(np.isnan(filters.tracks()["gps"][1][-1]).all())
 
-        step = drive_until(filters, player, diverged, step, speed=math.nan)
-        drive_until(filters, player, lambda: not diverged(), step)  # the replay goes on
+        step = feed_until(filters, player, diverged, step, speed=math.nan)
+        feed_until(filters, player, lambda: not diverged(), step)  # the replay goes on
         stamps, T = filters.tracks()["gps"]
         assert len(stamps) == len(T)
         assert np.all(np.diff(stamps) > 0)
@@ -174,10 +174,9 @@ def test_a_replay_without_gps_and_with_another_map_frame(prefix, town_like_bundl
     )
     setup = FusionSetup(map_frame="yard", sources=("visual",))
     write_files(manifest, setup, tmp_path / "fusion")
-    command = [sys.executable, "-m", "rgsiam_ros.cli.main", "replay", str(bag), "--ros"]
-    command += ["--with-filter", "--bundle", str(town_like_bundle), "--out", str(tmp_path / "r")]
-    command += ["--fusion-config", str(tmp_path / "fusion"), "--rate", "0.5"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    options = ["--bundle", town_like_bundle, "--out", tmp_path / "r", "--rate", "0.5"]
+    options += ["--with-filter", "--fusion-config", tmp_path / "fusion"]
+    done = rgsiam("replay", bag, "--ros", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "robot_localization 3.8.3" in done.stderr
     assert "fused, odometry + visual: " in done.stdout

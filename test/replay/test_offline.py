@@ -6,7 +6,7 @@ import pytest
 import yaml
 from rich.console import Console
 from support.bags import cut_bag, damage_image
-from support.bundles import ABSOLUTE_BIAS, refinable_parts
+from support.bundles import ABSOLUTE_BIAS, TOWN_CAMERA, refinable_parts
 from support.paths import TOWN_DRIVE
 from support.poses import random_poses
 
@@ -59,8 +59,7 @@ def test_the_results_folder(short_bag, town_like_bundle, tmp_path):
 
 def test_frames_have_the_branch_and_the_distance_of_the_branches(tmp_path):
     text, contents = refinable_parts()
-    text["camera"] = {**text["camera"], "width": 320, "height": 180, "cx": 160.0, "cy": 90.0}
-    text["camera"] |= {"fx": 190.0, "fy": 190.0}
+    text["camera"] = TOWN_CAMERA
     text["refinement"]["reach_m"] = 8.0
     bundle = write_bundle(tmp_path / "b", text, contents).path
     bag = cut_bag(TOWN_DRIVE, tmp_path / "short", images=5)

@@ -27,7 +27,7 @@ main()
 """
 
 
-def test_a_full_disk_keeps_the_printed_figures_and_leaves_no_files(tmp_path, town_like_bundle):
+def test_on_a_full_disk_the_results_are_printed_and_no_file_is_left(tmp_path, town_like_bundle):
     bag = cut_bag(TOWN_DRIVE, tmp_path / "short", images=30)
     out = tmp_path / "results"
     arguments = ["replay", bag, "--bundle", town_like_bundle, "--out", out, "--threads", "1"]

@@ -1,7 +1,6 @@
 """The replay through the real node: its process and DDS."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from support.bags import cut_bag
+from support.command_line import rgsiam
 from support.paths import TOWN_DRIVE
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
@@ -21,7 +21,7 @@ from rgsiam_ros.replay.run import run_replay
 
 
 @pytest.fixture(autouse=True)
-def isolated(monkeypatch):
+def ros_domain(monkeypatch):
     monkeypatch.setenv("ROS_DOMAIN_ID", "101")
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
@@ -44,11 +44,10 @@ def test_the_node_gives_the_same_poses_as_offline(tmp_path, town_like_bundle):
 
 
 @pytest.mark.ros
-def test_the_command_line(tmp_path, town_like_bundle):
+def test_the_command_replays_through_the_node(tmp_path, town_like_bundle):
     bag = cut_bag(TOWN_DRIVE, tmp_path / "short", images=16)
-    command = [sys.executable, "-m", "rgsiam_ros.cli.main", "replay", str(bag), "--ros"]
-    command += ["--bundle", str(town_like_bundle), "--out", str(tmp_path / "r"), "--rate", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    options = ["--bundle", town_like_bundle, "--out", tmp_path / "r", "--rate", "2"]
+    done = rgsiam("replay", bag, "--ros", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "poses for 16 images" in done.stdout
     assert (tmp_path / "r" / "replay.png").is_file()
@@ -60,16 +59,15 @@ def test_without_robot_localization_the_replay_warns_and_goes_on(
 ):
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(Path(sys.prefix)))
     bag = cut_bag(TOWN_DRIVE, tmp_path / "short", images=8)
-    command = [sys.executable, "-m", "rgsiam_ros.cli.main", "replay", str(bag), "--ros"]
-    command += ["--with-filter", "--bundle", str(town_like_bundle), "--out", str(tmp_path / "r")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    options = ["--with-filter", "--bundle", town_like_bundle, "--out", tmp_path / "r"]
+    done = rgsiam("replay", bag, "--ros", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "robot_localization is not installed" in done.stderr
     assert "poses for 8 images" in done.stdout
     assert "fusion" not in json.loads((tmp_path / "r" / "metrics.json").read_text())
 
 
-def test_tracks_of_filters_are_reported_by_the_state_of_gps(tmp_path):
+def test_filter_errors_are_reported_for_each_state_of_gps(tmp_path):
     """The track is 2 m off while GPS is bad, and exact otherwise."""
     drive = read_drive(TOWN_DRIVE)
     _, fixes = read_messages(TOWN_DRIVE, "/gps/fix", ("sensor_msgs/msg/NavSatFix",), "gps")

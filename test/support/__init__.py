@@ -1,1 +1,1 @@
-"""Parts that several tests share: paths, bundles, bags, datasets, peers."""
+"""Helpers of several tests: paths, bundles, bags, data sets, the command line, ROS peers."""

@@ -1,4 +1,4 @@
-"""Make small real bags out of the shipped ones."""
+"""Small bags, made from the shipped ones."""
 
 from pathlib import Path
 
@@ -18,8 +18,9 @@ IMAGES = "/camera/image_raw/compressed"
 def copy_bag(
     source, target, keep, change=lambda connection, index, raw: raw, at_end=lambda writer: None
 ):
-    """Copy messages for which ``keep(topic, index)`` holds; `change` may rewrite their bytes, and
-    `at_end` write others.
+    """Copy the messages for which ``keep(topic, index)`` is true.
+
+    change: returns the new bytes of a message. at_end: may write other messages.
     """
     counts = {}
     with (
@@ -42,14 +43,14 @@ def copy_bag(
 
 
 def cut_bag(source, target, images, topics=None):
-    """The first `images` messages of every topic (of `topics`)."""
+    """Copy the first `images` messages of each topic. topics: if given, only these."""
     return copy_bag(
         source, target, lambda topic, i: i < images and (topics is None or topic in topics)
     )
 
 
 def damage_image(source, target, index):
-    """Cut one JPEG short."""
+    """Copy a bag, with one JPEG image truncated to its half."""
 
     def change(connection, i, raw):
         if connection.topic != IMAGES or i != index:
@@ -62,7 +63,7 @@ def damage_image(source, target, index):
 
 
 def with_depth(target, encoding, metres):
-    """A short bag whose second image has a flat depth image; stamps as the images'."""
+    """A short bag with one depth image, of a constant depth. It has the stamp of the second image."""
     short = cut_bag(TOWN_MAP, target.parent / f"{target.name}_short", images=60)
     _, images = read_messages(short, IMAGES, ("sensor_msgs/msg/CompressedImage",), "image")
     kind = {"32FC1": np.float32, "16UC1": np.uint16, "rgb8": np.uint8}[encoding]

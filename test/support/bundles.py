@@ -1,4 +1,4 @@
-"""Small bundles whose answers are known."""
+"""Small bundles whose poses are known."""
 
 import io
 
@@ -7,13 +7,20 @@ import onnx
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from rgsiam_ros.engines.selection import INT8_FEATURES, cpu_features
 from support.images import flat_image
 
 
-def int8_is_fast():
-    """Whether this CPU has the instructions without which ``auto`` does not try int8."""
-    return bool(cpu_features() & set(INT8_FEATURES))
+def _model(nodes, weights, inputs, outputs):
+    """ONNX bytes of a network. weights: values by name; inputs and outputs: shapes by name."""
+
+    def values(shapes):
+        return [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()]
+
+    stored = [numpy_helper.from_array(np.asarray(v), n) for n, v in weights.items()]
+    graph = helper.make_graph(nodes, "small", values(inputs), values(outputs), stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
 
 
 def brightness_network(width=64, height=48, quaternion_wxyz=(1.0, 0.0, 0.0, 0.0)):
@@ -21,29 +28,18 @@ def brightness_network(width=64, height=48, quaternion_wxyz=(1.0, 0.0, 0.0, 0.0)
     nodes = [
         helper.make_node("ReduceMean", ["image"], ["mean"], axes=[2, 3], keepdims=0),
         helper.make_node("Mul", ["mean", "one"], ["translation_normalised"]),
-        helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
-        helper.make_node("ReduceSum", ["nothing", "axis"], ["none"], keepdims=1),
-        helper.make_node("Add", ["none", "quaternion"], ["rotation_quaternion_wxyz"]),
+        helper.make_node("Mul", ["mean", "zero"], ["zeros"]),
+        helper.make_node("ReduceSum", ["zeros", "axis"], ["zero_sum"], keepdims=1),
+        helper.make_node("Add", ["zero_sum", "quaternion"], ["rotation_quaternion_wxyz"]),
     ]
-    weights = [
-        numpy_helper.from_array(np.ones(1, np.float32), "one"),
-        numpy_helper.from_array(np.zeros(1, np.float32), "zero"),
-        numpy_helper.from_array(np.array([1], np.int64), "axis"),
-        numpy_helper.from_array(np.array([quaternion_wxyz], np.float32), "quaternion"),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "brightness",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, height, width])],
-        [
-            helper.make_tensor_value_info("translation_normalised", TensorProto.FLOAT, [1, 3]),
-            helper.make_tensor_value_info("rotation_quaternion_wxyz", TensorProto.FLOAT, [1, 4]),
-        ],
-        weights,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
+    weights = {
+        "one": np.ones(1, np.float32),
+        "zero": np.zeros(1, np.float32),
+        "axis": np.array([1], np.int64),
+        "quaternion": np.array([quaternion_wxyz], np.float32),
+    }
+    outputs = {"translation_normalised": [1, 3], "rotation_quaternion_wxyz": [1, 4]}
+    return _model(nodes, weights, {"image": [1, 3, height, width]}, outputs)
 
 
 MAP_COLOURS = np.array([[0.2, 0.4, 0.6], [0.8, 0.4, 0.2], [0.8, 0.5, 0.3], [0.5, 0.5, 0.5]])
@@ -51,30 +47,22 @@ MAP_COLOURS = np.array([[0.2, 0.4, 0.6], [0.8, 0.4, 0.2], [0.8, 0.5, 0.3], [0.5,
 
 
 ABSOLUTE_BIAS = 0.05
-"""By which the absolute branch of `refinable_bundle` is off, normalised, in x."""
-
-
-def _model(nodes, weights, inputs, outputs):
-    def values(shapes):
-        return [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()]
-
-    stored = [numpy_helper.from_array(np.asarray(v), n) for n, v in weights.items()]
-    graph = helper.make_graph(nodes, "colour", values(inputs), values(outputs), stored)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
+"""Error in x of the absolute branch of `refinable_bundle`, normalised."""
 
 
 def colour_absolute(width=64, height=48, bias=ABSOLUTE_BIAS):
-    """As `brightness_network`, off by the bias, with the colour itself as features."""
+    """ONNX bytes of an absolute branch like `brightness_network`, with an error in x.
+
+    Its local map is the mean colour, and its metric feature is the direction of that colour.
+    """
     nodes = [
         helper.make_node("ReduceMean", ["image"], ["local_map"], axes=[2, 3], keepdims=1),
         helper.make_node("Reshape", ["local_map", "flat"], ["mean"]),
         helper.make_node("Add", ["mean", "bias"], ["translation_normalised"]),
         helper.make_node("LpNormalization", ["mean"], ["metric_feature"], axis=1, p=2),
-        helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
-        helper.make_node("ReduceSum", ["nothing", "axis"], ["none"], keepdims=1),
-        helper.make_node("Add", ["none", "identity"], ["rotation_quaternion_wxyz"]),
+        helper.make_node("Mul", ["mean", "zero"], ["zeros"]),
+        helper.make_node("ReduceSum", ["zeros", "axis"], ["zero_sum"], keepdims=1),
+        helper.make_node("Add", ["zero_sum", "identity"], ["rotation_quaternion_wxyz"]),
     ]
     weights = {
         "flat": np.array([1, 3]),
@@ -93,24 +81,23 @@ def colour_absolute(width=64, height=48, bias=ABSOLUTE_BIAS):
 
 
 def colour_relative(neighbours):
-    """The motion between two images is their difference in colour: exact."""
-    K = neighbours
+    """ONNX bytes of a relative branch. The motion between two images is their exact difference in colour."""
     nodes = [
-        helper.make_node("Sub", ["local_map", "map_local_map"], ["apart"]),
-        helper.make_node("Reshape", ["apart", "flat"], ["translation_normalised"]),
-        helper.make_node("Identity", ["turn"], ["rotation_quaternion_wxyz"]),
-        helper.make_node("Identity", ["known"], ["information"]),
+        helper.make_node("Sub", ["local_map", "map_local_map"], ["difference"]),
+        helper.make_node("Reshape", ["difference", "flat"], ["translation_normalised"]),
+        helper.make_node("Identity", ["rotation"], ["rotation_quaternion_wxyz"]),
+        helper.make_node("Identity", ["precision"], ["information"]),
     ]
     weights = {
-        "flat": np.array([K, 3]),
-        "turn": np.tile(np.array([1.0, 0.0, 0.0, 0.0], np.float32), (K, 1)),
-        "known": np.tile(100.0 * np.eye(6, dtype=np.float32), (K, 1, 1)),
+        "flat": np.array([neighbours, 3]),
+        "rotation": np.tile(np.array([1.0, 0.0, 0.0, 0.0], np.float32), (neighbours, 1)),
+        "precision": np.tile(100.0 * np.eye(6, dtype=np.float32), (neighbours, 1, 1)),
     }
-    inputs = {"map_local_map": [K, 3, 1, 1], "local_map": [1, 3, 1, 1]}
+    inputs = {"map_local_map": [neighbours, 3, 1, 1], "local_map": [1, 3, 1, 1]}
     outputs = {
-        "translation_normalised": [K, 3],
-        "rotation_quaternion_wxyz": [K, 4],
-        "information": [K, 6, 6],
+        "translation_normalised": [neighbours, 3],
+        "rotation_quaternion_wxyz": [neighbours, 4],
+        "information": [neighbours, 6, 6],
     }
     return _model(nodes, weights, inputs, outputs)
 
@@ -120,7 +107,7 @@ GOLDEN_COLOURS = ((76, 102, 204), (153, 102, 51), (128, 128, 128))
 INT8_BIAS = ABSOLUTE_BIAS + 0.01
 """Error of the "int8" network of `int8_parts`, normalised: 0.1 m more than float32."""
 TIGHT = 5e-3
-"""Tolerance of every difference, whatever its unit."""
+"""Tolerance of each golden output, in the unit of that output."""
 
 
 def npz_bytes(arrays):
@@ -175,6 +162,10 @@ def description(width=64, height=48):
     }
 
 
+TOWN_CAMERA = {"width": 320, "height": 180, "fx": 190.0, "fy": 190.0, "cx": 160.0, "cy": 90.0}
+"""The camera of the drives in `test/data`."""
+
+
 def brightness_contents(
     width=64, height=48, quaternion_wxyz=(1.0, 0.0, 0.0, 0.0), colours=GOLDEN_COLOURS
 ):
@@ -192,7 +183,7 @@ def brightness_contents(
 
 
 def refinable_parts(neighbours=2):
-    """Description and contents of a bundle whose relative branch is exact; the absolute branch is off."""
+    """Description and contents of a bundle with an exact relative branch. The absolute branch has an error."""
     text = description()
     text["refinement"] = {
         "neighbours": neighbours,
@@ -200,10 +191,10 @@ def refinable_parts(neighbours=2):
         "metres_per_radian": 4.0,
         "map_images": len(MAP_COLOURS),
     }
-    names = ("position_m", "metric_feature", "local_map", "relative_position_m")
-    others = ("rotation_deg", "relative_rotation_deg", "relative_information")
+    tolerances = ("position_m", "rotation_deg", "metric_feature", "local_map")
+    tolerances += ("relative_position_m", "relative_rotation_deg", "relative_information")
     float32 = text["variants"]["float32"]
-    float32["tolerance"] = dict.fromkeys((*names, *others), TIGHT)
+    float32["tolerance"] = dict.fromkeys(tolerances, TIGHT)
     float32["refined"] = figures(REFINED_SIGMA)
     poses = np.tile(np.eye(4), (len(MAP_COLOURS), 1, 1))
     poses[:, :3, 3] = np.array(text["target"]["origin_m"]) + 10.0 * MAP_COLOURS
@@ -237,7 +228,7 @@ def refinable_parts(neighbours=2):
 
 
 def int8_parts(neighbours=2, int8_bias=INT8_BIAS):
-    """As `refinable_parts`, with a network that plays the int8 one."""
+    """As `refinable_parts`, with a second float32 network in place of an int8 one."""
     text, contents = refinable_parts(neighbours)
     float32 = text["variants"]["float32"]
     text["variants"]["int8"] = {
@@ -252,6 +243,7 @@ def int8_parts(neighbours=2, int8_bias=INT8_BIAS):
 
 
 def edit_manifest(bundle, change):
+    """Rewrite the manifest of a bundle. `change` edits its data in place."""
     path = bundle / "manifest.yaml"
     data = yaml.safe_load(path.read_text())
     change(data)

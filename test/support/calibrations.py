@@ -1,4 +1,4 @@
-"""A calibration that can be worked out by hand, and a bundle that has it."""
+"""A calibration whose results can be computed by hand, and a bundle with it."""
 
 import numpy as np
 
@@ -13,8 +13,9 @@ LENGTHS = LengthScale(reach_m=8.0, metres_per_radian=4.0)
 SIGMA = np.array([0.3, 0.1, 0.5, 0.01, 0.02, 0.03])
 
 
-def evidence(**changes):
-    apart = {
+def pose_quality(**changes):
+    """The quality of a refined pose. changes: fields of `PoseQuality` or of `RefinedQuality`."""
+    refined = {
         "absolute_m": 1.0,
         "absolute_rad": 0.02,
         "support": 0.8,
@@ -23,14 +24,17 @@ def evidence(**changes):
         "nearest_m": 0.5,
         "change_m": 0.02,
     }
-    own = {k: changes.pop(k) for k in list(changes) if k in apart}
-    given = {"feature_distance": 0.1, "last_feature_distance": 0.3, "raw_sigma_6": SIGMA}
-    return PoseQuality(**{**given, **changes}, refined_quality=RefinedQuality(**{**apart, **own}))
+    refined |= {name: changes.pop(name) for name in list(changes) if name in refined}
+    quality = {"feature_distance": 0.1, "last_feature_distance": 0.3, "raw_sigma_6": SIGMA}
+    return PoseQuality(**(quality | changes), refined_quality=RefinedQuality(**refined))
 
 
 def calibration_arrays(**changes):
-    """A calibration in which a nearer map image and a likelier feature count, and nothing else."""
-    whole = {"version": np.array(1)}
+    """A calibration that uses only the distances to the nearest map image and feature.
+
+    changes: arrays to replace; None removes one.
+    """
+    arrays = {"version": np.array(1)}
     for branch in ("absolute", "refined"):
         F, G = len(SIGMA_PREDICTORS[branch]), len(TRUST_PREDICTORS[branch])
         sigma_weight, trust_weight = np.zeros((6, F)), np.zeros(G)
@@ -49,8 +53,8 @@ def calibration_arrays(**changes):
             "trust_scale_G": np.ones(G),
             "threshold": -np.log(0.52),  # believed up to a feature distance of 0.5
         }
-        whole |= {f"{branch}_{name}": np.asarray(value) for name, value in parts.items()}
-    return {name: value for name, value in {**whole, **changes}.items() if value is not None}
+        arrays |= {f"{branch}_{name}": np.asarray(value) for name, value in parts.items()}
+    return {name: value for name, value in {**arrays, **changes}.items() if value is not None}
 
 
 CALIBRATED = {

@@ -1,4 +1,4 @@
-"""Small datasets for the tests of the loaders: a bright dot, seen from known poses."""
+"""Small datasets for the tests of the loaders. Each image shows a bright dot from a known pose."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 160, 120
 CAMERA = {"width": WIDTH, "height": HEIGHT, "fx": 150.0, "fy": 140.0, "cx": 78.0, "cy": 61.0}
 K = np.array([[150.0, 0.0, 78.0], [0.0, 140.0, 61.0], [0.0, 0.0, 1.0]])
 POINT = np.array([10.0, -4.0, 2.0])
-"""Where the dot is, in the map."""
+"""Position of the dot in the map."""
 COUNT = 6
 
 

@@ -27,7 +27,7 @@ class Ekf(Node):
         self.at = (0.0, 0.0)
         self.filtered = self.create_publisher(Odometry, "odometry/filtered", 10)
         self.tf = self.create_publisher(TFMessage, "/tf", 10)
-        self.create_subscription(Odometry, value["odom0"], self.answer, 10)
+        self.create_subscription(Odometry, value["odom0"], self.filter, 10)
         if "odom1" in value:
             self.create_subscription(Odometry, value["odom1"], self.take, 10)
         if "pose0" in value:
@@ -36,17 +36,17 @@ class Ekf(Node):
     def take(self, message):
         self.at = (message.pose.pose.position.x, message.pose.pose.position.y)
 
-    def answer(self, message):
-        answer = Odometry(child_frame_id=self.base)
-        answer.header.stamp, answer.header.frame_id = message.header.stamp, self.world
+    def filter(self, message):
+        filtered = Odometry(child_frame_id=self.base)
+        filtered.header.stamp, filtered.header.frame_id = message.header.stamp, self.world
         speed = message.twist.twist.linear.x
-        answer.pose.pose.position.x = self.at[0] if speed == speed else speed
-        answer.pose.pose.position.y = self.at[1]
-        self.filtered.publish(answer)
+        filtered.pose.pose.position.x = self.at[0] if speed == speed else speed
+        filtered.pose.pose.position.y = self.at[1]
+        self.filtered.publish(filtered)
         moved = TransformStamped(
             child_frame_id=self.base if self.world == self.odom else self.odom,
         )
-        moved.header = answer.header
+        moved.header = filtered.header
         self.tf.publish(TFMessage(transforms=[moved]))
 
 
@@ -58,10 +58,10 @@ class Navsat(Node):
         self.create_subscription(NavSatFix, "gps/fix", self.convert, 10)
 
     def convert(self, message):
-        answer = Odometry(header=message.header)
-        answer.pose.pose.position.x = message.latitude
-        answer.pose.pose.position.y = message.longitude
-        self.out.publish(answer)
+        converted = Odometry(header=message.header)
+        converted.pose.pose.position.x = message.latitude
+        converted.pose.pose.position.y = message.longitude
+        self.out.publish(converted)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fixes along a loop, on a map that is turned."""
+"""GPS fixes along a loop. The map is rotated against east and north."""
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -7,11 +7,14 @@ from rgsiam_ros.fusion.map_alignment import Fixes
 from rgsiam_ros.geometry.geodesy import Datum, LocalFrame
 
 ORIGIN = Datum(latitude_deg=48.0, longitude_deg=11.5, ellipsoidal_height_m=520.0)
-"""Where the map's origin is in truth."""
+"""True position of the origin of the map."""
 
 
-def fixes_of_a_turned_map(yaw_deg=30.0, scale=1.0, count=400, bad=0.3, seed=0, extent_m=150.0):
-    """Fixes along a loop on a map that is turned; a share of them off by 15 m, all one way."""
+def fixes_of_a_rotated_map(yaw_deg=30.0, scale=1.0, count=400, bad=0.3, seed=0, extent_m=150.0):
+    """Fixes along a loop, on a map that is rotated by `yaw_deg`; and which of them are wrong.
+
+    A share `bad` of the fixes is off by 15 m horizontally, all in the same direction.
+    """
     random = np.random.default_rng(seed)
     angle = np.linspace(0.0, 2.0 * np.pi, count)
     antenna = np.stack([extent_m * np.cos(angle), extent_m * np.sin(2 * angle), 0 * angle + 2.0], 1)

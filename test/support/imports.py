@@ -30,7 +30,7 @@ def imported_names(source):
 
 
 def words_in_strings(source):
-    """Every word of a source's strings, docstrings apart."""
+    """Every word of a source's strings, except its docstrings."""
     tree = ast.parse(source)
     docstrings = {
         id(statement.value)

@@ -14,13 +14,11 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 
 from rgsiam_ros.node.relocalize import LONGEST_WAIT_S, RelocalizeNode
-
-PATIENCE_S = 300.0
-"""A backstop for what never comes. Nothing that works takes so long, however busy the machine is."""
+from support.waiting import PATIENCE_S
 
 
 def ros_arguments(parameters):
-    """As on the command line, so that the values are parsed by ROS itself."""
+    """Parameters as command-line arguments, which ROS itself parses."""
     arguments = ["--ros-args"]
     for name, value in parameters.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
@@ -29,7 +27,7 @@ def ros_arguments(parameters):
 
 
 class RunningNode:
-    """A node with a log. The kinds differ in where the node runs."""
+    """A running node and its log."""
 
     @property
     def log(self):
@@ -39,6 +37,7 @@ class RunningNode:
         raise NotImplementedError
 
     def wait_for_log(self, pattern, spin=lambda: time.sleep(0.05)):
+        """Call `spin` until the log has the pattern."""
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             if re.search(pattern, self.log):
@@ -49,14 +48,14 @@ class RunningNode:
 
 
 class NodeThread(RunningNode):
-    """The node with a context and an executor of its own, in a thread: it starts fast.
+    """The node in a thread, with its own context and executor. It starts faster than a process.
 
-    It talks to others over DDS only, as every other node does.
+    It communicates over DDS only, like every other node.
     """
 
-    def __init__(self, domain, everything_logged, **parameters):
-        """everything_logged: a function that gives the log of all nodes of this process so far."""
-        self._everything_logged, self._skip = everything_logged, len(everything_logged())
+    def __init__(self, domain, read_log, **parameters):
+        """read_log: a function that returns the log of all nodes of this process so far."""
+        self._read_log, self._log_start = read_log, len(read_log())
         self._context = rclpy.Context()
         rclpy.init(args=ros_arguments(parameters), context=self._context, domain_id=domain)
         self._stop, self._failure = threading.Event(), None
@@ -80,11 +79,11 @@ class NodeThread(RunningNode):
 
     @property
     def log(self):
-        return self._everything_logged()[self._skip :]
+        return self._read_log()[self._log_start :]
 
     @contextmanager
     def stalled(self):
-        """Meanwhile its executor stands still, as in a callback that takes long."""
+        """Block the executor of the node, as a slow callback would."""
         begun, may_end = threading.Event(), threading.Event()
         self._executor.create_task(lambda: (begun.set(), may_end.wait(PATIENCE_S)))
         assert begun.wait(PATIENCE_S)
@@ -113,7 +112,7 @@ class NodeThread(RunningNode):
 
 
 class NodeProcess(RunningNode):
-    """`relocalize` as users start it, its log in a file. It is in the domain of the environment."""
+    """The program `relocalize`, in the ROS domain of the environment. Its log goes to a file."""
 
     def __init__(self, log_path, **parameters):
         command = [sys.executable, "-m", "rgsiam_ros.node.relocalize", *ros_arguments(parameters)]
@@ -132,7 +131,7 @@ class NodeProcess(RunningNode):
         assert self.process.poll() is None, self.log
 
     def stop(self, how=signal.SIGINT):
-        """Its exit status. For a process that has ended already: that with which it did."""
+        """End the process if it still runs, and return its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(how)
             try:

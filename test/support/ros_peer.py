@@ -1,4 +1,4 @@
-"""A peer of the node: it sends images and transforms over DDS and collects what the node answers."""
+"""A peer of the node: it sends images and transforms over DDS and collects the poses."""
 
 import itertools
 import time
@@ -17,17 +17,17 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
-from support.ros_node import PATIENCE_S
+from support.waiting import PATIENCE_S
 
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(
     depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
 DOMAINS = itertools.cycle(range(60, 100))
-"""One for each test, so that no test hears what is left of the one before."""
-AGAIN_AT_FIRST_S, AGAIN_S = 0.3, 5.0
-"""After which an image without an answer is sent again: before the first answer, and later."""
-AFTER = {
+"""ROS domains, one for each test, so that no test receives late messages of the previous one."""
+FIRST_RESEND_S, RESEND_S = 0.3, 5.0
+"""Seconds until an image or a request without an answer is sent again: before the first pose, and after it."""
+STATE_AFTER = {
     Transition.TRANSITION_CONFIGURE: "inactive",
     Transition.TRANSITION_ACTIVATE: "active",
     Transition.TRANSITION_DEACTIVATE: "inactive",
@@ -53,7 +53,7 @@ class Peer(Node):
         self.executor_.add_node(self)
         self.domain = context.get_domain_id()
         self.poses, self.covariances, self.transforms = {}, {}, []
-        self.warm = False  # until the first answer the node may miss images
+        self.warm = False  # before the first pose the node may miss images
         self._without_pose = set()
         self._clients_by_name = {}
         self.image = self.create_publisher(Image, "image", RELIABLE)
@@ -85,20 +85,21 @@ class Peer(Node):
             self.executor_.spin_once(timeout_sec=left)
 
     def comes(self, condition, seconds):
-        """Whether it becomes true within so many seconds."""
+        """Spin until the condition holds, or the time is over. Returns whether it holds."""
         deadline = time.monotonic() + seconds
         while not (found := condition()) and time.monotonic() < deadline:
             self.executor_.spin_once(timeout_sec=0.05)
         return bool(found)
 
     def wait(self, condition, what):
+        """Spin until the condition holds. Fail if it never does."""
         assert self.comes(condition, PATIENCE_S), f"timed out waiting for {what}"
 
     def wait_for_listener(self, publisher):
         self.wait(lambda: publisher.get_subscription_count() > 0, "the node to subscribe")
 
     def client(self, kind, name):
-        """The one client of a service, once the service is there."""
+        """The client of a service, when the service is ready. Each service has one client."""
         if name not in self._clients_by_name:
             self._clients_by_name[name] = self.create_client(kind, name)
         client = self._clients_by_name[name]
@@ -106,10 +107,10 @@ class Peer(Node):
         return client
 
     def call(self, kind, name, request):
-        """Call a service; twice must be as good as once.
+        """Call a service that may be called twice.
 
-        The first answer can be lost: the node may have read the request before it has found the reader
-        of its answers. So the request is sent again when no answer comes.
+        The first response can be lost, because the node may read the request before it has discovered
+        the reader of the response. So the request is sent again when no response comes.
         """
         client, futures = self.client(kind, name), []
 
@@ -119,9 +120,9 @@ class Peer(Node):
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             futures.append(client.call_async(request))
-            if self.comes(answered, AGAIN_S):
+            if self.comes(answered, RESEND_S):
                 return answered()[0].result()
-        raise AssertionError(f"no answer of {name}")
+        raise AssertionError(f"no response of {name}")
 
     def state(self):
         return self.call(GetState, "relocalize/get_state", GetState.Request()).current_state.label
@@ -131,61 +132,60 @@ class Peer(Node):
         return self.client(ChangeState, "relocalize/change_state").call_async(request)
 
     def change_state(self, transition):
-        """Whether it was done. Where the answer is lost, the state tells."""
+        """Returns whether the node made the transition. If the response is lost, the state decides."""
         self.warm = False  # the node may subscribe anew
         future = self.begin_change_of_state(transition)
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
-            if self.comes(future.done, AGAIN_S):
+            if self.comes(future.done, RESEND_S):
                 return future.result().success
-            if self.state() == AFTER[transition]:
+            if self.state() == STATE_AFTER[transition]:
                 return True
-        raise AssertionError("no answer of change_state")
+        raise AssertionError("no response of change_state")
 
     def set_parameter(self, name, value):
-        def ask(*messages):
+        def set_parameters(*messages):
             request = SetParameters.Request(parameters=messages)
             return self.call(SetParameters, "relocalize/set_parameters", request)
 
-        ask()  # nothing: after its answer, none is lost
-        return ask(Parameter(name, value=value).to_parameter_msg()).results[0]
+        set_parameters()  # after the response to this empty request, no response is lost
+        return set_parameters(Parameter(name, value=value).to_parameter_msg()).results[0]
 
     def send_until(self, publisher, message, condition, what):
-        """Publish an image until the condition holds: once, where the node is known to listen."""
+        """Publish an image until the condition holds. Once is enough when the node has had an image before."""
         self.wait_for_listener(publisher)
         deadline = time.monotonic() + PATIENCE_S
         while not condition():
             assert time.monotonic() < deadline, f"timed out waiting for {what}"
             publisher.publish(message)
-            self.comes(condition, AGAIN_S if self.warm else AGAIN_AT_FIRST_S)
+            self.comes(condition, RESEND_S if self.warm else FIRST_RESEND_S)
 
     def send_and_wait(self, publisher, message):
-        """Publish an image until its poses are there, matched by stamp."""
-        wanted = key(message.header.stamp)
+        """Publish an image until the two pose messages with its stamp are there."""
+        stamp_key = key(message.header.stamp)
         self.send_until(
             publisher,
             message,
-            lambda: wanted in self.poses and wanted in self.covariances,
+            lambda: stamp_key in self.poses and stamp_key in self.covariances,
             "a pose",
         )
         self.warm = True
-        self.check_silence()
-        return self.poses[wanted], self.covariances[wanted]
+        self.check_expected_silence()
+        return self.poses[stamp_key], self.covariances[stamp_key]
 
     def expect_no_pose(self, message):
-        """Each later pose, and the end of the test, checks that this image has none.
+        """Later checks, with the next pose and at the end of the test, fail if this image has a pose.
 
-        Poses come in the order of their images. So a later pose is the event that ends the wait for
-        one that must not come.
+        Poses come in the order of their images. So when a later pose has come, this image has none.
         """
         self._without_pose.add(key(message.header.stamp))
 
-    def check_silence(self):
+    def check_expected_silence(self):
         broken = self._without_pose & (self.poses.keys() | self.covariances.keys())
         assert not broken, f"poses of images that must have none: {sorted(broken)}"
 
-    def send_in_vain(self, publisher, message):
-        """Publish an image that the node is to ignore, until the node has had it."""
+    def send_ignored(self, publisher, message):
+        """Publish an image that the node must ignore, and wait until the node has received it."""
         self.wait_for_listener(publisher)
         self.expect_no_pose(message)
         for _ in range(2):  # the node takes images before it answers a service
@@ -195,14 +195,14 @@ class Peer(Node):
 
 @contextmanager
 def in_domain(domain, monkeypatch, kind=Peer):
-    """A peer in a domain of its own. Processes that are started meanwhile are in that domain too."""
+    """A peer in a ROS domain. Processes that start inside the context are in that domain too."""
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     context = new_context(domain)
     node = kind(context)
     try:
         yield node
-        node.check_silence()
+        node.check_expected_silence()
     finally:
         node.executor_.shutdown()
         node.destroy_node()

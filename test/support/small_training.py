@@ -1,4 +1,4 @@
-"""A training of seconds: few and small images, a small network. Needs torch."""
+"""A training that takes seconds: few and small images, a small network. Needs torch."""
 
 from rgsiam_training.config import TrainingConfig
 
@@ -17,7 +17,7 @@ SETTINGS = {
     "optimisation": {"epochs": 1, "batch_pairs": 8, "average_decay": 0.5},
 }
 TINY_BACKBONE = {"backbone": "test_efficientnet", "pretrained": False}
-"""A backbone of 82 000 random weights, where the default one is not what is tested."""
+"""A backbone of 82 000 random weights, for tests that do not need the default one."""
 
 
 def small_settings(**changes):

@@ -1,6 +1,6 @@
-"""What the tests of torch-tensorrt let a process of its own do. Needs torch.
+"""Functions that the tests of torch-tensorrt run in a process of its own. Needs torch.
 
-A test module cannot be imported there: `test` is a package of the standard library. This one can.
+The process cannot import test modules, because `test` is a package of the standard library.
 """
 
 import os.path
@@ -57,7 +57,7 @@ def program(kind, backbone, rotation):
 
 
 class Crossing(torch.nn.Module):
-    """With the operator for whose sake `rgsiam_training.model.rotation_outputs` writes products out."""
+    """A module with a cross product, which `rgsiam_training.model.rotation_outputs` avoids."""
 
     def __init__(self):
         super().__init__()
@@ -148,11 +148,11 @@ def watch(patch, plans, made):
 
     construct, compiler = TRTInterpreter._construct_trt_network_def, tensorrt_export.find_compiler
 
-    def look_at(interpreter):
+    def construct_and_describe(interpreter):
         construct(interpreter)
-        made.append(described(interpreter.ctx.net, tensorrt))
+        made.append(describe(interpreter.ctx.net, tensorrt))
 
-    def loaded(plan):
+    def keep(plan):
         plans.append(bytes(plan))
         return SimpleNamespace(serialize=lambda: plan)
 
@@ -161,14 +161,15 @@ def watch(patch, plans, made):
             there.setattr(torch.cuda, "is_available", lambda: True)
             return compiler()
 
-    runtime = SimpleNamespace(deserialize_cuda_engine=loaded)
-    patch.setattr(TRTInterpreter, "_construct_trt_network_def", look_at)
+    runtime = SimpleNamespace(deserialize_cuda_engine=keep)
+    patch.setattr(TRTInterpreter, "_construct_trt_network_def", construct_and_describe)
     patch.setitem(vars(tensorrt), "Runtime", lambda _: runtime)
     patch.setattr(cuda, "gpu", lambda: ("Some GPU", "8.9"))
     patch.setattr(tensorrt_export, "find_compiler", with_cuda)
 
 
-def described(network, tensorrt):
+def describe(network, tensorrt):
+    """The tensors of a network, and the precisions of its convolutions and of its matrix products."""
     tensors = [network.get_input(i) for i in range(network.num_inputs)]
     tensors += [network.get_output(i) for i in range(network.num_outputs)]
     layers = [network.get_layer(i) for i in range(network.num_layers)]

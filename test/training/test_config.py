@@ -1,11 +1,10 @@
 """The typed configuration: YAML, options and dotted settings."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 import yaml
+from support.command_line import rgsiam
 
 pytest.importorskip("torch", reason="the training extra is not installed here")
 
@@ -28,7 +27,7 @@ def test_settings_win_over_options_and_options_over_the_file(tmp_path):
     assert config.input_width == default_of("input_width")
 
 
-def test_a_value_is_yaml_and_a_list_is_taken_whole():
+def test_values_of_settings_are_yaml_and_lists_replace_lists():
     config = load_config(
         None,
         DATA,
@@ -52,7 +51,7 @@ def test_a_value_is_yaml_and_a_list_is_taken_whole():
         ("seed=[1", "training configuration from the command line: "),
     ],
 )
-def test_a_setting_that_cannot_be_used_is_named(assignment, message):
+def test_an_invalid_setting_is_named(assignment, message):
     with pytest.raises(DatasetError) as refusal:
         load_config(None, DATA, [assignment])
     assert message in str(refusal.value)
@@ -67,7 +66,7 @@ def test_a_setting_that_cannot_be_used_is_named(assignment, message):
         ("surprise: 1\n", "surprise: Extra inputs are not permitted"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_named(tmp_path, content, message):
+def test_an_invalid_configuration_file_is_named(tmp_path, content, message):
     path = tmp_path / "config.yaml"
     path.write_text(content)
     with pytest.raises(DatasetError, match=message) as refusal:
@@ -84,11 +83,8 @@ def test_a_configuration_is_saved_and_read_back(tmp_path):
     assert config.with_settings({}) == config
 
 
-def test_the_help_of_train_shows_defaults_and_the_length_of_an_epoch():
-    command = [sys.executable, "-m", "rgsiam_ros.cli.main", "train", "--help"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"}
-    )
+def test_the_help_of_train_has_defaults_and_the_steps_of_an_epoch():
+    done = rgsiam("train", "--help", env={**os.environ, "COLUMNS": "200"})
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
     batch = default_of("optimisation.batch_pairs")

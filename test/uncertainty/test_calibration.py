@@ -7,7 +7,7 @@ from support.calibrations import (
     SIGMA,
     calibrated_bundle,
     calibration_arrays,
-    evidence,
+    pose_quality,
 )
 
 from rgsiam_ros.bundle import Bundle, rewrite_bundle, write_bundle
@@ -22,11 +22,15 @@ from rgsiam_ros.uncertainty.calibration import (
 
 def test_sigmas_follow_their_predictors_within_bounds():
     calibration = Calibration.from_arrays(calibration_arrays())
-    near, _ = calibration.covariance_and_trust("refined", evidence(nearest_m=8.0 * 0.98), LENGTHS)
+    near, _ = calibration.covariance_and_trust(
+        "refined", pose_quality(nearest_m=8.0 * 0.98), LENGTHS
+    )
     np.testing.assert_allclose(np.sqrt(np.diag(near)), SIGMA, rtol=1e-6)  # the logarithm is 0
-    nearer, _ = calibration.covariance_and_trust("refined", evidence(nearest_m=8.0 * 0.23), LENGTHS)
+    nearer, _ = calibration.covariance_and_trust(
+        "refined", pose_quality(nearest_m=8.0 * 0.23), LENGTHS
+    )
     np.testing.assert_allclose(np.sqrt(np.diag(nearer)), SIGMA * np.sqrt(0.25), rtol=1e-6)
-    beyond, _ = calibration.covariance_and_trust("refined", evidence(nearest_m=1e9), LENGTHS)
+    beyond, _ = calibration.covariance_and_trust("refined", pose_quality(nearest_m=1e9), LENGTHS)
     np.testing.assert_allclose(np.sqrt(np.diag(beyond)), SIGMA * np.exp(0.5 * 3.0), rtol=1e-6)
 
 
@@ -35,13 +39,13 @@ def test_trust_is_zero_at_the_threshold_and_falls_with_distance():
     for branch in ("absolute", "refined"):
         for distance, expected in ((0.5, 0.0), (0.1, 1.0), (1.0, -1.0)):
             trust = calibration.covariance_and_trust(
-                branch, evidence(feature_distance=distance), LENGTHS
+                branch, pose_quality(feature_distance=distance), LENGTHS
             )[1]
             assert np.sign(round(trust, 9)) == expected
 
 
 def test_predictors_are_finite_where_numbers_are_zero_or_missing():
-    nothing = evidence(
+    nothing = pose_quality(
         **dict.fromkeys(("absolute_m", "absolute_rad", "support", "spread_m", "sigma_m"), 0.0),
         nearest_m=0.0,
         change_m=0.0,
@@ -59,8 +63,8 @@ def test_a_calibration_is_stored_and_read_back():
     restored = Calibration.from_arrays(original.to_arrays())
     for branch in ("absolute", "refined"):
         for expected, result in zip(
-            original.covariance_and_trust(branch, evidence(), LENGTHS),
-            restored.covariance_and_trust(branch, evidence(), LENGTHS),
+            original.covariance_and_trust(branch, pose_quality(), LENGTHS),
+            restored.covariance_and_trust(branch, pose_quality(), LENGTHS),
             strict=True,
         ):
             np.testing.assert_array_equal(result, expected)

@@ -125,9 +125,9 @@ def test_a_gate_that_would_pass_everything_is_refused():
 def test_agreeing_poses_elsewhere_pass_after_a_while():
     gate = TemporalGate(GateLimits(max_speed=10.0, recover_after=4))
     gate.check(0, at(0.0), COVARIANCE)
-    answers = [gate.check(i * SECOND // 10, at(500.0 + i), COVARIANCE) for i in range(1, 6)]
-    assert [a.passed for a in answers] == [False, False, False, True, True]
-    assert [a.reason for a in answers][-2:] == ["recovered", "agrees"]
+    decisions = [gate.check(i * SECOND // 10, at(500.0 + i), COVARIANCE) for i in range(1, 6)]
+    assert [decision.passed for decision in decisions] == [False, False, False, True, True]
+    assert [decision.reason for decision in decisions][-2:] == ["recovered", "agrees"]
 
 
 def test_rejected_poses_that_disagree_never_pass():

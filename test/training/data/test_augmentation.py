@@ -41,7 +41,7 @@ def middle_of(image_13HW):
 
 
 @pytest.mark.parametrize("lens", LENSES)
-def test_pixels_and_rays_are_each_others_inverse(lens):
+def test_projection_inverts_pixel_rays(lens):
     pixel = np.stack(np.meshgrid([5.0, 70.0, 150.0], [4.0, 50.0, 90.0]), -1).reshape(-1, 2)
     rays = pixel_rays(pixel, LENSES[lens], PREPROCESSING)
     ahead = np.concatenate([rays, np.ones((len(rays), 1))], axis=1)
@@ -60,7 +60,7 @@ def test_intrinsics_of_the_input_follow_crop_and_scale():
 
 
 @pytest.mark.parametrize("lens", LENSES)
-def test_a_turned_camera_sees_a_thing_where_its_new_pose_projects_it(lens):
+def test_a_rotated_image_agrees_with_the_rotated_pose(lens):
     """A point of the map is drawn with the true pose, and found where the turned pose projects it."""
     camera = LENSES[lens]
     T_map_camera = np.eye(4)
@@ -81,7 +81,7 @@ def test_a_turned_camera_sees_a_thing_where_its_new_pose_projects_it(lens):
 
 
 @pytest.mark.slow
-def test_the_label_that_training_uses_is_that_of_the_turned_camera():
+def test_training_rotates_image_and_pose_label_together():
     """The module moves the dot to where its new pose label projects it."""
     config = TrainingConfig(
         datasets=("x",),
@@ -115,7 +115,7 @@ def test_rotations_are_seeded_and_bounded():
     assert np.radians(4.5) < angle.max() <= np.radians(5.0) + 1e-6
 
 
-def test_looks_are_seeded_bounded_and_can_be_off():
+def test_appearance_changes_are_seeded_bounded_and_optional():
     image = torch.rand(4, 3, 32, 40, generator=torch.Generator().manual_seed(0))
 
     def run(config, seed):
@@ -133,7 +133,7 @@ def test_looks_are_seeded_bounded_and_can_be_off():
     "part", ["brightness", "contrast", "saturation", "colour_cast", "gamma", "shading", "noise",
              "haze", "blur_share", "occlusion_share"],
 )  # fmt: skip
-def test_each_part_has_its_own_switch(part):
+def test_each_appearance_change_works_alone(part):
     image = torch.rand(8, 3, 32, 40, generator=torch.Generator().manual_seed(0))
     default = getattr(AugmentationConfig(), part)
     config = OFF.model_copy(update={part: default, "occlusion_size": 0.4})
@@ -141,7 +141,7 @@ def test_each_part_has_its_own_switch(part):
     assert (changed - image).abs().max() > 0.01
 
 
-def test_looks_move_nothing_and_mirror_nothing():
+def test_appearance_changes_keep_the_geometry():
     """An edge stays where it is, because the pose label stays that of the original."""
     image = torch.zeros(16, 3, 32, 40)
     image[..., 20:] = 0.8

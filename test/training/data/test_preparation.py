@@ -8,7 +8,7 @@ from rgsiam_training.config import TrainingConfig
 from rgsiam_training.data.preparation import prepare
 
 
-def test_training_gets_as_many_points_as_it_asks_for(tmp_path):
+def test_prepared_images_have_the_configured_number_of_points(tmp_path):
     bag = with_depth(tmp_path / "bag", "32FC1", 9.0)
     config = TrainingConfig(
         datasets=(str(bag),),
@@ -18,6 +18,6 @@ def test_training_gets_as_many_points_as_it_asks_for(tmp_path):
     data = prepare(config)
     points = np.concatenate([data.training.point_NP3, data.validation.point_NP3])
     assert points.shape[1:] == (10, 3)
-    assert np.isfinite(points).all(axis=2).sum() in (0, 10)  # 0: the frame is a guard
+    assert np.isfinite(points).all(axis=2).sum() == 10  # of the only image with depth
     without = config.with_settings({"losses.reprojection.enabled": False})
     assert prepare(without).training.point_NP3 is None

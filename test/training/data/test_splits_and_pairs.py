@@ -49,7 +49,7 @@ def test_the_split_is_seeded():
     assert first[1].tolist() != other[1].tolist()
 
 
-def test_a_short_session_is_refused_with_what_to_do():
+def test_a_short_session_is_refused_with_advice():
     with pytest.raises(DatasetError, match=r"session a has 10 frames.*guard_frames"):
         split_contiguous(frames(a=10), SplitConfig(), seed=0)
 
@@ -86,7 +86,7 @@ def test_images_overlap_within_reach_and_view():
     assert overlaps(a_little, smallest_overlap=0.7)[6].tolist() == []
 
 
-def test_images_further_along_the_road_overlap():
+def test_images_along_the_direction_of_view_overlap():
     """The camera looks ahead: after 2 m most of the first view is still in view, after 8 m it is not."""
     T = np.tile(np.eye(4), (10, 1, 1))
     T[:, 2, 3] = np.arange(10.0)
@@ -139,20 +139,20 @@ def test_pairs_are_seeded_complete_and_change_with_the_epoch():
     assert drawn(sampler)[1].tolist() != second.tolist()
 
 
-def test_shares_of_near_hard_and_any_pairs_are_as_asked():
+def test_shares_of_near_hard_and_random_pairs_are_as_configured():
     partners = overlaps(line_of_cameras(200))
     hard = (np.arange(200)[:, None] + 100) % 200
     config = PairConfig(near_share=0.5, hard_share=0.25)
     first, second = drawn(sampler_of(partners, config, hard=hard))
-    apart = np.abs(first - second)
-    assert 0.38 < np.mean(apart <= 5) < 0.62
-    assert 0.15 < np.mean(apart == 100) < 0.35
+    distance = np.abs(first - second)
+    assert 0.38 < np.mean(distance <= 5) < 0.62
+    assert 0.15 < np.mean(distance == 100) < 0.35
     first, second = drawn(sampler_of(partners, config, hard=None))  # no features are known yet
     assert np.mean(np.abs(first - second) == 100) < 0.05
 
 
 @pytest.mark.parametrize("by", ["lap", "session"])
-def test_near_pairs_go_across_laps_and_sessions(by):
+def test_near_pairs_connect_laps_and_sessions(by):
     """Two passes of the same 100 places, in one recording after a long time or in two recordings."""
     T = np.concatenate([line_of_cameras(100)] * 2)
     stamps = np.concatenate([np.arange(100.0) * 0.05] * 2)
@@ -190,7 +190,7 @@ def test_hard_pairs_look_alike_and_stand_far_apart():
     assert not (found == 5).any()
 
 
-def test_look_alikes_may_stand_in_one_place_and_look_elsewhere():
+def test_look_alikes_may_be_in_one_place_with_another_direction():
     T = np.tile(np.eye(4), (2, 1, 1))
     T[1, :3, :3] = Rotation.from_euler("y", 180, degrees=True).as_matrix()
     feature = np.ones((2, 1), np.float32)
@@ -204,12 +204,14 @@ def test_thinned_images_stand_apart_and_leave_no_gap():
     T[:, :3, :3] = Rotation.from_euler("y", random.normal(0, 4, (200, 1)), degrees=True).as_matrix()
     kept = thin(T, spacing_m=1.0, spacing_deg=10.0)
 
-    def apart(i, j):
+    def distance(i, j):
         turn = Rotation.from_matrix(T[i, :3, :3].T @ T[j, :3, :3]).magnitude()
         return np.linalg.norm(T[i, :3, 3] - T[j, :3, 3]) / 1.0 + np.degrees(turn) / 10.0
 
     assert kept[0] == 0
     assert len(kept) < 100
-    assert all(apart(i, j) >= 1.0 for n, i in enumerate(kept) for j in kept[:n])
-    assert all(min(apart(i, j) for j in kept) < 1.0 for i in set(range(200)) - set(kept.tolist()))
+    assert all(distance(i, j) >= 1.0 for n, i in enumerate(kept) for j in kept[:n])
+    assert all(
+        min(distance(i, j) for j in kept) < 1.0 for i in set(range(200)) - set(kept.tolist())
+    )
     assert thin(T, 0.0, 10.0).tolist() == list(range(200))

@@ -24,7 +24,7 @@ from rgsiam_training.datasets.download import PUBLISHERS, download_scene
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves `files`; can interrupt answers, send wrong content, and lack ranges."""
+    """Serves `files`. It can break connections off (`break_after`) and ignore ranges (`ranges`)."""
 
     def do_GET(self):
         home = self.server
@@ -34,9 +34,9 @@ class Server(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
             return
         first, status = 0, 200
-        wanted = self.headers.get("Range")
-        if wanted and home.ranges and self.headers.get("If-Range") == home.etag:
-            first, status = int(wanted.removeprefix("bytes=").removesuffix("-")), 206
+        requested_range = self.headers.get("Range")
+        if requested_range and home.ranges and self.headers.get("If-Range") == home.etag:
+            first, status = int(requested_range.removeprefix("bytes=").removesuffix("-")), 206
             if first >= len(content):
                 self.send_error(416)
                 return

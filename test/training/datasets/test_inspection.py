@@ -82,7 +82,7 @@ def test_flaws_are_named(lane):
     cv2.imwrite(str(folder / "a" / "012.png"), picture((30, 30), width=100, height=120))
     (folder / "a" / "014.png").unlink()
 
-    def spoil(lines):
+    def add_flaws(lines):
         fields = [line.split(",") for line in lines]
         fields[3][1] = "nan"  # frame 2
         fields[9][-1] = fields[8][-1]  # frame 8 has the stamp of frame 7
@@ -92,7 +92,7 @@ def test_flaws_are_named(lane):
         fields[25][4] = "0.7"
         return [",".join(row) for row in fields]
 
-    edit(lane, spoil)
+    edit(lane, add_flaws)
     found = inspect_datasets(open_dataset(lane))
     expected = [
         r"poses.csv:4: left out: non-finite position",
@@ -166,7 +166,7 @@ def test_bags_and_models_without_splits(tmp_path):
     assert "from a test pose" in run(model, "--test", model)
 
 
-def test_what_cannot_be_opened_is_an_error(tmp_path):
+def test_a_dataset_that_cannot_be_opened_is_an_error(tmp_path):
     result = runner.invoke(app, ["inspect", str(tmp_path)])
     assert result.exit_code != 0
     assert "has no known dataset format" in str(result.exception) + result.output

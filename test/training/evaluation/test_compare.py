@@ -2,13 +2,12 @@
 
 import csv
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import yaml
 from support.bags import cut_bag
+from support.command_line import rgsiam
 from support.paths import TOWN_DRIVE, TOWN_MAP
 from support.poses import random_poses
 
@@ -26,14 +25,14 @@ from rgsiam_training.evaluation.compare.table import MEAN_OF_SCENES, read_rows, 
 from rgsiam_training.export.bundle_export import export_bundle
 from rgsiam_training.fitting.train import train
 
-WANTED = "posenet posenet_learned posenet2 bayesian_posenet lstm_posenet hourglass relnet mapnet retrieval siamese"
+REQUIRED_PRESETS = "posenet posenet_learned posenet2 bayesian_posenet lstm_posenet hourglass relnet mapnet retrieval siamese"
 TRAINED_ON_ONE_IMAGE = ("single", "posenet", "posenet_learned", "posenet2", "bayesian_posenet")
 BASE = TrainingConfig(datasets=("x",))
 
 
-def test_every_comparison_is_there_and_gives_a_valid_configuration():
+def test_each_preset_gives_a_valid_configuration():
     names = {preset.name for preset in PRESETS}
-    assert names >= set(WANTED.split())
+    assert names >= set(REQUIRED_PRESETS.split())
     for preset in PRESETS:
         config = preset.apply(BASE)
         assert TrainingConfig.model_validate(config.model_dump(mode="json")) == config
@@ -48,7 +47,7 @@ def test_every_comparison_is_there_and_gives_a_valid_configuration():
         presets_named(["posnet"])
 
 
-def test_a_scene_is_a_yaml_a_dataset_or_two(tmp_path):
+def test_a_scene_is_a_yaml_file_one_dataset_or_two_datasets(tmp_path):
     scene = {"name": "yard", "train": ["a", "b"], "test": "../c", "settings": {"input_width": 64}}
     path = tmp_path / "yard.yaml"
     path.write_text(yaml.safe_dump(scene))
@@ -58,7 +57,8 @@ def test_a_scene_is_a_yaml_a_dataset_or_two(tmp_path):
     assert opened.config(seed=3).input_width == 64
     assert opened.config(seed=3).seed == 3
     assert open_scene("maps/yard:drives/yard2").test == "drives/yard2"
-    assert open_scene("rooms/kitchen").train == open_scene("rooms/kitchen").train
+    kitchen = open_scene("rooms/kitchen")  # a dataset with its own test split
+    assert kitchen.train == (kitchen.test,) == ("rooms/kitchen",)
     path.write_text(yaml.safe_dump({**scene, "settings": {"input_wdth": 64}}))
     with pytest.raises(DatasetError, match=r"scene yard: settings: (.|\n)*input_wdth"):
         open_scene(str(path)).config(0)
@@ -124,7 +124,7 @@ def test_the_table_averages_over_seeds_and_then_over_scenes(tmp_path):
     assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_folder_without_results_or_with_others_is_named(tmp_path):
+def test_a_folder_without_valid_results_is_an_error(tmp_path):
     with pytest.raises(DatasetError, match="holds no result yet"):
         read_rows(tmp_path)
     place = tmp_path / "hall" / "posenet" / "seed-0"
@@ -164,9 +164,8 @@ def rows_of(out):
 @pytest.mark.slow
 def test_the_command_line_compares_and_writes_the_table(scene_file, tmp_path):
     out = tmp_path / "out"
-    program = [sys.executable, "-m", "rgsiam_ros.cli.main", "compare", str(scene_file)]
-    options = ["--out", str(out), "--presets", "posenet2,bayesian_posenet", "--budget", "0.01"]
-    done = subprocess.run([*program, *options], capture_output=True, text=True, check=False)
+    options = ["--out", out, "--presets", "posenet2,bayesian_posenet", "--budget", "0.01"]
+    done = rgsiam("compare", scene_file, *options)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "posenet2 on short left out: " in done.stderr
     assert "which topic is the depth" in done.stderr.replace("\n", " ")
@@ -175,7 +174,7 @@ def test_the_command_line_compares_and_writes_the_table(scene_file, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_presets_with_imagenet_weights(scene_file, tmp_path):
+def test_presets_with_imagenet_weights_give_results(scene_file, tmp_path):
     """They need the default backbone: its weights are there without internet."""
     scene = open_scene(str(scene_file)).model_copy(update={"settings": small_settings(**FEW_PAIRS)})
     compare_presets(scene, tmp_path, ["retrieval", "relnet"])
@@ -185,7 +184,7 @@ def test_the_presets_with_imagenet_weights(scene_file, tmp_path):
 
 
 @pytest.mark.slow
-def test_results_stay_and_missing_ones_are_added(scene_file, tmp_path, caplog):
+def test_existing_results_are_kept_and_missing_ones_added(scene_file, tmp_path, caplog):
     scene = open_scene(str(scene_file))
     compare_presets(scene, tmp_path, ["siamese"])
     rows = rows_of(tmp_path)
@@ -206,13 +205,11 @@ def test_results_stay_and_missing_ones_are_added(scene_file, tmp_path, caplog):
 
 
 @pytest.mark.slow
-def test_a_preset_is_trained_like_any_network(scene_file, tmp_path):
+def test_the_command_train_takes_a_preset(scene_file, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(TINY))
-    program = [sys.executable, "-m", "rgsiam_ros.cli.main", "train"]
-    options = ["--config", str(config), "--out", str(tmp_path / "run"), "--preset", "hourglass"]
-    command = [*program, str(scene_file.parent / "map"), *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    options = ["--config", config, "--out", tmp_path / "run", "--preset", "hourglass"]
+    done = rgsiam("train", scene_file.parent / "map", *options)
     assert done.returncode == 0, done.stderr[-2000:]
     bundle = export_bundle(tmp_path / "run", tmp_path / "bundle", precisions=())
     assert bundle.manifest.refinement is None

@@ -50,9 +50,9 @@ HERE, THERE = MAP_COLOURS[0], MAP_COLOURS[1]
 NEAR = [HERE, HERE + 0.02, THERE, THERE - 0.02, np.array([0.5, 0.9, 0.9])]
 
 
-def test_places_with_features_of_their_own_are_told_apart(refinable_bundle):
+def test_no_image_of_distinct_places_is_counted(refinable_bundle):
     found = measure_look_alikes(Colours(NEAR, NEAR), refinable_bundle, PLACES, radius_m=1.5)
-    assert found["images"] == 4  # the fifth was taken elsewhere
+    assert found["images"] == 4  # the fifth shows neither place
     assert found["auroc"] == 1.0
     assert found["near_pairs"] >= 4
     assert found["refined"]["median_m"] < 0.05
@@ -60,7 +60,7 @@ def test_places_with_features_of_their_own_are_told_apart(refinable_bundle):
     assert found["refined"]["above_5_m"] == found["absolute"]["above_5_m"] == 0.0
 
 
-def test_images_that_look_like_the_other_place_are_counted(refinable_bundle):
+def test_images_with_features_of_the_other_place_are_counted(refinable_bundle):
     """Two of four look like the other place, 7 m away."""
     labels = [HERE, HERE, THERE, THERE]
     seen = [HERE, THERE, HERE, THERE]

@@ -73,7 +73,7 @@ def weight_is_quantised(model, convolution):
     return maker is not None and maker.op_type == "DequantizeLinear"
 
 
-def test_weights_are_stored_in_half_without_loss(run, network, images):
+def test_weights_are_stored_in_float16_without_loss(run, network, images):
     content = to_bytes(network)
     stored = onnx.load_model_from_string(content)
     kinds = {w.data_type for w in stored.graph.initializer if np.prod(w.dims) >= 4096}
@@ -116,7 +116,7 @@ def test_the_float16_network_builds_for_tensorrt(network):
 
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("percentile", [99.999, None])
-def test_int8(network, images, symmetric, percentile):
+def test_int8_quantises_all_convolutions_with_a_small_error(network, images, symmetric, percentile):
     quantiser = Quantiser(network, images, symmetric=symmetric, percentile=percentile)
     model = quantiser.quantise()
     assert all(weight_is_quantised(model, name) for name in quantiser.convolutions)
@@ -133,7 +133,7 @@ def test_int8(network, images, symmetric, percentile):
         assert not any(w.data_type == onnx.TensorProto.INT32 for w in model.graph.initializer)
 
 
-def test_convolutions_that_are_kept_stay_in_float32_on_every_engine(network, images):
+def test_excluded_convolutions_stay_in_float32_on_every_engine(network, images):
     """Without the options of our engine, ONNX Runtime would quantise them."""
     quantiser = Quantiser(network, images, symmetric=False)
     order = quantiser.most_sensitive_first()
@@ -163,7 +163,7 @@ def accepted(tiny_run, tmp_path_factory):
     return Bundle.load(out)
 
 
-def test_golden_images_are_the_users_own_and_held_out(tiny_run, accepted):
+def test_golden_images_are_held_out_images_with_outputs_of_torch(tiny_run, accepted):
     golden = accepted.golden
     stored = {image.tobytes() for image in tiny_run.validation.image_NHW3}
     assert len(golden.image_NHW3) == 6
@@ -190,7 +190,7 @@ def test_a_precision_that_worsens_validation_is_refused(tiny_run, tmp_path, monk
     assert "are needed: hold out more" in not_calibrated
 
 
-def test_a_precision_that_is_accepted_goes_into_the_bundle(accepted):
+def test_an_accepted_precision_is_in_the_bundle(accepted):
     bundle = accepted
     assert bundle.manifest.precisions == ("float32", "float16", "int8")
     variant = yaml.safe_load((bundle.path / "manifest.yaml").read_text())["variants"]["int8"]

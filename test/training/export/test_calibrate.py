@@ -1,15 +1,14 @@
 """Calibration of a bundle whose poses are known from the colours of its images."""
 
 import dataclasses
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
 from support.bags import cut_bag
 from support.bundles import brightness_contents, description
-from support.fixes import fixes_of_a_turned_map
+from support.command_line import rgsiam
+from support.fixes import fixes_of_a_rotated_map
 from support.images import flat_image
 from support.paths import TOWN_BUNDLE, TOWN_DRIVE
 
@@ -66,18 +65,17 @@ def test_too_few_images_are_refused_and_the_bundle_stays(refinable_bundle, tmp_p
 
 
 @pytest.mark.slow
-def test_the_command_asks_for_one_source(tmp_path):
-    command = [sys.executable, "-m", "rgsiam_ros.cli.main", "calibrate", str(TOWN_BUNDLE)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_the_command_needs_a_run_or_data():
+    done = rgsiam("calibrate", TOWN_BUNDLE)
     assert done.returncode == 2
     assert "--run or --data" in done.stderr
 
 
 @pytest.mark.slow
-def test_a_rotated_bundle_is_calibrated_by_old_true_poses(refinable_bundle, tmp_path, caplog):
+def test_a_rotated_bundle_can_be_calibrated_with_old_true_poses(refinable_bundle, tmp_path, caplog):
     """Its calibration is the same, because it is in the camera's axes, which do not turn."""
     old = Bundle.load(refinable_bundle)
-    turned = georeferenced(old, align_map(fixes_of_a_turned_map()[0]), tmp_path / "turned")
+    turned = georeferenced(old, align_map(fixes_of_a_rotated_map()[0]), tmp_path / "turned")
     held_out = dataclasses.replace(colours(48), map_frame="map")
     one = calibrate_bundle(old, held_out, tmp_path / "one")
     caplog.clear()
@@ -95,7 +93,7 @@ def test_a_rotated_bundle_is_calibrated_by_old_true_poses(refinable_bundle, tmp_
         calibrate_bundle(turned, elsewhere, tmp_path / "no")
 
 
-def test_sessions_of_a_wider_camera_are_seen_as_the_vehicle_sees_them(tmp_path):
+def test_images_of_a_wider_camera_are_fitted_as_on_the_vehicle(tmp_path):
     """The bundle is for a narrow camera with a mask; its network returns the mean colour it sees."""
     text = description()
     text["camera"] = {"width": 160, "height": 120, "fx": 190.0, "fy": 190.0, "cx": 80.0, "cy": 60.0}

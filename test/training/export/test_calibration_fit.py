@@ -20,39 +20,39 @@ SIGMA = np.array([0.3, 0.1, 0.5, 0.01, 0.02, 0.03])
 
 
 def drawn(count, slope, seed=0):
-    """Errors whose sigmas grow with a single sign of difficulty; x and rotY are correlated."""
+    """Errors whose sigmas grow with a single predictor; x and rotY are correlated."""
     random = np.random.default_rng(seed)
-    sign = random.normal(size=count)
+    predictor = random.normal(size=count)
     correlation = np.eye(6)
     correlation[0, 4] = correlation[4, 0] = 0.8
     unit = random.multivariate_normal(np.zeros(6), correlation, count)
-    error = unit * SIGMA * np.exp(slope * sign)[:, None]
-    return np.repeat(sign[:, None, None], 6, axis=1), error
+    error = unit * SIGMA * np.exp(slope * predictor)[:, None]
+    return np.repeat(predictor[:, None, None], 6, axis=1), error
 
 
 def test_a_covariance_fit_finds_the_slope_and_the_correlation():
-    signs, error = drawn(3000, slope=0.7)
-    part = BranchCalibration(**fit_covariance(signs, error), **NO_TRUST)
+    predictors, error = drawn(3000, slope=0.7)
+    part = BranchCalibration(**fit_covariance(predictors, error), **NO_TRUST)
     easy, hard = (part.sigmas(np.full((6, 1), value)) for value in (-1.0, 1.0))
     assert (hard > 1.3 * easy).all()  # the ridge takes a part of exp(1.4)
     assert part.correlation_66[0, 4] == pytest.approx(0.7 * 0.8, abs=0.05)  # shrunk by 0.3
-    square = [error[i] / part.sigmas(signs[i]) for i in range(len(error))]
-    assert np.square(square).mean() == pytest.approx(1.0, abs=0.02)
+    normalised = [error[i] / part.sigmas(predictors[i]) for i in range(len(error))]
+    assert np.square(normalised).mean() == pytest.approx(1.0, abs=0.02)
 
 
-def test_without_a_sign_that_counts_the_sigmas_are_constant():
-    signs, error = drawn(2000, slope=0.0)
-    part = BranchCalibration(**fit_covariance(signs, error), **NO_TRUST)
+def test_sigmas_are_constant_without_a_useful_predictor():
+    predictors, error = drawn(2000, slope=0.0)
+    part = BranchCalibration(**fit_covariance(predictors, error), **NO_TRUST)
     np.testing.assert_allclose(part.sigmas(np.full((6, 1), 2.0)), SIGMA, rtol=0.1)
 
 
-def test_folds_that_the_others_do_not_foresee_widen_the_sigmas():
-    signs, error = drawn(1000, slope=0.0)
+def test_a_fold_with_larger_errors_increases_the_sigmas():
+    predictors, error = drawn(1000, slope=0.0)
     fold = np.arange(1000) // 200
-    alike = widen_for_the_unseen(fit_covariance(signs, error), signs, error, fold)
+    alike = widen_for_the_unseen(fit_covariance(predictors, error), predictors, error, fold)
     error[fold == 4, :3] *= 4.0  # one stretch where positions are bad
-    fitted = fit_covariance(signs, error)
-    differing = widen_for_the_unseen(fitted, signs, error, fold)
+    fitted = fit_covariance(predictors, error)
+    differing = widen_for_the_unseen(fitted, predictors, error, fold)
     wider = np.exp(differing["sigma_offset_6"] - fitted["sigma_offset_6"])
     assert (wider[:3] > 1.4).all()
     np.testing.assert_allclose(wider[3:], 1.0, atol=0.05)
@@ -60,23 +60,23 @@ def test_folds_that_the_others_do_not_foresee_widen_the_sigmas():
     np.testing.assert_allclose(again, SIGMA, rtol=0.1)
 
 
-def clouds(right_count, wrong_count, apart=2.0, signs=2, seed=0):
-    """Signs of right poses around zero, of wrong poses around `apart`."""
+def clouds(right_count, wrong_count, distance=2.0, predictors=2, seed=0):
+    """Predictors of right poses around zero, of wrong poses around `distance`."""
     random = np.random.default_rng(seed)
-    right = random.normal(0.0, 1.0, (right_count, signs))
-    return right, random.normal(apart, 1.0, (wrong_count, signs))
+    right = random.normal(0.0, 1.0, (right_count, predictors))
+    return right, random.normal(distance, 1.0, (wrong_count, predictors))
 
 
-def scores(fitted, signs):
-    z = (signs - fitted["trust_mean_G"]) / fitted["trust_scale_G"]
+def scores(fitted, predictors):
+    z = (predictors - fitted["trust_mean_G"]) / fitted["trust_scale_G"]
     return fitted["trust_offset"] + z @ fitted["trust_weight_G"]
 
 
-def accepted(fitted, signs):
-    return float(np.mean(scores(fitted, signs) >= fitted["threshold"]))
+def accepted(fitted, predictors):
+    return float(np.mean(scores(fitted, predictors) >= fitted["threshold"]))
 
 
-def test_two_mirrored_points_have_their_known_optimum():
+def test_the_trust_fit_of_two_points_has_its_known_optimum():
     right, wrong = np.full((40, 1), 3.0), np.full((40, 1), 7.0)
     fitted = fit_trust(right, wrong, ["far"] * 40, 0.01)
     assert fitted["trust_mean_G"] == pytest.approx([5.0])
@@ -87,8 +87,8 @@ def test_two_mirrored_points_have_their_known_optimum():
     assert expit(-strength) == pytest.approx(2.0 * TRUST_RIDGE * strength, abs=1e-7)
 
 
-def test_no_other_score_has_a_lower_penalised_loss():
-    right, wrong = clouds(300, 80, signs=3)
+def test_the_trust_fit_minimises_the_penalised_loss():
+    right, wrong = clouds(300, 80, predictors=3)
     fitted = fit_trust(right, wrong, ["far"] * 80, 0.01)
 
     def loss(offset, weights):
@@ -104,16 +104,16 @@ def test_no_other_score_has_a_lower_penalised_loss():
 
 
 @pytest.mark.parametrize(("right_count", "wrong_count"), [(1000, 30), (30, 1000), (200, 200)])
-def test_both_sides_weigh_the_same_whatever_their_counts(right_count, wrong_count):
-    right, wrong = clouds(right_count, wrong_count, apart=1.0)
+def test_right_and_wrong_poses_have_equal_weight(right_count, wrong_count):
+    right, wrong = clouds(right_count, wrong_count, distance=1.0)
     fitted = fit_trust(right, wrong, ["far"] * wrong_count, 0.01)
-    doubted = 1.0 - expit(scores(fitted, right)).mean()
-    believed = expit(scores(fitted, wrong)).mean()
-    assert doubted == pytest.approx(believed, abs=1e-6)  # the offset is not penalised
-    assert 0.1 < doubted < 0.4
+    distrust = 1.0 - expit(scores(fitted, right)).mean()
+    trust = expit(scores(fitted, wrong)).mean()
+    assert distrust == pytest.approx(trust, abs=1e-6)  # the offset is not penalised
+    assert 0.1 < distrust < 0.4
 
 
-def test_a_sign_that_never_varies_gets_no_weight():
+def test_a_constant_predictor_gets_no_weight():
     right, wrong = clouds(100, 100)
     right[:, 1] = wrong[:, 1] = 4.0
     fitted = fit_trust(right, wrong, ["far"] * 100, 0.01)
@@ -121,9 +121,9 @@ def test_a_sign_that_never_varies_gets_no_weight():
     assert fitted["trust_weight_G"][0] < -1.0
 
 
-def test_the_threshold_holds_for_each_kind_that_binds():
-    right, far = clouds(1000, 200, apart=3.0)
-    near = clouds(1, 200, apart=1.5, seed=1)[1]
+def test_the_threshold_holds_for_each_binding_kind():
+    right, far = clouds(1000, 200, distance=3.0)
+    near = clouds(1, 200, distance=1.5, seed=1)[1]
     wrong, kinds = np.concatenate([far, near]), ["far"] * 200 + ["near"] * 200
     every = fit_trust(right, wrong, kinds, 0.1)
     assert accepted(every, near) == 0.1
@@ -135,26 +135,26 @@ def test_the_threshold_holds_for_each_kind_that_binds():
 
 
 def test_a_kind_of_few_poses_has_no_threshold_of_its_own():
-    right, far = clouds(1000, 100, apart=1.5)
+    right, far = clouds(1000, 100, distance=1.5)
     few = clouds(10, 1)[0]  # as right poses look
     fitted = fit_trust(right, np.concatenate([far, few]), ["far"] * 100 + ["few"] * 10, 0.1)
     assert accepted(fitted, far) == 0.1
     assert accepted(fitted, few) > 0.1
-    small = clouds(1, 15, apart=1.5, seed=1)[1]
+    small = clouds(1, 15, distance=1.5, seed=1)[1]
     wrong = np.concatenate([small, few])
     together = fit_trust(right, wrong, ["small"] * 15 + ["few"] * 10, 0.2)
     assert accepted(together, wrong) == 0.2
 
 
 def test_a_threshold_that_keeps_too_many_right_poses_is_raised():
-    right, far = clouds(1000, 100, apart=30.0)
+    right, far = clouds(1000, 100, distance=30.0)
     fitted = fit_trust(right, far, ["far"] * 100, 0.01)
     assert accepted(fitted, far) == 0.0
     assert accepted(fitted, right) == pytest.approx(0.95, abs=0.001)
 
 
 @pytest.mark.parametrize("side", ["right", "wrong"])
-def test_an_empty_side_is_refused(side):
+def test_a_fit_without_right_or_wrong_poses_is_refused(side):
     right, wrong = clouds(0 if side == "right" else 9, 0 if side == "wrong" else 9)
     with pytest.raises(ValueError, match="right and wrong"):
         fit_trust(right, wrong, ["far"] * len(wrong), 0.01)

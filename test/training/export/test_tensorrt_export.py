@@ -1,7 +1,7 @@
-"""What torch-tensorrt makes of the networks; no GPU is needed.
+"""Compilation of the networks with torch-tensorrt. No GPU is needed.
 
 Importing torch-tensorrt changes the process (an operator library, a stand-in for the package
-`tensorrt`). So whatever needs it runs in a process of its own, which is told that it has a GPU.
+`tensorrt`). So tests that need it run in a process of its own, which pretends to have a GPU.
 """
 
 import sys
@@ -50,7 +50,8 @@ NETWORKS = [
 
 
 @pytest.fixture(scope="module")
-def apart():
+def in_process():
+    """A function that runs another one in a process of its own, and returns its result."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         yield lambda work, *arguments: pool.submit(work, *arguments).result()
 
@@ -58,26 +59,24 @@ def apart():
 @pytest.mark.slow
 @needs_torch_tensorrt
 @pytest.mark.parametrize(("kind", "backbone", "rotation"), NETWORKS)
-def test_each_network_becomes_one_engine_with_nothing_left_to_torch(
-    apart, kind, backbone, rotation
-):
-    assert apart(dry_run, program, kind, backbone, rotation) == (1, {}, [])
+def test_each_network_becomes_one_complete_engine(in_process, kind, backbone, rotation):
+    assert in_process(dry_run, program, kind, backbone, rotation) == (1, {}, [])
 
 
 @pytest.mark.slow
 @needs_torch_tensorrt
-def test_a_cross_product_would_split_a_network(apart):
-    engines, unsupported, left = apart(dry_run, crossing)
+def test_a_cross_product_would_split_a_network(in_process):
+    engines, unsupported, left = in_process(dry_run, crossing)
     assert engines == 2
     assert list(unsupported) == ["torch.ops.aten.linalg_cross.default"]
     assert len(left) == 1
-    apart(refuse_crossing)
+    in_process(refuse_crossing)
 
 
 @pytest.mark.slow
 @needs_torch_tensorrt
-def test_engines_are_compiled_named_and_kept_where_the_runtime_looks(apart, tmp_path):
-    done = apart(compile_all, tmp_path / "engines")
+def test_compiled_engines_are_found_by_the_runtime(in_process, tmp_path):
+    done = in_process(compile_all, tmp_path / "engines")
     if done is None:
         pytest.skip("only TensorRT for RTX compiles without a GPU")
     paths, made, found = done
@@ -101,7 +100,7 @@ def test_engines_are_compiled_named_and_kept_where_the_runtime_looks(apart, tmp_
 
 
 @pytest.mark.slow
-def test_half_convolutions_answer_almost_the_same_in_float32():
+def test_half_convolutions_change_the_outputs_little():
     branch = AbsoluteBranch(siamese(), ABSOLUTE_OUTPUTS)
     halved = with_half_convolutions(branch)
     image = torch.rand(1, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
@@ -112,7 +111,7 @@ def test_half_convolutions_answer_almost_the_same_in_float32():
     assert {p.dtype for p in branch.parameters()} == {torch.float32}
 
 
-def test_without_a_gpu_it_says_where_to_compile(tmp_path):
+def test_without_a_gpu_the_error_names_where_to_compile(tmp_path):
     try:
         cuda.gpu()
     except EngineError:
@@ -122,7 +121,7 @@ def test_without_a_gpu_it_says_where_to_compile(tmp_path):
         pytest.skip("this machine has a GPU")
 
 
-def test_it_says_what_to_install(tmp_path, monkeypatch):
+def test_the_error_names_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(cuda, "gpu", lambda: ("Some GPU", "8.9"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EngineError, match="cannot use CUDA.*install a torch that is built for"):

@@ -86,7 +86,7 @@ def test_two_processes_give_the_loss_curve_of_one(runs):
 
 
 @pytest.mark.slow
-def test_both_leave_the_same_run(runs):
+def test_one_and_two_processes_write_the_same_run(runs):
     one, two = (load_config(run / "config.yaml", {}) for run in runs)
     assert one == two
     weights = [
@@ -98,7 +98,7 @@ def test_both_leave_the_same_run(runs):
     torch.testing.assert_close(weights[1][name], weights[0][name], rtol=0.05, atol=0.01)
 
 
-def test_a_batch_is_shared_without_loss_or_repetition():
+def test_each_pair_of_a_batch_goes_to_one_process():
     partners = [np.array([(i + 1) % 20]) for i in range(20)]
     stamps = np.arange(20) * 10**9
 
@@ -114,7 +114,7 @@ def test_a_batch_is_shared_without_loss_or_repetition():
         batches((0, 3))
 
 
-def test_alone_a_synchronised_network_is_what_it_was():
+def test_batch_norm_is_unchanged_in_a_single_process():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
     image = torch.rand(2, 3, 8, 8)
     before, names = network(image), set(network.state_dict())

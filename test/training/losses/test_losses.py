@@ -6,6 +6,7 @@ from scipy.spatial.transform import Rotation
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
 
+from support.small_network import ANCHORS
 from support.torch_poses import IDENTITY, REACH, WIDEST, near_pair, negated, poses, unit
 
 from rgsiam_training.losses.global_pose import GlobalPoseTerm, anchor_weights
@@ -17,8 +18,6 @@ from rgsiam_training.losses.weighting import LearnedWeighting
 from rgsiam_training.model.network import TwinOutput
 from rgsiam_training.model.poses import PairTruth, Poses, relative_poses, rotation_error
 from rgsiam_training.model.relative_unit import RelativeOutput
-
-ANCHORS = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
 
 
 def twin(true, spread=0.5):
@@ -82,7 +81,7 @@ def values_at_the_truth():
     }
 
 
-def test_every_term_is_zero_at_the_truth_whichever_quaternion_says_it():
+def test_every_term_is_zero_at_the_truth_for_either_quaternion():
     for name, errors in values_at_the_truth().items():
         for error, value in errors.items():
             assert value.item() == pytest.approx(0.0, abs=2e-3), (name, error)
@@ -131,13 +130,13 @@ def test_relative_errors_by_hand_and_bounded():
     assert wild["relative_translation"].item() <= REACH
 
 
-@pytest.mark.parametrize("apart", ["too far", "looking elsewhere"])
-def test_pairs_that_share_no_view_do_not_count(apart):
+@pytest.mark.parametrize("reason", ["distance", "direction"])
+def test_pairs_without_overlap_have_zero_loss(reason):
     here = Poses(torch.zeros(1, 3), IDENTITY)
     away = Poses(torch.tensor([[REACH * 1.01, 0.0, 0.0]]), IDENTITY)
     angle = WIDEST * 1.01 / 2.0
     turned = Poses(torch.zeros(1, 3), torch.tensor([[math.cos(angle), 0.0, math.sin(angle), 0.0]]))
-    truth = PairTruth(here, away if apart == "too far" else turned)
+    truth = PairTruth(here, away if reason == "distance" else turned)
     nonsense = poses(1, seed=9)
     assert not RelativePoseTerm(REACH, WIDEST).overlaps(truth).any()
     for value in RelativePoseTerm(REACH, WIDEST)(nonsense, truth).values():
@@ -161,7 +160,7 @@ def test_consistency_ignores_a_common_motion_of_the_map_and_nothing_else():
         assert value.item() > 0.1
 
 
-def test_the_margin_follows_the_pairs_own_pose_distance():
+def test_the_margin_grows_with_the_pose_distance_of_the_pair():
     """Look-alikes (D = 0) cost more the farther apart they are; near pairs cost beyond their margin m."""
     term = AdaptiveMetricTerm(REACH, 0.5)
 
@@ -179,7 +178,7 @@ def test_the_margin_follows_the_pairs_own_pose_distance():
     assert cost(0.2 * REACH, 0.9) == pytest.approx((0.9 - m) ** 2, rel=1e-3)
 
 
-def test_the_metric_counts_rotation_too():
+def test_the_margin_includes_rotation():
     term = AdaptiveMetricTerm(REACH, 4.0)
     turned = Poses(torch.zeros(1, 3), torch.tensor([[math.cos(0.5), 0.0, math.sin(0.5), 0.0]]))
     truth = PairTruth(Poses(torch.zeros(1, 3), IDENTITY), turned)  # one radian: 4 of a reach of 2
@@ -188,7 +187,7 @@ def test_the_metric_counts_rotation_too():
     assert value == pytest.approx(m**2, rel=1e-3)
 
 
-def test_matches_between_cells_are_interpolated_and_wrong_ones_cost():
+def test_matches_are_interpolated_and_wrong_ones_penalised():
     term = MatchingTerm(RAY_N2, 0.1)
     output, motion = perfect_matches(1)
     halfway = Poses(motion.translation_B3 * 0.5, IDENTITY)  # half a cell: the neighbours share
@@ -198,8 +197,8 @@ def test_matches_between_cells_are_interpolated_and_wrong_ones_cost():
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_gradients_are_finite_at_identity_and_at_the_antipode(sign):
-    """At the truth itself, where norms and angles are not differentiable."""
+def test_gradients_are_finite_at_the_truth(sign):
+    """At the truth norms and angles are not differentiable. Both signs of the quaternion are tested."""
     leaves = {}
 
     def leaf(name, value):
@@ -237,7 +236,7 @@ def test_gradients_are_finite_at_identity_and_at_the_antipode(sign):
             assert torch.isfinite(value.grad).all(), name
 
 
-def test_learned_weights_settle_where_their_docstring_says():
+def test_learned_weights_converge_to_the_log_of_the_error():
     """For constant errors L the best s is log L; an error without an s enters as it is."""
     weighting = LearnedWeighting(
         {"translation": 1.0, "rotation": 0.5, "anchor": 2.0}, {"translation": 0.0, "rotation": -3.0}
@@ -291,11 +290,11 @@ def test_the_uncertainty_term_learns_the_covariance_of_the_errors():
     W = whitening_matrix(factor.detach())[0].double().numpy()
     found = np.linalg.inv(W.T @ W)
     sigma = np.sqrt(np.diag(root @ root.T))
-    apart = np.abs(found - root @ root.T) / np.outer(sigma, sigma)
-    assert apart.max() < 0.08
+    difference = np.abs(found - root @ root.T) / np.outer(sigma, sigma)
+    assert difference.max() < 0.08
 
 
-def test_the_pose_is_not_moved_by_its_uncertainty():
+def test_the_uncertainty_term_has_no_gradient_for_the_pose():
     predicted = Poses(torch.ones(2, 3, requires_grad=True), unit(2).requires_grad_())
     factor = torch.zeros(2, 21, requires_grad=True)
     UncertaintyTerm()(factor, predicted, poses(2, seed=4))["uncertainty"].backward()

