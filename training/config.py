@@ -201,6 +201,13 @@ class LossConfig(_Section):
     """Fixed weight of the rotation error in `global_pose`: metres that one unit of quaternion error counts.
     None: the weight is learned."""
 
+    @model_validator(mode="after")
+    def _has_the_errors_it_changes(self) -> LossConfig:
+        for name in ("reprojection", "mapnet_relative"):
+            if getattr(self, name).enabled and not self.global_pose.enabled:
+                raise ValueError(f"{name} changes the errors of global_pose, which is not enabled")
+        return self
+
 
 PAIR_TERMS = (
     "relative_pose",
@@ -334,10 +341,12 @@ def _validated(
         complete = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(assignments)))
         return TrainingConfig.model_validate(OmegaConf.to_container(complete))
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(key) for key in item['loc']) or 'all fields'}: {item['msg']}"
-            for item in error.errors()
-        )
-        raise DatasetError(f"training configuration {source}: {problems}") from error
+        problems = []
+        for item in error.errors():
+            name = ".".join(str(key) for key in item["loc"]) or "all fields"
+            unknown = item["type"] == "extra_forbidden"
+            problems.append(f"{name}: {'there is no such field' if unknown else item['msg']}")
+        text = "; ".join(problems)
+        raise DatasetError(f"training configuration {source}: {text}") from error
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise DatasetError(f"training configuration {source}: {error}") from error

@@ -33,6 +33,7 @@ def test_bundle_commands(small_bundle):
     assert "is sound" in verified.stdout
 
 
+@pytest.mark.slow
 def test_errors_are_one_line_and_status_one(small_bundle, tmp_path):
     (small_bundle / "absolute.onnx").write_bytes(b"x")
     for arguments in (

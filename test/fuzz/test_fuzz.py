@@ -24,6 +24,7 @@ from rgsiam_ros.bundle.reader import read_manifest, read_npz
 from rgsiam_ros.errors import BundleError
 from rgsiam_ros.uncertainty.covariance import check_covariance
 
+pytestmark = pytest.mark.slow
 FOUND = sorted((Path(__file__).parent / "found").glob("*/*"))
 some = settings(
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "40")),

@@ -97,7 +97,7 @@ def test_network_outputs_that_are_no_pose_raise(tmp_path):
     contents = brightness_contents()
     model = onnx.load_model_from_string(contents["absolute.onnx"])
     for node in model.graph.node:
-        if node.output[0] == "nothing":
+        if node.output[0] == "zeros":
             node.input[1] = "red"
         elif node.output[0] == "rotation_quaternion_wxyz":
             node.op_type = "Mul"

@@ -27,6 +27,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_on_a_full_disk_the_results_are_printed_and_no_file_is_left(tmp_path, town_like_bundle):
     bag = cut_bag(TOWN_DRIVE, tmp_path / "short", images=30)
     out = tmp_path / "results"

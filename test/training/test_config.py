@@ -44,7 +44,7 @@ def test_values_of_settings_are_yaml_and_lists_replace_lists():
     [
         ("pairs.reach", "--set 'pairs.reach' is not NAME=VALUE, for example pairs.reach_m=1"),
         ("=3", "is not NAME=VALUE"),
-        ("pairs.reech_m=1", "pairs.reech_m: Extra inputs are not permitted"),
+        ("pairs.reech_m=1", "pairs.reech_m: there is no such field"),
         ("pairs.reach_m=far", "pairs.reach_m: Input should be a valid number"),
         ("pairs.reach_m=-1", "pairs.reach_m: Input should be greater than 0"),
         ("pairs.near_share=0.9", "near_share and hard_share add up to more than 1"),
@@ -58,12 +58,19 @@ def test_an_invalid_setting_is_named(assignment, message):
     assert "\n" not in str(refusal.value).strip() or assignment == "seed=[1"
 
 
+@pytest.mark.parametrize("term", ["reprojection", "mapnet_relative"])
+def test_terms_that_change_global_pose_need_it(term):
+    settings = {f"losses.{term}.enabled": True, "losses.global_pose.enabled": False}
+    with pytest.raises(DatasetError, match=f"{term} changes the errors of global_pose"):
+        load_config(None, DATA | settings)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("pairs: [", "cannot be read"),
         ("- 1\n", "is not a YAML mapping"),
-        ("surprise: 1\n", "surprise: Extra inputs are not permitted"),
+        ("surprise: 1\n", "surprise: there is no such field"),
     ],
 )
 def test_an_invalid_configuration_file_is_named(tmp_path, content, message):
