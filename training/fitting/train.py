@@ -72,7 +72,6 @@ def train(
         _check_same_configuration(config, load_config(run / CONFIG_NAME, {}), run)
     if rank != 0:
         logging.getLogger("rgsiam_training").setLevel(logging.ERROR)  # only one process logs
-    silence_notices()
     module, loader, data = build(config, (rank, processes))
     if processes > 1:
         synchronise_batch_norm(module.network)
@@ -120,6 +119,7 @@ def build(
     part: index of this process and number of processes; each batch is cut into that many parts. Raises
     DatasetError.
     """
+    silence_notices()
     lightning.seed_everything(config.seed, verbose=False)
     torch.set_flush_denormal(True)  # denormal numbers cost a tenth of the training time on a CPU
     data = prepare(config)
