@@ -15,6 +15,10 @@ from support.paths import ROOT
 
 from rgsiam_ros.bundle import write_bundle
 
+# On a busy machine the threads of torch wait for each other far longer than they compute, in this process and
+# in those that tests start. One thread is enough for small networks. Torch reads this when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture
 def shared_data():
