@@ -30,7 +30,7 @@ from rgsiam_ros.cli.console import log_to_terminal
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import RgsiamError
 from rgsiam_ros.localization.relocalizer import PoseEstimate, Relocalizer
-from rgsiam_ros.recordings import open_dataset
+from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_ros.recordings.ground_truth import drive_in_map
 from rgsiam_ros.recordings.rosbag import Drive, read_drive
 from rgsiam_ros.replay.metrics import WRONG_M

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rgsiam_ros.errors import DatasetError
-from rgsiam_ros.recordings.rosbag import BagTopics
+from rgsiam_ros.recordings.topics import BagTopics
 
 
 class _Section(BaseModel):

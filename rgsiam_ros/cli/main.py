@@ -99,7 +99,7 @@ def replay(
     """Relocalize a recorded drive and write a results folder. With --ros, replay it through the node too."""
     from rgsiam_ros.engines.options import EngineOptions
     from rgsiam_ros.fusion.robot_localization import read_setup
-    from rgsiam_ros.recordings.rosbag import BagTopics
+    from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_ros.replay.options import ReplayOptions
     from rgsiam_ros.replay.run import run_replay
 
@@ -141,7 +141,7 @@ def georeference(
     base_frame: BaseFrame = BASE_FRAME,
 ) -> None:
     """Align the map with GPS fixes, and write a bundle with a datum and map axes east, north, up."""
-    from rgsiam_ros.recordings.rosbag import BagTopics
+    from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_ros.replay.georeference import GeoreferenceOptions, run_georeference
 
     topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame)

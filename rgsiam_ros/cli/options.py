@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rgsiam_ros.recordings.rosbag import BagTopics
+from rgsiam_ros.recordings.topics import BagTopics
 
 BundlePath = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
 BundleOption = Annotated[Path, typer.Option(help="Folder of the bundle.")]

@@ -28,12 +28,12 @@ from rgsiam_ros.uncertainty.covariance import check_covariance, rotate_axes
 from rgsiam_ros.uncertainty.pose_quality import PoseQuality, RefinedQuality
 
 BRANCHES = ("auto", "absolute", "refined")
-"""``absolute``: the pose of the absolute branch. ``refined``: the
-pose of the relative branch. ``auto``: refined if the bundle has a relative branch."""
+"""``absolute``: the pose of the absolute branch. ``refined``: the pose of the relative branch. ``auto``: refined
+if the bundle has a relative branch."""
 
 LARGEST_TRUST_WITHOUT_NEIGHBOUR = -1.0
-"""Upper limit for the trust score of an absolute pose if the relative
-branch is in use, but no neighbour gave a pose. It is below 0, so that such a pose is never trusted."""
+"""Upper limit for the trust score of an absolute pose if the relative branch is in use, but no neighbour gave a
+pose. It is below 0, so that such a pose is never trusted."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from rgsiam_ros.recordings.csv_table import CsvDataset
 from rgsiam_ros.recordings.image_files import NoSplitError
 from rgsiam_ros.recordings.kitti import KittiDataset
 from rgsiam_ros.recordings.nerfstudio import NerfstudioDataset
-from rgsiam_ros.recordings.rosbag import BagTopics
 from rgsiam_ros.recordings.rosbag_dataset import RosbagDataset
 from rgsiam_ros.recordings.seven_scenes import SevenScenesDataset
+from rgsiam_ros.recordings.topics import BagTopics
 from rgsiam_ros.recordings.tum_rgbd import TumRgbdDataset
 
 BAG_ENDINGS = (".mcap", ".db3", ".bag")

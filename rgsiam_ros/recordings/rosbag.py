@@ -24,6 +24,7 @@ from rgsiam_ros.geometry.poses import (
     pose_matrix,
     quaternion_wxyz_from_xyzw,
 )
+from rgsiam_ros.recordings.topics import BagTopics
 
 IMAGE_TYPES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
 TRUTH_TYPES = (
@@ -34,22 +35,6 @@ TRUTH_TYPES = (
 FIX_TYPES = ("sensor_msgs/msg/NavSatFix",)
 LONGEST_TRUTH_GAP_NS = 1_000_000_000
 """Largest time between two true poses between which poses are interpolated."""
-
-
-@dataclass(frozen=True)
-class BagTopics:
-    """The topics to read from a bag, and the vehicle frame."""
-
-    image: str | None = None
-    """Colour images. None: the only topic of an image type without ``depth`` in its name."""
-    camera_info: str | None = None
-    """None: ``camera_info`` in the namespace of the images, if the bag has it."""
-    truth: str | None = "/ground_truth/odometry"
-    """True poses of the vehicle. None, or a topic that the bag lacks: no true poses."""
-    base_frame: str = "base_link"
-    """Vehicle frame. It is used if the true poses name no child frame."""
-    depth: str | None = None
-    """Depth images. None: the only ``sensor_msgs/Image`` topic with ``depth`` in its name."""
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,8 @@ from rgsiam_ros.geometry.conversions import stamp_to_ns
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.recordings.base import Dropped, Frame
 from rgsiam_ros.recordings.depth_points import points_of_depth
-from rgsiam_ros.recordings.rosbag import (
-    BagTopics,
-    RecordedImage,
-    read_drive,
-    read_messages,
-    require_truth,
-)
+from rgsiam_ros.recordings.rosbag import RecordedImage, read_drive, read_messages, require_truth
+from rgsiam_ros.recordings.topics import BagTopics
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,8 @@ from rgsiam_ros.geometry.conversions import stamp_to_ns
 from rgsiam_ros.geometry.poses import Array, interpolate_poses
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.ground_truth import drive_in_map
-from rgsiam_ros.recordings.rosbag import (
-    FIX_TYPES,
-    BagTopics,
-    Drive,
-    read_drive,
-    read_messages,
-    static_tree,
-)
+from rgsiam_ros.recordings.rosbag import FIX_TYPES, Drive, read_drive, read_messages, static_tree
+from rgsiam_ros.recordings.topics import BagTopics
 from rgsiam_ros.replay.offline import replay_offline
 
 logger = logging.getLogger(__name__)

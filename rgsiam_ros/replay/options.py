@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.fusion.robot_localization import FusionSetup
-from rgsiam_ros.recordings.rosbag import BagTopics
+from rgsiam_ros.recordings.topics import BagTopics
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,7 @@ from rgsiam_ros.geometry.poses import pose_errors
 from rgsiam_ros.geometry.units import angle_text, length_text
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.ground_truth import drive_in_map
-from rgsiam_ros.recordings.rosbag import (
-    FIX_TYPES,
-    Drive,
-    read_drive,
-    read_messages,
-)
+from rgsiam_ros.recordings.rosbag import FIX_TYPES, Drive, read_drive, read_messages
 from rgsiam_ros.replay.metrics import replay_metrics
 from rgsiam_ros.replay.offline import replay_offline, with_truth
 from rgsiam_ros.replay.options import ReplayOptions

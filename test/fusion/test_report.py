@@ -5,7 +5,8 @@ import pytest
 from support.paths import TOWN_DRIVE
 
 from rgsiam_ros.fusion.report import describe_track, report_tracks
-from rgsiam_ros.recordings.rosbag import BagTopics, read_drive
+from rgsiam_ros.recordings.rosbag import read_drive
+from rgsiam_ros.recordings.topics import BagTopics
 
 NO_GPS = (np.zeros(0, np.int64), np.zeros(0, int))
 

@@ -30,7 +30,8 @@ from rgsiam_ros.bundle.reader import read_manifest, read_npz
 from rgsiam_ros.camera.decoding import decode_compressed, decode_raw
 from rgsiam_ros.camera.preprocessing import check_image
 from rgsiam_ros.errors import BagError, BundleError, CameraError, ImageError
-from rgsiam_ros.recordings.rosbag import BagTopics, read_drive, static_tree
+from rgsiam_ros.recordings.rosbag import read_drive, static_tree
+from rgsiam_ros.recordings.topics import BagTopics
 from rgsiam_ros.uncertainty.calibration import Calibration
 
 RAW_ENCODINGS = (

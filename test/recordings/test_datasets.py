@@ -11,13 +11,10 @@ from support.poses import random_poses
 pytest.importorskip("torch", reason="the training extra is not installed here")
 
 from rgsiam_ros.errors import BagError, DatasetError
-from rgsiam_ros.recordings import (
-    PointDataset,
-    describe_dropped,
-    fingerprint,
-    open_dataset,
-)
-from rgsiam_ros.recordings.rosbag import BagTopics, read_drive
+from rgsiam_ros.recordings.base import PointDataset, describe_dropped, fingerprint
+from rgsiam_ros.recordings.formats import open_dataset
+from rgsiam_ros.recordings.rosbag import read_drive
+from rgsiam_ros.recordings.topics import BagTopics
 
 
 @pytest.fixture

@@ -25,7 +25,8 @@ from support.dataset_files import (
 pytest.importorskip("torch", reason="the training extra is not installed here")
 
 from rgsiam_ros.errors import DatasetError
-from rgsiam_ros.recordings import PointDataset, describe_dropped, open_dataset
+from rgsiam_ros.recordings.base import PointDataset, describe_dropped
+from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_training.config import SplitConfig
 from rgsiam_training.data.splits import split_contiguous
 

@@ -20,7 +20,8 @@ from support.dataset_files import (
 pytest.importorskip("torch", reason="the training extra is not installed here")
 
 from rgsiam_ros.errors import DatasetError
-from rgsiam_ros.recordings import PointDataset, open_dataset, open_test_side
+from rgsiam_ros.recordings.base import PointDataset
+from rgsiam_ros.recordings.formats import open_dataset, open_test_side
 
 # COLMAP
 

@@ -13,9 +13,9 @@ from support.bags import with_depth
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.errors import BagError, DatasetError
 from rgsiam_ros.geometry.poses import invert
-from rgsiam_ros.recordings import open_dataset
 from rgsiam_ros.recordings.depth_points import points_of_depth
-from rgsiam_ros.recordings.rosbag import BagTopics
+from rgsiam_ros.recordings.formats import open_dataset
+from rgsiam_ros.recordings.topics import BagTopics
 
 CAMERA = Camera(width=320, height=180, fx=190.0, fy=200.0, cx=150.0, cy=95.0)
 

@@ -5,7 +5,8 @@ import pytest
 from support.paths import TOWN_DRIVE, TOWN_MAP
 
 from rgsiam_ros.errors import BagError
-from rgsiam_ros.recordings.rosbag import BagTopics, read_drive, require_truth
+from rgsiam_ros.recordings.rosbag import read_drive, require_truth
+from rgsiam_ros.recordings.topics import BagTopics
 
 
 def test_the_shipped_drive():

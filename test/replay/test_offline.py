@@ -13,7 +13,7 @@ from support.poses import random_poses
 from rgsiam_ros.bundle import write_bundle
 from rgsiam_ros.errors import BagError, ResultsError
 from rgsiam_ros.geometry.poses import pose_matrix, quaternion_wxyz_from_xyzw
-from rgsiam_ros.recordings.rosbag import BagTopics
+from rgsiam_ros.recordings.topics import BagTopics
 from rgsiam_ros.recordings.tum import write_tum
 from rgsiam_ros.replay.metrics import replay_metrics
 from rgsiam_ros.replay.options import ReplayOptions

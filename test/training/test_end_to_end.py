@@ -20,7 +20,8 @@ from rgsiam_ros.errors import BundleError, DatasetError
 from rgsiam_ros.geometry.poses import pose_errors
 from rgsiam_ros.localization.refinement import agreement_of, look
 from rgsiam_ros.localization.relocalizer import Relocalizer
-from rgsiam_ros.recordings import fingerprint, open_dataset
+from rgsiam_ros.recordings.base import fingerprint
+from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_ros.uncertainty.covariance import rotate_axes
 from rgsiam_training.config import load_config
 from rgsiam_training.evaluation.compare.presets import trainable

@@ -35,7 +35,7 @@ def inspect(
     import json
 
     from rgsiam_ros.recordings.formats import open_dataset, open_test_side, own_test_split
-    from rgsiam_ros.recordings.rosbag import BagTopics
+    from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_ros.replay.results import claim_folder
     from rgsiam_training.datasets.inspection import inspect_datasets
     from rgsiam_training.datasets.inspection_plot import draw_inspection

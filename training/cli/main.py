@@ -202,8 +202,8 @@ def calibrate(
 ) -> None:
     """Fit covariance and trust on images that were not trained on. `rgsiam export` does this too."""
     from rgsiam_ros.bundle import Bundle
-    from rgsiam_ros.recordings import open_dataset
-    from rgsiam_ros.recordings.rosbag import BagTopics
+    from rgsiam_ros.recordings.formats import open_dataset
+    from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_training.export.calibrate import calibrate_bundle, images_of_datasets, images_of_run
     from rgsiam_training.fitting.run_folder import open_run
 
@@ -236,7 +236,7 @@ def evaluate(
 ) -> None:
     """Relocalize every image of a dataset and report errors. For bags, see also `rgsiam replay`."""
     from rgsiam_ros.engines.options import EngineOptions
-    from rgsiam_ros.recordings.rosbag import BagTopics
+    from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_training.evaluation.evaluate import evaluate_dataset
 
     evaluate_dataset(
@@ -264,8 +264,8 @@ def look_alikes(
     truth_topic: TruthTopic = TRUTH_TOPIC,
 ) -> None:
     """Measure how well a bundle distinguishes places that look alike."""
-    from rgsiam_ros.recordings import open_dataset
-    from rgsiam_ros.recordings.rosbag import BagTopics
+    from rgsiam_ros.recordings.formats import open_dataset
+    from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_training.evaluation.look_alikes import measure_look_alikes
 
     try:

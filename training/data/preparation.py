@@ -21,8 +21,14 @@ from rgsiam_ros.camera.model import Camera, match_view
 from rgsiam_ros.camera.preprocessing import Preprocessing, fit_image
 from rgsiam_ros.errors import CameraError, DatasetError
 from rgsiam_ros.geometry.poses import Array, quaternion_wxyz
-from rgsiam_ros.recordings import Dataset, fingerprint, open_dataset
-from rgsiam_ros.recordings.base import PointDataset, describe_dropped, poses_of
+from rgsiam_ros.recordings.base import (
+    Dataset,
+    PointDataset,
+    describe_dropped,
+    fingerprint,
+    poses_of,
+)
+from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_training.config import TrainingConfig
 from rgsiam_training.data.splits import split_contiguous
 

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.geometry.poses import Array, angles_between
-from rgsiam_ros.recordings import Dataset
-from rgsiam_ros.recordings.base import poses_of
+from rgsiam_ros.recordings.base import Dataset, poses_of
 
 JUMP_FACTOR = 10.0
 """A step is a jump if it is longer than this factor times the median step of the session, and longer than the

@@ -13,10 +13,10 @@ from rich.console import Console
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import RgsiamError
 from rgsiam_ros.localization.relocalizer import PoseEstimate, Relocalizer
-from rgsiam_ros.recordings import open_dataset
 from rgsiam_ros.recordings.base import Frame, describe_dropped
+from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_ros.recordings.ground_truth import truth_turn
-from rgsiam_ros.recordings.rosbag import BagTopics
+from rgsiam_ros.recordings.topics import BagTopics
 from rgsiam_ros.replay.offline import decoded, record_of
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 from rgsiam_ros.replay.results import claim_folder, print_table, write_results

@@ -19,8 +19,7 @@ from rgsiam_ros.errors import BundleError, DatasetError
 from rgsiam_ros.geometry.poses import Array, pose_errors
 from rgsiam_ros.localization.live_view import LiveView
 from rgsiam_ros.localization.relocalizer import Relocalizer
-from rgsiam_ros.recordings import Dataset
-from rgsiam_ros.recordings.base import poses_of
+from rgsiam_ros.recordings.base import Dataset, poses_of
 from rgsiam_ros.recordings.ground_truth import truth_turn
 
 LARGE_ERROR_M = 5.0

@@ -22,7 +22,7 @@ from rgsiam_ros.errors import CameraError, DatasetError, EngineError
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.branches import BranchEstimate, PoseBranches
 from rgsiam_ros.localization.live_view import LiveView
-from rgsiam_ros.recordings import Dataset
+from rgsiam_ros.recordings.base import Dataset
 from rgsiam_ros.recordings.ground_truth import truth_turn
 from rgsiam_ros.uncertainty.calibration import (
     Branch,

@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 pytest.importorskip("torch", reason="the training extra is not installed here")
 
 from rgsiam_ros.errors import DatasetError
-from rgsiam_ros.recordings import Frame
+from rgsiam_ros.recordings.base import Frame
 from rgsiam_training.config import PairConfig, SplitConfig
 from rgsiam_training.data.map_selection import thin
 from rgsiam_training.data.pairs import PairSampler, look_alikes

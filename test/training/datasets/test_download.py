@@ -19,7 +19,7 @@ import cv2
 
 import rgsiam_training.datasets.http_download
 from rgsiam_ros.errors import DatasetError
-from rgsiam_ros.recordings import open_dataset
+from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_training.datasets.download import PUBLISHERS, download_scene
 
 

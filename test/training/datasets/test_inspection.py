@@ -16,7 +16,7 @@ pytest.importorskip("torch", reason="the training extra is not installed here")
 import typer
 from typer.testing import CliRunner
 
-from rgsiam_ros.recordings import open_dataset
+from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_training.cli.main import register
 from rgsiam_training.datasets.inspection import cover, inspect_datasets
 

@@ -9,7 +9,7 @@ pytest.importorskip("torch", reason="the training extra is not installed here")
 
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.errors import BundleError, DatasetError
-from rgsiam_ros.recordings import Frame
+from rgsiam_ros.recordings.base import Frame
 from rgsiam_training.evaluation.look_alikes import measure_look_alikes
 
 ORIGIN = np.array([1000.0, 2000.0, 3.0])

@@ -18,8 +18,8 @@ from rgsiam_ros.bundle import Bundle, write_bundle
 from rgsiam_ros.errors import BundleError, DatasetError
 from rgsiam_ros.fusion.map_alignment import align_map, georeferenced
 from rgsiam_ros.localization.relocalizer import Relocalizer
-from rgsiam_ros.recordings import open_dataset
-from rgsiam_ros.recordings.rosbag import BagTopics
+from rgsiam_ros.recordings.formats import open_dataset
+from rgsiam_ros.recordings.topics import BagTopics
 from rgsiam_training.config import AugmentationConfig
 from rgsiam_training.export.calibrate import HeldOutImages, calibrate_bundle, images_of_datasets
 from rgsiam_training.fitting.run_folder import StoredImages
