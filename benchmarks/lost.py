@@ -36,6 +36,7 @@ from rgsiam_ros.recordings.rosbag import Drive, read_drive
 from rgsiam_ros.replay.metrics import WRONG_M
 from rgsiam_ros.replay.offline import decoded
 from rgsiam_ros.replay.results import claim_folder
+from rgsiam_training.config import SplitConfig
 
 TRUST_WITHOUT_POSE = -1e3
 """Trust score of an image for which no pose can be estimated."""
@@ -119,7 +120,7 @@ def main(
     error_m = np.array(
         [_error_m(e, position) for e, position in zip(estimates, true_position_N3, strict=True)]
     )
-    unmapped = _inside(circles, true_position_N3)
+    unmapped = SplitConfig(leave_out=circles).inside(true_position_N3)
     groups: dict[str, np.ndarray] = {}
     if unmapped.any():
         groups["unmapped stretch"] = trust[unmapped]
@@ -190,14 +191,6 @@ def _circle(text: str) -> tuple[float, float, float]:
     except ValueError as error:
         raise typer.BadParameter(f"--leave-out takes x,y,radius, not {text}") from error
     return x, y, radius
-
-
-def _inside(circles: list[tuple[float, float, float]], position_N3: np.ndarray) -> np.ndarray:
-    """Which positions are inside one of the circles ``(x, y, radius)``, ``(N,)`` bool."""
-    inside = np.zeros(len(position_N3), bool)
-    for x, y, radius in circles:
-        inside |= np.hypot(position_N3[:, 0] - x, position_N3[:, 1] - y) <= radius
-    return inside
 
 
 def _images_with_truth(drive: Drive) -> tuple[list[ImageBGR], np.ndarray]:

@@ -30,7 +30,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from scipy.stats import theilslopes
 from sensor_msgs.msg import CompressedImage
 
-from rgsiam_ros.geometry.poses import quaternion_wxyz, quaternion_xyzw_from_wxyz
+from rgsiam_ros.geometry.conversions import quaternion_xyzw_of, stamp_to_ns
 from rgsiam_ros.recordings.rosbag import read_drive
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,7 +85,7 @@ class Camera(Node):
             self.sent.pop(next(iter(self.sent)))
 
     def _receive_pose(self, message: PoseWithCovarianceStamped) -> None:
-        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        stamp = stamp_to_ns(message.header.stamp)
         sent, now = self.sent.get(stamp), time.monotonic()
         if sent is not None:
             self.answers.append((now, (now - sent) * 1e3))
@@ -126,7 +126,7 @@ class Faults:
 
 def start_node(bundle: Path, out: Path, pose_mount: np.ndarray) -> subprocess.Popen:
     """Start the node as on a vehicle. pose_mount: ``T_base_camera``, ``(4, 4)``."""
-    xyzw = quaternion_xyzw_from_wxyz(quaternion_wxyz(pose_mount))
+    xyzw = quaternion_xyzw_of(pose_mount)
     parameters = {
         "bundle": bundle.resolve(),
         "image_transport": "compressed",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,7 +27,24 @@ JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 JPEG_WITHOUT_CONTENT = {0x01, *range(0xD0, 0xD9)}
 """Marker codes that no length field follows (ITU-T T.81, table B.1)."""
 
-Payload = bytes | bytearray | memoryview | array.array
+Payload = bytes | bytearray | memoryview | array.array | np.ndarray
+
+
+def decode_message(message: Any) -> ImageBGR:
+    """Decode a ``sensor_msgs/Image`` or ``CompressedImage``, of rclpy or of a bag, to ``(H, W, 3)`` uint8 BGR.
+
+    Raises ImageError.
+    """
+    if hasattr(message, "format"):
+        return decode_compressed(message.data, message.format)
+    return decode_raw(
+        message.encoding,
+        message.height,
+        message.width,
+        message.step,
+        bool(message.is_bigendian),
+        message.data,
+    )
 
 
 def decode_raw(

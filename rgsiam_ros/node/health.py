@@ -66,9 +66,14 @@ class Health:
             self._pose_at, self._had_pose = self._now(), True
             self._poses.append((self._pose_at, delay_s))
 
-    def since_image(self) -> float:
-        """Seconds since the last image, or since `start` if none has come."""
-        return self._now() - self._image_at
+    def missing_image(self, limits: Limits, topic: str) -> tuple[int, str] | None:
+        """Level and message if no image came for too long, counted from `start` before the first; else None.
+
+        topic: topic of the images, for the message.
+        """
+        with self._lock:
+            since_s = self._now() - self._image_at
+        return (ERROR, no_image(topic, since_s)) if since_s > limits.max_age else None
 
     def values(self) -> dict[str, str]:
         """Every figure and counter as text, by name, for ``/diagnostics``."""
@@ -83,15 +88,13 @@ class Health:
             }
             return figures | {name: str(count) for name, count in sorted(self._counts.items())}
 
-    def findings(self, limits: Limits, last: tuple[int, str], topic: str) -> list[tuple[int, str]]:
-        """Level and message of everything that is wrong; empty if all is well.
+    def findings(self, limits: Limits, last: tuple[int, str]) -> list[tuple[int, str]]:
+        """Level and message of everything that is wrong while images arrive; empty if all is well.
 
-        last: level and message of the last image; topic: topic of the images, for the message.
+        last: level and message of the last image.
         """
         with self._lock:
             now = self._now()
-            if now - self._image_at > limits.max_age:
-                return [(ERROR, no_image(topic, now - self._image_at))]
             findings = [last] if last[0] != OK else []
             if now - self._pose_at > limits.max_age:
                 findings.append((ERROR, f"no pose for {now - self._pose_at:.0f} s"))

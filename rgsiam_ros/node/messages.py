@@ -10,25 +10,11 @@ from geometry_msgs.msg import Pose, PoseStamped, PoseWithCovarianceStamped, Tran
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from rgsiam_ros.camera.decoding import decode_compressed, decode_raw
+from rgsiam_ros.camera.decoding import decode_message
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.geometry.conversions import NANOSECONDS, quaternion_xyzw_of
 from rgsiam_ros.geometry.poses import Array
-
-
-def image_from_message(message: Image | CompressedImage) -> ImageBGR:
-    """``(H, W, 3)`` uint8 BGR. Raises ImageError."""
-    if isinstance(message, CompressedImage):
-        return decode_compressed(message.data, message.format)
-    return decode_raw(
-        message.encoding,
-        message.height,
-        message.width,
-        message.step,
-        bool(message.is_bigendian),
-        message.data,
-    )
 
 
 def camera_from_message(info: CameraInfo) -> Camera:
@@ -94,7 +80,7 @@ class ReceivedImage:
         if self.decoded is not None:
             return self
         try:
-            return replace(self, decoded=image_from_message(self.message))
+            return replace(self, decoded=decode_message(self.message))
         except Exception as error:  # whatever failed, `image` raises it in the worker's thread
             return replace(self, decoded=error)
 

@@ -31,7 +31,7 @@ from rgsiam_ros.errors import (
     TransformUnavailableError,
 )
 from rgsiam_ros.geometry.conversions import stamp_to_ns
-from rgsiam_ros.geometry.poses import Array, invert
+from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.relocalizer import PoseEstimate
 from rgsiam_ros.node.bundle_loading import LoadedBundle, load, log_loaded, refuse_without_datum
 from rgsiam_ros.node.bundle_reload import BundleReload
@@ -47,7 +47,7 @@ from rgsiam_ros.node.qos import image_qos
 from rgsiam_ros.node.status import ACTIVE, INACTIVE, UNCONFIGURED, StatusOutput
 from rgsiam_ros.node.tf import TfFrames, TfOutput, create_transforms, refuse_equal_frames
 from rgsiam_ros.node.worker import NewestWorker
-from rgsiam_ros.uncertainty.covariance import check_covariance, decouple_plane, move_to_body_point
+from rgsiam_ros.uncertainty.covariance import check_covariance, decouple_plane, vehicle_pose
 
 NAME = "relocalize"
 WAIT_FOR_FRAME_S = 10.0
@@ -335,10 +335,8 @@ class RelocalizeNode(LifecycleNode):
         if estimate.lost:
             self._status.lost(at_ns, estimate, estimate.why_lost)
             return
-        T_camera_base = invert(T_base_camera)
-        T_map_base = estimate.T_map_camera @ T_camera_base
-        covariance = move_to_body_point(
-            estimate.covariance_66, estimate.T_map_camera, T_camera_base
+        T_map_base, covariance = vehicle_pose(
+            estimate.T_map_camera, estimate.covariance_66, T_base_camera
         )
         if self._value("planar_covariance"):
             covariance = decouple_plane(covariance)

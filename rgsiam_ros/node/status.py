@@ -176,10 +176,11 @@ class StatusOutput:
         with self._lock:
             idle, last, values = self._why_idle(), self._last, dict(self._values)
             values |= self._identity
-        findings = [] if idle else self._health.findings(limits, last, self._topic())
-        if not idle and self._health.since_image() > limits.max_age:
-            self._status.publish(self._message(*findings[0], {}))
-        findings = [(STALE, idle)] if idle else [*findings, *others]
+        missing = None if idle else self._health.missing_image(limits, self._topic())
+        if missing is not None:
+            self._status.publish(self._message(*missing, {}))
+        found = [missing] if missing else self._health.findings(limits, last)
+        findings = [(STALE, idle)] if idle else [*found, *others]
         level = max((level for level, _ in findings), default=OK)
         text = "; ".join(m for _, m in sorted(findings, key=lambda item: -item[0]))
         return self._message(level, text or "poses published", values | self._health.values())

@@ -12,7 +12,7 @@ import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.typesys import Stores, get_typestore
 
-from rgsiam_ros.camera.decoding import decode_compressed, decode_raw
+from rgsiam_ros.camera.decoding import decode_message
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import BagError, CameraError, TransformUnavailableError
@@ -47,12 +47,7 @@ class RecordedImage:
 
     def decode(self) -> ImageBGR:
         """Return the image as ``(H, W, 3)`` uint8 BGR. Raises ImageError."""
-        m = self.message
-        if hasattr(m, "format"):
-            return decode_compressed(m.data.tobytes(), m.format)
-        return decode_raw(
-            m.encoding, m.height, m.width, m.step, bool(m.is_bigendian), m.data.tobytes()
-        )
+        return decode_message(self.message)
 
 
 @dataclass(frozen=True)
@@ -114,8 +109,6 @@ def open_bag(path: str | Path) -> Iterator[AnyReader]:
     try:
         reader = AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_JAZZY))
         reader.open()
-    except BagError:
-        raise
     except Exception as error:  # rosbags raises many kinds for damaged files
         raise BagError(
             f"{bag} cannot be read as a bag ({error}): try `ros2 bag info` and `ros2 bag reindex`"

@@ -10,11 +10,11 @@ from typing import Protocol
 
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import RgsiamError
-from rgsiam_ros.geometry.poses import Array, invert
+from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.relocalizer import PoseEstimate, Relocalizer
 from rgsiam_ros.recordings.rosbag import Drive
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
-from rgsiam_ros.uncertainty.covariance import move_to_body_point
+from rgsiam_ros.uncertainty.covariance import vehicle_pose
 
 
 class EncodedImage(Protocol):
@@ -68,7 +68,9 @@ def _record(
 ) -> FrameRecord:
     if isinstance(estimate, RgsiamError):
         return FrameRecord(stamp_ns, problem=str(estimate))
-    T, covariance = report_pose(estimate.T_map_camera, estimate.covariance_66, drive.T_base_camera)
+    T, covariance = estimate.T_map_camera, estimate.covariance_66
+    if drive.T_base_camera is not None:  # without the mount, the camera's pose is reported
+        T, covariance = vehicle_pose(T, covariance, drive.T_base_camera)
     timings = {"decode": decode_ms, **estimate.timings_ms}
     timings["total"] = sum(timings.values())
     return record_of(stamp_ns, estimate, T, covariance, timings)
@@ -99,21 +101,6 @@ def record_of(
         feature_distance=estimate.quality.feature_distance,
         T_withheld=T_map_frame if estimate.lost else None,
     )
-
-
-def report_pose(
-    T_map_camera: Array, covariance_66: Array, T_base_camera: Array | None
-) -> tuple[Array, Array]:
-    """Pose ``(4, 4)`` and covariance ``(6, 6)`` of the vehicle, or of the camera if its mount is unknown.
-
-    T_base_camera: the mount or None; covariance_66: of the camera. Both covariances are about fixed axes of
-    the map, metres and radians.
-    """
-    if T_base_camera is None:
-        return T_map_camera, covariance_66
-    T_camera_base = invert(T_base_camera)
-    covariance = move_to_body_point(covariance_66, T_map_camera, T_camera_base)
-    return T_map_camera @ T_camera_base, covariance
 
 
 def with_truth(record: ReplayRecord, drive: Drive) -> ReplayRecord:

@@ -21,7 +21,6 @@ from rgsiam_ros.geometry.conversions import quaternion_xyzw_of
 from rgsiam_ros.geometry.poses import Array, pose_errors
 from rgsiam_ros.recordings.tum import write_tum
 from rgsiam_ros.replay.covariance_consistency import report_lines
-from rgsiam_ros.replay.metrics import replay_metrics
 from rgsiam_ros.replay.plot import draw_replay
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 
@@ -38,14 +37,13 @@ def claim_folder(out: Path) -> Path:
 
 
 def write_results(
-    record: ReplayRecord, config: dict[str, Any], out: Path, *, extra: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """Write the results of a replay to the folder `out` and return the metrics.
+    record: ReplayRecord, metrics: dict[str, Any], config: dict[str, Any], out: Path
+) -> None:
+    """Write the results of a replay to the folder `out`.
 
-    config: for ``config.yaml``; extra: further entries for ``metrics.json``. Raises ResultsError if the
-    folder cannot be written.
+    metrics: for ``metrics.json``, see `rgsiam_ros.replay.metrics.replay_metrics`; config: for
+    ``config.yaml``. Raises ResultsError if the folder cannot be written.
     """
-    metrics = replay_metrics(record) | (extra or {})
     with all_or_nothing(out) as folder:
         write_tum(folder / "estimated.tum", _poses(record, "T_map_frame"))
         write_tum(folder / "ground_truth.tum", _poses(record, "T_true"))
@@ -53,7 +51,6 @@ def write_results(
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         draw_replay(record, folder / "replay.png", title=str(config.get("title", "")))
-    return metrics
 
 
 @contextmanager

@@ -63,7 +63,8 @@ def run_replay(
         record, extra = offline, {}
     relocalizer.close()
     # the table is printed before files are written, so that a full disk does not lose it
-    print_table(replay_metrics(record), console, config["title"])
+    metrics = replay_metrics(record) | extra
+    print_table(metrics, console, config["title"])
     if options.ros:
         ros = extra["ros"]
         console.print(
@@ -76,7 +77,7 @@ def run_replay(
     for name, figures in extra.get("fusion", {}).items():
         if isinstance(figures, dict):
             console.print(f"fused, {LABELS[name]}: {describe_track(figures)}", soft_wrap=True)
-    metrics = write_results(record, config, out, extra=extra)
+    write_results(record, metrics, config, out)
     if options.rerun is not None:
         write_rerun_file(record, drive, options.rerun, config["title"])
         console.print(f"recording: {options.rerun}", soft_wrap=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rgsiam_ros.geometry.poses import Array, rotation_vector, skew
+from rgsiam_ros.geometry.poses import Array, invert, rotation_vector, skew
 
 MINIMUM_SAMPLES = 12
 MINIMUM_SIGMA_M = 1e-3
@@ -87,6 +87,19 @@ def turn_errors(error_N6: ArrayLike, R_new_old_N33: Array) -> Array:
     errors = np.asarray(error_N6, np.float64)
     vectors = (errors[:, :3], errors[:, 3:])
     return np.concatenate([np.einsum("nij,nj->ni", R_new_old_N33, v) for v in vectors], axis=1)
+
+
+def vehicle_pose(
+    T_map_camera: Array, covariance_66: ArrayLike, T_base_camera: Array
+) -> tuple[Array, Array]:
+    """The vehicle's pose ``T_map_base`` ``(4, 4)`` and its covariance ``(6, 6)``, from those of the camera.
+
+    T_base_camera: ``(4, 4)`` mount of the camera. Both covariances are about fixed axes of the map, metres
+    and radians.
+    """
+    T_camera_base = invert(T_base_camera)
+    covariance = move_to_body_point(covariance_66, T_map_camera, T_camera_base)
+    return T_map_camera @ T_camera_base, covariance
 
 
 def residual_covariance(T_estimated_N44: ArrayLike, T_true_N44: ArrayLike) -> Array:

@@ -29,9 +29,15 @@ def stream(seconds, hz, delay, poses=True):
     return clock, health
 
 
+def findings(health, last):
+    """What ``/diagnostics`` reports: the missing image, or else the other findings."""
+    missing = health.missing_image(LIMITS, "/image")
+    return [missing] if missing else health.findings(LIMITS, last)
+
+
 def test_a_steady_stream_has_no_findings():
     _, health = stream(10.0, 10.0, 0.05)
-    assert health.findings(LIMITS, FINE, "/image") == []
+    assert findings(health, FINE) == []
     figures = health.values()
     assert float(figures["rate_hz"]) == pytest.approx(10.0, abs=0.3)
     assert float(figures["delay_median_ms"]) == pytest.approx(50.0)
@@ -40,11 +46,11 @@ def test_a_steady_stream_has_no_findings():
 
 def test_slow_late_and_missing_poses_are_named():
     _, slow = stream(20.0, 1.0, 0.05)
-    assert [level for level, _ in slow.findings(LIMITS, FINE, "/image")] == [WARN]
+    assert [level for level, _ in findings(slow, FINE)] == [WARN]
     _, late = stream(5.0, 10.0, 0.8)
-    assert late.findings(LIMITS, FINE, "/image") == [(WARN, "poses 0.80 s late, over 0.5")]
+    assert findings(late, FINE) == [(WARN, "poses 0.80 s late, over 0.5")]
     _, lost = stream(5.0, 10.0, 0.0, poses=False)
-    found = lost.findings(LIMITS, (WARN, "lost: trust -1 is below 0"), "/image")
+    found = findings(lost, (WARN, "lost: trust -1 is below 0"))
     assert (ERROR, "no pose for 5 s") in found
     assert (WARN, "lost: trust -1 is below 0") in found
     assert lost.values()["age_of_last_pose_s"] == "none yet"
@@ -53,11 +59,11 @@ def test_slow_late_and_missing_poses_are_named():
 def test_a_silent_camera_is_an_error_until_it_returns():
     clock, health = stream(10.0, 10.0, 0.05)
     clock.at += 3.0
-    ((level, words),) = health.findings(LIMITS, FINE, "/image")
+    ((level, words),) = findings(health, FINE)
     assert level == ERROR
     assert words.startswith("no image on /image for 3 s: check")
     for _ in range(60):
         clock.at += 0.1
         health.image()
         health.pose(0.05)
-    assert health.findings(LIMITS, FINE, "/image") == []
+    assert findings(health, FINE) == []

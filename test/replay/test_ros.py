@@ -34,7 +34,7 @@ def test_the_node_gives_the_same_poses_as_offline(tmp_path, town_like_bundle):
     metrics = run_replay(bag, town_like_bundle, out, options, Console(quiet=True))
     ros = metrics["ros"]
     assert ros["sent"] == 40
-    assert ros["returned"] == ros["compared"] >= 20  # under load the node skips images
+    assert ros["returned"] == ros["compared"] >= 30
     assert ros["largest_difference_m"] < 1e-6
     assert ros["largest_difference_deg"] < 1e-6
     assert metrics["reported_frame"] == "base_link"

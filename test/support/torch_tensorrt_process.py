@@ -26,6 +26,7 @@ from rgsiam_training.export.tensorrt_export import (
 )
 from rgsiam_training.model.network import AbsoluteBranch, RelativeBranch
 from support import small_network
+from support.log_messages import log_messages
 from support.small_network import SMALL
 
 HEIGHT, WIDTH = 64, 96
@@ -110,7 +111,7 @@ def dry_run(make, *arguments):
 def compile_all(cache):
     """Compile for real, but do not load the engines: loading them needs a GPU.
 
-    Returns the paths; of each engine its tensors and the precisions of its convolutions
+    Returns the log messages; the paths; of each engine its tensors and the precisions of its convolutions
     and of its matrix products; and whether the cache returns each engine for the runtime's key.
     """
     with torch_tensorrt() as (imported, patch):
@@ -133,12 +134,13 @@ def compile_all(cache):
             content=lambda name: name.encode(),
             map_features=lambda: SimpleNamespace(local_NCHW=np.empty((2, *local_shape(network)))),
         )
-        paths = compile_for_this_gpu(cache, bundle, cache)
+        with log_messages(tensorrt_export.__name__) as lines:
+            paths = compile_for_this_gpu(cache, bundle, cache)
         kept = [
             EngineCache(cache).load(engine_key("tensorrt_rtx", name.encode(), precision, (1, 1, 1)))
             for name, precision in COMPILED
         ]
-    return [str(path) for path in paths], made, kept == plans
+    return lines, [str(path) for path in paths], made, kept == plans
 
 
 def watch(patch, plans, made):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rgsiam_ros.errors import DatasetError
-from rgsiam_ros.recordings.base import Frame
+from rgsiam_ros.recordings.base import Frame, poses_of
 from rgsiam_training.config import SplitConfig
 
 
@@ -55,7 +55,7 @@ def split_contiguous(
         validation.append(start + np.flatnonzero(held))
         training.append(start + np.flatnonzero(~held_or_guard))
         start += length
-    left_out = config.inside(np.stack([frame.T_map_camera[:3, 3] for frame in frames]))
+    left_out = config.inside(poses_of(frames)[:, :3, 3])
     kept_training, kept_validation = (
         indices[~left_out[indices]]
         for indices in (np.concatenate(training), np.concatenate(validation))

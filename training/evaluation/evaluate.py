@@ -17,6 +17,7 @@ from rgsiam_ros.recordings.base import Frame, describe_dropped
 from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_ros.recordings.ground_truth import truth_turn
 from rgsiam_ros.recordings.topics import BagTopics
+from rgsiam_ros.replay.metrics import replay_metrics
 from rgsiam_ros.replay.offline import decoded, record_of
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 from rgsiam_ros.replay.results import claim_folder, print_table, write_results
@@ -68,7 +69,8 @@ def evaluate_dataset(
         "engine": relocalizer.describe_engine().__dict__,
     }
     record = ReplayRecord(frames, "camera", relocalizer.manifest.map_frame)
-    metrics = write_results(record, config, out)
+    metrics = replay_metrics(record)
+    write_results(record, metrics, config, out)
     print_table(metrics, console, config["title"])
     console.print(f"results: {out}", soft_wrap=True)
     return metrics

@@ -184,6 +184,13 @@ class HeldOutSet:
         covariance = residual_covariance(T_N44, T_true)
         return {"validation": validation, "covariance": {"matrix": covariance.tolist()}}
 
+    def branch_figures(self, poses: BranchPoses, reference: BranchPoses) -> dict[str, Any]:
+        """The manifest's figures of each branch, by its name. reference: poses of torch in float32."""
+        figures = {"absolute": self.figures(poses.T_absolute_N44, reference.T_absolute_N44)}
+        if poses.T_refined_N44 is not None and reference.T_refined_N44 is not None:
+            figures["refined"] = self.figures(poses.T_refined_N44, reference.T_refined_N44)
+        return figures
+
 
 def torch_absolute_branch(branch: AbsoluteBranch) -> InferMany:
     """A function that runs the absolute branch in torch."""

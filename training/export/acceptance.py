@@ -5,7 +5,7 @@ A reduced network is measured on the held-out frames and accepted if no median e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,7 +143,7 @@ def _measure(
         "accepted_with": f"{info.name} {info.version}",
         "tolerance": tolerance.model_dump(),
         "kept_float32": list(kept),
-        **_branch_figures(poses, reference.poses, held_out),
+        **held_out.branch_figures(poses, reference.poses),
     }
     onnx_bytes = None if precision == "bfloat16" else content
     summary = f"{medians}; {len(kept)} convolutions kept in float32" if kept else medians
@@ -198,14 +198,3 @@ def _compare_medians(
             acceptable &= growth <= LARGEST_LOSS
             texts.append(f"{branch} median {median:.3f} {unit} ({growth:+.1%})")
     return ", ".join(texts), acceptable
-
-
-def _branch_figures(
-    poses: BranchPoses, reference: BranchPoses, held_out: HeldOutSet
-) -> Mapping[str, Any]:
-    """The manifest's figures of each branch, by its name."""
-    figures = {"absolute": held_out.figures(poses.T_absolute_N44, reference.T_absolute_N44)}
-    if poses.T_refined_N44 is not None:
-        assert reference.T_refined_N44 is not None
-        figures["refined"] = held_out.figures(poses.T_refined_N44, reference.T_refined_N44)
-    return figures

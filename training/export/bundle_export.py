@@ -136,12 +136,11 @@ def _export_float32(run: Run, held_out: HeldOutSet) -> _Float32Export:
     variant = {
         "accepted_with": f"{info.name} {info.version}",
         "tolerance": tolerance_for(outputs, relate, features, golden, held_out).model_dump(),
-        "absolute": held_out.figures(poses_onnx.T_absolute_N44, poses_torch.T_absolute_N44),
+        **held_out.branch_figures(poses_onnx, poses_torch),
     }
     if poses_onnx.T_refined_N44 is not None and poses_torch.T_refined_N44 is not None:
         determined = held_out.determined(poses_torch.T_refined_N44)
         check_parity(poses_onnx.T_refined_N44[determined], poses_torch.T_refined_N44[determined])
-        variant["refined"] = held_out.figures(poses_onnx.T_refined_N44, poses_torch.T_refined_N44)
     reference = Float32Reference(model, poses_torch, relate, features, golden)
     return _Float32Export(reference, contents, variant)
 

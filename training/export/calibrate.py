@@ -22,7 +22,7 @@ from rgsiam_ros.errors import CameraError, DatasetError, EngineError
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.branches import BranchEstimate, PoseBranches
 from rgsiam_ros.localization.live_view import LiveView
-from rgsiam_ros.recordings.base import Dataset
+from rgsiam_ros.recordings.base import Dataset, poses_of
 from rgsiam_ros.recordings.ground_truth import truth_turn
 from rgsiam_ros.uncertainty.calibration import (
     Branch,
@@ -117,7 +117,7 @@ def images_of_datasets(datasets: Sequence[Dataset], bundle: Bundle) -> HeldOutIm
         except CameraError as error:
             raise DatasetError(f"{dataset.path}: {error}") from error
         images += [view.fit(image.decode()) for image in dataset.read_images()]
-    poses = [frame.T_map_camera for dataset in datasets for frame in dataset.frames]
+    T_map_camera_N44 = np.concatenate([poses_of(dataset.frames) for dataset in datasets])
     names = ", ".join(dataset.path.name for dataset in datasets)
     frames = {dataset.map_frame for dataset in datasets}
     if len(frames) > 1:
@@ -125,7 +125,7 @@ def images_of_datasets(datasets: Sequence[Dataset], bundle: Bundle) -> HeldOutIm
             f"{names}: their true poses are in the frames {', '.join(sorted(frames))}: give sessions of "
             "one map"
         )
-    stored = StoredImages(np.stack(images), np.stack(poses))
+    stored = StoredImages(np.stack(images), T_map_camera_N44)
     return HeldOutImages(stored, names, map_frame=frames.pop())
 
 

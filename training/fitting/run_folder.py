@@ -57,12 +57,12 @@ class Run:
         copied = ("map_frame", "preprocessing", "camera", "target", "training_data")
         return {"name": name} | {key: self._data[key] for key in copied}
 
-    @property
+    @cached_property
     def validation(self) -> StoredImages:
         """The held-out images. Raises DatasetError when the run does not have them."""
         return self._images(VALIDATION_NAME)
 
-    @property
+    @cached_property
     def mapping(self) -> StoredImages:
         """The map images, which also calibrate int8. Raises DatasetError when the run does not have them."""
         return self._images(MAPPING_NAME)

@@ -17,7 +17,8 @@ from scipy.spatial.transform import Rotation
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import ResultsError
-from rgsiam_ros.geometry.poses import Array, quaternion_wxyz, quaternion_xyzw_from_wxyz
+from rgsiam_ros.geometry.conversions import quaternion_xyzw_of
+from rgsiam_ros.geometry.poses import Array
 from rgsiam_training.town.layout import build_town, mesh
 from rgsiam_training.town.messages import TYPES, header, new_message, vector
 from rgsiam_training.town.renderer import Light, Renderer
@@ -247,6 +248,6 @@ def _xyz(T: Array) -> dict[str, float]:
 
 
 def _rotation(T: Array) -> Any:
-    quaternion_xyzw = quaternion_xyzw_from_wxyz(quaternion_wxyz(T))
+    quaternion_xyzw = quaternion_xyzw_of(T)
     values = dict(zip("xyzw", quaternion_xyzw.tolist(), strict=True))
     return new_message("geometry_msgs/msg/Quaternion", **values)

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from onnx import numpy_helper
 from support.bags import cut_bag
+from support.log_messages import log_messages
 from support.paths import TOWN_MAP
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
@@ -157,9 +158,11 @@ def test_excluded_convolutions_stay_in_float32_on_every_engine(network, images):
 def accepted(tiny_run, tmp_path_factory):
     """A bundle whose reduced precisions were accepted, however bad they are."""
     out = tmp_path_factory.mktemp("bundle") / "all"
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, log_messages("rgsiam_training.export") as messages:
         patch.setattr(acceptance, "LARGEST_LOSS", 9.0)
         export_bundle(tiny_run.folder, out, precisions=("float16", "int8"))
+    accepted = [message.split(":")[0] for message in messages if " accepted: " in message]
+    assert accepted == ["float16 accepted", "int8 accepted"]
     return Bundle.load(out)
 
 

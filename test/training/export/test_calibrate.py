@@ -42,8 +42,10 @@ def colours(count, seed=0):
 
 
 @pytest.mark.slow
-def test_a_bundle_is_calibrated_on_held_out_images(refinable_bundle, tmp_path):
-    made = calibrate_bundle(Bundle.load(refinable_bundle), colours(80), tmp_path / "c")
+def test_a_bundle_is_calibrated_on_held_out_images(refinable_bundle, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        made = calibrate_bundle(Bundle.load(refinable_bundle), colours(80), tmp_path / "c")
+    assert "of the right poses are trusted" in caplog.text
     figure = made.manifest.calibrations["float32"]
     assert figure.source == "colours"
     assert figure.false_accept_rate == 0.01

@@ -121,6 +121,18 @@ def test_a_constant_predictor_gets_no_weight():
     assert fitted["trust_weight_G"][0] < -1.0
 
 
+@pytest.mark.parametrize("rate", [0.01, 0.1])
+def test_the_vehicle_trusts_the_stated_share_of_wrong_poses(rate):
+    right, far = clouds(2000, 500, distance=3.0)
+    near = clouds(1, 500, distance=1.5, seed=1)[1]
+    wrong, kinds = np.concatenate([far, near]), ["far"] * 500 + ["near"] * 500
+    fitted = fit_trust(right, wrong, kinds, rate)
+    part = BranchCalibration(**fit_covariance(*drawn(50, 0.0)), **fitted)
+    trusted = np.array([part.trust(predictors) >= 0.0 for predictors in wrong])
+    assert trusted[500:].mean() == pytest.approx(rate, abs=0.002)
+    assert trusted[:500].mean() <= rate
+
+
 def test_the_threshold_holds_for_each_binding_kind():
     right, far = clouds(1000, 200, distance=3.0)
     near = clouds(1, 200, distance=1.5, seed=1)[1]

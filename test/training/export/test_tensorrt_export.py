@@ -79,9 +79,10 @@ def test_compiled_engines_are_found_by_the_runtime(in_process, tmp_path):
     done = in_process(compile_all, tmp_path / "engines")
     if done is None:
         pytest.skip("only TensorRT for RTX compiles without a GPU")
-    paths, made, found = done
+    lines, paths, made, found = done
     assert found
-    assert len(paths) == len(set(paths)) == len(COMPILED)
+    for (name, precision), path, line in zip(COMPILED, paths, lines, strict=True):
+        assert line == f"{name} in {precision}, compiled by torch-tensorrt for Some GPU: {path}"
     absolute, in_half, (relative, _, products) = made
     names = [network_io.IMAGE, *ABSOLUTE_OUTPUTS]
     for tensors, _, _ in (absolute, in_half):

@@ -15,20 +15,21 @@ WARM_UP_STEPS, MEASURED_STEPS = 3, 12
 
 
 class _StepTimer(lightning.Callback):
-    """Measures the seconds of each step: CPU time divided by the threads, or wall-clock time with a GPU."""
+    """Measures the seconds of each step, see `now_s`."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self._began = 0.0
 
     def on_train_batch_start(self, *_: object) -> None:
-        self._began = _now()
+        self._began = now_s()
 
     def on_train_batch_end(self, *_: object) -> None:
-        self.seconds.append(_now() - self._began)
+        self.seconds.append(now_s() - self._began)
 
 
-def _now() -> float:
+def now_s() -> float:
+    """Time for measuring a training, seconds: CPU time over the threads, or wall-clock time with a GPU."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
         return time.perf_counter()

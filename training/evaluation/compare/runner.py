@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rgsiam_ros.camera.preprocessing import Preprocessing, fit_image, normalise
@@ -23,7 +22,7 @@ from rgsiam_ros.recordings.formats import open_test_side
 from rgsiam_ros.replay.metrics import RECALL_THRESHOLDS
 from rgsiam_training.config import TrainingConfig, load_config
 from rgsiam_training.data.preparation import prepare
-from rgsiam_training.evaluation.compare.budget import epochs_within
+from rgsiam_training.evaluation.compare.budget import epochs_within, now_s
 from rgsiam_training.evaluation.compare.estimators import (
     RUN_ESTIMATORS,
     NearestImageEstimator,
@@ -127,12 +126,9 @@ def _train(config: TrainingConfig, budget_min: float, folder: Path) -> dict[str,
         config = config.model_copy(update={"optimisation": optimisation})
     logger.info("training for %d epochs", config.optimisation.epochs)
     before_s = json.loads(time_file.read_text()) if time_file.is_file() else 0.0
-    cpu_began = time.process_time() / torch.get_num_threads()
-    wall_began = time.perf_counter()
+    began_s = now_s()
     train(config, run, resume=resume, progress=False)
-    spent_s = time.process_time() / torch.get_num_threads() - cpu_began
-    if torch.cuda.is_available():
-        spent_s = time.perf_counter() - wall_began
+    spent_s = now_s() - began_s
     time_file.write_text(json.dumps(before_s + spent_s))
     return {"epochs": config.optimisation.epochs, "training_s": before_s + spent_s}
 
