@@ -145,8 +145,10 @@ def _images_binary(folder: Path) -> Iterator[ColmapImage]:
             record = np.dtype([("xy", "<f8", 2), ("point", "<i8")])
             ids = np.frombuffer(file.bytes(observed * record.itemsize), record)["point"]
             where = f"{file.path}: image {number}"
-            quaternion, translation = np.array(pose[:4]), np.array(pose[4:])
-            yield ColmapImage(where, name, camera, quaternion, translation, ids[ids != NO_POINT])
+            quaternion_wxyz, translation = np.array(pose[:4]), np.array(pose[4:])
+            yield ColmapImage(
+                where, name, camera, quaternion_wxyz, translation, ids[ids != NO_POINT]
+            )
 
 
 def _points_binary(folder: Path) -> Iterator[tuple[int, Array]]:

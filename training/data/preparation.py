@@ -152,11 +152,11 @@ class PairImages(TorchDataset):
         self.image_NHW3 = torch.from_numpy(images.image_NHW3)
         translation = (images.T_map_camera_N44[:, :3, 3] - origin_m) / scale_m
         self.translation_N3 = torch.from_numpy(translation.astype(np.float32))
-        quaternions = quaternion_wxyz(images.T_map_camera_N44).astype(np.float32)
-        self.quaternion_wxyz_N4 = torch.from_numpy(quaternions)
+        quaternions_wxyz = quaternion_wxyz(images.T_map_camera_N44).astype(np.float32)
+        self.quaternion_wxyz_N4 = torch.from_numpy(quaternions_wxyz)
         points = images.point_NP3
         if points is None:
-            points = np.empty((len(quaternions), 0, 3), np.float32)
+            points = np.empty((len(quaternions_wxyz), 0, 3), np.float32)
         self.point_NP3 = torch.from_numpy(((points - origin_m) / scale_m).astype(np.float32))
 
     def __len__(self) -> int:

@@ -199,9 +199,9 @@ class RelocalizationModule(lightning.LightningModule):
         random = torch.Generator(self.device).manual_seed(self._step_seed())
         rgb = _rgb(image_BHW3)
         if config.rotation_deg > 0.0:
-            turn_B4 = random_rotations(len(rgb), config.rotation_deg, random)
-            rgb = self.rotation.turn(rgb, rotation_matrix(turn_B4))
-            quaternion_wxyz_B4 = multiply_wxyz(quaternion_wxyz_B4, turn_B4)
+            turn_wxyz_B4 = random_rotations(len(rgb), config.rotation_deg, random)
+            rgb = self.rotation.turn(rgb, rotation_matrix(turn_wxyz_B4))
+            quaternion_wxyz_B4 = multiply_wxyz(quaternion_wxyz_B4, turn_wxyz_B4)
         return change_look(rgb, config, random), quaternion_wxyz_B4
 
     def _normalised(self, rgb_B3HW: Tensor) -> Tensor:

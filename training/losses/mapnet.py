@@ -38,6 +38,6 @@ class MapNetRelativeTerm(nn.Module):
 
 def _log(poses: Poses) -> Tensor:
     """Return the logarithms of the quaternions ``(B, 3)``."""
-    q = poses.quaternion_wxyz_B4
-    q = torch.where(q[:, :1] < 0.0, -q, q)
-    return 0.5 * roma.unitquat_to_rotvec(roma.quat_wxyz_to_xyzw(q))
+    q_wxyz = poses.quaternion_wxyz_B4
+    q_wxyz = torch.where(q_wxyz[:, :1] < 0.0, -q_wxyz, q_wxyz)
+    return 0.5 * roma.unitquat_to_rotvec(roma.quat_wxyz_to_xyzw(q_wxyz))

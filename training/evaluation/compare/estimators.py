@@ -71,8 +71,8 @@ class AbsoluteEstimator(_RunEstimator):
     def estimate(self, image_HW3: ImageHW3) -> Array:
         """See `PoseEstimator`."""
         twin = self.twin([image_HW3])
-        t, q = twin.translation_B3[0].numpy(), twin.quaternion_wxyz_B4[0].numpy()
-        return restore_poses(t, q, self.run.target)
+        t, q_wxyz = twin.translation_B3[0].numpy(), twin.quaternion_wxyz_B4[0].numpy()
+        return restore_poses(t, q_wxyz, self.run.target)
 
 
 class DropoutEstimator(_RunEstimator):
@@ -94,11 +94,11 @@ class DropoutEstimator(_RunEstimator):
         feature = self.twin([image_HW3]).feature_BF.expand(DROPOUT_SAMPLES, -1)
         torch.manual_seed(self._seed)
         unit.dropout.train()
-        t_S3, q_S4, _, _ = unit(feature)
+        t_S3, q_wxyz_S4, _, _ = unit(feature)
         unit.dropout.eval()
-        sign = torch.where((q_S4 @ q_S4[0]) < 0.0, -1.0, 1.0)
-        q = (sign[:, None] * q_S4).mean(dim=0)
-        return restore_poses(t_S3.mean(dim=0).numpy(), q.numpy(), self.run.target)
+        sign = torch.where((q_wxyz_S4 @ q_wxyz_S4[0]) < 0.0, -1.0, 1.0)
+        q_wxyz = (sign[:, None] * q_wxyz_S4).mean(dim=0)
+        return restore_poses(t_S3.mean(dim=0).numpy(), q_wxyz.numpy(), self.run.target)
 
 
 class RefinedEstimator(_RunEstimator):
