@@ -164,7 +164,7 @@ def interpolate_poses(stamps_ns: ArrayLike, T_N44: ArrayLike, at_ns: ArrayLike) 
 
 
 def skew(vector: ArrayLike) -> Array:
-    """Return the ``(3, 3)`` matrix of the cross product: ``skew(a) @ b == cross(a, b)``."""
+    """Return the ``(3, 3)`` matrix of the cross product with a ``(3,)`` vector: ``skew(a) @ b == cross(a, b)``."""
     x, y, z = np.asarray(vector, np.float64)
     return np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
 

@@ -28,16 +28,16 @@ def stamp_message(nanoseconds: int) -> Time:
 
 
 def pose_message(header: Header, T: Array) -> PoseStamped:
-    """A ``(4, 4)`` pose as PoseStamped."""
+    """A ``(4, 4)`` pose in the header's frame, metres, as PoseStamped."""
     return PoseStamped(header=header, pose=_pose(T))
 
 
 def pose_with_covariance_message(
     header: Header, T: Array, covariance_66: Array
 ) -> PoseWithCovarianceStamped:
-    """A ``(4, 4)`` pose with its covariance.
+    """A ``(4, 4)`` pose in the header's frame, metres, with its covariance.
 
-    covariance_66: about fixed axes of the map, x y z rotX rotY rotZ, metres and radians.
+    covariance_66: ``(6, 6)`` about fixed axes of the map, x y z rotX rotY rotZ, metres and radians.
     """
     message = PoseWithCovarianceStamped(header=header)
     message.pose.pose = _pose(T)
@@ -46,7 +46,7 @@ def pose_with_covariance_message(
 
 
 def transform_message(parent: str, child: str, nanoseconds: int, T: Array) -> TransformStamped:
-    """``T_parent_child`` as TransformStamped."""
+    """The transform ``T_parent_child`` ``(4, 4)``, metres, as TransformStamped."""
     message = TransformStamped(child_frame_id=child)
     message.header.frame_id = parent
     message.header.stamp = stamp_message(nanoseconds)

@@ -57,8 +57,8 @@ def fix_message(
 ) -> NavSatFix:
     """A NavSatFix.
 
-    latitude_longitude_height: degrees, and metres above the ellipsoid; covariance_33: east, north, up, square
-    metres.
+    latitude_longitude_height: ``(3,)`` degrees, degrees, and metres above the ellipsoid; covariance_33:
+    ``(3, 3)`` east, north, up, square metres.
     """
     fix = NavSatFix(header=Header(stamp=stamp_message(at_ns), frame_id=frame_id))
     fix.status.status, fix.status.service = NavSatStatus.STATUS_FIX, 0

@@ -57,9 +57,11 @@ class ColmapImage:
     camera: int
     """Number of its camera."""
     quaternion_wxyz: Array
+    """``(4,)`` rotation from world to camera, as the file has it."""
     translation: Array
+    """``(3,)`` from world to camera, in the model's unit."""
     point_ids: NDArray[np.int64]
-    """Numbers of the points that the image observes."""
+    """``(P,)`` numbers of the points that the image observes."""
 
 
 def read_cameras(folder: Path) -> dict[int, ColmapCamera]:

@@ -81,6 +81,7 @@ class FilterSet:
     """The process of `rgsiam_ros.node.wait_for_transforms`. None once it has ended, or without GPS."""
     stamps_ns: list[int] = field(default_factory=list)
     T_map_base: list[Array] = field(default_factory=list)
+    """The filter's poses, ``(4, 4)``, metres."""
 
 
 class Filters:

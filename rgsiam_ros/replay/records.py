@@ -33,7 +33,7 @@ class FrameRecord:
     feature_distance: float | None = None
     """Distance of the image's metric feature to that of the most similar map image; None if it is unknown."""
     T_withheld: Array | None = None
-    """Pose that was not published because the vehicle was lost."""
+    """``(4, 4)`` pose in the map frame, metres, that was not published because the vehicle was lost."""
 
     @property
     def T_estimated(self) -> Array | None:

@@ -177,7 +177,7 @@ class PairImages(TorchDataset):
 
 
 def spread_anchors(positions_N3: Array, count: int, seed: int) -> NDArray[np.float32]:
-    """Return at most `count` anchors ``(K, 3)`` that represent the positions.
+    """Return at most `count` anchors ``(K, 3)`` that represent the positions, in the unit of the positions.
 
     They are the cluster centres of seeded k-means. If there are no more than `count` distinct positions, they
     are these positions.

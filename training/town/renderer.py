@@ -90,7 +90,7 @@ class Renderer:
         self._draw_shadows()
 
     def draw(self, T_map_camera: Array) -> ImageBGR:
-        """Return the image from a pose of the camera's optical frame: ``(H, W, 3)`` uint8 BGR."""
+        """Return the image ``(H, W, 3)`` uint8 BGR from a ``(4, 4)`` pose of the camera's optical frame, metres."""
         gl = self._gl
         view = OPENGL_FROM_OPENCV @ invert(T_map_camera)
         matrix = projection_matrix(self._camera) @ view
@@ -112,7 +112,10 @@ class Renderer:
         return np.ascontiguousarray(rows[::-1, :, ::-1])
 
     def draw_depth(self, T_map_camera: Array) -> NDArray[np.float32]:
-        """Return the depth along the optical axis ``(H, W)``, metres; 0 where there is only sky."""
+        """Return the depth along the optical axis ``(H, W)``, metres; 0 where there is only sky.
+
+        T_map_camera: ``(4, 4)`` pose of the camera's optical frame, metres.
+        """
         view = OPENGL_FROM_OPENCV @ invert(T_map_camera)
         _write_matrix(self._program, "view_projection", projection_matrix(self._camera) @ view)
         self._program["eye"] = tuple(T_map_camera[:3, 3])

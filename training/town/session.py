@@ -225,7 +225,7 @@ def static_transforms(stamp_ns: int, sensors: SensorNoise | None = None) -> Any:
 
 
 def odometry(stamp_ns: int, T_map_base: Array) -> Any:
-    """Return the true pose as ``nav_msgs/Odometry`` with zero velocities."""
+    """Return the true pose ``(4, 4)``, metres, as ``nav_msgs/Odometry`` with zero velocities."""
     pose = new_message(
         "geometry_msgs/msg/Pose",
         position=new_message("geometry_msgs/msg/Point", **_xyz(T_map_base)),

@@ -198,7 +198,7 @@ class NearestImageEstimator:
 
 
 def thumbnail(image_HW3: ImageHW3) -> Array:
-    """The image as a vector of 16x12 grey pixels, of zero mean and unit length."""
+    """The BGR image as a vector ``(192,)`` of 16x12 grey pixels, of zero mean and unit length."""
     grey = cv2.cvtColor(image_HW3, cv2.COLOR_BGR2GRAY).astype(np.float64)
     small = cv2.resize(grey, (THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT), interpolation=cv2.INTER_AREA)
     flat = small.ravel() - small.mean()
