@@ -93,6 +93,7 @@ class NewestWorker(Generic[Item]):
             try:
                 self._work(item)
             finally:
+                del item  # it may be large, and the next one may come late
                 with self._condition:
                     self._busy = False
                     self._condition.notify_all()
@@ -120,3 +121,4 @@ class NewestWorker(Generic[Item]):
                         self._drop()
                     self._prepared, self._preparing = ready, None
                 self._condition.notify_all()
+            del item, ready  # they may be large, and the next one may come late

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 
 import numpy as np
 from support.waiting import PATIENCE_S, wait_until
@@ -156,4 +157,33 @@ def test_every_item_is_worked_on_in_order_or_counted_as_dropped():
     assert seen == sorted(seen)
     assert len(seen) + worker.dropped == len(pauses)
     assert worker.dropped > 0
+    worker.stop()
+
+
+class Image:
+    """An item that can be watched by a weak reference."""
+
+
+def test_an_idle_worker_holds_no_item():
+    begun, go, references = threading.Event(), threading.Event(), []
+
+    def prepare(item):
+        prepared = Image()
+        references.append(weakref.ref(prepared))
+        return prepared
+
+    def work(item):
+        begun.set()
+        assert go.wait(PATIENCE_S)
+
+    worker = NewestWorker(work, "test", prepare=prepare)
+    for _ in range(2):  # the second is prepared while the first is in work
+        item = Image()
+        references.append(weakref.ref(item))
+        worker.submit(item)
+        del item
+        assert begun.wait(PATIENCE_S)
+    wait_until(lambda: len(references) == 3)
+    go.set()
+    wait_until(lambda: all(reference() is None for reference in references))
     worker.stop()
