@@ -10,8 +10,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.camera.model import Camera, match_view
 from rgsiam_ros.camera.preprocessing import ImageBGR
+from rgsiam_ros.errors import CameraError, DatasetError
 from rgsiam_ros.geometry.poses import Array
 
 
@@ -89,6 +90,27 @@ class PointDataset(Dataset, Protocol):
 def poses_of(frames: Sequence[Frame]) -> Array:
     """Return the camera poses ``T_map_camera`` of frames, ``(N, 4, 4)``."""
     return np.stack([frame.T_map_camera for frame in frames])
+
+
+def common_camera(datasets: Sequence[Dataset]) -> Camera:
+    """The camera of the datasets. Raises DatasetError if they differ in camera or map frame."""
+    first = datasets[0]
+    for other in datasets[1:]:
+        if other.map_frame != first.map_frame:
+            raise DatasetError(
+                f"{other.path} has the map frame {other.map_frame}, but {first.path} has "
+                f"{first.map_frame}: use sessions of one map"
+            )
+        try:
+            identical = match_view(other.camera, first.camera).identical
+        except CameraError as error:
+            raise DatasetError(f"{other.path} and {first.path}: {error}") from error
+        if not identical:
+            raise DatasetError(
+                f"{other.path} and {first.path} were recorded with different cameras: use sessions "
+                "of one camera"
+            )
+    return first.camera
 
 
 def describe_dropped(dataset: Dataset) -> str | None:

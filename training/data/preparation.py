@@ -17,13 +17,14 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from rgsiam_ros.camera.model import Camera, match_view
+from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import Preprocessing, fit_image
-from rgsiam_ros.errors import CameraError, DatasetError
+from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.geometry.poses import Array, quaternion_wxyz
 from rgsiam_ros.recordings.base import (
     Dataset,
     PointDataset,
+    common_camera,
     describe_dropped,
     fingerprint,
     poses_of,
@@ -86,7 +87,7 @@ def prepare(config: TrainingConfig) -> PreparedData:
     for dataset in datasets:
         if left_out := describe_dropped(dataset):
             logger.warning(left_out)
-    camera = _common_camera(datasets)
+    camera = common_camera(datasets)
     mean, std = normalisation_of(config.network.backbone)
     preprocessing = Preprocessing(
         input_width=config.input_width, input_height=config.input_height, mean=mean, std=std
@@ -206,23 +207,3 @@ def _scene_points(datasets: Sequence[Dataset], count: int, seed: int) -> NDArray
             row[: len(chosen)] = points[chosen]
             rows.append(row)
     return np.stack(rows)
-
-
-def _common_camera(datasets: Sequence[Dataset]) -> Camera:
-    first = datasets[0]
-    for other in datasets[1:]:
-        if other.map_frame != first.map_frame:
-            raise DatasetError(
-                f"{other.path} has the map frame {other.map_frame}, but {first.path} has "
-                f"{first.map_frame}: use sessions of one map"
-            )
-        try:
-            identical = match_view(other.camera, first.camera).identical
-        except CameraError as error:
-            raise DatasetError(f"{other.path} and {first.path}: {error}") from error
-        if not identical:
-            raise DatasetError(
-                f"{other.path} and {first.path} were recorded with different cameras: use sessions "
-                "of one camera"
-            )
-    return first.camera

@@ -25,7 +25,7 @@ from rgsiam_training.evaluation.compare.table import MEAN_OF_SCENES, read_rows, 
 from rgsiam_training.export.bundle_export import export_bundle
 from rgsiam_training.fitting.train import train
 
-REQUIRED_PRESETS = "posenet posenet_learned posenet2 bayesian_posenet lstm_posenet hourglass relnet mapnet retrieval siamese"
+REQUIRED_PRESETS = "posenet posenet_learned posenet2 bayesian_posenet lstm_posenet hourglass relnet mapnet retrieval structure siamese"
 TRAINED_ON_ONE_IMAGE = ("single", "posenet", "posenet_learned", "posenet2", "bayesian_posenet")
 BASE = TrainingConfig(datasets=("x",))
 
@@ -77,7 +77,7 @@ def test_the_nearest_thumbnail_is_the_same_view_in_other_light():
     np.testing.assert_array_equal(estimator.estimate(brighter), T[3])
 
 
-def write_result(folder, scene, preset, seed, medians):
+def write_result(folder, scene, preset, seed, medians, **figures):
     place = folder / scene / preset / f"seed-{seed}"
     place.mkdir(parents=True)
     rows = []
@@ -91,7 +91,7 @@ def write_result(folder, scene, preset, seed, medians):
         }
         row |= {"median_m": median, "p95_m": 4 * median, "median_deg": 1.0, "p95_deg": 3.0}
         row |= {"recall_0.25m_2deg": 0.1, "recall_0.5m_5deg": 0.5, "recall_5m_10deg": 0.9}
-        rows.append(row)
+        rows.append(row | figures)
     result = {"scene": scene, "preset": preset, "seed": seed, "key": "k", "estimates": rows}
     (place / RESULT_NAME).write_text(json.dumps(result))
 
@@ -122,6 +122,21 @@ def test_the_table_averages_over_seeds_and_then_over_scenes(tmp_path):
         float(table[0]["median_m"]) == rows[table[0]["scene"], table[0]["method"]].mean["median_m"]
     )
     assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_share_of_answered_images_is_beside_the_errors(tmp_path):
+    write_result(
+        tmp_path, "hall", "posenet", 0, {"absolute": 2.0}
+    )  # of a release without the share
+    write_result(tmp_path, "hall", "structure", 0, {"structure": 0.5}, answered=0.985)
+    nothing = dict.fromkeys(("p95_m", "median_deg", "p95_deg"), np.nan)
+    write_result(tmp_path, "yard", "structure", 0, {"structure": np.nan}, answered=0.0, **nothing)
+    write_tables(tmp_path)
+    text = (tmp_path / "compare.md").read_text()
+    assert "| median m | p95 m | median deg | p95 deg | answered | 0.25 m 2° |" in text
+    assert "| posenet | 1 | 2.00 | 8.00 | 1.00 | 3.00 | 100.0% | 10% |" in text
+    assert "| structure | 1 | 0.50 | 2.00 | 1.00 | 3.00 | 98.5% | 10% |" in text
+    assert "| structure | 1 | - | - | - | - | 0.0% | 10% |" in text
 
 
 def test_a_folder_without_valid_results_is_an_error(tmp_path):
@@ -212,7 +227,7 @@ def test_the_command_train_takes_a_preset(scene_file, tmp_path):
     done = rgsiam("train", scene_file.parent / "map", *options)
     assert done.returncode == 0, done.stderr[-2000:]
     bundle = export_bundle(tmp_path / "run", tmp_path / "bundle", precisions=())
-    assert bundle.manifest.refinement is None
+    assert bundle.manifest.absolute.refinement is None
     with pytest.raises(DatasetError, match="preset retrieval trains nothing"):
         trainable("retrieval")
 

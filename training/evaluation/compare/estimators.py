@@ -42,8 +42,11 @@ class PoseEstimator(Protocol):
     parameters: int
     """Number of weights that an estimate uses."""
 
-    def estimate(self, image_HW3: ImageHW3) -> Array:
-        """The pose ``T_map_camera``, ``(4, 4)``, metres, of a BGR uint8 image of the network's input size."""
+    def estimate(self, image_HW3: ImageHW3) -> Array | None:
+        """The pose ``T_map_camera``, ``(4, 4)``, metres, of a BGR uint8 image of the network's input size.
+
+        Only `StructureEstimator` takes images of the dataset's own size, and only it may return None.
+        """
         ...
 
 
@@ -235,4 +238,4 @@ RUN_ESTIMATORS: dict[EstimatorName, Callable[[Run], PoseEstimator]] = {
     "sampled": DropoutEstimator,
     "regressed": RegressedEstimator,
 }
-"""The estimators that use a training run, by name. `NearestImageEstimator` needs none."""
+"""The estimators that use a training run, by name. `NearestImageEstimator` and `StructureEstimator` need none."""

@@ -1,8 +1,8 @@
 """The presets of a comparison: settings of this package's training program that reproduce published methods.
 
 All presets share the backbone, image size, augmentation, optimiser, training time and the L1 errors of the
-global pose term, so that only the method differs. None of them uses the authors' own code. The baseline
-`retrieval` trains nothing.
+global pose term, so that only the method differs. None of them uses the authors' own code. The baselines
+`retrieval` and `structure` train nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from rgsiam_ros.errors import DatasetError
 from rgsiam_training.config import PAIR_TERMS, TrainingConfig
 
 EstimatorName = Literal[
-    "absolute", "refined", "sampled", "regressed", "nearest_feature", "nearest_thumbnail"
+    "absolute",
+    "refined",
+    "sampled",
+    "regressed",
+    "nearest_feature",
+    "nearest_thumbnail",
+    "structure",
 ]
 """Names of the estimators, see `rgsiam_training.evaluation.compare.estimators`."""
 
@@ -142,6 +148,14 @@ PRESETS = (
         "ImageNet weights, and by a thumbnail of 16x12 grey pixels",
         "the usual baseline",
         ("nearest_feature", "nearest_thumbnail"),
+        trained=False,
+    ),
+    Preset(
+        "structure",
+        "triangulates SIFT keypoints of the training images, finds the nearest images by VLAD and fits the pose "
+        "to matched scene points, on the dataset's own images; no answer below 12 inliers",
+        "the usual structure-based localizer, our code with OpenCV",
+        ("structure",),
         trained=False,
     ),
 )

@@ -7,7 +7,8 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from rgsiam_training.evaluation.compare.estimators import (
 )
 from rgsiam_training.evaluation.compare.presets import EstimatorName, Preset
 from rgsiam_training.evaluation.compare.scenes import Scene
+from rgsiam_training.evaluation.compare.structure import build_structure, structure_settings
 from rgsiam_training.evaluation.held_out import error_summary
 from rgsiam_training.fitting.run_folder import open_run
 from rgsiam_training.fitting.train import CHECKPOINT_NAME, CONFIG_NAME, train
@@ -90,6 +92,8 @@ def _run(
     """
     config = preset.apply(scene.config(seed))
     folder.mkdir(parents=True, exist_ok=True)
+    if "structure" in preset.estimators:
+        return [_structure_row(scene, config)]
     training: dict[str, Any] = {"epochs": 0, "training_s": 0.0}
     if preset.trained:
         training = _train(config, budget_min, folder)
@@ -107,7 +111,7 @@ def _run(
         test_images[scene.name] = _test_images(scene, config, preprocessing)
     image_NHW3, T_true_N44 = test_images[scene.name]
     return [
-        {"estimator": name} | training | _measure(estimator, image_NHW3, T_true_N44)
+        {"estimator": name} | training | measure(estimator, image_NHW3, T_true_N44)
         for name, estimator in estimators.items()
     ]
 
@@ -144,6 +148,16 @@ def _retrieval(
     )
 
 
+def _structure_row(scene: Scene, config: TrainingConfig) -> dict[str, Any]:
+    """The figures of the estimator `structure`, which takes the test session's own images."""
+    dataset = open_test_side(scene.test, config.topics)
+    began_s = now_s()
+    estimator = build_structure(config, structure_settings(scene.name), dataset.camera)
+    row = {"estimator": "structure", "epochs": 0, "training_s": now_s() - began_s}
+    images = (image.decode() for image in dataset.read_images())
+    return row | measure(estimator, images, poses_of(dataset.frames))
+
+
 def _test_images(
     scene: Scene, config: TrainingConfig, preprocessing: Preprocessing
 ) -> tuple[NDArray[np.uint8], Array]:
@@ -155,18 +169,28 @@ def _test_images(
     return np.stack(images), poses_of(dataset.frames)
 
 
-def _measure(
-    estimator: PoseEstimator, image_NHW3: NDArray[np.uint8], T_true_N44: Array
+def measure(
+    estimator: PoseEstimator, images: Iterable[NDArray[np.uint8]], T_true_N44: Array
 ) -> dict[str, Any]:
-    """Errors, recalls, number of weights, and the median time of an estimate in milliseconds."""
+    """Errors, recalls, number of weights, and the median time of an estimate in milliseconds.
+
+    The errors are those of the answered images, NaN if there is none. An image without an answer counts as
+    not recalled.
+    """
     poses, seconds = [], []
-    estimator.estimate(image_NHW3[0])  # warm up
-    for image in image_NHW3:
+    for i, image in enumerate(images):
+        if i == 0:
+            estimator.estimate(image)  # warm up
         began = time.perf_counter()
-        poses.append(estimator.estimate(image))
+        T = estimator.estimate(image)
         seconds.append(time.perf_counter() - began)
-    figures = error_summary(np.stack(poses), T_true_N44)
-    metres, radians = pose_errors(np.stack(poses), T_true_N44)
+        poses.append(np.full((4, 4), np.nan) if T is None else T)
+    T_N44 = np.stack(poses)
+    answered_N = np.isfinite(T_N44).all(axis=(1, 2))
+    measured_N = answered_N if answered_N.any() else ~answered_N
+    figures = error_summary(T_N44[measured_N], T_true_N44[measured_N])
+    figures |= {"frames": len(T_N44), "answered": float(answered_N.mean())}
+    metres, radians = pose_errors(T_N44, T_true_N44)
     for m, deg in RECALL_THRESHOLDS:
         within = (metres <= m) & (np.degrees(radians) <= deg)
         figures[f"recall_{m:g}m_{deg:g}deg"] = float(within.mean())
@@ -178,7 +202,10 @@ def _measure(
 def _key(scene: Scene, preset: Preset, seed: int, budget_min: float) -> str:
     """A hash of the settings behind one result. A stored result with another key was made with other settings."""
     config = preset.apply(scene.config(seed)).model_dump(mode="json")
-    settings = json.dumps([config, scene.test, budget_min], sort_keys=True)
+    described = [config, scene.test, budget_min]
+    if "structure" in preset.estimators:
+        described.append(asdict(structure_settings(scene.name)))
+    settings = json.dumps(described, sort_keys=True)
     return hashlib.sha256(settings.encode()).hexdigest()
 
 

@@ -20,12 +20,16 @@ from rgsiam_training.evaluation.compare.runner import RESULT_NAME
 
 RECALLS = tuple(f"recall_{m:g}m_{deg:g}deg" for m, deg in RECALL_THRESHOLDS)
 ERRORS = ("median_m", "p95_m", "median_deg", "p95_deg")
+ANSWERED = "answered"
 COSTS = ("parameters", "training_s", "inference_ms", "epochs")
+FIGURES = (*ERRORS, ANSWERED, *RECALLS, *COSTS)
+"""The columns of figures, in order. The errors are those of the answered images, the recalls those of all."""
 HEADINGS = {
     "median_m": "median m",
     "p95_m": "p95 m",
     "median_deg": "median deg",
     "p95_deg": "p95 deg",
+    ANSWERED: "answered",
     **{n: f"{m:g} m {deg:g}°" for n, (m, deg) in zip(RECALLS, RECALL_THRESHOLDS, strict=True)},
     "parameters": "weights, M",
     "training_s": "training s",
@@ -62,7 +66,8 @@ def read_rows(out: Path) -> list[ResultRow]:
             several = len(result["estimates"]) > 1
             for row in result["estimates"]:
                 name = result["preset"] + (f", {row['estimator']}" if several else "")
-                values = {n: float(row[n]) for n in (*ERRORS, *RECALLS, *COSTS)}
+                figures = {ANSWERED: 1.0} | row  # older results lack it: all images were answered
+                values = {n: float(figures[n]) for n in FIGURES}
                 results.setdefault((result["scene"], name), {})[result["seed"]] = values
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(
@@ -96,11 +101,11 @@ def write_tables(out: Path, notes: Sequence[str] = ()) -> list[ResultRow]:
     rows = read_rows(out)
     (out / "compare.md").write_text(_markdown(rows, notes))
     with (out / "compare.csv").open("w", newline="") as file:
-        names = (*ERRORS, *RECALLS, *COSTS)
         writer = csv.writer(file)
-        writer.writerow(["scene", "method", "seeds", *names, *(f"{name}_spread" for name in names)])
+        spreads = (f"{name}_spread" for name in FIGURES)
+        writer.writerow(["scene", "method", "seeds", *FIGURES, *spreads])
         for row in rows:
-            values = [*(row.mean[n] for n in names), *(row.spread[n] for n in names)]
+            values = [*(row.mean[n] for n in FIGURES), *(row.spread[n] for n in FIGURES)]
             writer.writerow(
                 [row.scene, row.method, row.seeds, *(f"{value:.6g}" for value in values)]
             )
@@ -124,21 +129,24 @@ def _row(scene: str, method: str, results: list[dict[str, float]]) -> ResultRow:
 
 
 def _markdown(rows: Sequence[ResultRow], notes: Sequence[str]) -> str:
-    names = (*ERRORS, *RECALLS, *COSTS)
     lines = []
     for scene in dict.fromkeys(row.scene for row in rows):
         lines += [f"### {scene}", ""]
-        lines.append("| method | seeds | " + " | ".join(HEADINGS[n] for n in names) + " |")
-        lines.append("|---" * (len(names) + 2) + "|")
+        lines.append("| method | seeds | " + " | ".join(HEADINGS[n] for n in FIGURES) + " |")
+        lines.append("|---" * (len(FIGURES) + 2) + "|")
         for row in rows:
             if row.scene == scene:
-                cells = [_cell(n, row.mean[n], row.spread[n]) for n in names]
+                cells = [_cell(n, row.mean[n], row.spread[n]) for n in FIGURES]
                 lines.append(f"| {row.method} | {row.seeds} | " + " | ".join(cells) + " |")
         lines.append("")
     return "\n".join([*lines, *notes]) + "\n"
 
 
 def _cell(name: str, mean: float, spread: float) -> str:
+    if np.isnan(mean):
+        return "-"
+    if name == ANSWERED:
+        return f"{mean:.1%}"
     if name in RECALLS:
         return f"{mean:.0%}"
     if name == "parameters":
@@ -180,5 +188,7 @@ def _draw(rows: Sequence[ResultRow], path: Path) -> None:
             ax.set_yticks(range(len(methods)), methods)
             ax.set_ylim(len(methods) - 0.5, -0.5)
         axes[0, column].set_title(scene)
-    figure.suptitle("dot: median, with its spread over the seeds; bar: 95th percentile")
+    figure.suptitle(
+        "answered images; dot: median, with its spread over the seeds; bar: 95th percentile"
+    )
     figure.savefig(path, dpi=110)
