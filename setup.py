@@ -67,7 +67,7 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=[NAME, f"{NAME}.*"]), *training_packages],
     package_dir={"rgsiam_training": "training"},
-    package_data={NAME: ["py.typed"]},
+    package_data={NAME: ["py.typed"], f"{NAME}.features": ["data/*"]},
     data_files=shared_files(),
     install_requires=RUNTIME,
     extras_require={

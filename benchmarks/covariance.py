@@ -25,7 +25,8 @@ from scipy.stats import chi2
 from rgsiam_ros.cli.console import log_to_terminal
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.geometry.poses import Array
-from rgsiam_ros.localization.relocalizer import PoseEstimate, Relocalizer
+from rgsiam_ros.localization.pose_estimate import PoseEstimate
+from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.ground_truth import drive_in_map
 from rgsiam_ros.recordings.rosbag import read_drive
 from rgsiam_ros.replay import covariance_consistency
@@ -64,7 +65,7 @@ def main(
     ]
     T = np.stack([estimate.T_map_camera for estimate, _ in kept])
     error = pose_error_vectors(T, np.stack([T_true for _, T_true in kept]))
-    variant = relocalizer.manifest.variants[relocalizer.engines.precision]
+    variant = relocalizer.manifest.absolute_part.variants[relocalizer.engines.precision]
     constant = np.asarray((variant.refined or variant.absolute).covariance.matrix)
     covariances = {
         "calibrated": np.stack([estimate.covariance_66 for estimate, _ in kept]),

@@ -41,10 +41,10 @@ def torch_pipeline(bundle, seed):
     from rgsiam_training.model.backbones import cell_middles
     from rgsiam_training.model.network import AbsoluteBranch, RelativeBranch, SiameseNetwork
 
-    manifest = Bundle.load(bundle).manifest
-    size = manifest.preprocessing
+    part = Bundle.load(bundle).manifest.absolute_part
+    size = part.preprocessing
     width, height = size.input_width, size.input_height
-    config = NetworkConfig(backbone=manifest.network.backbone, pretrained=False)
+    config = NetworkConfig(backbone=part.network.backbone, pretrained=False)
     torch.manual_seed(seed)
     cells = cell_middles(config.backbone, config.relative.stride, height, width)
     rays = torch.from_numpy((cells - cells.reshape(-1, 2).mean(axis=0)) / width).float()
@@ -61,9 +61,9 @@ def torch_pipeline(bundle, seed):
         small = cv2.resize(image_HW3, (width, height), interpolation=cv2.INTER_AREA)
         rgb = torch.from_numpy(cv2.cvtColor(small, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)
         outputs = absolute(((rgb.float() / 255.0 - mean) / std)[None])
-        if manifest.refinement is not None:
+        if part.refinement is not None:
             local = outputs[local_index]
-            map_local = local.expand(manifest.refinement.neighbours, -1, -1, -1).contiguous()
+            map_local = local.expand(part.refinement.neighbours, -1, -1, -1).contiguous()
             for _ in range(LOOKS):
                 unit(map_local, local)
         return outputs[0][0].double().numpy()

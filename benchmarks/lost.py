@@ -29,7 +29,8 @@ from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.cli.console import log_to_terminal
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import RgsiamError
-from rgsiam_ros.localization.relocalizer import PoseEstimate, Relocalizer
+from rgsiam_ros.localization.pose_estimate import PoseEstimate
+from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_ros.recordings.ground_truth import drive_in_map
 from rgsiam_ros.recordings.rosbag import Drive, read_drive

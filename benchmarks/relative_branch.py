@@ -47,7 +47,7 @@ def main():
     def median_ms(branch, *stages):
         return float(np.median([sum(t[s] for s in stages) for t in timings_ms[branch]]))
 
-    refinement = branches["refined"].manifest.refinement
+    refinement = branches["refined"].manifest.absolute_part.refinement
     absolute_ms = median_ms("absolute", "preprocess", "inference", "pose")
     refinement_ms = median_ms("refined", "refinement")
     alignments = LOOKS * refinement.neighbours

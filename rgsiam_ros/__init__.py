@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from rgsiam_ros.camera.model import Camera
     from rgsiam_ros.engines.options import EngineOptions
     from rgsiam_ros.errors import RgsiamError
-    from rgsiam_ros.localization.relocalizer import PoseEstimate, Relocalizer
+    from rgsiam_ros.localization.pose_estimate import PoseEstimate
+    from rgsiam_ros.localization.relocalizer import Relocalizer
 
 __version__ = "0.1.0"
 __all__ = ["Bundle", "Camera", "EngineOptions", "PoseEstimate", "Relocalizer", "RgsiamError"]
@@ -22,7 +23,7 @@ _MODULES = {
     "Bundle": "rgsiam_ros.bundle",
     "Camera": "rgsiam_ros.camera.model",
     "EngineOptions": "rgsiam_ros.engines.options",
-    "PoseEstimate": "rgsiam_ros.localization.relocalizer",
+    "PoseEstimate": "rgsiam_ros.localization.pose_estimate",
     "Relocalizer": "rgsiam_ros.localization.relocalizer",
     "RgsiamError": "rgsiam_ros.errors",
 }

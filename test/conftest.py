@@ -52,3 +52,11 @@ def town_like_bundle(tmp_path):
     text = description()
     text["camera"] = TOWN_CAMERA
     return write_bundle(tmp_path / "town_like", text, brightness_contents()).path
+
+
+@pytest.fixture(scope="session")
+def small_map(tmp_path_factory):
+    """A bundle with a geometric branch, made from real images, see `support.small_map`."""
+    from support.small_map import make_small_map
+
+    return make_small_map(tmp_path_factory.mktemp("small_map"))

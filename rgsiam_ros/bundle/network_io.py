@@ -12,13 +12,13 @@ from rgsiam_ros.errors import EngineError
 from rgsiam_ros.geometry.poses import Array, pose_matrix
 
 if TYPE_CHECKING:
-    from rgsiam_ros.bundle.manifest import Target
+    from rgsiam_ros.bundle.parts import Target
 
 IMAGE = "image"
 """Input of absolute.onnx: ``(1, 3, H, W)``, a normalised image."""
 TRANSLATION = "translation_normalised"
 """Output of both networks. absolute.onnx: ``(1, 3)``, position of the camera in the map; metres are
-``origin_m + turn * (scale_m * x)``, see `rgsiam_ros.bundle.manifest.Target`. relative.onnx: ``(K, 3)``, position
+``origin_m + turn * (scale_m * x)``, see `rgsiam_ros.bundle.parts.Target`. relative.onnx: ``(K, 3)``, position
 of the live camera in the camera of each map image; metres are ``scale_m * x``."""
 ROTATION = "rotation_quaternion_wxyz"
 """Output of both networks: rotations of the same poses, quaternions w x y z, ``(1, 4)`` or ``(K, 4)``."""

@@ -12,10 +12,19 @@ with a zero point, which is fast on CPUs. ``int8_symmetric``: without zero point
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
+OWN_GRAPHS: tuple[Precision, ...] = ("float16", "int8", "int8_symmetric")
+"""The precisions with a graph of their own. The others take the float32 graph."""
+
+
 def absolute_name(precision: Precision) -> str:
     """Name of the file with the absolute branch in this precision."""
-    has_own_graph = precision in ("float16", "int8", "int8_symmetric")
-    return f"absolute.{precision}.onnx" if has_own_graph else "absolute.onnx"
+    return f"absolute.{precision}.onnx" if precision in OWN_GRAPHS else "absolute.onnx"
+
+
+def local_features_name(precision: Precision) -> str:
+    """Name of the file with the local features' network in this precision."""
+    own = precision in OWN_GRAPHS
+    return f"local_features.{precision}.onnx" if own else "local_features.onnx"
 
 
 def map_features_name(precision: Precision) -> str:

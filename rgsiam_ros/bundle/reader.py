@@ -7,9 +7,10 @@ import hashlib
 import os
 import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -19,10 +20,13 @@ from pydantic import ValidationError
 
 from rgsiam_ros.bundle import network_io
 from rgsiam_ros.bundle.golden import GoldenImages
+from rgsiam_ros.bundle.golden_views import GoldenViews
 from rgsiam_ros.bundle.manifest import (
     GOLDEN_NAME,
+    GOLDEN_VIEWS_NAME,
     MANIFEST_NAME,
     MAP_FEATURES_NAME,
+    MAP_POINTS_NAME,
     MEBIBYTE,
     PLACES,
     RELATIVE_NAME,
@@ -30,21 +34,27 @@ from rgsiam_ros.bundle.manifest import (
     Manifest,
 )
 from rgsiam_ros.bundle.map_features import MapFeatures
+from rgsiam_ros.bundle.map_points import MapPoints
 from rgsiam_ros.bundle.npz import read_plain_npz
 from rgsiam_ros.bundle.onnx_check import check_onnx
+from rgsiam_ros.bundle.parts import AbsolutePart, GeometricPart, Refinement
 from rgsiam_ros.bundle.precision import (
     Precision,
     absolute_name,
     calibration_name,
+    local_features_name,
     map_features_name,
 )
 from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.camera.preprocessing import Preprocessing
 from rgsiam_ros.errors import BundleError
+from rgsiam_ros.features import keypoints
 from rgsiam_ros.uncertainty.calibration import Calibration
 
 LARGEST_MANIFEST = MEBIBYTE
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 Shapes = dict[str, tuple[int, ...]]
+Parsed = TypeVar("Parsed")
 REFETCH = "copy or download the bundle again, or export it anew with `rgsiam export`"
 
 
@@ -78,7 +88,10 @@ class Bundle:
                 read_mask(content, directory / name, manifest.camera)
             elif name.endswith(".npz"):
                 bundle._arrays(name)
-        bundle._check_networks()
+        if manifest.absolute is not None:
+            bundle._check_absolute(manifest.absolute)
+        if manifest.geometry is not None:
+            bundle._check_geometry(manifest.geometry)
         for precision in manifest.calibrations:
             bundle.calibration(precision)
         return bundle
@@ -94,15 +107,33 @@ class Bundle:
 
     def absolute_onnx(self, precision: Precision = "float32") -> bytes:
         """The ONNX file of the absolute branch. Raises BundleError if this precision was not exported."""
-        self._check_offered(precision)
+        self.check_offered(self.manifest.absolute_part.precisions, precision)
         return self.content(absolute_name(precision))
+
+    def features_onnx(self, precision: Precision = "float32") -> bytes:
+        """The ONNX file of the local features' network. Raises BundleError as `absolute_onnx` does."""
+        self.check_offered(self.manifest.geometric_part.precisions, precision)
+        return self.content(local_features_name(precision))
+
+    @cached_property
+    def map_points(self) -> MapPoints:
+        """The map of the geometric branch. Raises BundleError."""
+        return self._parsed(MAP_POINTS_NAME, MapPoints.from_arrays)
+
+    @cached_property
+    def golden_views(self) -> GoldenViews:
+        """Images with the expected poses of the geometric branch, for the self-test. Raises BundleError."""
+        preprocessing = self.manifest.geometric_part.preprocessing
+        return self._parsed(
+            GOLDEN_VIEWS_NAME, lambda arrays: GoldenViews.from_arrays(arrays, preprocessing)
+        )
 
     def map_features(self, precision: Precision = "float32") -> MapFeatures:
         """Features of the map images, computed in this precision.
 
         Raises BundleError if they are missing or unusable.
         """
-        self._check_offered(precision)
+        self.check_offered(self.manifest.absolute_part.precisions, precision)
         name = map_features_name(precision)
         if name not in self._contents:
             raise BundleError(f"{self.path / name} is missing: {REFETCH}")
@@ -123,7 +154,8 @@ class Bundle:
         if precision not in self._calibrations:
             try:
                 calibration = Calibration.from_arrays(self._arrays(name))
-                if self.manifest.refinement is not None and "refined" not in calibration.branches:
+                refinement = self.manifest.absolute_part.refinement
+                if refinement is not None and "refined" not in calibration.branches:
                     raise ValueError("the refined branch's calibration is missing")
             except ValueError as error:
                 raise BundleError(
@@ -134,9 +166,10 @@ class Bundle:
 
     @cached_property
     def golden(self) -> GoldenImages:
-        """Images with their expected outputs, for the self-test. Raises BundleError."""
+        """Images with the expected outputs of the absolute branch, for the self-test. Raises BundleError."""
+        preprocessing = self.manifest.absolute_part.preprocessing
         try:
-            return GoldenImages.from_arrays(self._arrays(GOLDEN_NAME), self.manifest.preprocessing)
+            return GoldenImages.from_arrays(self._arrays(GOLDEN_NAME), preprocessing)
         except ValueError as error:
             path = self.path / GOLDEN_NAME
             raise BundleError(f"{path} cannot be used: {error}. {REFETCH}") from error
@@ -147,28 +180,40 @@ class Bundle:
             self._unpacked[name] = read_npz(self.content(name), self.path / name, largest)
         return self._unpacked[name]
 
-    def _check_offered(self, precision: Precision) -> None:
-        if precision not in self.manifest.precisions:
+    def _parsed(self, name: str, parse: Callable[[Mapping[str, NDArray]], Parsed]) -> Parsed:
+        """What `parse` makes of the arrays of a file of the geometric branch. Raises BundleError."""
+        if name not in self._contents:
             raise BundleError(
-                f"{self.path} has no {precision} network, only "
-                f"{', '.join(self.manifest.precisions)}: export with --precision {precision}"
+                f"{self.path} has no geometric branch: build a map with `rgsiam map build`"
+            )
+        try:
+            return parse(self._arrays(name))
+        except ValueError as error:
+            raise BundleError(f"{self.path / name} cannot be used: {error}. {REFETCH}") from error
+
+    def check_offered(self, offered: Sequence[Precision], precision: Precision) -> None:
+        """Raise BundleError if `precision` is none of the offered ones."""
+        if precision not in offered:
+            raise BundleError(
+                f"{self.path} has no {precision} network, only {', '.join(offered)}: export with "
+                f"--precision {precision}"
             )
 
-    def _check_networks(self) -> None:
+    def _check_absolute(self, part: AbsolutePart) -> None:
         """Check each network, and that networks, map features and golden images fit together."""
-        size, refinement = self.manifest.preprocessing, self.manifest.refinement
+        size, refinement = part.preprocessing, part.refinement
         inputs: Shapes = {network_io.IMAGE: (1, 3, size.input_height, size.input_width)}
         outputs: Shapes = {network_io.TRANSLATION: (1, 3), network_io.ROTATION: (1, 4)}
         relative: tuple[Shapes, Shapes] | tuple[None, None] = (None, None)
         if refinement is not None:
-            features = self._check_maps()
+            features = self._check_maps(part.precisions, refinement)
             local = features.local_NCHW.shape[1:]
             outputs[network_io.METRIC_FEATURE] = (1, features.metric_feature_ND.shape[1])
             outputs[network_io.LOCAL_MAP] = (1, *local)
             relative = _relative_shapes(refinement.neighbours, local)
         optional: Shapes = {network_io.PRECISION_FACTOR: (1, 21)}
         output_names: set[str] = set()
-        for precision in self.manifest.precisions:
+        for precision in part.precisions:
             name = absolute_name(precision)
             output_names = check_onnx(
                 self.content(name), self.path / name, inputs, outputs, optional
@@ -186,12 +231,32 @@ class Bundle:
             path = self.path / GOLDEN_NAME
             raise BundleError(f"{path} cannot be used: {error}. {REFETCH}") from error
 
-    def _check_maps(self) -> MapFeatures:
+    def _check_geometry(self, part: GeometricPart) -> None:
+        """Check the local features' networks."""
+        height, width = part.preprocessing.input_height, part.preprocessing.input_width
+        cells = (height // keypoints.CELL, width // keypoints.CELL)
+        inputs: Shapes = {keypoints.IMAGE: (1, 1, height, width)}
+        outputs: Shapes = {
+            keypoints.DESCRIPTORS: (1, keypoints.DESCRIPTOR_SIZE, *cells),
+            keypoints.RELIABILITY: (1, 1, *cells),
+            keypoints.HEAT: (1, 1, height, width),
+        }
+        for precision in part.precisions:
+            name = local_features_name(precision)
+            check_onnx(self.content(name), self.path / name, inputs, outputs)
+        points = self.map_points
+        found = len(points.visible), len(points.position_P3)
+        if found != (part.map_images, part.points):
+            raise BundleError(
+                f"{self.path / MAP_POINTS_NAME} holds {found[0]} images and {found[1]} points; the manifest "
+                f"says {part.map_images} and {part.points}: {REFETCH}"
+            )
+        _ = self.golden_views
+
+    def _check_maps(self, precisions: Sequence[Precision], refinement: Refinement) -> MapFeatures:
         """The map's features in float32. Checks that every precision has features of the same images."""
-        refinement = self.manifest.refinement
-        assert refinement is not None
         first = self.map_features()
-        for precision in self.manifest.precisions:
+        for precision in precisions:
             features = self.map_features(precision)
             path = self.path / map_features_name(precision)
             kept = len(features.T_map_camera_N44)
@@ -208,10 +273,9 @@ class Bundle:
                 )
         return first
 
-    @property
-    def mask_HW(self) -> NDArray[np.uint8] | None:
-        """The mask ``(H, W)`` uint8 that the preprocessing names, or None."""
-        name = self.manifest.preprocessing.mask
+    def mask_HW(self, preprocessing: Preprocessing) -> NDArray[np.uint8] | None:
+        """The mask ``(H, W)`` uint8 that the preprocessing of one of the parts names, or None."""
+        name = preprocessing.mask
         if name is None:
             return None
         return read_mask(self.content(name), self.path / name, self.manifest.camera)

@@ -14,8 +14,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from rgsiam_ros.bundle.manifest import MANIFEST_NAME, PLACES, Manifest
+from rgsiam_ros.bundle.manifest import MANIFEST_NAME, PLACES, ROLES_OF_PARTS, Manifest
 from rgsiam_ros.bundle.reader import Bundle
+from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.errors import BundleError
 
 
@@ -98,6 +99,30 @@ def _put_back(old: Path, target: Path) -> bool:
         except OSError:
             return False
     return True
+
+
+def geometry_for(
+    bundle: Bundle, camera: Camera, map_frame: str
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The geometric part of a bundle and its files, to add them to a bundle of the same camera and map frame.
+
+    Raises BundleError if the bundle has no geometric part, or another camera or map frame.
+    """
+    manifest = bundle.manifest
+    if manifest.map_frame != map_frame:
+        raise BundleError(
+            f"{bundle.path} has the map frame {manifest.map_frame}, not {map_frame}: build its map from the same "
+            "sessions"
+        )
+    if manifest.camera != camera:
+        raise BundleError(
+            f"{bundle.path} is of another camera ({manifest.camera.describe()}, not {camera.describe()}): build "
+            "its map from the same sessions"
+        )
+    part = manifest.geometric_part.model_dump(mode="json")
+    roles = ROLES_OF_PARTS["geometry"]
+    names = [name for name, entry in manifest.files.items() if entry.role in roles]
+    return part, {name: bundle.content(name) for name in names}
 
 
 def refuse_existing(target: Path) -> None:

@@ -61,13 +61,15 @@ def engine_build(
     """Build engines for this machine's GPU. The node itself never builds an engine."""
     from rgsiam_ros.bundle import Bundle
     from rgsiam_ros.engines.build import build_for_bundle
+    from rgsiam_ros.localization.networks import networks_of
 
     if engine not in GPU_ENGINES:
         raise EngineError(f"engine {engine!r} needs no building: only {', '.join(GPU_ENGINES)} do")
     loaded = Bundle.load(bundle)
+    networks = networks_of(loaded)
     chosen = precision
     if precision == "auto":
-        chosen = "float16" if "float16" in loaded.manifest.precisions else "float32"
+        chosen = "float16" if "float16" in networks.offered else "float32"
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as bars:
         tasks: dict[str, TaskID] = {}
@@ -80,6 +82,7 @@ def engine_build(
 
         paths = build_for_bundle(
             loaded,
+            networks,
             engine,
             chosen,  # type: ignore[arg-type]
             batch=batch,
@@ -104,13 +107,13 @@ def engine_verify(
     from rgsiam_ros.engines.benchmark import benchmark_engines
     from rgsiam_ros.engines.options import EngineOptions
     from rgsiam_ros.geometry.units import angle_text, length_text
+    from rgsiam_ros.localization.networks import networks_of
 
     options = EngineOptions(engine, precision, threads, cache=cache)
-    rows = benchmark_engines(Bundle.load(bundle), options)
+    loaded = Bundle.load(bundle)
+    rows = benchmark_engines(loaded, options, networks_of(loaded))
     today = datetime.date.today().isoformat()
-    print(
-        "| device | date | engine | precision | absolute ms p50, p99 | relative ms | difference |"
-    )
+    print("| device | date | engine | precision | network ms p50, p99 | relative ms | difference |")
     print("|---|---|---|---|---|---|---|")
     for row in (row for row in rows if not row.problem):
         relative = "" if row.relative_ms is None else f"{row.relative_ms[0]:.2f}"
@@ -119,7 +122,7 @@ def engine_verify(
         difference = f"{length_text(d.position_m)}, {angle_text(d.rotation_deg)}"
         print(
             f"| {row.device} | {today} | {row.engine} {row.version} | {row.precision} | "
-            f"{row.absolute_ms[0]:.2f}, {row.absolute_ms[1]:.2f} | {relative} | {difference} |"
+            f"{row.main_ms[0]:.2f}, {row.main_ms[1]:.2f} | {relative} | {difference} |"
         )
     for row in (row for row in rows if row.problem):
         console.print(f"{row.engine} {row.precision}: {escape(row.problem)}", soft_wrap=True)

@@ -19,6 +19,7 @@ from rich.markup import escape
 
 from rgsiam_ros.cli.console import console, log_to_terminal
 from rgsiam_ros.cli.engine import engine_app
+from rgsiam_ros.cli.map import map_app
 from rgsiam_ros.cli.options import (
     BASE_FRAME,
     TRUTH_TOPIC,
@@ -41,6 +42,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 bundle_app = typer.Typer(no_args_is_help=True, help="Show, verify and change bundles.")
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(engine_app, name="engine")
+app.add_typer(map_app, name="map")
 
 COMMAND_GROUP = "rgsiam_ros.commands"
 """Entry points of this group add commands. setup.py registers the training commands there, so that this

@@ -14,7 +14,9 @@ BundleOption = Annotated[Path, typer.Option(help="Folder of the bundle.")]
 ResultsFolder = Annotated[Path, typer.Option(help="New folder for the results.")]
 BranchName = Annotated[
     str,
-    typer.Option(help="absolute, refined, or auto: refined if the bundle has a relative branch."),
+    typer.Option(
+        help="absolute, refined (geometric or relative), or auto: refined if the bundle has it."
+    ),
 ]
 EngineName = Annotated[str, typer.Option(help="auto, or a name from `rgsiam engine list`.")]
 PrecisionName = Annotated[str, typer.Option(help="auto, or a precision that the bundle offers.")]
@@ -23,8 +25,16 @@ BatchSize = Annotated[int, typer.Option(min=1, max=64, help="Number of images in
 CacheFolder = Annotated[
     Path | None, typer.Option(help="Folder of built engines; default: the user's own cache.")
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the random numbers.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the random numbers.")]
 Split = Annotated[str, typer.Option(help="train or test, if the dataset has splits.")]
+TimeOffset = Annotated[
+    float,
+    typer.Option(
+        min=-10.0,
+        max=10.0,
+        help="An image shows where the camera was this many seconds before its stamp: the labels are moved.",
+    ),
+]
 ImageTopic = Annotated[
     str | None, typer.Option(help="Image topic; default: the only one of the bag.")
 ]

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rgsiam_ros.bundle import Bundle
-from rgsiam_ros.bundle.manifest import RELATIVE_NAME
-from rgsiam_ros.bundle.precision import Precision, absolute_name
+from rgsiam_ros.bundle.precision import Precision
 from rgsiam_ros.engines import cuda
 from rgsiam_ros.engines.base import EngineRequest
 from rgsiam_ros.engines.cache import BuiltByProvider, EngineCache
+from rgsiam_ros.engines.served import ServedNetworks
 from rgsiam_ros.engines.tensorrt_build import (
     BATCHES,
     ONE,
@@ -23,6 +23,7 @@ from rgsiam_ros.engines.tensorrt_build import (
 
 def build_for_bundle(
     bundle: Bundle,
+    networks: ServedNetworks,
     engine: str,
     precision: Precision,
     *,
@@ -30,25 +31,25 @@ def build_for_bundle(
     cache: Path | None = None,
     progress: Callable[[str], BuildProgress] = lambda _: lambda *_: None,
 ) -> list[Path]:
-    """Build the absolute branch in `precision` and the relative unit in float32, and store both.
+    """Build the main network in `precision` and the relative unit in float32, and store both.
 
-    batch: build the absolute branch for batches of 1 to 32 instead of single images (with ONNX Runtime's
+    batch: build the main network for batches of 1 to 32 instead of single images (with ONNX Runtime's
     provider: for batches of 8); progress: called with the file name of a network, returns the function that
     receives the build steps. Existing engines are built again. Returns the paths of the engines.
 
     Raises EngineError when a library or the GPU is missing, a network cannot be read, or the folder cannot be
     written.
     """
-    networks = [(absolute_name(precision), precision, BATCHES if batch else ONE)]
-    if bundle.manifest.refinement is not None:
-        networks.append((RELATIVE_NAME, "float32", ONE))
-    bundle.absolute_onnx(precision)  # raises BundleError when the bundle lacks this precision
+    bundle.check_offered(networks.offered, precision)
+    wanted = [(networks.file(precision), precision, BATCHES if batch else ONE)]
+    if networks.relative_file is not None:
+        wanted.append((networks.relative_file, "float32", ONE))
     if engine != "onnxruntime_tensorrt":
         load_library(engine)
     cuda.gpu()
     EngineCache(cache).prepare()
     paths = []
-    for name, network_precision, batches in networks:
+    for name, network_precision, batches in wanted:
         onnx_bytes = bundle.content(name)
         if engine == "onnxruntime_tensorrt":
             paths.append(_build_by_provider(onnx_bytes, network_precision, batches[1], cache))

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rgsiam_ros.bundle import Bundle
-from rgsiam_ros.bundle.manifest import RELATIVE_NAME, Differences
+from rgsiam_ros.bundle.parts import Differences
 from rgsiam_ros.bundle.precision import PRECISIONS, Precision
 from rgsiam_ros.engines import ENGINES, Engine, EngineInfo, EngineRequest, create_engine
 from rgsiam_ros.engines.availability import why_not
 from rgsiam_ros.engines.options import FALLBACKS, EngineOptions
-from rgsiam_ros.engines.self_test import describe_exceeded, measure_golden_images
+from rgsiam_ros.engines.self_test import describe_exceeded
+from rgsiam_ros.engines.served import ServedNetworks
 from rgsiam_ros.errors import EngineError
 
 Candidate = tuple[str, Precision]
@@ -65,23 +66,26 @@ class RefusedEngine:
 class SelectedEngines:
     """The engines that serve a bundle, and how they were selected."""
 
-    absolute: Engine
+    main: Engine
+    """Runs the network that takes the image, see `rgsiam_ros.engines.served.ServedNetworks`."""
     relative: Engine | None
+    file: str
+    """The bundle's file with that network."""
     precision: Precision
     differences: Differences
-    """From torch in float32, on the golden images."""
+    """From the poses that the bundle states for the golden images."""
     refused: list[RefusedEngine] = field(default_factory=list)
     fell_back: bool = False
     """True if the requested engine cannot serve."""
 
     def describe(self) -> EngineInfo:
-        """The engine of the absolute branch."""
-        return self.absolute.describe()
+        """The engine of the network that takes the image."""
+        return self.main.describe()
 
     def close(self) -> None:
         """Release the engines."""
         try:
-            self.absolute.close()
+            self.main.close()
         finally:
             if self.relative is not None:
                 self.relative.close()
@@ -125,39 +129,46 @@ def candidates(
     return fitting
 
 
-def select_engines(bundle: Bundle, options: EngineOptions, *, refine: bool) -> SelectedEngines:
+def select_engines(
+    bundle: Bundle, options: EngineOptions, networks: ServedNetworks
+) -> SelectedEngines:
     """Start the best engine that passes the self-test on the bundle's golden images.
 
-    refine: start the relative unit too. Raises EngineError, with every reason, if no engine can serve.
+    networks: what it must run. Raises EngineError, with every reason, if no engine can serve.
     """
     if options.fallback not in FALLBACKS:
         raise EngineError(
             f"engine_fallback is {options.fallback!r}: choose one of {', '.join(FALLBACKS)}"
         )
     refused: list[RefusedEngine] = []
-    for round_number, wished in enumerate(_rounds(bundle, options, refused)):
+    for round_number, wished in enumerate(_rounds(networks.offered, options, refused)):
         for candidate in wished:
-            tried = _try(bundle, candidate, options, refine=refine)
+            tried = _try(bundle, candidate, options, networks)
             if isinstance(tried, RefusedEngine):
                 refused.append(tried)
                 continue
-            absolute, relative, differences = tried
+            main, relative, differences = tried
             fell_back = round_number > 0
             return SelectedEngines(
-                absolute, relative, candidate[1], differences, refused, fell_back
+                main,
+                relative,
+                networks.file(candidate[1]),
+                candidate[1],
+                differences,
+                refused,
+                fell_back,
             )
     reasons = "; ".join(str(engine) for engine in refused)
     raise EngineError(f"no engine serves {bundle.path}: {reasons}")
 
 
 def _rounds(
-    bundle: Bundle, options: EngineOptions, refused: list[RefusedEngine]
+    offered: Sequence[Precision], options: EngineOptions, refused: list[RefusedEngine]
 ) -> list[list[Candidate]]:
     """The candidates to try first, then those to fall back on.
 
     If the requested engine cannot be tried at all, it is added to `refused`.
     """
-    offered = bundle.manifest.precisions
     if options.fallback == "none":
         return [candidates(offered, options.engine, options.precision)]
     every = candidates(offered, "auto", "auto")
@@ -188,31 +199,31 @@ def cpu_entry(*names: str) -> str:
 
 
 def relative_engine_for(engine: str) -> str:
-    """The engine that runs the relative unit when `engine` runs the absolute branch."""
+    """The engine that runs the relative unit when `engine` runs the main network."""
     return RELATIVE_ON_CPU if engine == "openvino" else engine
 
 
 def _try(
-    bundle: Bundle, candidate: Candidate, options: EngineOptions, *, refine: bool
+    bundle: Bundle, candidate: Candidate, options: EngineOptions, networks: ServedNetworks
 ) -> tuple[Engine, Engine | None, Differences] | RefusedEngine:
-    """The engines of one candidate and their differences from torch, or why they cannot serve."""
+    """The engines of one candidate and their differences on the golden images, or why they cannot serve."""
     name, precision = candidate
     opened: list[Engine] = []
     try:
         shared = {"threads": options.threads, "cache": options.cache}
-        network = bundle.absolute_onnx(precision)
+        network = bundle.content(networks.file(precision))
         request = EngineRequest(network, precision, batch=options.batch, **shared)  # type: ignore[arg-type]
         opened.append(create_engine(name, request))
-        if refine:
-            request = EngineRequest(bundle.content(RELATIVE_NAME), "float32", **shared)  # type: ignore[arg-type]
+        if networks.relative_file is not None:
+            relative_network = bundle.content(networks.relative_file)
+            request = EngineRequest(relative_network, "float32", **shared)  # type: ignore[arg-type]
             opened.append(create_engine(relative_engine_for(name), request))
-        absolute, relative = opened[0], opened[1] if refine else None
-        differences = measure_golden_images(absolute, relative, bundle, options.batch)
-        tolerance = bundle.manifest.variants[precision].tolerance
-        problems = describe_exceeded(differences, tolerance)
+        main, relative = opened[0], opened[1] if len(opened) > 1 else None
+        differences = networks.measure(main, relative)
+        problems = describe_exceeded(differences, networks.tolerance[precision])
         if not problems:
             opened = []
-            return absolute, relative, differences
+            return main, relative, differences
         reason, installed = f"failed the self-test: {'; '.join(problems)}", True
     except EngineError as error:
         reason, installed = str(error), bool(opened) or why_not(name) is None

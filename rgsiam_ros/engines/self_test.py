@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from rgsiam_ros.bundle import Bundle, network_io
 from rgsiam_ros.bundle.golden import GoldenImages
-from rgsiam_ros.bundle.manifest import Differences, Target
 from rgsiam_ros.bundle.map_features import MapFeatures
+from rgsiam_ros.bundle.parts import Differences, Target
 from rgsiam_ros.camera.preprocessing import normalise
 from rgsiam_ros.engines.base import Engine
 from rgsiam_ros.engines.batching import infer_all
@@ -30,12 +30,12 @@ def measure_golden_images(
     relative: None if only the absolute branch is in use; batch: the batch size that `absolute` was
     started with. Raises EngineError.
     """
-    golden, manifest = bundle.golden, bundle.manifest
-    images = np.stack([normalise(i, manifest.preprocessing) for i in golden.image_NHW3])
+    golden, part = bundle.golden, bundle.manifest.absolute_part
+    images = np.stack([normalise(i, part.preprocessing) for i in golden.image_NHW3])
     outputs = infer_all(absolute, images, batch)
     infer = relative.infer if relative is not None else None
     features = bundle.map_features() if infer is not None else None
-    return differences_from_golden(outputs, infer, features, golden, manifest.target)
+    return differences_from_golden(outputs, infer, features, golden, part.target)
 
 
 def differences_from_golden(

@@ -20,6 +20,7 @@ from transforms3d.quaternions import mat2quat
 from rgsiam_ros.bundle import Bundle, rewrite_bundle
 from rgsiam_ros.bundle.map_features import MapFeatures
 from rgsiam_ros.bundle.npz import npz_bytes
+from rgsiam_ros.bundle.parts import Placement
 from rgsiam_ros.bundle.precision import map_features_name
 from rgsiam_ros.errors import GeoreferenceError
 from rgsiam_ros.geometry.geodesy import Datum, LocalFrame
@@ -147,23 +148,33 @@ def align_map(fixes: Fixes) -> MapAlignment:
 
 def georeferenced(bundle: Bundle, alignment: MapAlignment, out: Path) -> Bundle:
     """Write `bundle` to `out` with its map rotated to east, north and up at the datum. Raises BundleError."""
-    manifest = bundle.manifest
+    absolute, geometry = bundle.manifest.absolute, bundle.manifest.geometry
     T = alignment.T_enu_map
-    target = manifest.target.model_dump(mode="json")
-    turn = T.copy()
-    turn[:3, :3] = T[:3, :3] @ pose_matrix(np.zeros(3), manifest.target.turn_wxyz)[:3, :3]
-    target["turn_wxyz"] = mat2quat(turn[:3, :3]).tolist()
-    target["origin_m"] = (T[:3, :3] @ np.asarray(manifest.target.origin_m) + T[:3, 3]).tolist()
-    description: dict[str, Any] = {"datum": alignment.datum.model_dump(), "target": target}
+    description: dict[str, Any] = {"datum": alignment.datum.model_dump()}
+    if absolute is not None:
+        part = absolute.model_dump(mode="json")
+        description["absolute"] = part | {"target": _moved(absolute.target, T)}
+    if geometry is not None:
+        part = geometry.model_dump(mode="json")
+        description["geometry"] = part | {"placement": _moved(geometry.placement, T)}
     contents: dict[str, bytes] = {}
-    if manifest.refinement is not None:
-        for precision in manifest.precisions:
+    if absolute is not None and absolute.refinement is not None:
+        for precision in absolute.precisions:
             features = bundle.map_features(precision)
             rotated = MapFeatures(
                 features.metric_feature_ND, features.local_NCHW, T @ features.T_map_camera_N44
             )
             contents[map_features_name(precision)] = npz_bytes(rotated.to_arrays())
     return rewrite_bundle(bundle, out, description, contents)
+
+
+def _moved(placement: Placement, T: Array) -> dict[str, Any]:
+    """The fields of a placement after the motion `T`, ``(4, 4)``, of the map frame's contents."""
+    R = T[:3, :3] @ pose_matrix(np.zeros(3), placement.turn_wxyz)[:3, :3]
+    return placement.model_dump(mode="json") | {
+        "turn_wxyz": mat2quat(R).tolist(),
+        "origin_m": (T[:3, :3] @ np.asarray(placement.origin_m) + T[:3, 3]).tolist(),
+    }
 
 
 def _fit_robustly(antenna: Array, fix: Array, sigma: Array) -> tuple[float, Array, Array]:

@@ -39,14 +39,14 @@ class PoseBranches:
 
     def __init__(self, bundle: Bundle, precision: Precision, relative: Engine | None) -> None:
         """relative: runs the bundle's ``relative.onnx``; None for the absolute branch alone."""
-        manifest = bundle.manifest
-        variant = manifest.variants[precision]
-        self._target = manifest.target
+        part = bundle.manifest.absolute_part
+        variant = part.variants[precision]
+        self._target = part.target
         self._map: MapFeatures | None = None
         self._refiner: Refiner | None = None
         self.length_scale = LengthScale()
-        if manifest.refinement is not None:
-            refinement = manifest.refinement
+        if part.refinement is not None:
+            refinement = part.refinement
             self.length_scale = LengthScale(refinement.reach_m, refinement.metres_per_radian)
             self._neighbours = refinement.neighbours
             self._map = bundle.map_features(precision)

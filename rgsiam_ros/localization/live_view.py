@@ -7,18 +7,29 @@ from numpy.typing import NDArray
 
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.camera.model import Camera, ViewMatch, match_view
-from rgsiam_ros.camera.preprocessing import ImageBGR, check_image, fit_image, normalise
+from rgsiam_ros.camera.preprocessing import (
+    ImageBGR,
+    Preprocessing,
+    check_image,
+    fit_image,
+    normalise,
+)
 from rgsiam_ros.errors import CameraError
+from rgsiam_ros.features.network import intrinsics
+from rgsiam_ros.geometry.poses import Array
 
 
 class LiveView:
     """Undistorts, crops to the view that the network learnt with, masks and resizes."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        """Images are taken for those of the bundle's own camera until `use_camera`."""
-        self._preprocessing = bundle.manifest.preprocessing
+    def __init__(self, bundle: Bundle, preprocessing: Preprocessing) -> None:
+        """Images are taken for those of the bundle's own camera until `use_camera`.
+
+        preprocessing: that of the branch which the images are for.
+        """
+        self._preprocessing = preprocessing
         self._trained = self._camera = bundle.manifest.camera
-        self._mask_HW = bundle.mask_HW
+        self._mask_HW = bundle.mask_HW(preprocessing)
         self._view: ViewMatch | None = None
 
     def use_camera(self, camera: Camera) -> ViewMatch:
@@ -29,6 +40,26 @@ class LiveView:
         view = match_view(camera, self._trained)
         self._camera, self._view = camera, view
         return view
+
+    @property
+    def K(self) -> Array:
+        """Intrinsic matrix ``(3, 3)`` of the fitted images of the camera in use, pixels.
+
+        The centre of the first pixel is at (0, 0). Only for a preprocessing that stretches.
+        """
+        camera = self._camera
+        x, y, width, height = (0, 0, camera.width, camera.height)
+        if self._view is not None:
+            x, y, width, height = self._view.crop_xywh
+        cropped = camera.model_copy(
+            update={
+                "width": width,
+                "height": height,
+                "cx": camera.cx - x,
+                "cy": camera.cy - y,
+            }
+        )
+        return intrinsics(cropped, self._preprocessing)
 
     def fit(self, image_HW3: ImageBGR) -> ImageBGR:
         """A BGR uint8 ``(H, W, 3)`` image at the network's input size. Raises ImageError, CameraError."""

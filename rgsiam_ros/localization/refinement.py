@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rgsiam_ros.bundle import Bundle, Manifest, network_io
-from rgsiam_ros.bundle.manifest import Target
+from rgsiam_ros.bundle import Bundle, network_io
 from rgsiam_ros.bundle.map_features import MapFeatures
+from rgsiam_ros.bundle.parts import AbsolutePart, Target
 from rgsiam_ros.bundle.precision import Precision
 from rgsiam_ros.engines import Engine
 from rgsiam_ros.errors import BundleError
@@ -133,13 +133,11 @@ class Refiner:
         """engine: over the bundle's ``relative.onnx``; precision: of the absolute branch, whose
         features are only ever compared with the map's in the same precision. Raises BundleError.
         """
-        manifest = bundle.manifest
-        if manifest.refinement is None:
-            raise BundleError(f"{bundle.path} has no relative branch")
-        self._target = manifest.target
+        part = bundle.manifest.absolute_part
+        self._target = part.target
         self._engine = engine
+        self._agreement = agreement_of(part, precision)
         self._map = bundle.map_features(precision)
-        self._agreement = agreement_of(manifest, precision)
 
     def refine(
         self,
@@ -186,13 +184,17 @@ class Refiner:
         return combined.T_map_camera, disagreement
 
 
-def agreement_of(manifest: Manifest, precision: Precision = "float32") -> Agreement:
-    """The lengths by which a bundle's hypotheses are judged in this precision."""
-    assert manifest.refinement is not None
-    absolute = manifest.variants[precision].absolute.validation
+def agreement_of(part: AbsolutePart, precision: Precision = "float32") -> Agreement:
+    """The lengths by which a bundle's hypotheses are judged in this precision.
+
+    Raises BundleError for a bundle without a relative branch.
+    """
+    if part.refinement is None:
+        raise BundleError("the bundle has no relative branch: export a run with relative_pose on")
+    absolute = part.variants[precision].absolute.validation
     return make_agreement(
-        manifest.refinement.reach_m,
-        manifest.refinement.metres_per_radian,
+        part.refinement.reach_m,
+        part.refinement.metres_per_radian,
         absolute.median_m,
         absolute.median_deg,
     )

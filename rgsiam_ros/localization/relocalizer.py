@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,71 +18,19 @@ from rgsiam_ros.engines import EngineInfo
 from rgsiam_ros.engines.batching import infer_all
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.engines.selection import SelectedEngines, select_engines
-from rgsiam_ros.errors import BundleError, EngineError, RgsiamError
-from rgsiam_ros.geometry.poses import Array, check_pose
+from rgsiam_ros.errors import EngineError, RgsiamError
+from rgsiam_ros.features.network import network_input
 from rgsiam_ros.localization.branches import PoseBranches
+from rgsiam_ros.localization.geometric_estimator import GeometricEstimator
 from rgsiam_ros.localization.live_view import LiveView
+from rgsiam_ros.localization.networks import check_branch, networks_of, uses_geometry
+from rgsiam_ros.localization.pose_estimate import PoseEstimate
 from rgsiam_ros.uncertainty.calibration import Branch
-from rgsiam_ros.uncertainty.covariance import check_covariance, rotate_axes
-from rgsiam_ros.uncertainty.pose_quality import PoseQuality, RefinedQuality
-
-BRANCHES = ("auto", "absolute", "refined")
-"""``absolute``: the pose of the absolute branch. ``refined``: the pose of the relative branch. ``auto``: refined
-if the bundle has a relative branch."""
+from rgsiam_ros.uncertainty.covariance import rotate_axes
 
 LARGEST_TRUST_WITHOUT_NEIGHBOUR = -1.0
 """Upper limit for the trust score of an absolute pose if the relative branch is in use, but no neighbour gave a
 pose. It is below 0, so that such a pose is never trusted."""
-
-
-@dataclass(frozen=True)
-class PoseEstimate:
-    """The estimated pose of the camera for one image."""
-
-    T_map_camera: Array
-    """``(4, 4)`` pose of the camera's optical frame (OpenCV axes) in the map frame, metres."""
-    covariance_66: Array
-    """Order x y z rotX rotY rotZ about fixed *map* axes; metres and radians."""
-    timings_ms: dict[str, float]
-    """Milliseconds spent in each stage."""
-    branch: Branch = "absolute"
-    """The branch that the pose is from. It is the absolute branch if no neighbour gives a pose."""
-    quality: PoseQuality = field(default_factory=PoseQuality)
-    """The figures that covariance and trust are predicted from."""
-    raw_covariance_66: Array | None = None
-    """Covariance of the *absolute* pose as the network predicts it, not calibrated; axes as above."""
-    trust: float | None = None
-    """Trust score minus threshold, see `rgsiam_ros.uncertainty.calibration`. None without a calibration."""
-    frozen: bool = False
-    """Whether the camera repeats this image."""
-
-    @property
-    def lost(self) -> bool:
-        """Whether the pose must not be used."""
-        return bool(self.why_lost)
-
-    @cached_property
-    def why_lost(self) -> str:
-        """The reason in a few words; empty if the pose may be used."""
-        if self.frozen:
-            return "lost: the camera repeats the same image"
-        if self.trust is not None and np.isnan(self.trust):
-            return "lost: trust is not a number"
-        if self.trust is not None and self.trust < 0.0:
-            return f"lost: trust {self.trust:.2f} is below 0"
-        if self.raw_covariance_66 is not None and not np.isfinite(self.raw_covariance_66).all():
-            return "lost: the network's own uncertainty is not usable"
-        try:
-            check_pose(self.T_map_camera)
-            check_covariance(self.covariance_66)
-        except ValueError as error:
-            return f"lost: {error}"
-        return ""
-
-    @property
-    def refined_quality(self) -> RefinedQuality | None:
-        """The figures that only a refined pose has."""
-        return self.quality.refined_quality
 
 
 @dataclass(frozen=True)
@@ -92,7 +39,7 @@ class _Prepared:
 
     index: int
     """Place in the list of results."""
-    input_3HW: NDArray[np.float32]
+    input_CHW: NDArray[np.float32]
     preprocess_ms: float
     frozen: bool
 
@@ -106,16 +53,24 @@ class Relocalizer:
         engines: SelectedEngines,
         batch: int = 1,
         frozen_images: int = DEFAULT_LIMIT,
+        *,
+        geometry: bool = False,
     ) -> None:
         """engines: without a relative unit, only the absolute branch is used; batch: the batch size that the
-        absolute branch's engine was started with; frozen_images: see `rgsiam_ros.camera.frozen.FrozenCamera`.
+        main engine was started with; frozen_images: see `rgsiam_ros.camera.frozen.FrozenCamera`; geometry: the
+        engines run the geometric branch.
         """
         self.engines = engines
         self._bundle = bundle
         self._batch = batch
         self._frozen_camera = FrozenCamera(frozen_images)
-        self._branches = PoseBranches(bundle, engines.precision, engines.relative)
-        self._live_view = LiveView(bundle)
+        self._geometric: GeometricEstimator | None = None
+        if geometry:
+            self._geometric = GeometricEstimator(bundle)
+            self._live_view = LiveView(bundle, bundle.manifest.geometric_part.preprocessing)
+        else:
+            self._branches = PoseBranches(bundle, engines.precision, engines.relative)
+            self._live_view = LiveView(bundle, bundle.manifest.absolute_part.preprocessing)
 
     @classmethod
     def from_bundle(
@@ -129,22 +84,16 @@ class Relocalizer:
         """Load the bundle at `path` and start the best engine that passes the self-test.
 
         options: how to run the networks; branch: one of `BRANCHES`; frozen_images: this many identical
-        images in a row count as a frozen camera, 0: never. Raises BundleError, also if `branch` is
-        ``refined`` and the bundle has no relative branch, and EngineError.
+        images in a row count as a frozen camera, 0: never. Raises BundleError, also if the bundle does not
+        have `branch`, and EngineError.
         """
         options = options or EngineOptions()
-        if branch not in BRANCHES:
-            raise BundleError(f"branch {branch!r} is unknown: choose one of {', '.join(BRANCHES)}")
         bundle = Bundle.load(path)
-        has_relative_branch = bundle.manifest.refinement is not None
-        if branch == "refined" and not has_relative_branch:
-            raise BundleError(
-                f"{path} has no relative branch: set branch to absolute, or train and export with "
-                "relative_pose switched on"
-            )
-        refine = branch != "absolute" and has_relative_branch
-        engines = select_engines(bundle, options, refine=refine)
-        return cls(bundle, engines, options.batch, frozen_images)
+        check_branch(path, bundle.manifest, branch)
+        networks = networks_of(bundle, branch, options.batch)
+        engines = select_engines(bundle, options, networks)
+        geometry = uses_geometry(bundle.manifest, branch)
+        return cls(bundle, engines, options.batch, frozen_images, geometry=geometry)
 
     @property
     def manifest(self) -> Manifest:
@@ -154,15 +103,16 @@ class Relocalizer:
     @property
     def branch(self) -> Branch:
         """The branch in use."""
-        return "refined" if self._branches.refines else "absolute"
+        refines = self._geometric is not None or self._branches.refines
+        return "refined" if refines else "absolute"
 
     @property
     def calibrated(self) -> bool:
         """Whether each image gets its own covariance and a trust score."""
-        return self._branches.calibrated
+        return self._geometric is not None or self._branches.calibrated
 
     def describe_engine(self) -> EngineInfo:
-        """The engine of the absolute branch."""
+        """The engine of the network that takes the image."""
         return self.engines.describe()
 
     def use_camera(self, camera: Camera) -> ViewMatch:
@@ -173,8 +123,10 @@ class Relocalizer:
         return self._live_view.use_camera(camera)
 
     def forget(self) -> None:
-        """Forget the previous images, so that the camera does not count as frozen."""
+        """Forget the previous images: their look, by which a frozen camera is found, and their poses."""
         self._frozen_camera.forget()
+        if self._geometric is not None:
+            self._geometric.forget()
 
     def estimate(self, image_HW3: ImageBGR) -> PoseEstimate:
         """Pose of the camera that took a BGR uint8 ``(H, W, 3)`` image.
@@ -206,9 +158,9 @@ class Relocalizer:
         if not prepared:
             return results
         began = time.perf_counter()
-        inputs = np.stack([item.input_3HW for item in prepared])
+        inputs = np.stack([item.input_CHW for item in prepared])
         try:
-            outputs = infer_all(self.engines.absolute, inputs, self._batch)
+            outputs = infer_all(self.engines.main, inputs, self._batch)
         except EngineError as error:
             for item in prepared:
                 results[item.index] = error
@@ -227,13 +179,18 @@ class Relocalizer:
         if isinstance(image, RgsiamError):
             raise image
         began = time.perf_counter()
-        input_3HW = self._live_view.prepare(image)
-        return _Prepared(index, input_3HW, _since(began), self._frozen_camera.observe(image))
+        if self._geometric is None:
+            input_CHW = self._live_view.prepare(image)
+        else:
+            input_CHW = network_input(self._live_view.fit(image))[0]
+        return _Prepared(index, input_CHW, _since(began), self._frozen_camera.observe(image))
 
     def _finish(
         self, outputs: Mapping[str, np.ndarray], timings: dict[str, float], frozen: bool
     ) -> PoseEstimate:
-        """The estimate from the absolute branch's outputs for one image."""
+        """The estimate from the main network's outputs for one image."""
+        if self._geometric is not None:
+            return self._geometric.estimate(outputs, self._live_view.K, timings, frozen=frozen)
         began = time.perf_counter()
         absolute = self._branches.estimate_absolute(outputs)
         timings["pose"] = _since(began)

@@ -111,5 +111,5 @@ def log_engines(log: Any, engines: SelectedEngines) -> None:
         log.warning(f"not used: {'; '.join(failed)}")
     log.info(
         f"self-test passed: {length_text(differences.position_m)} and "
-        f"{angle_text(differences.rotation_deg)} from torch in float32"
+        f"{angle_text(differences.rotation_deg)} from the expected poses"
     )

@@ -14,6 +14,7 @@ from rclpy.parameter import Parameter
 from rclpy.timer import Timer
 
 from rgsiam_ros.errors import RgsiamError
+from rgsiam_ros.localization.networks import check_branch
 from rgsiam_ros.node.bundle_loading import (
     LoadedBundle,
     load,
@@ -57,10 +58,9 @@ class BundleReload:
         try:
             manifest = read_manifest_of(path)
             refuse_without_datum(self._node, path, manifest)
+            check_branch(path, manifest, value("branch").value)
         except RgsiamError as error:
             return str(error)
-        if value("branch").value == "refined" and manifest.refinement is None:
-            return f"{path} has no relative branch: set branch to absolute"
         frame = value("map_frame").value or manifest.map_frame
         if frame != map_frame:
             return (

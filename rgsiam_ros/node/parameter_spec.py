@@ -16,7 +16,7 @@ from rgsiam_ros.bundle.precision import PRECISIONS
 from rgsiam_ros.camera.frozen import DEFAULT_LIMIT
 from rgsiam_ros.engines import ENGINES
 from rgsiam_ros.engines.options import FALLBACKS
-from rgsiam_ros.localization.relocalizer import BRANCHES
+from rgsiam_ros.localization.networks import BRANCHES
 from rgsiam_ros.uncertainty.gate import FEWEST_TO_RECOVER
 
 TF_MODES = ("none", "map_to_base", "map_to_odom")

@@ -32,7 +32,7 @@ from rgsiam_ros.errors import (
 )
 from rgsiam_ros.geometry.conversions import stamp_to_ns
 from rgsiam_ros.geometry.poses import Array
-from rgsiam_ros.localization.relocalizer import PoseEstimate
+from rgsiam_ros.localization.pose_estimate import PoseEstimate
 from rgsiam_ros.node.bundle_loading import LoadedBundle, load, log_loaded, refuse_without_datum
 from rgsiam_ros.node.bundle_reload import BundleReload
 from rgsiam_ros.node.camera import CameraMount, LiveCamera

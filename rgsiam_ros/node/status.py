@@ -14,7 +14,7 @@ from rclpy.qos import QoSProfile
 
 from rgsiam_ros.geometry.conversions import stamp_text
 from rgsiam_ros.geometry.poses import Array
-from rgsiam_ros.localization.relocalizer import PoseEstimate
+from rgsiam_ros.localization.pose_estimate import PoseEstimate
 from rgsiam_ros.node.health import ERROR, OK, STALE, WARN, Health, Limits
 from rgsiam_ros.node.messages import stamp_message
 from rgsiam_ros.node.qos import latched_qos
@@ -213,6 +213,11 @@ def values_of(
         "sigma_rotation_deg": f"{np.degrees(np.linalg.norm(sigma[3:])):.3f}",
         "time_ms": f"{sum(estimate.timings_ms.values()):.1f}",
     }
+    geometric = estimate.quality.geometric_quality
+    if geometric is not None:
+        values["inliers"] = str(geometric.inliers)
+        values["matches"] = str(geometric.matches)
+        values["residual_px"] = f"{geometric.residual_px:.2f}"
     if estimate.refined_quality is not None:
         refined = estimate.refined_quality
         values["support"] = f"{refined.support:.3f}"

@@ -31,7 +31,7 @@ def truth_turn(manifest: Manifest, map_frame: str, source: str | Path) -> Array:
     map_frame: frame id of the true poses; source: where they come from, for messages. Logs a rotation, and
     warns if the two frame ids differ. Raises BundleError if they differ and the bundle was rotated.
     """
-    T = pose_matrix(np.zeros(3), manifest.target.turn_wxyz)
+    T = pose_matrix(np.zeros(3), manifest.turn_wxyz)
     turn_rad = float(np.linalg.norm(rotation_vector(T[:3, :3])))
     if map_frame.lstrip("/") != manifest.map_frame.lstrip("/"):
         frames_differ = (

@@ -11,7 +11,8 @@ from typing import Protocol
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import RgsiamError
 from rgsiam_ros.geometry.poses import Array
-from rgsiam_ros.localization.relocalizer import PoseEstimate, Relocalizer
+from rgsiam_ros.localization.pose_estimate import PoseEstimate
+from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.rosbag import Drive
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 from rgsiam_ros.uncertainty.covariance import vehicle_pose
@@ -97,6 +98,7 @@ def record_of(
         problem=estimate.why_lost,
         branch=estimate.branch,
         refined_quality=estimate.refined_quality,
+        geometric_quality=estimate.quality.geometric_quality,
         trust=estimate.trust,
         feature_distance=estimate.quality.feature_distance,
         T_withheld=T_map_frame if estimate.lost else None,

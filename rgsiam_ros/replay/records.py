@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rgsiam_ros.geometry.poses import Array, pose_errors
-from rgsiam_ros.uncertainty.pose_quality import RefinedQuality
+from rgsiam_ros.uncertainty.pose_quality import GeometricQuality, RefinedQuality
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,9 @@ class FrameRecord:
     branch: str = ""
     """The branch that the pose is from; empty if it is unknown."""
     refined_quality: RefinedQuality | None = None
-    """The figures that only a refined pose has."""
+    """The figures that only a refined pose of the dense relative unit has."""
+    geometric_quality: GeometricQuality | None = None
+    """The figures that only a pose of the geometric branch has."""
     trust: float | None = None
     """Trust score minus threshold, below 0 if the vehicle is lost; None if it is unknown."""
     feature_distance: float | None = None

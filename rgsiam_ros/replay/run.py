@@ -12,7 +12,6 @@ import numpy as np
 from rich.console import Console
 
 from rgsiam_ros.bundle import Manifest
-from rgsiam_ros.bundle.precision import absolute_name
 from rgsiam_ros.errors import FusionError
 from rgsiam_ros.fusion.report import LABELS, Tracks, describe_track, gps_state, report_tracks
 from rgsiam_ros.fusion.robot_localization import FusionSetup, check_setup
@@ -153,7 +152,7 @@ def _effective_config(
         "bag": str(bag),
         "bundle": str(bundle),
         "bundle_created": manifest.created,
-        "absolute_sha256": manifest.files[absolute_name(relocalizer.engines.precision)].sha256,
+        "network_sha256": manifest.files[relocalizer.engines.file].sha256,
         "branch_in_use": relocalizer.branch,
         "engine_in_use": asdict(relocalizer.describe_engine()),
         "options": _plain(asdict(options)),

@@ -31,6 +31,20 @@ class RefinedQuality:
 
 
 @dataclass(frozen=True)
+class GeometricQuality:
+    """How well a pose of the geometric branch is supported."""
+
+    inliers: int
+    """Number of matches that agree with the pose."""
+    matches: int
+    """Number of matches that the pose was searched with."""
+    residual_px: float
+    """Root mean square distance of the inliers from their expected pixel."""
+    rival_inliers: int = 0
+    """The same number for the best pose in another place; 0 without one, or if the place was expected."""
+
+
+@dataclass(frozen=True)
 class PoseQuality:
     """The figures of one pose, of either branch."""
 
@@ -44,4 +58,6 @@ class PoseQuality:
     """Standard deviations that the network itself predicts for the absolute pose, in the camera's axes:
     metres, radians."""
     refined_quality: RefinedQuality | None = None
-    """Only for a refined pose."""
+    """Only for a refined pose of the dense relative unit."""
+    geometric_quality: GeometricQuality | None = None
+    """Only for a refined pose of the geometric branch."""

@@ -41,7 +41,7 @@ def rewrite_onnx(tmp_path, change):
 
 def test_a_written_bundle_is_read_back(small_bundle):
     bundle = Bundle.load(small_bundle)
-    assert bundle.manifest.target.origin_m == (1000.0, 2000.0, 3.0)
+    assert bundle.manifest.absolute.target.origin_m == (1000.0, 2000.0, 3.0)
     assert bundle.content("absolute.onnx") == brightness_network()
     assert bundle.manifest.files["absolute.onnx"].size == len(brightness_network())
 
@@ -60,7 +60,7 @@ def test_optional_files(tmp_path):
         "mask.png": cv2.imencode(".png", np.full((96, 128), 255, np.uint8))[1].tobytes(),
     }
     text = description()
-    text["preprocessing"]["mask"] = "mask.png"
+    text["absolute"]["preprocessing"]["mask"] = "mask.png"
     text["datum"] = {"latitude_deg": 47.6, "longitude_deg": -122.1, "ellipsoidal_height_m": 122.0}
     bundle = write_bundle(tmp_path / "full", text, contents)
     roles = {name: entry.role for name, entry in bundle.manifest.files.items()}
@@ -68,7 +68,7 @@ def test_optional_files(tmp_path):
     contents["calibration.float32.npz"] = array.getvalue()
     with pytest.raises(BundleError, match="do not fit together"):
         write_bundle(tmp_path / "more", text, contents)
-    assert bundle.mask_HW.shape == (96, 128)
+    assert bundle.mask_HW(bundle.manifest.absolute.preprocessing).shape == (96, 128)
 
 
 def test_networks_with_other_types_than_float32_are_refused(tmp_path):
@@ -84,30 +84,42 @@ def test_networks_with_other_types_than_float32_are_refused(tmp_path):
     ("change", "message"),
     [
         (
-            set_in("schema_version", value=1),
-            "schema version 1; this release reads version 2: make the bundle anew with `rgsiam export`",
+            set_in("schema_version", value=2),
+            "schema version 2; this release reads version 3: make the bundle anew with `rgsiam export`",
         ),
         (set_in("schema_version", value="1"), "schema version '1'"),
         (set_in("schema_version", value=True), "schema version True"),
-        (set_in("target", "scale_m", value=float("nan")), "target.scale_m"),
-        (set_in("target", "origin_m", value=[0.0, float("inf"), 0.0]), "target.origin_m"),
+        (set_in("absolute", "target", "scale_m", value=float("nan")), "absolute.target.scale_m"),
+        (
+            set_in("absolute", "target", "origin_m", value=[0.0, float("inf"), 0.0]),
+            "absolute.target.origin_m",
+        ),
         (set_in("camera", "fx", value=-1.0), "camera.fx"),
-        (set_in("preprocessing", "input_width", value=10**6), "preprocessing.input_width"),
-        (set_in("preprocessing", "std", value=[0.0, 1.0, 1.0]), "preprocessing.std"),
+        (
+            set_in("absolute", "preprocessing", "input_width", value=10**6),
+            "absolute.preprocessing.input_width",
+        ),
+        (
+            set_in("absolute", "preprocessing", "std", value=[0.0, 1.0, 1.0]),
+            "absolute.preprocessing.std",
+        ),
         (
             set_in(
-                *("variants", "float32", "absolute", "covariance", "matrix"),
+                *("absolute", "variants", "float32", "absolute", "covariance", "matrix"),
                 value=np.zeros((6, 6)).tolist(),
             ),
             "positive definite",
         ),
         (set_in("surprise", value=1), "surprise"),
         (set_in("map_frame", value="../map"), "map_frame"),
-        (lambda data: data.pop("target"), "target: Field required"),
+        (lambda data: data["absolute"].pop("target"), "absolute.target: Field required"),
         (set_in("files", "absolute.onnx", "size", value=10**12), "claims 1000000000000 bytes"),
         (set_in("files", "absolute.onnx", "role", value="code"), "role 'code'"),
         (set_in("files", "absolute.onnx", "sha256", value="ff"), "sha256"),
-        (lambda data: data["files"].pop("absolute.onnx"), "does not list absolute.onnx"),
+        (
+            lambda data: data["files"].pop("absolute.onnx"),
+            "absolute needs absolute.onnx, which files does not list",
+        ),
         (
             lambda data: data["files"].update(
                 {"../relative.onnx": dict(data["files"]["absolute.onnx"])}
@@ -332,11 +344,11 @@ def test_a_relative_branch_needs_its_files_and_map_images(tmp_path):
     with pytest.raises(BundleError, match="refinement needs relative.onnx"):
         write_bundle(tmp_path / "b", text, contents)
     text, contents = refinable_parts()
-    text["refinement"]["map_images"] = 9
+    text["absolute"]["refinement"]["map_images"] = 9
     with pytest.raises(BundleError, match="holds 4 images; the manifest says 9"):
         write_bundle(tmp_path / "b", text, contents)
     text, contents = refinable_parts()
-    text["refinement"]["neighbours"] = 5
+    text["absolute"]["refinement"]["neighbours"] = 5
     with pytest.raises(BundleError, match="asks for 5 neighbours"):
         write_bundle(tmp_path / "b", text, contents)
 

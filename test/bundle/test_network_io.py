@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from rgsiam_ros.bundle.manifest import Target
 from rgsiam_ros.bundle.network_io import raw_covariance, restore_poses, restore_relative_poses
+from rgsiam_ros.bundle.parts import Target
 from rgsiam_ros.errors import EngineError
 
 TARGET = Target(origin_m=(100.0, 200.0, 3.0), scale_m=10.0)

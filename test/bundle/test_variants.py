@@ -25,10 +25,11 @@ def test_a_variant_has_its_own_network_features_and_figures(int8_bundle):
     assert manifest.precisions == ("float32", "int8")
     assert bundle.absolute_onnx("int8") == bundle.content("absolute.int8.onnx")
     assert bundle.absolute_onnx() == bundle.content("absolute.onnx")
-    assert manifest.variants["int8"].tolerance.position_m == 0.15
-    assert manifest.variants["float32"].tolerance.position_m == 5e-3
+    assert manifest.absolute.variants["int8"].tolerance.position_m == 0.15
+    assert manifest.absolute.variants["float32"].tolerance.position_m == 5e-3
     int8, float32 = (
-        np.asarray(manifest.variants[p].refined.covariance.matrix) for p in ("int8", "float32")
+        np.asarray(manifest.absolute.variants[p].refined.covariance.matrix)
+        for p in ("int8", "float32")
     )
     assert not np.allclose(int8, float32)
     assert len(bundle.golden.image_NHW3) == 3
@@ -39,17 +40,31 @@ def test_a_variant_has_its_own_network_features_and_figures(int8_bundle):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (without("variants", "float32", "tolerance"), "variants.float32.tolerance: Field required"),
-        (without("files", "golden_images.npz"), "does not list golden_images.npz, which every"),
+        (
+            without("absolute", "variants", "float32", "tolerance"),
+            "absolute.variants.float32.tolerance: Field required",
+        ),
+        (without("files", "golden_images.npz"), "absolute needs golden_images.npz, which files"),
         (without("files", "absolute.int8.onnx"), "variant int8 needs absolute.int8.onnx"),
         (without("files", "map_features.int8.npz"), "variant int8 needs map_features.int8.npz"),
-        (without("variants", "int8", "refined"), "variant int8 needs the figures of each branch"),
-        (without("variants", "int8", "tolerance"), "variants.int8.tolerance: Field required"),
         (
-            without("variants", "float32"),
+            without("absolute", "variants", "int8", "refined"),
+            "variant int8 needs the figures of each branch",
+        ),
+        (
+            without("absolute", "variants", "int8", "tolerance"),
+            "absolute.variants.int8.tolerance: Field required",
+        ),
+        (
+            without("absolute", "variants", "float32"),
             "variants does not list float32, which every bundle needs",
         ),
-        (lambda data: data["variants"].update(int4=data["variants"].pop("int8")), "variants.int4"),
+        (
+            lambda data: data["absolute"]["variants"].update(
+                int4=data["absolute"]["variants"].pop("int8")
+            ),
+            "absolute.variants.int4",
+        ),
     ],
 )
 def test_incomplete_variants_are_refused(int8_bundle, change, message):

@@ -27,7 +27,7 @@ def town():
 
 @pytest.fixture(scope="module")
 def images(town):
-    size = town.manifest.preprocessing
+    size = town.manifest.absolute.preprocessing
     return np.stack([normalise(image, size) for image in town.golden.image_NHW3])
 
 
@@ -54,7 +54,7 @@ def test_both_networks_pass_the_self_test(town, name, precision):
     absolute = create_engine(name, EngineRequest(town.absolute_onnx(precision), precision))
     relative = create_engine(name, EngineRequest(town.content("relative.onnx")))
     found = measure_golden_images(absolute, relative, town)
-    assert describe_exceeded(found, town.manifest.variants[precision].tolerance) == []
+    assert describe_exceeded(found, town.manifest.absolute.variants[precision].tolerance) == []
     assert found.relative_position_m is not None
 
 

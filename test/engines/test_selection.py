@@ -21,6 +21,7 @@ from rgsiam_ros.engines import ENGINES
 from rgsiam_ros.engines.benchmark import benchmark_engines
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.engines.selection import ORDER, candidates, select_engines
+from rgsiam_ros.engines.served import absolute_networks
 from rgsiam_ros.errors import EngineError
 from rgsiam_ros.localization.relocalizer import Relocalizer
 
@@ -58,8 +59,8 @@ def test_unknown_names_are_refused():
 
 def test_the_town_bundle_passes_the_self_test():
     bundle = Bundle.load(TOWN_BUNDLE)
-    engines = select_engines(bundle, EngineOptions(), refine=True)
-    tolerance = bundle.manifest.variants[engines.precision].tolerance
+    engines = select_engines(bundle, EngineOptions(), absolute_networks(bundle, refine=True))
+    tolerance = bundle.manifest.absolute.variants[engines.precision].tolerance
     assert 0.0 < engines.differences.position_m <= tolerance.position_m
     assert 0.0 < engines.differences.local_map <= tolerance.local_map
     assert engines.relative is not None
@@ -215,13 +216,16 @@ def test_an_unknown_fallback_is_refused(int8_bundle):
 
 def test_verify_reports_every_engine(int8_bundle):
     bundle = Bundle.load(int8_bundle)
-    rows = benchmark_engines(bundle, EngineOptions())
+    networks = absolute_networks(bundle, refine=True)
+    rows = benchmark_engines(bundle, EngineOptions(), networks)
     served = {(row.engine, row.precision): row for row in rows if not row.problem}
     assert ("onnxruntime", "float32") in served
     assert all(len(row.problem) > 20 for row in rows if row.problem)
-    named = benchmark_engines(bundle, EngineOptions("onnxruntime"))  # int8 whatever the CPU
+    named = benchmark_engines(
+        bundle, EngineOptions("onnxruntime"), networks
+    )  # int8 whatever the CPU
     assert [row.precision for row in named] == ["int8", "float32"]
     row = named[0]
     assert row.differences.position_m == pytest.approx(0.1, abs=1e-3)
-    assert 0.0 < row.absolute_ms[0] <= row.absolute_ms[1]
+    assert 0.0 < row.main_ms[0] <= row.main_ms[1]
     assert row.relative_ms[0] > 0.0

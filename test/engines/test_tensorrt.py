@@ -22,6 +22,7 @@ from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.engines.availability import why_not
 from rgsiam_ros.engines.build import build_for_bundle
 from rgsiam_ros.engines.cache import EngineCache
+from rgsiam_ros.engines.served import absolute_networks
 from rgsiam_ros.engines.tensorrt_build import BATCHES, build_engine, engine_key, load_library
 from rgsiam_ros.errors import EngineError, EngineNotBuiltError
 
@@ -99,7 +100,9 @@ def test_invalid_bytes_give_the_error_of_the_parser(rtx):
 def test_a_missing_gpu_is_an_error(rtx, town, tmp_path):
     for action in (
         lambda: create_engine("tensorrt_rtx", EngineRequest(town.absolute_onnx(), cache=tmp_path)),
-        lambda: build_for_bundle(town, "tensorrt_rtx", "float32", cache=tmp_path),
+        lambda: build_for_bundle(
+            town, absolute_networks(town, refine=True), "tensorrt_rtx", "float32", cache=tmp_path
+        ),
     ):
         with pytest.raises(EngineError, match="no CUDA GPU"):
             action()

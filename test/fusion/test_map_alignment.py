@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from support.bags import copy_bag
-from support.bundles import refinable_parts
+from support.bundles import geometric_parts, parts_of_both_branches, refinable_parts
 from support.fixes import ORIGIN, fixes_of_a_rotated_map
 from support.paths import TOWN_BUNDLE, TOWN_DRIVE
 from support.poses import random_poses
@@ -13,7 +13,7 @@ from rgsiam_ros.bundle import Bundle, write_bundle
 from rgsiam_ros.errors import BagError, BundleError, GeoreferenceError
 from rgsiam_ros.fusion.map_alignment import align_map, georeferenced
 from rgsiam_ros.geometry.geodesy import Datum, LocalFrame
-from rgsiam_ros.geometry.poses import invert, pose_errors
+from rgsiam_ros.geometry.poses import invert, pose_errors, pose_matrix
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.replay.georeference import GeoreferenceOptions, run_georeference
 
@@ -71,8 +71,22 @@ def test_a_bundle_is_rotated_with_its_map(tmp_path):
         J = np.kron(np.eye(2), alignment.T_enu_map[:3, :3])
         np.testing.assert_allclose(after.covariance_66, J @ before.covariance_66 @ J.T, atol=1e-12)
     again = georeferenced(new, alignment, tmp_path / "twice")  # a second rotation is added
-    turned = again.manifest.target.turn_wxyz
+    turned = again.manifest.absolute.target.turn_wxyz
     assert 2.0 * np.arccos(abs(turned[0])) == pytest.approx(np.radians(60.0), abs=0.01)
+
+
+@pytest.mark.parametrize("parts", [geometric_parts, parts_of_both_branches])
+def test_the_points_of_a_map_are_rotated_with_it(tmp_path, parts):
+    bundle = write_bundle(tmp_path / "old", *parts())
+    alignment = align_map(fixes_of_a_rotated_map()[0])
+    new = georeferenced(bundle, alignment, tmp_path / "new")
+    placement = new.manifest.geometric_part.placement
+    R = alignment.T_enu_map[:3, :3]
+    np.testing.assert_allclose(placement.origin_m, R @ [1000.0, 2000.0, 3.0])
+    np.testing.assert_allclose(pose_matrix(np.zeros(3), new.manifest.turn_wxyz)[:3, :3], R)
+    assert new.manifest.turn_wxyz == placement.turn_wxyz
+    assert (new.manifest.absolute is None) == (bundle.manifest.absolute is None)
+    assert new.content("map_points.npz") == bundle.content("map_points.npz")
 
 
 def test_datum_and_alignment_agree():

@@ -21,7 +21,7 @@ import yaml
 from edits import edited, edited_npz, edited_text
 from rosbags.highlevel import AnyReader
 from support.bags import cut_bag
-from support.bundles import int8_parts
+from support.bundles import parts_of_both_branches
 from support.paths import TOWN_BUNDLE, TOWN_DRIVE
 
 from rgsiam_ros.bundle import Bundle, write_bundle
@@ -96,7 +96,7 @@ def bundle(data: bytes) -> None:
         Path(folder, "manifest.yaml").write_text(yaml.safe_dump(described, sort_keys=False))
         try:
             loaded = Bundle.load(folder)
-            _ = loaded.mask_HW, loaded.golden
+            _ = loaded.mask_HW(loaded.manifest.absolute_part.preprocessing), loaded.golden
         except BundleError:
             pass
 
@@ -136,10 +136,10 @@ def _once(name, make):
 
 def _bundle() -> Bundle:
     def make():
-        text, contents = int8_parts()
+        text, contents = parts_of_both_branches()
         mask = np.full((text["camera"]["height"], text["camera"]["width"]), 255, np.uint8)
         contents["mask.png"] = cv2.imencode(".png", mask)[1].tobytes()
-        text["preprocessing"]["mask"] = "mask.png"
+        text["absolute"]["preprocessing"]["mask"] = "mask.png"
         with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
             return write_bundle(Path(folder) / "valid", text, contents)
 

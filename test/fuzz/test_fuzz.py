@@ -117,7 +117,7 @@ def png_of(width, height):
 @pytest.mark.parametrize("size", [(200_000, 200_000), (40_000, 40_000), (96, 128), (128, 95)])
 def test_a_mask_of_another_size_than_the_camera_is_refused(tmp_path, size):
     text = description()
-    text["preprocessing"]["mask"] = "mask.png"
+    text["absolute"]["preprocessing"]["mask"] = "mask.png"
     contents = {**brightness_contents(), "mask.png": png_of(*size)}
     with pytest.raises(BundleError, match="not a PNG of 128x96 pixels, the camera's"):
         write_bundle(tmp_path / "b", text, contents)

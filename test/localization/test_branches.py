@@ -10,7 +10,7 @@ from rgsiam_ros.localization.branches import PoseBranches
 def test_feature_distances_are_of_the_nearest_and_the_last_neighbour(refinable_bundle):
     bundle = Bundle.load(refinable_bundle)
     features = bundle.map_features("float32").metric_feature_ND
-    neighbours = bundle.manifest.refinement.neighbours
+    neighbours = bundle.manifest.absolute.refinement.neighbours
     assert neighbours < len(features)
     query = features[0]
     outputs = {

@@ -5,8 +5,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 from support.poses import random_poses
 
-from rgsiam_ros.bundle.manifest import Target
 from rgsiam_ros.bundle.map_features import MapFeatures
+from rgsiam_ros.bundle.parts import Target
 from rgsiam_ros.geometry.poses import invert, pose_errors, quaternion_wxyz
 from rgsiam_ros.localization.refinement import (
     combine,

@@ -5,6 +5,7 @@ from support.bundles import (
     ABSOLUTE_BIAS,
     brightness_contents,
     description,
+    geometric_parts,
     golden_arrays,
 )
 from support.images import flat_image
@@ -16,7 +17,8 @@ from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import BundleError, CameraError, EngineError, ImageError
 from rgsiam_ros.geometry.poses import pose_errors
-from rgsiam_ros.localization.relocalizer import PoseEstimate, Relocalizer
+from rgsiam_ros.localization.pose_estimate import PoseEstimate
+from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.rosbag import read_drive
 
 
@@ -75,7 +77,9 @@ def test_without_a_near_map_image_the_pose_is_absolute(refinable_bundle):
 
 def test_unknown_and_missing_branches_are_refused(small_bundle):
     assert Relocalizer.from_bundle(small_bundle).branch == "absolute"
-    with pytest.raises(BundleError, match="no relative branch: set branch to absolute"):
+    with pytest.raises(
+        BundleError, match="neither a geometric nor a relative branch: set branch to absolute"
+    ):
         Relocalizer.from_bundle(small_bundle, branch="refined")
     with pytest.raises(BundleError, match="'best' is unknown: choose one of auto, absolute, refin"):
         Relocalizer.from_bundle(small_bundle, branch="best")
@@ -85,7 +89,7 @@ def test_covariance_turns_with_the_camera(tmp_path):
     half = float(np.sqrt(0.5))
     text = description()
     matrix = np.diag([1.0, 4.0, 9.0, 0.01, 0.02, 0.03]).tolist()
-    text["variants"]["float32"]["absolute"]["covariance"]["matrix"] = matrix
+    text["absolute"]["variants"]["float32"]["absolute"]["covariance"]["matrix"] = matrix
     contents = brightness_contents(quaternion_wxyz=(half, 0.0, 0.0, half))  # a quarter turn about z
     path = write_bundle(tmp_path / "turned", text, contents).path
     covariance = Relocalizer.from_bundle(path).estimate(flat_image(0, 0, 0)).covariance_66
@@ -115,6 +119,18 @@ def test_network_outputs_that_are_no_pose_raise(tmp_path):
     relocalizer.estimate(flat_image(0, 0, 100))
     with pytest.raises(EngineError, match="non-finite"):
         relocalizer.estimate(flat_image(0, 0, 0))
+
+
+def test_a_missing_absolute_branch_is_refused(tmp_path):
+    path = write_bundle(tmp_path / "b", *geometric_parts()).path
+    with pytest.raises(BundleError, match="b has no absolute branch: set branch to auto"):
+        Relocalizer.from_bundle(path, branch="absolute")
+
+
+def test_an_engine_that_cannot_localize_the_golden_views_is_refused(tmp_path):
+    path = write_bundle(tmp_path / "b", *geometric_parts()).path
+    with pytest.raises(EngineError, match="golden view 0 is not localized: 0 matches agree, 4 are"):
+        Relocalizer.from_bundle(path)
 
 
 def test_a_bad_image_does_not_change_later_poses(small_bundle):
@@ -163,7 +179,7 @@ def test_the_shipped_bundle_localises_in_the_town():
     metres, radians = pose_errors(estimated, T_map_base @ drive.T_base_camera)
     assert np.median(metres) < 8.0  # the town is 190 m by 80 m
     assert np.median(np.degrees(radians)) < 3.0
-    validation = relocalizer.manifest.variants["float32"].absolute.validation
+    validation = relocalizer.manifest.absolute.variants["float32"].absolute.validation
     assert validation.export_difference_m < 1e-3
     assert validation.export_difference_deg < 1e-3
 
@@ -252,7 +268,7 @@ def test_a_predicted_covariance_that_is_not_finite_is_lost(tmp_path):
         "golden_images.npz": npz_bytes(golden),
     }
     text = description()
-    text["variants"]["float32"]["tolerance"]["sigma"] = 1e-3
+    text["absolute"]["variants"]["float32"]["tolerance"]["sigma"] = 1e-3
     relocalizer = Relocalizer.from_bundle(write_bundle(tmp_path / "b", text, contents).path)
     assert relocalizer.estimate(flat_image(200, 200, 200)).why_lost == ""
     dark = relocalizer.estimate(flat_image(50, 50, 50))

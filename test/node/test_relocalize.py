@@ -204,14 +204,16 @@ def test_the_branch_can_be_set_by_a_parameter(peer, start, refinable_bundle, sma
     absolute.wait_for_log("absolute branch")
     absolute.stop()
     impossible = start(bundle=small_bundle, branch="refined")
-    impossible.wait_for_log(r"cannot configure: .*no relative branch: set branch to absolute")
+    impossible.wait_for_log(
+        r"cannot configure: .*neither a geometric nor a relative branch: set branch to"
+    )
 
 
 @without_tensorrt
 def test_a_missing_engine_falls_back_with_a_warning(peer, start, int8_bundle, tmp_path):
     int8_node = start(bundle=int8_bundle, engine="onnxruntime", precision="int8")
     localize(peer, 1)
-    int8_node.wait_for_log(r"self-test passed: 10 cm and \S+ \w+ from torch in float32")
+    int8_node.wait_for_log(r"self-test passed: 10 cm and \S+ \w+ from the expected poses")
     int8_node.wait_for_log(r"engine onnxruntime \S+ int8 on cpu")
     int8_node.stop()
     settings = {"bundle": int8_bundle, "engine": "tensorrt", "engine_cache": tmp_path / "cache"}

@@ -31,7 +31,7 @@ SISTER = CAMERA + [4000.0, 0.0, 0.0]
 def bundle_at(path, origin_x=5000.0, **changes):
     """A bundle like the small one, named sister, whose map is 4 km away."""
     text = description() | {"name": "sister"} | changes
-    text["target"] = {"origin_m": [origin_x, 2000.0, 3.0], "scale_m": 10.0}
+    text["absolute"]["target"] = {"origin_m": [origin_x, 2000.0, 3.0], "scale_m": 10.0}
     return write_bundle(path, text, brightness_contents()).path
 
 

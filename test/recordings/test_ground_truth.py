@@ -72,7 +72,7 @@ def test_a_rotated_bundle_can_be_georeferenced_by_old_true_poses(tmp_path):
         TOWN_DRIVE, wrong.path, tmp_path / "right", tmp_path / "g.png", options, QUIET
     )
     assert found.yaw_deg == pytest.approx(-30.0, abs=0.2)
-    w, *xyz = Bundle.load(tmp_path / "right").manifest.target.turn_wxyz
+    w, *xyz = Bundle.load(tmp_path / "right").manifest.turn_wxyz
     assert np.degrees(Rotation.from_quat([*xyz, w]).magnitude()) < 0.2
     other = rewrite_bundle(wrong, tmp_path / "other", {"map_frame": "enu"}, {})
     with pytest.raises(GeoreferenceError, match="in the frame map, but the bundle's map is enu"):

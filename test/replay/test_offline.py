@@ -60,7 +60,7 @@ def test_the_results_folder(short_bag, town_like_bundle, tmp_path):
 def test_frames_have_the_branch_and_the_distance_of_the_branches(tmp_path):
     text, contents = refinable_parts()
     text["camera"] = TOWN_CAMERA
-    text["refinement"]["reach_m"] = 8.0
+    text["absolute"]["refinement"]["reach_m"] = 8.0
     bundle = write_bundle(tmp_path / "b", text, contents).path
     bag = cut_bag(TOWN_DRIVE, tmp_path / "short", images=5)
     for branch, refined in (("auto", 5), ("absolute", 0)):

@@ -7,6 +7,9 @@ import onnx
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
+from rgsiam_ros.bundle.golden_views import GoldenViews
+from rgsiam_ros.bundle.map_points import MapPoints
+from rgsiam_ros.features.vlad import Vlad
 from support.images import flat_image
 
 
@@ -142,22 +145,24 @@ def description(width=64, height=48):
         "name": "small",
         "created": "2026-01-01T00:00:00+00:00",
         "map_frame": "map",
-        "preprocessing": {
-            "input_width": width,
-            "input_height": height,
-            "mean": [0.0, 0.0, 0.0],
-            "std": [1.0, 1.0, 1.0],
-        },
         "camera": {"width": 128, "height": 96, "fx": 100.0, "fy": 100.0, "cx": 64.0, "cy": 48.0},
-        "target": {"origin_m": [1000.0, 2000.0, 3.0], "scale_m": 10.0},
-        "network": {"backbone": "brightness", "opset": 17, "exported_with": "test"},
-        "training_data": {"fingerprint": "0" * 64, "source": "test", "frames": 10},
-        "variants": {
-            "float32": {
-                "accepted_with": "test",
-                "tolerance": {"position_m": TIGHT, "rotation_deg": TIGHT},
-                "absolute": figures(ABSOLUTE_SIGMA),
-            }
+        "mapping_data": {"fingerprint": "0" * 64, "source": "test", "frames": 10},
+        "absolute": {
+            "preprocessing": {
+                "input_width": width,
+                "input_height": height,
+                "mean": [0.0, 0.0, 0.0],
+                "std": [1.0, 1.0, 1.0],
+            },
+            "target": {"origin_m": [1000.0, 2000.0, 3.0], "scale_m": 10.0},
+            "network": {"backbone": "brightness", "opset": 17, "exported_with": "test"},
+            "variants": {
+                "float32": {
+                    "accepted_with": "test",
+                    "tolerance": {"position_m": TIGHT, "rotation_deg": TIGHT},
+                    "absolute": figures(ABSOLUTE_SIGMA),
+                }
+            },
         },
     }
 
@@ -185,7 +190,7 @@ def brightness_contents(
 def refinable_parts(neighbours=2):
     """Description and contents of a bundle with an exact relative branch. The absolute branch has an error."""
     text = description()
-    text["refinement"] = {
+    text["absolute"]["refinement"] = {
         "neighbours": neighbours,
         "reach_m": 2.0,
         "metres_per_radian": 4.0,
@@ -193,11 +198,11 @@ def refinable_parts(neighbours=2):
     }
     tolerances = ("position_m", "rotation_deg", "metric_feature", "local_map")
     tolerances += ("relative_position_m", "relative_rotation_deg", "relative_information")
-    float32 = text["variants"]["float32"]
+    float32 = text["absolute"]["variants"]["float32"]
     float32["tolerance"] = dict.fromkeys(tolerances, TIGHT)
     float32["refined"] = figures(REFINED_SIGMA)
     poses = np.tile(np.eye(4), (len(MAP_COLOURS), 1, 1))
-    poses[:, :3, 3] = np.array(text["target"]["origin_m"]) + 10.0 * MAP_COLOURS
+    poses[:, :3, 3] = np.array(text["absolute"]["target"]["origin_m"]) + 10.0 * MAP_COLOURS
     unit = MAP_COLOURS / np.linalg.norm(MAP_COLOURS, axis=1, keepdims=True)
     features = {
         "metric_feature_ND": unit.astype(np.float16),
@@ -230,8 +235,9 @@ def refinable_parts(neighbours=2):
 def int8_parts(neighbours=2, int8_bias=INT8_BIAS):
     """As `refinable_parts`, with a second float32 network in place of an int8 one."""
     text, contents = refinable_parts(neighbours)
-    float32 = text["variants"]["float32"]
-    text["variants"]["int8"] = {
+    variants = text["absolute"]["variants"]
+    float32 = variants["float32"]
+    variants["int8"] = {
         "accepted_with": "test",
         "tolerance": {**float32["tolerance"], "position_m": 0.15},
         "absolute": figures(2.0 * ABSOLUTE_SIGMA),
@@ -240,6 +246,82 @@ def int8_parts(neighbours=2, int8_bias=INT8_BIAS):
     contents["absolute.int8.onnx"] = colour_absolute(bias=int8_bias)
     contents["map_features.int8.npz"] = contents["map_features.npz"]
     return text, contents
+
+
+def local_features_network(width=64, height=32):
+    """ONNX bytes of a local features' network whose outputs are means of the grey values in each cell."""
+    nodes = [
+        helper.make_node("Mul", ["image", "scale"], ["heat"]),
+        helper.make_node(
+            "AveragePool", ["heat"], ["reliability"], kernel_shape=[8, 8], strides=[8, 8]
+        ),
+        helper.make_node("Mul", ["reliability", "channels"], ["descriptors"]),
+    ]
+    weights = {
+        "scale": np.array([1.0 / 255.0], np.float32),
+        "channels": np.ones((1, 64, 1, 1), np.float32),
+    }
+    outputs = {
+        "descriptors": [1, 64, height // 8, width // 8],
+        "reliability": [1, 1, height // 8, width // 8],
+        "heat": [1, 1, height, width],
+    }
+    return _model(nodes, weights, {"image": [1, 1, height, width]}, outputs)
+
+
+def small_map_points():
+    """A map of two images and three points."""
+    descriptors = np.zeros((3, 64), np.int8)
+    descriptors[[0, 1, 2], [0, 1, 2]] = 127
+    words = np.eye(2, 64, dtype=np.float32)
+    return MapPoints(
+        np.arange(9.0).reshape(3, 3),
+        descriptors,
+        np.tile(np.eye(4), (2, 1, 1)),
+        np.array([[127, 0], [0, 127]], np.int8),
+        (np.array([0, 1]), np.array([1, 2])),
+        Vlad(words, np.zeros(128, np.float32), np.eye(128, 2, dtype=np.float32)),
+    )
+
+
+def geometric_parts(width=64, height=32):
+    """Description and contents of a bundle with a geometric branch only. Its map is too small to answer."""
+    text = description()
+    del text["absolute"]
+    variant = {"accepted_with": "test", "tolerance_m": TIGHT, "tolerance_deg": TIGHT}
+    text["geometry"] = {
+        "preprocessing": {"input_width": width, "input_height": height},
+        "network": {"name": "means", "licence": "none", "opset": 17, "exported_with": "test"},
+        "placement": {"origin_m": [1000.0, 2000.0, 3.0]},
+        "map_images": 2,
+        "points": 3,
+        "keypoints": 16,
+        "candidates": 1,
+        "fewest_inliers": 4,
+        "variants": {"float32": variant},
+        "pixel_sigma": 1.0,
+        "position_factor": 1.0,
+        "rotation_factor": 1.0,
+        "floor_m": 0.0,
+        "floor_rad": 0.0,
+    }
+    contents = {
+        "local_features.onnx": local_features_network(width, height),
+        "map_points.npz": npz_bytes(small_map_points().to_arrays()),
+        "golden_views.npz": npz_bytes(
+            GoldenViews(
+                np.zeros((2, height, width), np.uint8), np.tile(np.eye(4), (2, 1, 1))
+            ).to_arrays()
+        ),
+    }
+    return text, contents
+
+
+def parts_of_both_branches():
+    """As `int8_parts`, with the geometric branch of `geometric_parts` too."""
+    text, contents = int8_parts()
+    geometric_text, geometric_contents = geometric_parts()
+    return text | {"geometry": geometric_text["geometry"]}, contents | geometric_contents
 
 
 def edit_manifest(bundle, change):

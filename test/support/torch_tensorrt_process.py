@@ -126,11 +126,11 @@ def compile_all(cache):
             relative_branch=lambda: RelativeBranch(network.relative_unit),
         )
         patch.setattr(tensorrt_export, "open_run", lambda _: run)
-        refinement = SimpleNamespace(neighbours=2)
+        part = SimpleNamespace(
+            precisions=("float32", "int8", "float16"), refinement=SimpleNamespace(neighbours=2)
+        )
         bundle = SimpleNamespace(
-            manifest=SimpleNamespace(
-                precisions=("float32", "int8", "float16"), refinement=refinement
-            ),
+            manifest=SimpleNamespace(absolute_part=part),
             content=lambda name: name.encode(),
             map_features=lambda: SimpleNamespace(local_NCHW=np.empty((2, *local_shape(network)))),
         )

@@ -66,8 +66,8 @@ def test_topics_of_a_run_are_named_on_the_command_line(bag, tmp_path):
 def test_a_run_leaves_what_export_needs(run, bag):
     assert load_config(run / "config.yaml", {}) == tiny(bag)
     data = yaml.safe_load((run / "data.yaml").read_text())
-    assert data["training_data"]["fingerprint"] == fingerprint([open_dataset(bag)])
-    assert data["training_data"]["frames"] < 80
+    assert data["mapping_data"]["fingerprint"] == fingerprint([open_dataset(bag)])
+    assert data["mapping_data"]["frames"] < 80
     assert list((run / "log").glob("events.*"))
 
 
@@ -78,15 +78,15 @@ def bundle(run, tmp_path_factory):
 
 
 def test_export_gives_a_bundle_with_both_branches(bundle, run):
-    variant = bundle.manifest.variants["float32"]
+    variant = bundle.manifest.absolute.variants["float32"]
     for figures in (variant.absolute.validation, variant.refined.validation):
         assert figures.frames >= 12
         assert 0.0 < figures.export_difference_m < 1e-3
         assert figures.export_difference_deg < 1e-3
-    assert bundle.manifest.refinement.neighbours == 4
+    assert bundle.manifest.absolute.refinement.neighbours == 4
     mapping = open_run(run).mapping.T_map_camera_N44
     np.testing.assert_array_equal(bundle.map_features().T_map_camera_N44, mapping)
-    assert 10 < len(mapping) < bundle.manifest.training_data.frames  # thinned
+    assert 10 < len(mapping) < bundle.manifest.mapping_data.frames  # thinned
     assert bundle.map_features().local_NCHW.dtype == np.float16
 
 
@@ -104,12 +104,12 @@ def test_the_relocalizer_gives_the_poses_of_torch(bundle, run):
     round_large_weights(branch)
     dataset = open_dataset(opened.config.datasets[0])
     image = next(iter(dataset.read_images())).decode()
-    preprocessing = bundle.manifest.preprocessing
+    preprocessing = bundle.manifest.absolute.preprocessing
     input_13HW = normalise(fit_image(image, preprocessing, dataset.camera), preprocessing)[None]
     with torch.no_grad():
         outputs = dict(zip(branch.output_names, branch(torch.from_numpy(input_13HW)), strict=True))
     outputs = {name: value.numpy() for name, value in outputs.items()}
-    target = bundle.manifest.target
+    target = bundle.manifest.absolute.target
     T_absolute = network_io.restore_poses(
         outputs[network_io.TRANSLATION], outputs[network_io.ROTATION], target
     )[0]
@@ -121,7 +121,7 @@ def test_the_relocalizer_gives_the_poses_of_torch(bundle, run):
     np.testing.assert_allclose(absolute.raw_covariance_66, raw, rtol=1e-2, atol=1e-6)
 
     unit = opened.relative_branch()
-    features, neighbours = bundle.map_features(), bundle.manifest.refinement.neighbours
+    features, neighbours = bundle.map_features(), bundle.manifest.absolute.refinement.neighbours
 
     def relate(nearest_K):
         map_local = torch.from_numpy(features.local_NCHW[nearest_K].astype(np.float32))
@@ -135,7 +135,7 @@ def test_the_relocalizer_gives_the_poses_of_torch(bundle, run):
         features.nearest(outputs[network_io.METRIC_FEATURE][0], neighbours),
         T_absolute,
         target,
-        agreement_of(bundle.manifest),
+        agreement_of(bundle.manifest.absolute),
     )
     refined = Relocalizer.from_bundle(bundle.path, FLOAT32).estimate(image)
     assert refined.branch == "refined"
@@ -162,7 +162,7 @@ def test_single_images_give_a_bundle_without_a_relative_branch(bag, tmp_path):
     config = trainable("single").apply(tiny(bag, epochs=1, network=TINY_BACKBONE))
     train(config, tmp_path / "run", progress=False)
     bundle = export_bundle(tmp_path / "run", tmp_path / "bundle", precisions=())
-    assert bundle.manifest.refinement is None
+    assert bundle.manifest.absolute.refinement is None
     assert set(bundle.manifest.files) == {"absolute.onnx", "golden_images.npz"}
     assert Relocalizer.from_bundle(bundle.path).branch == "absolute"
 

@@ -22,6 +22,7 @@ from rgsiam_ros.cli.options import (
     ResultsFolder,
     Seed,
     Split,
+    TimeOffset,
     TruthTopic,
 )
 from rgsiam_training.cli.compare import compare
@@ -135,6 +136,12 @@ def export(
             "(TensorRT), int8, int8_symmetric (TensorRT). Default: int8. float32: try none."
         ),
     ] = None,
+    map_bundle: Annotated[
+        Path | None,
+        typer.Option(
+            "--map", help="A bundle of `rgsiam map build`, whose geometric branch is added."
+        ),
+    ] = None,
     tensorrt: Annotated[
         bool, typer.Option(help="Also compile an engine for this machine's GPU, by torch-tensorrt.")
     ] = False,
@@ -154,16 +161,16 @@ def export(
 
         find_compiler()  # reports what is missing before the export, which takes minutes
     reduced = [p for p in PRECISIONS[1:] if p in (precision or DEFAULT_PRECISIONS)]
-    bundle = export_bundle(run, out, map_spacing, reduced)
-    manifest = bundle.manifest
-    frames = manifest.variants["float32"].absolute.validation.frames
+    bundle = export_bundle(run, out, map_spacing, reduced, map_bundle=map_bundle)
+    part = bundle.manifest.absolute_part
+    frames = part.variants["float32"].absolute.validation.frames
     console.print(f"exported: {out}; errors on {frames} held-out frames:", soft_wrap=True)
-    if manifest.refinement is not None:
+    if part.refinement is not None:
         features = bundle.map_features()
         console.print(
             f"map: {len(features.T_map_camera_N44)} images of {features.bytes_per_image} bytes"
         )
-    for name, variant in manifest.variants.items():
+    for name, variant in part.variants.items():
         for branch, figures in (("absolute", variant.absolute), ("refined", variant.refined)):
             if figures is None:
                 continue
@@ -230,6 +237,7 @@ def evaluate(
     engine: EngineName = "auto",
     precision: PrecisionName = "auto",
     batch: BatchSize = 1,
+    time_offset: TimeOffset = 0.0,
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
     truth_topic: TruthTopic = TRUTH_TOPIC,
@@ -248,6 +256,7 @@ def evaluate(
         topics=BagTopics(image_topic, camera_info_topic, truth_topic),
         branch=branch,
         engine=EngineOptions(engine, precision, batch=batch, fallback="none"),
+        time_offset_s=time_offset,
     )
 
 

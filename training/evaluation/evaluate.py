@@ -12,10 +12,12 @@ from rich.console import Console
 
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import RgsiamError
-from rgsiam_ros.localization.relocalizer import PoseEstimate, Relocalizer
+from rgsiam_ros.localization.pose_estimate import PoseEstimate
+from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.base import Frame, describe_dropped
 from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_ros.recordings.ground_truth import truth_turn
+from rgsiam_ros.recordings.time_offset import with_time_offset
 from rgsiam_ros.recordings.topics import BagTopics
 from rgsiam_ros.replay.metrics import replay_metrics
 from rgsiam_ros.replay.offline import decoded, record_of
@@ -35,10 +37,12 @@ def evaluate_dataset(
     topics: BagTopics | None = None,
     branch: str = "auto",
     engine: EngineOptions | None = None,
+    time_offset_s: float = 0.0,
 ) -> dict[str, Any]:
     """Relocalize every frame of a dataset's split, write a results folder and print a table.
 
     path: folder of the dataset; out: a new folder; engine: None takes the best engine and allows no fallback.
+    time_offset_s: an image shows where the camera was this long before its stamp; the true poses are moved.
     The reported pose is that of the camera's optical frame, as in the true poses of the dataset. If the
     bundle's map was turned by a georeference, the true poses are turned with it, see
     `rgsiam_ros.recordings.ground_truth`. Returns the metrics. Raises DatasetError, BundleError, EngineError,
@@ -46,7 +50,7 @@ def evaluate_dataset(
     """
     engine = engine or EngineOptions(fallback="none")
     relocalizer = Relocalizer.from_bundle(bundle, engine, branch=branch)
-    dataset = open_dataset(path, split, topics)
+    dataset = with_time_offset(open_dataset(path, split, topics), time_offset_s)
     if left_out := describe_dropped(dataset):
         logger.warning(left_out)
     claim_folder(out)
@@ -63,6 +67,7 @@ def evaluate_dataset(
         "title": f"{path.name} ({split}), bundle {relocalizer.manifest.name}",
         "dataset": str(path),
         "split": split,
+        "time_offset_s": time_offset_s,
         "bundle": str(bundle),
         "branch_in_use": relocalizer.branch,
         "bundle_created": relocalizer.manifest.created,

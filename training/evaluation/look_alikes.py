@@ -46,7 +46,7 @@ def measure_look_alikes(
     if len(places_m) < 2:
         raise DatasetError(f"at least two places are needed to compare, given: {len(places_m)}")
     bundle = Bundle.load(bundle_path)
-    if bundle.manifest.refinement is None:
+    if bundle.manifest.absolute_part.refinement is None:
         raise BundleError(f"{bundle_path} has no map features: export a run with a relative branch")
     turn = truth_turn(bundle.manifest, dataset.map_frame, dataset.path)
     T_live = turn @ poses_of(dataset.frames)
@@ -98,7 +98,7 @@ def _place_of(
 def _metric_features(
     images: Sequence[ImageBGR], dataset: Dataset, bundle: Bundle
 ) -> NDArray[np.float32]:
-    view = LiveView(bundle)
+    view = LiveView(bundle, bundle.manifest.absolute_part.preprocessing)
     view.use_camera(dataset.camera)
     inputs = [view.prepare(image) for image in images]
     engine = create_engine("onnxruntime", EngineRequest(bundle.absolute_onnx()))
@@ -115,7 +115,7 @@ def _feature_distances(
     bundle: Bundle,
 ) -> tuple[Array, Array]:
     """Distances of the features of near pairs, and of pairs at different places."""
-    refinement, features = bundle.manifest.refinement, bundle.map_features()
+    refinement, features = bundle.manifest.absolute_part.refinement, bundle.map_features()
     assert refinement is not None
     distance_NM = np.linalg.norm(live_ND[:, None] - features.metric_feature_ND, axis=2)
     metres, radians = pose_errors(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rgsiam_ros.bundle import Bundle, refuse_existing, write_bundle
+from rgsiam_ros.bundle import Bundle, geometry_for, refuse_existing, write_bundle
 from rgsiam_ros.bundle.manifest import ABSOLUTE_NAME, GOLDEN_NAME, RELATIVE_NAME
 from rgsiam_ros.bundle.npz import npz_bytes
 from rgsiam_ros.bundle.precision import Precision, absolute_name, map_features_name
@@ -73,21 +73,31 @@ def export_bundle(
     map_spacing: float | None = None,
     precisions: Sequence[Precision] = DEFAULT_PRECISIONS,
     calibrate: bool = True,
+    map_bundle: Path | None = None,
 ) -> Bundle:
     """Export the averaged network of the run in `folder` to a new bundle at `out`.
 
     map_spacing: keeps fewer map images, see `MapImagesConfig.spacing`; precisions: reduced precisions to try
     beside float32; calibrate: fit covariance and trust on the run's validation frames, see
-    `rgsiam_training.export.calibrate`. Logs which precisions were accepted, which were refused, and why a
+    `rgsiam_training.export.calibrate`; map_bundle: a bundle of `rgsiam map build` whose geometric branch is added.
+    Logs which precisions were accepted, which were refused, and why a
     calibration was not possible.
 
-    Raises DatasetError for an incomplete run, and BundleError if `out` exists. Raises ExportError if ONNX
+    Raises DatasetError for an incomplete run, and BundleError if `out` exists, or if `map_bundle` has another
+    camera or map frame than the run. Raises ExportError if ONNX
     Runtime and torch differ by more than a millimetre or a millidegree on any validation frame. The refined
     poses are compared only on frames whose pose the image determines, see `HeldOutSet.determined`.
     """
     refuse_existing(out)
     run = open_run(folder)
     _check_exportable(run)
+    geometry: dict[str, Any] = {}
+    geometry_files: dict[str, bytes] = {}
+    if map_bundle is not None:
+        part, geometry_files = geometry_for(
+            Bundle.load(map_bundle), run.camera, run.description(out.name)["map_frame"]
+        )
+        geometry = {"geometry": part}
     held_out = HeldOutSet(run, map_spacing)
     float32 = _export_float32(run, held_out)
     contents, variants = float32.contents, {"float32": float32.variant}
@@ -102,8 +112,11 @@ def export_bundle(
             contents[absolute_name(precision)] = outcome.onnx_bytes
         if outcome.features is not None:
             contents[map_features_name(precision)] = npz_bytes(outcome.features.to_arrays())
-    description = _describe(run, held_out, float32.reference, out.name)
-    bundle = write_bundle(out, description | {"variants": variants}, contents)
+    description = run.description(out.name) | {
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "absolute": _describe(run, held_out, float32.reference) | {"variants": variants},
+    }
+    bundle = write_bundle(out, description | geometry, contents | geometry_files)
     return _calibrated(bundle, run) if calibrate else bundle
 
 
@@ -145,12 +158,11 @@ def _export_float32(run: Run, held_out: HeldOutSet) -> _Float32Export:
     return _Float32Export(reference, contents, variant)
 
 
-def _describe(
-    run: Run, held_out: HeldOutSet, reference: Float32Reference, name: str
-) -> dict[str, Any]:
-    """The manifest's fields, except variants and files."""
-    description = run.description(name) | {
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+def _describe(run: Run, held_out: HeldOutSet, reference: Float32Reference) -> dict[str, Any]:
+    """Fields of the manifest's `AbsolutePart`, except variants."""
+    description: dict[str, Any] = {
+        "preprocessing": run.preprocessing.model_dump(mode="json"),
+        "target": run.target.model_dump(mode="json"),
         "network": {
             "backbone": run.config.network.backbone,
             "opset": OPSET,

@@ -111,7 +111,7 @@ def images_of_datasets(datasets: Sequence[Dataset], bundle: Bundle) -> HeldOutIm
     """
     images = []
     for dataset in datasets:
-        view = LiveView(bundle)
+        view = LiveView(bundle, bundle.manifest.absolute_part.preprocessing)
         try:
             view.use_camera(dataset.camera)
         except CameraError as error:
@@ -155,7 +155,7 @@ def calibrate_bundle(
         held_out = replace(held_out, images=replace(held_out.images, T_map_camera_N44=turned))
     contents: dict[str, bytes] = {}
     figures: dict[str, Any] = {}
-    for precision in bundle.manifest.precisions:
+    for precision in bundle.manifest.absolute_part.precisions:
         try:
             calibration, figure = _calibrate(bundle, precision, held_out, false_accept_rate, seed)
         except EngineError as error:
@@ -177,11 +177,10 @@ def calibrate_bundle(
 
 def wrong_from(bundle: Bundle) -> float:
     """The error above which a pose is wrong, metres. Rotation is converted by `LengthScale.metres_per_radian`."""
-    if bundle.manifest.refinement is not None:
-        return WRONG_REACHES * bundle.manifest.refinement.reach_m
-    return WRONG_MEDIANS * max(
-        bundle.manifest.variants["float32"].absolute.validation.median_m, 1e-3
-    )
+    part = bundle.manifest.absolute_part
+    if part.refinement is not None:
+        return WRONG_REACHES * part.refinement.reach_m
+    return WRONG_MEDIANS * max(part.variants["float32"].absolute.validation.median_m, 1e-3)
 
 
 def _calibrate(
@@ -191,7 +190,7 @@ def _calibrate(
     name = ENGINES.get(precision, "onnxruntime")
     engine = create_engine(name, EngineRequest(bundle.absolute_onnx(precision), precision))
     relative = None
-    if bundle.manifest.refinement is not None:
+    if bundle.manifest.absolute_part.refinement is not None:
         relative = create_engine("onnxruntime", EngineRequest(bundle.content(RELATIVE_NAME)))
     try:
         branches = PoseBranches(bundle, precision, relative)
@@ -238,6 +237,7 @@ def _collect(
     """
     images, T_true = held_out.images.image_NHW3, held_out.images.T_map_camera_N44
     limit_m, metres_per_radian = wrong_from(bundle), branches.length_scale.metres_per_radian
+    preprocessing = bundle.manifest.absolute_part.preprocessing
     samples: dict[Branch, CalibrationSamples] = {
         "absolute": CalibrationSamples(),
         "refined": CalibrationSamples(),
@@ -246,7 +246,7 @@ def _collect(
     def estimate(
         image: NDArray[np.uint8], i: int, allowed: NDArray[np.int64] | None, kind: str
     ) -> None:
-        network_input = normalise(image, bundle.manifest.preprocessing)
+        network_input = normalise(image, preprocessing)
         outputs = engine.infer({network_io.IMAGE: network_input[None]})
         absolute = branches.estimate_absolute(outputs, allowed)
         for result in (absolute, branches.estimate_refined(outputs, absolute, allowed)):
@@ -298,7 +298,7 @@ def _far_map_images(
     bundle: Bundle, precision: Precision, T_map_camera: Array
 ) -> NDArray[np.int64] | None:
     """Indices of the map images far from a pose; None if there are fewer than a live image is aligned to."""
-    refinement = bundle.manifest.refinement
+    refinement = bundle.manifest.absolute_part.refinement
     if refinement is None:
         return None
     positions = bundle.map_features(precision).T_map_camera_N44[:, :3, 3]

@@ -7,8 +7,8 @@ import torch
 
 from rgsiam_ros.bundle import network_io
 from rgsiam_ros.bundle.golden import RELATIVE_OUTPUTS, GoldenImages
-from rgsiam_ros.bundle.manifest import Differences
 from rgsiam_ros.bundle.map_features import MapFeatures
+from rgsiam_ros.bundle.parts import Differences
 from rgsiam_ros.camera.preprocessing import normalise
 from rgsiam_ros.engines.self_test import Infer, differences_from_golden
 from rgsiam_training.evaluation.held_out import HeldOutSet, Outputs, torch_absolute_branch

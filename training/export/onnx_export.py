@@ -42,7 +42,7 @@ def absolute_to_onnx(branch: AbsoluteBranch, preprocessing: Preprocessing) -> on
     """Convert the absolute branch, with an open batch dimension. Batch normalisation is not folded."""
     image = torch.zeros(2, 3, preprocessing.input_height, preprocessing.input_width)
     batch = torch.export.Dim(BATCH_DIMENSION, min=1, max=LARGEST_BATCH)
-    program = _exported(
+    program = export_module(
         branch,
         (image,),
         [network_io.IMAGE],
@@ -64,7 +64,9 @@ def relative_to_onnx(
     """
     example = torch.rand(1 + neighbours, *local_shape) + 0.1
     inputs = [network_io.MAP_LOCAL, network_io.LOCAL_MAP]
-    return _exported(branch, (example[1:], example[:1]), inputs, branch.output_names).model_proto
+    return export_module(
+        branch, (example[1:], example[:1]), inputs, branch.output_names
+    ).model_proto
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:
@@ -84,13 +86,14 @@ def to_bytes(model: onnx.ModelProto) -> bytes:
     return buffer.getvalue()
 
 
-def _exported(
+def export_module(
     module: nn.Module,
     example: tuple[Tensor, ...],
     inputs: Sequence[str],
     outputs: Sequence[str],
     **options: object,
 ) -> torch.onnx.ONNXProgram:
+    """Convert a module. inputs, outputs: names; options: of `torch.onnx.export`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(

@@ -85,6 +85,13 @@ class Quantiser:
         """Names of the convolutions, which can be kept in float32."""
         return [node.name for node in self._fused.graph.node if node.op_type == "Conv"]
 
+    @property
+    def channels(self) -> dict[str, int]:
+        """Number of output channels of each convolution, by name."""
+        graph = self._fused.graph
+        sizes = {weight.name: weight.dims[0] for weight in graph.initializer if weight.dims}
+        return {node.name: sizes[node.input[1]] for node in graph.node if node.op_type == "Conv"}
+
     def quantise(
         self, keep_float32: Sequence[str] = (), only: Sequence[str] = ()
     ) -> onnx.ModelProto:

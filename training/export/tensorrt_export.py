@@ -56,21 +56,21 @@ def compile_for_this_gpu(run_folder: Path, bundle: Bundle, cache: Path | None = 
     """
     gpu_name, library, made_by = find_compiler()
     EngineCache(cache).prepare()
-    run = open_run(run_folder)
+    run, part = open_run(run_folder), bundle.manifest.absolute_part
     branch = run.absolute_branch()
     round_large_weights(branch)
     work: list[tuple[str, Precision, ExportedProgram, Sequence[str], Sequence[str]]] = []
     """For each network: file name, precision, program, names of the inputs, names of the outputs."""
     for precision in COMPILED_PRECISIONS:
-        if precision not in bundle.manifest.precisions or precision not in COMPUTES[library]:
+        if precision not in part.precisions or precision not in COMPUTES[library]:
             continue
         module = branch if precision == "float32" else with_half_convolutions(branch)
         program = absolute_program(module, run.preprocessing)
         name = absolute_name(precision)
         work.append((name, precision, program, (network_io.IMAGE,), branch.output_names))
-    if bundle.manifest.refinement is not None:
+    if part.refinement is not None:
         unit, local_shape = run.relative_branch(), bundle.map_features().local_NCHW.shape[1:]
-        program = relative_program(unit, local_shape, bundle.manifest.refinement.neighbours)
+        program = relative_program(unit, local_shape, part.refinement.neighbours)
         work.append((RELATIVE_NAME, "float32", program, RELATIVE_INPUTS, unit.output_names))
     paths = []
     for name, precision, program, inputs, outputs in work:

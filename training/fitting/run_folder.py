@@ -13,7 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from rgsiam_ros.bundle import network_io
-from rgsiam_ros.bundle.manifest import Target
+from rgsiam_ros.bundle.parts import Target
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import Preprocessing
 from rgsiam_ros.errors import DatasetError
@@ -53,8 +53,8 @@ class Run:
         self.target = Target.model_validate(data["target"])
 
     def description(self, name: str) -> dict[str, Any]:
-        """Return the fields of a bundle's manifest that come from the run. name: of the bundle."""
-        copied = ("map_frame", "preprocessing", "camera", "target", "training_data")
+        """Return the manifest's fields outside its parts that come from the run. name: of the bundle."""
+        copied = ("map_frame", "camera", "mapping_data")
         return {"name": name} | {key: self._data[key] for key in copied}
 
     @cached_property
@@ -121,4 +121,6 @@ def open_run(folder: Path) -> Run:
         if not (folder / name).is_file():
             raise DatasetError(f"{folder / name} does not exist: {folder} is not a training run")
     data = yaml.safe_load((folder / DATA_NAME).read_text())
+    if "mapping_data" not in data:
+        raise DatasetError(f"{folder / DATA_NAME} is of an older release: train again")
     return Run(folder, load_config(folder / CONFIG_NAME, {}), data)

@@ -164,7 +164,7 @@ def save_data(config: TrainingConfig, data: PreparedData, run: Path) -> None:
         "map_frame": data.map_frame,
         "preprocessing": data.preprocessing.model_dump(mode="json"),
         "target": {"origin_m": data.origin_m.tolist(), "scale_m": data.scale_m},
-        "training_data": {
+        "mapping_data": {
             "fingerprint": data.fingerprint,
             "source": data.source,
             "frames": len(data.training.image_NHW3),

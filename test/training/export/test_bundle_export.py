@@ -196,7 +196,8 @@ def test_a_precision_that_worsens_validation_is_refused(tiny_run, tmp_path, monk
 def test_an_accepted_precision_is_in_the_bundle(accepted):
     bundle = accepted
     assert bundle.manifest.precisions == ("float32", "float16", "int8")
-    variant = yaml.safe_load((bundle.path / "manifest.yaml").read_text())["variants"]["int8"]
+    stored = yaml.safe_load((bundle.path / "manifest.yaml").read_text())
+    variant = stored["absolute"]["variants"]["int8"]
     assert variant["accepted_with"].startswith("onnxruntime ")
     assert variant["absolute"]["validation"]["export_difference_m"] > 0.0
     reduced, full = (bundle.map_features(p).local_NCHW for p in ("int8", "float32"))

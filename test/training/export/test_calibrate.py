@@ -99,7 +99,8 @@ def test_images_of_a_wider_camera_are_fitted_as_on_the_vehicle(tmp_path):
     """The bundle is for a narrow camera with a mask; its network returns the mean colour it sees."""
     text = description()
     text["camera"] = {"width": 160, "height": 120, "fx": 190.0, "fy": 190.0, "cx": 80.0, "cy": 60.0}
-    text["preprocessing"]["mask"] = "mask.png"
+    text["absolute"]["preprocessing"]["mask"] = "mask.png"
+    target = text["absolute"]["target"]
     mask = np.full((120, 160), 255, np.uint8)
     mask[60:] = 0
     contents = {
@@ -115,7 +116,7 @@ def test_images_of_a_wider_camera_are_fitted_as_on_the_vehicle(tmp_path):
     relocalizer.use_camera(dataset.camera)
     for image, fitted in zip(dataset.read_images(), held_out.images.image_NHW3, strict=True):
         T = relocalizer.estimate(image.decode()).T_map_camera
-        seen_rgb = (T[:3, 3] - text["target"]["origin_m"]) / text["target"]["scale_m"]
+        seen_rgb = (T[:3, 3] - target["origin_m"]) / target["scale_m"]
         mean_bgr = fitted.mean(axis=(0, 1)) / 255.0
         np.testing.assert_allclose(mean_bgr[::-1], seen_rgb, atol=1e-4)
         assert (fitted[25:] == 0).all()  # masked

@@ -1,0 +1,116 @@
+"""The geometric branch's map: triangulated points, the map images that see them, and their global features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rgsiam_ros.features.keypoints import DESCRIPTOR_SIZE
+from rgsiam_ros.features.vlad import Vlad
+from rgsiam_ros.geometry.poses import Array, pose_matrix, quaternion_wxyz
+
+POSITION, DESCRIPTOR = "position_P3", "descriptor_PD"
+CAMERA_POSITION, CAMERA_ROTATION = "camera_position_N3", "camera_quaternion_wxyz_N4"
+GLOBAL = "global_feature_NG"
+COUNT, STEP = "visible_count_N", "visible_step_V"
+"""``visible`` as the number of points of each image, and for each point the step from the index before it."""
+GLOBAL_SCALE = 127.0
+NAMES = (POSITION, DESCRIPTOR, CAMERA_POSITION, CAMERA_ROTATION, GLOBAL, COUNT, STEP)
+
+
+@dataclass(frozen=True)
+class MapPoints:
+    """P points and N map images. Positions are in the frame of the map's points, see `Placement`."""
+
+    position_P3: Array
+    """Metres."""
+    descriptor_PD: NDArray[np.int8]
+    """See `rgsiam_ros.features.keypoints.to_bytes`."""
+    T_points_camera_N44: Array
+    """Poses of the map images' cameras."""
+    global_feature_NG: NDArray[np.int8]
+    """Global feature of each map image, a unit vector times 127."""
+    visible: tuple[NDArray[np.int64], ...]
+    """For each map image the indices of the points that it sees, rising."""
+    vlad: Vlad
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray]) -> MapPoints:
+        """Read the arrays of ``map_points.npz``. Raises ValueError, which says what is wrong."""
+        missing = [name for name in NAMES if name not in arrays]
+        if missing:
+            raise ValueError(f"array {missing[0]!r} is missing")
+        P, N = (len(np.atleast_1d(arrays[name])) for name in (POSITION, CAMERA_POSITION))
+        vlad = Vlad.from_arrays(arrays)
+        shapes = {
+            POSITION: (P, 3),
+            DESCRIPTOR: (P, DESCRIPTOR_SIZE),
+            CAMERA_POSITION: (N, 3),
+            CAMERA_ROTATION: (N, 4),
+            GLOBAL: (N, vlad.basis_EG.shape[1]),
+            COUNT: (N,),
+            STEP: (arrays[STEP].size,),
+        }
+        for name, shape in shapes.items():
+            if arrays[name].shape != shape:
+                raise ValueError(f"array {name!r} has shape {arrays[name].shape}, not {shape}")
+        if not P or not N:
+            raise ValueError("the map has no point, or no image")
+        for name in (DESCRIPTOR, GLOBAL):
+            if arrays[name].dtype != np.int8:
+                raise ValueError(f"array {name!r} has type {arrays[name].dtype}, not int8")
+        for name in (COUNT, STEP):
+            if not np.issubdtype(arrays[name].dtype, np.integer):
+                raise ValueError(f"array {name!r} does not hold integers")
+        T = pose_matrix(arrays[CAMERA_POSITION], arrays[CAMERA_ROTATION])
+        return cls(
+            arrays[POSITION].astype(np.float64),
+            arrays[DESCRIPTOR],
+            T,
+            arrays[GLOBAL],
+            _visible(arrays[COUNT].astype(np.int64), arrays[STEP].astype(np.int64), P),
+            vlad,
+        )
+
+    def to_arrays(self) -> dict[str, NDArray]:
+        """The arrays of ``map_points.npz``, by name."""
+        steps = [np.diff(points, prepend=0) for points in self.visible]
+        return {
+            POSITION: self.position_P3.astype(np.float32),
+            DESCRIPTOR: self.descriptor_PD,
+            CAMERA_POSITION: self.T_points_camera_N44[:, :3, 3],
+            CAMERA_ROTATION: quaternion_wxyz(self.T_points_camera_N44),
+            GLOBAL: self.global_feature_NG,
+            COUNT: np.array([len(points) for points in self.visible], np.int32),
+            STEP: np.concatenate(steps).astype(np.int32),
+            **self.vlad.to_arrays(),
+        }
+
+    def seen_by(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Indices of the points that at least one of these map images sees, rising."""
+        return np.unique(
+            np.concatenate([np.empty(0, np.int64), *(self.visible[i] for i in images)])
+        )
+
+
+def global_bytes(feature_NG: NDArray[np.float32]) -> NDArray[np.int8]:
+    """Global features ``(N, G)`` of unit length as 8-bit integers."""
+    return np.rint(np.clip(feature_NG, -1.0, 1.0) * GLOBAL_SCALE).astype(np.int8)
+
+
+def _visible(
+    count_N: NDArray[np.int64], step_V: NDArray[np.int64], points: int
+) -> tuple[NDArray[np.int64], ...]:
+    if (count_N < 0).any() or count_N.sum() != len(step_V):
+        raise ValueError(f"array {COUNT!r} and array {STEP!r} do not fit together")
+    lists = []
+    for steps in np.split(step_V, np.cumsum(count_N)[:-1]):
+        indices = np.cumsum(steps)
+        rising = (steps[1:] > 0).all() and (steps[:1] >= 0).all() and (steps < points).all()
+        if not rising or indices.max(initial=0) >= points:
+            raise ValueError(f"array {STEP!r} names a point that the map does not have")
+        lists.append(indices)
+    return tuple(lists)

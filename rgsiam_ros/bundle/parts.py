@@ -1,0 +1,271 @@
+"""The parts of a manifest: what a bundle holds for the absolute branch, and what for the geometric branch."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from rgsiam_ros.bundle.precision import PRECISIONS, Precision
+from rgsiam_ros.camera.preprocessing import Preprocessing
+from rgsiam_ros.features.keypoints import SIDE_MULTIPLE
+from rgsiam_ros.geometry.poses import pose_matrix
+from rgsiam_ros.uncertainty.covariance import check_covariance
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Metres = Annotated[float, Field(ge=-1e7, le=1e7)]
+
+
+class StrictModel(BaseModel):
+    """Data that cannot change, with no other fields than the declared ones, and with finite numbers only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Placement(StrictModel):
+    """Where the frame of training, or that of the map's points, lies in the map frame."""
+
+    origin_m: tuple[Metres, Metres, Metres]
+    turn_wxyz: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
+    """Unit quaternion: rotation from that frame to the map's axes. `rgsiam georeference` sets it."""
+
+    @field_validator("turn_wxyz")
+    @classmethod
+    def _unit(cls, turn_wxyz: tuple[float, ...]) -> tuple[float, ...]:
+        pose_matrix(np.zeros(3), turn_wxyz)
+        return turn_wxyz
+
+
+class Target(Placement):
+    """What the network's outputs mean in the map frame.
+
+    The position is ``origin_m + turn * (scale_m * x)`` metres for the translation output ``x``. The rotation
+    is ``turn * R`` for the rotation output ``R``.
+    """
+
+    scale_m: float = Field(gt=0.0, le=1e6)
+
+
+class Network(StrictModel):
+    """The format of the rotation output, and how the network was made. The latter is only for people."""
+
+    backbone: str
+    rotation: Literal["quaternion_wxyz"] = "quaternion_wxyz"
+    opset: int = Field(ge=11, le=64)
+    exported_with: str
+
+
+class Validation(StrictModel):
+    """Errors on held-out stretches of the *training* sessions. This is no test result."""
+
+    frames: int = Field(ge=1)
+    median_m: NotNegative
+    mean_m: NotNegative
+    p95_m: NotNegative
+    median_deg: NotNegative
+    mean_deg: NotNegative
+    p95_deg: NotNegative
+    export_difference_m: NotNegative
+    """Largest difference of the exported network from torch in float32, over the validation frames."""
+    export_difference_deg: NotNegative
+
+
+MatrixRow = tuple[float, float, float, float, float, float]
+
+
+class ResidualCovariance(StrictModel):
+    """Constant covariance of a branch, computed from its errors on the validation frames."""
+
+    axes: Literal["camera"] = "camera"
+    """The fixed axes of the camera's optical frame. Each estimate rotates the matrix into map axes."""
+    matrix: tuple[MatrixRow, MatrixRow, MatrixRow, MatrixRow, MatrixRow, MatrixRow]
+    """Order x y z rotX rotY rotZ; metres and radians."""
+
+    @field_validator("matrix")
+    @classmethod
+    def _positive_definite(cls, matrix: tuple[MatrixRow, ...]) -> tuple[MatrixRow, ...]:
+        check_covariance(matrix)
+        return matrix
+
+
+class Refinement(StrictModel):
+    """How the relative branch is used. It needs ``relative.onnx`` and map features."""
+
+    neighbours: int = Field(ge=1, le=64)
+    """Number of map images that each live image is aligned to."""
+    reach_m: float = Field(gt=0.0, le=1e4)
+    """Largest distance between two cameras for which the relative unit was trained."""
+    metres_per_radian: float = Field(gt=0.0, le=1e4)
+    """Metres that count as much as a rotation by one radian."""
+    map_images: int = Field(ge=1)
+
+
+class Differences(StrictModel):
+    """Largest differences of a network's outputs from torch's in float32, on the golden images.
+
+    The same type holds the tolerances. None: the network has no such output.
+    """
+
+    position_m: NotNegative
+    rotation_deg: NotNegative
+    sigma: NotNegative | None = None
+    """Relative difference of a standard deviation that the network predicts."""
+    metric_feature: NotNegative | None = None
+    """Length of the difference of two unit vectors."""
+    local_map: NotNegative | None = None
+    """Length of the difference, divided by the length of the local map."""
+    relative_position_m: NotNegative | None = None
+    """Position difference of the relative unit's poses, over all neighbours. The input is torch's
+    local map."""
+    relative_rotation_deg: NotNegative | None = None
+    """Rotation difference of the same poses."""
+    relative_information: NotNegative | None = None
+    """Norm of the difference, divided by the norm."""
+
+
+class BranchFigures(StrictModel):
+    """Errors of a branch on the held-out stretches, and its residual covariance."""
+
+    validation: Validation
+    covariance: ResidualCovariance
+
+
+class Variant(StrictModel):
+    """The networks in one precision, as the export accepted them."""
+
+    accepted_with: str
+    """The engine that ran them at export."""
+    tolerance: Differences
+    """Differences from torch in float32 that an engine may have on the golden images."""
+    kept_float32: tuple[str, ...] = ()
+    """Convolutions that stay in float32, because accuracy required it."""
+    absolute: BranchFigures
+    refined: BranchFigures | None = None
+    """None for a bundle without a relative branch."""
+
+
+class AbsolutePart(StrictModel):
+    """The absolute branch, and the relative branch that starts from it."""
+
+    preprocessing: Preprocessing
+    target: Target
+    network: Network
+    refinement: Refinement | None = None
+    """None for a bundle without a relative branch."""
+    variants: dict[Precision, Variant]
+    """What the export accepted. ``float32`` is always there."""
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """The precisions that it offers, float32 first."""
+        return _in_order(self.variants)
+
+    @model_validator(mode="after")
+    def _variants_are_whole(self) -> AbsolutePart:
+        _check_float32(self.variants)
+        for precision, variant in self.variants.items():
+            if (variant.refined is None) != (self.refinement is None):
+                raise ValueError(f"variant {precision} needs the figures of each branch")
+        return self
+
+
+class FeatureNetwork(StrictModel):
+    """The network that finds keypoints and describes them. All but its files is for people."""
+
+    name: str
+    licence: str
+    opset: int = Field(ge=11, le=64)
+    exported_with: str
+
+
+class FeatureVariant(StrictModel):
+    """The local features' network in one precision, as the export accepted it.
+
+    The tolerances are the largest differences that a pose may have on the golden views. They are differences
+    from the pose with the float32 network in ONNX Runtime.
+    """
+
+    accepted_with: str
+    """The engine that ran it at export."""
+    tolerance_m: NotNegative
+    tolerance_deg: NotNegative
+
+
+class GeometricValidation(StrictModel):
+    """Errors of the geometric branch on frames that were held out of the map. This is no test result."""
+
+    kind: str
+    """How the frames were held out, in words."""
+    frames: int = Field(ge=1)
+    answered: Fraction
+    """Share of the frames that got a pose. The errors are over these frames."""
+    median_m: NotNegative
+    p95_m: NotNegative
+    median_deg: NotNegative
+    p95_deg: NotNegative
+
+
+class GeometricPart(StrictModel):
+    """The geometric branch: the pose from matches of a live image's keypoints with the map's points."""
+
+    preprocessing: Preprocessing
+    network: FeatureNetwork
+    placement: Placement
+    """Where the frame of the map's points lies in the map frame."""
+    map_images: int = Field(ge=1)
+    points: int = Field(ge=1)
+    """Number of points in the map."""
+    keypoints: int = Field(ge=16, le=8192)
+    """Most keypoints of a live image."""
+    candidates: int = Field(ge=1, le=64)
+    """Number of map images whose points a live image is matched with."""
+    fewest_inliers: int = Field(ge=4)
+    """A live image with fewer inliers is lost."""
+    time_offset_s: float = Field(default=0.0, ge=-10.0, le=10.0)
+    """The labels were moved by this: an image shows where the camera was this many seconds before its stamp."""
+    variants: dict[Precision, FeatureVariant]
+    """What the export accepted. ``float32`` is always there."""
+    validation: GeometricValidation | None = None
+    pixel_sigma: Positive
+    """Standard deviation of one reprojection, pixels of the network's image."""
+    position_factor: Positive
+    """By which the standard deviations of the position, computed from the geometry, are multiplied."""
+    rotation_factor: Positive
+    """The same for the rotation."""
+    floor_m: NotNegative
+    """Smallest standard deviation of the position."""
+    floor_rad: NotNegative
+    """Smallest standard deviation of the rotation."""
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """The precisions that it offers, float32 first."""
+        return _in_order(self.variants)
+
+    @model_validator(mode="after")
+    def _sides_fit_the_network(self) -> GeometricPart:
+        size = (self.preprocessing.input_width, self.preprocessing.input_height)
+        if any(side % SIDE_MULTIPLE for side in size):
+            raise ValueError(
+                f"preprocessing gives {size[0]}x{size[1]} pixels, but the sides must be multiples of "
+                f"{SIDE_MULTIPLE}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _variants_are_whole(self) -> GeometricPart:
+        _check_float32(self.variants)
+        return self
+
+
+def _in_order(variants: Container[Precision]) -> tuple[Precision, ...]:
+    return tuple(precision for precision in PRECISIONS if precision in variants)
+
+
+def _check_float32(variants: Container[Precision]) -> None:
+    if "float32" not in variants:
+        raise ValueError("variants does not list float32, which every bundle needs")

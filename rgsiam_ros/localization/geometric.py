@@ -1,0 +1,223 @@
+"""The geometric branch: the pose from matches between a live image's keypoints and the map's points.
+
+1. The map images that look most like the live image, and those near the expected position, are *candidates*.
+2. The points that they see are matched with the live keypoints, once for all candidates together.
+3. A robust search finds the pose that most matches agree with (`rgsiam_ros.localization.pnp`).
+4. Points near their expected pixel are matched once more, and the pose is refined with all of them.
+5. Without an expected position, candidates of other places give a rival pose. The pose with more inliers is taken;
+   two places that look alike are told by a rival with nearly as many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rgsiam_ros.bundle.map_points import MapPoints
+from rgsiam_ros.features.keypoints import Keypoints, from_bytes
+from rgsiam_ros.features.matching import mutual_matches
+from rgsiam_ros.geometry.poses import Array, invert
+from rgsiam_ros.localization.pnp import PnpOptions, refine_pose, reprojection_residuals, solve_pnp
+from rgsiam_ros.uncertainty.pose_quality import GeometricQuality
+
+LEAST_SIMILARITY = 0.75
+"""Smallest cosine of a match, when nothing is known about the pose."""
+GUIDED_SIMILARITY = 0.6
+GUIDED_PX = 6.0
+"""Smallest cosine of a match whose pixel is expected, and the largest distance from that pixel."""
+INLIER_PX = 4.0
+CAUCHY_PX = 2.0
+FEWEST_MATCHES = 6
+SMALLEST_DEPTH = 1e-6
+NEVER = np.float32(-2.0)
+"""Similarity of a pair that may not match."""
+NEAR = 4
+FEW_LOOK_ALIKES = 2
+"""With an expected pose: number of candidates near it, and number of those that look alike."""
+SURE_INLIERS = 90
+"""A pose from these few candidates with so many inliers is taken; otherwise all look-alikes are tried."""
+SEARCH_ITERATIONS = 4
+"""Refinement steps at the end of the search. The last refinement comes after the second matching."""
+
+
+@dataclass(frozen=True)
+class GeometricPose:
+    """A pose, and the M matches that it was computed from."""
+
+    T_map_camera: Array
+    """``(4, 4)``, metres."""
+    information_66: Array
+    """See `rgsiam_ros.localization.pnp.refine_pose`."""
+    quality: GeometricQuality
+    candidates: NDArray[np.int64]
+    """Indices of the map images whose points were used: those that look alike, the most similar one first, then
+    those near an expected position."""
+    keypoint_M: NDArray[np.int64]
+    """Index of the live keypoint of each match."""
+    point_M: NDArray[np.int64]
+    """Index of the map point of each match."""
+    inlier_M: NDArray[np.bool_]
+
+
+class GeometricBranch:
+    """The map's points, ready to localize images."""
+
+    def __init__(
+        self, points: MapPoints, T_map_points: Array, candidates: int, seed: int = 0
+    ) -> None:
+        """T_map_points: ``(4, 4)`` pose of the points' frame in the map frame; candidates: number of map images
+        that are chosen by their look; seed: of the random numbers in the robust search.
+        """
+        self.points = points
+        self._T_map_points = T_map_points
+        self._candidates = candidates
+        self._options = PnpOptions(
+            inlier_px=INLIER_PX,
+            cauchy_px=CAUCHY_PX,
+            refine_iterations=SEARCH_ITERATIONS,
+            seed=seed,
+        )
+        self._descriptor_PD = from_bytes(points.descriptor_PD)
+        self._global_NG = points.global_feature_NG.astype(np.float32)
+        self._camera_N3 = points.T_points_camera_N44[:, :3, 3]
+
+    def localize(
+        self,
+        keypoints: Keypoints,
+        K: Array,
+        near: Sequence[Array] = (),
+        allowed: NDArray[np.int64] | None = None,
+    ) -> GeometricPose | None:
+        """The pose of the camera, or None if no pose is found.
+
+        K: intrinsic matrix of the image in which the keypoints were found; near: expected poses ``T_map_camera``,
+        if any, which add candidates and need not be right; allowed: indices of the map images that may be used, None
+        for all. A pose with few inliers may be wrong: the caller decides how many it asks for.
+        """
+        T_points_map = invert(self._T_map_points)
+        expected = [T_points_map @ T for T in near]
+        look_alikes = self._look_alikes(keypoints, allowed)
+        if expected:
+            near_images = [self._near(T, allowed) for T in expected]
+            few = _joined(look_alikes[:FEW_LOOK_ALIKES], *near_images)
+            found = self._localize(keypoints, K, few, expected)
+            if found is not None and found.quality.inliers >= SURE_INLIERS:
+                return found
+        found = self._localize(keypoints, K, look_alikes, [])
+        return None if found is None else self._against_rival(found, keypoints, K, look_alikes)
+
+    def _against_rival(
+        self,
+        found: GeometricPose,
+        keypoints: Keypoints,
+        K: Array,
+        candidates: NDArray[np.int64],
+    ) -> GeometricPose:
+        """The better of a pose and its rival: the pose from those candidates that see none of its points."""
+        used = np.zeros(len(self.points.position_P3), bool)
+        used[found.point_M[found.inlier_M]] = True
+        others = np.array(
+            [i for i in candidates if not used[self.points.visible[i]].any()], np.int64
+        )
+        rival = self._localize(keypoints, K, others, []) if len(others) else None
+        if rival is None:
+            return found
+        if rival.quality.inliers > found.quality.inliers:
+            found, rival = rival, found
+        return replace(found, quality=replace(found.quality, rival_inliers=rival.quality.inliers))
+
+    def _localize(
+        self,
+        keypoints: Keypoints,
+        K: Array,
+        candidates: NDArray[np.int64],
+        expected: Sequence[Array],
+    ) -> GeometricPose | None:
+        """The pose from the points that the candidates see. expected: poses in the points' frame to try first."""
+        index = self.points.seen_by(candidates)
+        if len(index) < FEWEST_MATCHES:
+            return None
+        position, descriptor = self.points.position_P3[index], self._descriptor_PD[index]
+        pixel = keypoints.pixel_N2.astype(np.float64)
+        similarity = keypoints.descriptor_ND @ descriptor.T
+        found = mutual_matches(similarity, LEAST_SIMILARITY)
+        solution = solve_pnp(
+            position[found.second_M],
+            pixel[found.first_M],
+            K,
+            weight_M=found.similarity_M - LEAST_SIMILARITY,
+            guesses_P44=np.stack(expected) if expected else None,
+            options=self._options,
+        )
+        if solution is None or solution.inlier_M.sum() < FEWEST_MATCHES:
+            return None
+        T = solution.T_map_camera
+        inside, distance = _pixel_distances(T, position, keypoints.pixel_N2, K)
+        masked = np.where(distance < GUIDED_PX**2, similarity[:, inside], NEVER)
+        guided = mutual_matches(masked, GUIDED_SIMILARITY)
+        seen_index = inside[guided.second_M]
+        matched, seen = position[seen_index], pixel[guided.first_M]
+        T, information = refine_pose(T, matched, seen, K, cauchy_px=CAUCHY_PX)
+        residual = reprojection_residuals(T, matched, seen, K)
+        inlier = residual <= INLIER_PX
+        quality = GeometricQuality(
+            inliers=int(inlier.sum()),
+            matches=len(found.first_M),
+            residual_px=float(np.sqrt(np.square(residual[inlier]).mean())) if inlier.any() else 0.0,
+        )
+        return GeometricPose(
+            self._T_map_points @ T,
+            information,
+            quality,
+            candidates,
+            guided.first_M,
+            index[seen_index],
+            inlier,
+        )
+
+    def most_similar(self, descriptor_ND: NDArray[np.float32]) -> Array:
+        """Pose of the map image that looks most like an image with these descriptors, in the points' frame."""
+        similarity = self._global_NG @ self.points.vlad.feature(descriptor_ND)
+        return self.points.T_points_camera_N44[int(similarity.argmax())]
+
+    def _look_alikes(
+        self, keypoints: Keypoints, allowed: NDArray[np.int64] | None
+    ) -> NDArray[np.int64]:
+        """Indices of the map images that look most like the live image, best first."""
+        index = np.arange(len(self._camera_N3)) if allowed is None else allowed
+        similarity = self._global_NG[index] @ self.points.vlad.feature(keypoints.descriptor_ND)
+        return index[np.argsort(-similarity, kind="stable")[: self._candidates]]
+
+    def _near(self, T: Array, allowed: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        """Indices of the map images nearest to a pose that face its way, nearest first."""
+        index = np.arange(len(self._camera_N3)) if allowed is None else allowed
+        metres = np.linalg.norm(self._camera_N3[index] - T[:3, 3], axis=1)
+        facing = self.points.T_points_camera_N44[index, :3, 2] @ T[:3, 2] > 0.0
+        return index[np.argsort(np.where(facing, metres, np.inf), kind="stable")[:NEAR]]
+
+
+def _joined(*parts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """All indices, each once, in the order of their first occurrence."""
+    return np.array(list(dict.fromkeys(np.concatenate(parts).tolist())), np.int64)
+
+
+def _pixel_distances(
+    T_map_camera: Array, position_P3: Array, pixel_N2: NDArray[np.float32], K: Array
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Indices of the Q points that project to the neighbourhood of a keypoint's image, and the squares ``(N, Q)``
+    of their distances from the N keypoints, pixels^2.
+    """
+    inside = (position_P3 - T_map_camera[:3, 3]) @ T_map_camera[:3, :3]
+    depth = inside[:, 2]
+    projected = inside @ K.T
+    projected = projected[:, :2] / np.where(depth > SMALLEST_DEPTH, depth, np.inf)[:, None]
+    low, high = pixel_N2.min(axis=0) - GUIDED_PX, pixel_N2.max(axis=0) + GUIDED_PX
+    near = (depth > SMALLEST_DEPTH) & ((projected > low) & (projected < high)).all(axis=1)
+    index = np.flatnonzero(near)
+    kept = projected[index].astype(np.float32)
+    square = np.square(pixel_N2[:, None, 0] - kept[:, 0])
+    square += np.square(pixel_N2[:, None, 1] - kept[:, 1])
+    return index, square

@@ -1,0 +1,102 @@
+"""Pose estimates of the geometric branch, image after image."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rgsiam_ros.bundle import Bundle
+from rgsiam_ros.features.keypoints import extract
+from rgsiam_ros.geometry.poses import Array, pose_matrix
+from rgsiam_ros.localization.geometric import GeometricBranch, GeometricPose
+from rgsiam_ros.localization.pose_estimate import PoseEstimate
+from rgsiam_ros.uncertainty.covariance import rotate_axes
+from rgsiam_ros.uncertainty.geometric import GeometricUncertainty, trust_of, why_not_trusted
+from rgsiam_ros.uncertainty.pose_quality import PoseQuality
+
+SIGMA_WITHOUT_POSE = np.repeat([1e3, np.pi], 3)
+"""Standard deviations, metres and radians, of an image that gives no pose."""
+
+
+class GeometricEstimator:
+    """Keeps the last trusted pose: map images near it are candidates for the next image."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Raises BundleError for a bundle without a geometric branch."""
+        part = bundle.manifest.geometric_part
+        self._keypoints, self._fewest = part.keypoints, part.fewest_inliers
+        self._T_map_points = pose_matrix(part.placement.origin_m, part.placement.turn_wxyz)
+        self._branch = GeometricBranch(bundle.map_points, self._T_map_points, part.candidates)
+        self._uncertainty = GeometricUncertainty(
+            part.pixel_sigma,
+            part.position_factor,
+            part.rotation_factor,
+            part.floor_m,
+            part.floor_rad,
+        )
+        self._last: Array | None = None
+
+    def forget(self) -> None:
+        """Forget the last pose."""
+        self._last = None
+
+    def estimate(
+        self,
+        outputs: Mapping[str, NDArray[np.float32]],
+        K: Array,
+        timings_ms: dict[str, float],
+        *,
+        frozen: bool,
+        allowed: NDArray[np.int64] | None = None,
+    ) -> PoseEstimate:
+        """The estimate from the network's outputs for one image.
+
+        K: intrinsic matrix of the network's image; timings_ms: of the stages before, to which this adds its own;
+        allowed: map images that may be used, None for all.
+        """
+        began = time.perf_counter()
+        keypoints = extract(outputs, self._keypoints)
+        between = time.perf_counter()
+        near = [] if self._last is None else [self._last]
+        found = self._branch.localize(keypoints, K, near, allowed)
+        timings = timings_ms | {
+            "keypoints": (between - began) * 1e3,
+            "pose": (time.perf_counter() - between) * 1e3,
+        }
+        if found is None:
+            return self._without_pose(keypoints.descriptor_ND, timings, frozen)
+        why_not = why_not_trusted(found.quality, self._fewest)
+        self._last = None if why_not or frozen else found.T_map_camera
+        covariance = self._uncertainty.covariance(found.information_66)
+        return PoseEstimate(
+            T_map_camera=found.T_map_camera,
+            covariance_66=rotate_axes(covariance, found.T_map_camera[:3, :3]),
+            timings_ms=timings,
+            branch="refined",
+            quality=_quality(found),
+            trust=trust_of(found.quality, self._fewest),
+            frozen=frozen,
+            why_no_pose=why_not,
+        )
+
+    def _without_pose(
+        self, descriptor_ND: NDArray[np.float32], timings_ms: dict[str, float], frozen: bool
+    ) -> PoseEstimate:
+        self._last = None
+        T = self._T_map_points @ self._branch.most_similar(descriptor_ND)
+        return PoseEstimate(
+            T_map_camera=T,
+            covariance_66=np.diag(np.square(SIGMA_WITHOUT_POSE)),
+            timings_ms=timings_ms,
+            branch="refined",
+            trust=-1.0,
+            frozen=frozen,
+            why_no_pose=f"no pose fits the matches with the map ({len(descriptor_ND)} keypoints)",
+        )
+
+
+def _quality(found: GeometricPose) -> PoseQuality:
+    return PoseQuality(geometric_quality=found.quality)

@@ -1,0 +1,400 @@
+"""The pose of a camera from matches between its image and 3D points of the map. Most matches may be wrong.
+
+Three matches give up to four poses. Samples of three are drawn in batches, and their poses are scored against
+all matches, until a better pose is unlikely. Cauchy weights then refine the best pose. All random numbers come
+from one seed and nothing depends on time: equal input gives equal output.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rgsiam_ros.geometry.poses import Array
+
+LOCAL_SCALES = (2.0, 1.0)
+GUESS_SCALES = (8.0, 4.0, 2.0, 1.0)
+"""Cauchy scales from a pose of three points and from a guess, one after the other, in inlier distances."""
+STEPS = 2
+"""Gauss-Newton steps with each of these scales."""
+GATE = 3.0
+"""Matches have no weight above this many of these scales, and above as many inlier distances at the end."""
+SCREEN = 64
+"""So many matches, chosen at random, decide which poses of a batch are scored against all matches."""
+SCREEN_SCALE = 3.0
+"""The limit of residuals in this decision, in inlier distances: a pose of three matches is not exact."""
+CHUNK = 30_000
+"""Residuals of poses that are computed at once. More are slower."""
+SMALLEST_SINE_SQUARED = 1e-6
+"""Three points count as collinear if the squared sine of the angle between two edges is smaller."""
+PENCIL_MIX = 0.618
+"""Keeps symmetric scenes from a pencil whose second conic is a pair of lines. The value is arbitrary."""
+DAMPING = 1e-9
+"""Share of the information's diagonal that is added to it for a step."""
+CONVERGED_PX = 1e-4
+TINY = 1e-300
+
+
+@dataclass(frozen=True)
+class PnpOptions:
+    """Options of `solve_pnp`."""
+
+    inlier_px: float = 4.0
+    """A match counts as inlier if its point projects at most this far from its pixel."""
+    most_hypotheses: int = 576
+    """Limit on the samples of three matches. Enough for 20 % right matches; 10 % need 4600."""
+    batch: int = 512
+    """Samples that are scored at once. The first batch is an eighth of it, and is often enough."""
+    confidence: float = 0.99
+    """The search stops when it would have found a better pose with this probability."""
+    refine_iterations: int = 15
+    cauchy_px: float = 3.0
+    """Scale of the Cauchy weight in the final refinement."""
+    seed: int = 0
+
+
+DEFAULT = PnpOptions()
+
+
+@dataclass(frozen=True)
+class PnpSolution:
+    """The pose that most matches agree with. The number of inliers tells how far to believe it."""
+
+    T_map_camera: Array
+    """``(4, 4)``, metres."""
+    inlier_M: NDArray[np.bool_]
+    """Matches within the inlier distance."""
+    information_66: Array
+    """In the camera's own axes; see `refine_pose`."""
+    residual_rms_px: float
+    """Root mean square of the inliers' residuals."""
+    hypotheses: int
+    """Samples of three matches that were scored. 0 if a guess was enough."""
+
+
+def reprojection_residuals(
+    T_map_camera: Array, point_M3: Array, pixel_M2: Array, K: Array
+) -> Array:
+    """Distances ``(M,)`` between the pixels and the projected points, pixels; inf behind the camera."""
+    return np.sqrt(_project(T_map_camera, point_M3, pixel_M2, K)[0])
+
+
+def refine_pose(
+    T_map_camera: Array,
+    point_M3: Array,
+    pixel_M2: Array,
+    K_33: Array,
+    *,
+    cauchy_px: float = DEFAULT.cauchy_px,
+    gate_px: float = GATE * DEFAULT.inlier_px,
+    iterations: int = DEFAULT.refine_iterations,
+) -> tuple[Array, Array]:
+    """Improve a pose by Gauss-Newton steps with Cauchy weights. Returns the pose and its information.
+
+    Matches with a residual of gate_px or more, and points behind the camera, have no weight. A step that
+    raises the robust cost is halved, so the result is never worse than the start.
+
+    The information ``(6, 6)`` is the Hessian ``sum(weight J^T J)`` in units of 1 / pixel^2. J is the derivative
+    of the projected pixel by a small motion of the camera, in the order ``x y z rotX rotY rotZ``, metres and
+    radians, in the *camera's own axes*: ``delta_t = R_map_camera^T (t_estimated - t_true)`` and
+    ``delta_theta = R_map_camera^T Log(R_estimated R_true^T)``. The inverse times the variance of a pixel
+    coordinate is the covariance of the pose in these axes; `rotate_axes` of `rgsiam_ros.uncertainty.covariance`
+    turns it to the map's axes with R_map_camera. As weights are below 1, this covariance is too large: by
+    10 to 15 % if the Cauchy scale is three times the noise of a coordinate.
+    """
+    T = np.array(T_map_camera, np.float64)
+    data = (point_M3, pixel_M2, K_33, cauchy_px, gate_px)
+    cost, information, step = _linearise(T, *data)
+    for _ in range(iterations):
+        moved = T.copy()
+        moved[:3, 3] += T[:3, :3] @ step[:3]
+        moved[:3, :3] = T[:3, :3] @ cv2.Rodrigues(step[3:])[0]
+        at_moved = _linearise(moved, *data)
+        if not at_moved[0] <= cost:
+            step = 0.5 * step
+            continue
+        done = step @ information @ step < len(point_M3) * CONVERGED_PX**2
+        T, (cost, information, step) = moved, at_moved
+        if done:
+            break
+    return T, information
+
+
+def solve_pnp(
+    point_M3: ArrayLike,
+    pixel_M2: ArrayLike,
+    K_33: ArrayLike,
+    *,
+    weight_M: ArrayLike | None = None,
+    guesses_P44: ArrayLike | None = None,
+    options: PnpOptions = DEFAULT,
+) -> PnpSolution | None:
+    """The pose that most matches agree with. None for fewer than 4 matches, or if no pose is found.
+
+    point_M3: points in the map, metres; pixel_M2: their pixels, undistorted, in OpenCV's convention;
+    K_33: the camera matrix; weight_M: how likely each match is right, in any unit, None if all are alike
+    (samples are drawn in proportion); guesses_P44: poses ``T_map_camera``, refined and scored before any
+    sample. Raises ValueError for non-finite numbers and for shapes that do not fit.
+    """
+    points = _checked("points", point_M3, (-1, 3))
+    pixels = _checked("pixels", pixel_M2, (len(points), 2))
+    K = _checked("camera matrix", K_33, (3, 3))
+    weights = np.ones(len(points)) if weight_M is None else weight_M
+    weight = np.maximum(_checked("weights", weights, (len(points),)), 0.0)
+    guesses = np.zeros((0, 4, 4)) if guesses_P44 is None else guesses_P44
+    guesses = _checked("guesses", guesses, (-1, 4, 4))
+    if len(points) < 4:
+        return None
+    with np.errstate(all="ignore"):
+        shift = np.zeros((4, 4))
+        shift[:3, 3] = np.median(points, axis=0)  # a map may lie far from its origin
+        matches = (points - shift[:3, 3], pixels, K)
+        search = _Search(matches, weight / max(weight.max(), TINY), options)
+        best = search.run(guesses - shift)
+        if best is None:
+            return None
+        gate_px, steps = GATE * options.inlier_px, options.refine_iterations
+        T, information = refine_pose(
+            best, *matches, cauchy_px=options.cauchy_px, gate_px=gate_px, iterations=steps
+        )
+        residual = reprojection_residuals(T, *matches)
+        inlier = residual <= options.inlier_px
+        rms = math.sqrt(np.square(residual[inlier]).sum() / max(inlier.sum(), 1))
+        return PnpSolution(T + shift, inlier, information, rms, search.scored)
+
+
+class _Search:
+    """The search for the pose with the lowest cost: the sum of squared residuals, each with a limit."""
+
+    def __init__(self, matches: tuple[Array, ...], weight_M: Array, options: PnpOptions) -> None:
+        self._matches, self._weight_M, self._options = matches, weight_M, options
+        self._random = np.random.default_rng(options.seed)
+        self._best: Array | None = None
+        self._needed, self.scored = options.most_hypotheses, 0
+        point_M3, pixel_M2, _ = matches
+        self._cost = len(point_M3) * options.inlier_px**2  # of no pose
+        order = self._random.permutation(len(point_M3))
+        point_M4 = np.insert(point_M3, 3, 1.0, axis=1)[order]
+        # An error times the depth is a product of these factors with two rows of K [R t].
+        factor_2M8 = [np.hstack([point_M4, -x[:, None] * point_M4]) for x in pixel_M2[order].T]
+        self._factor_2M8 = np.asarray(factor_2M8, np.float32)
+
+    def run(self, guess_P44: Array) -> Array | None:
+        """The best pose ``T_map_camera``, or None if there is none."""
+        for guess in guess_P44:
+            T = guess.copy()
+            T[:3, :3] = cv2.Rodrigues(cv2.Rodrigues(guess[:3, :3])[0])[0]  # orthonormal
+            self._consider(T, GUESS_SCALES)
+        point_M3, pixel_M2, K = self._matches
+        ray_M3 = np.insert(pixel_M2, 2, 1.0, axis=1) @ cv2.invert(K)[1].T
+        ray_M3 = ray_M3 / np.linalg.norm(ray_M3, axis=1, keepdims=True)
+        end_M = np.cumsum(self._weight_M)  # each match owns an interval as long as its weight
+        drawn, size = 0, max(self._options.batch // 8, 1)
+        while drawn < self._needed and end_M[-1] > 0.0:
+            uniform_3S = self._random.random((3, min(size, self._needed - drawn)))
+            drawn, size = drawn + uniform_3S.shape[1], self._options.batch
+            sample_3S = np.searchsorted(end_M[:-1], uniform_3S * end_M[-1], side="right")
+            corner_33S, ray_33S = (a[sample_3S].transpose(0, 2, 1) for a in (point_M3, ray_M3))
+            used, pose_34H = _three_point_poses(corner_33S, ray_33S)
+            self.scored += used
+            rows_34H = (K @ pose_34H.reshape(3, -1)).reshape(pose_34H.shape).astype(np.float32)
+            order = np.argsort(self._costs(rows_34H, SCREEN, SCREEN_SCALE), kind="stable")
+            kept = order[: 8 + len(order) // 8]
+            cost_H = self._costs(rows_34H[..., kept], len(point_M3), 1.0)
+            if cost_H.size and cost_H.min() < self._cost:
+                R, t = np.split(pose_34H[..., kept[np.argmin(cost_H)]], [3], axis=1)
+                T = np.block([[R.T, -R.T @ t], [np.eye(4)[3:]]])
+                self._consider(T, ())
+                self._consider(T, LOCAL_SCALES)
+        return self._best
+
+    def _consider(self, T_map_camera: Array, scales: tuple[float, ...]) -> None:
+        """Refine a pose and take it if its cost is the lowest. Then fewer samples may be needed."""
+        T, options = T_map_camera, self._options
+        for px in options.inlier_px * np.array(scales):
+            T = refine_pose(T, *self._matches, cauchy_px=px, gate_px=GATE * px, iterations=STEPS)[0]
+        square_M = _project(T, *self._matches)[0]
+        cost = float(np.minimum(square_M, options.inlier_px**2).sum())
+        if not cost < self._cost:
+            return
+        self._best, self._cost = T, cost
+        inlier = square_M <= options.inlier_px**2
+        if 2 * (inlier.sum() - 3) > len(inlier) - 3:
+            self._needed = (
+                0  # all poses agree with three matches; no other agrees with more of the rest
+            )
+            return
+        share_M = self._weight_M / max(self._weight_M.sum(), TINY)
+        one, two, three = (np.sum(share_M[inlier] ** power) for power in (1, 2, 3))
+        chance = one**3 - 3.0 * one * two + 2.0 * three  # that three draws give different inliers
+        chance = min(max(chance, 1e-12), 0.999)
+        needed = math.ceil(math.log(max(1.0 - options.confidence, TINY)) / math.log1p(-chance))
+        self._needed = min(options.most_hypotheses, needed)
+
+    def _costs(self, rows_34H: NDArray[np.float32], count: int, scale: float) -> Array:
+        """The costs ``(H,)`` of poses, given the rows of ``K [R t]``, over the first matches."""
+        limit = np.float32((scale * self._options.inlier_px) ** 2)
+        cost_H = np.zeros(rows_34H.shape[-1])
+        size = max(CHUNK // count, 1)
+        for part in (slice(i, i + size) for i in range(0, len(cost_H), size)):
+            x_4H, y_4H, z_4H = rows_34H[..., part]
+            error_x = self._factor_2M8[0, :count] @ np.concatenate([x_4H, z_4H])
+            error_y = self._factor_2M8[1, :count] @ np.concatenate([y_4H, z_4H])
+            depth = np.maximum(self._factor_2M8[0, :count, :4] @ z_4H, np.float32(0.0))
+            # Behind the camera: inf, or NaN, which fmin leaves out.
+            square = (error_x * error_x + error_y * error_y) / (depth * depth)
+            cost_H[part] = np.fmin(square, limit).sum(axis=0)
+        return cost_H
+
+
+def _project(T: Array, point_M3: Array, pixel_M2: Array, K: Array) -> tuple[Array, ...]:
+    """Squared residuals (inf behind the camera), x / z and y / z, 1 / z, and errors ``(2, M)``."""
+    x, y, z = T[:3, :3].T @ (point_M3 - T[:3, 3]).T
+    inverse_depth_M = 1.0 / np.where(z > 0.0, z, 1.0)
+    slope_2M = np.stack([x, y]) * inverse_depth_M
+    error_2M = K[:2, :2] @ slope_2M + K[:2, 2:] - pixel_M2.T
+    square_M = np.where(z > 0.0, error_2M[0] ** 2 + error_2M[1] ** 2, np.inf)
+    return square_M, slope_2M, inverse_depth_M, error_2M
+
+
+def _linearise(
+    T: Array, point_M3: Array, pixel_M2: Array, K: Array, cauchy_px: float, gate_px: float
+) -> tuple[float, Array, Array]:
+    """The robust cost, the information ``(6, 6)``, and the Gauss-Newton step ``(6,)``; see `refine_pose`."""
+    square_M, slope_2M, inverse_depth_M, error_2M = _project(T, point_M3, pixel_M2, K)
+    cost = float(np.log1p(np.fmin(square_M, gate_px**2) / cauchy_px**2).sum())
+    used = square_M < gate_px**2
+    weight = 1.0 / (1.0 + square_M[used] / cauchy_px**2)
+    (x, y), inverse_depth = slope_2M[:, used], inverse_depth_M[used]
+    J_62M = np.zeros((6, 2, len(x)))  # a point X in the camera moves by -delta_t + X x delta_theta
+    J_62M[0, 0] = J_62M[1, 1] = -inverse_depth
+    J_62M[2] = x * inverse_depth, y * inverse_depth
+    J_62M[3] = x * y, 1.0 + y * y
+    J_62M[4] = -1.0 - x * x, -x * y
+    J_62M[5] = y, -x
+    J = (K[:2, :2] @ J_62M).reshape(6, -1)
+    weighted = J * np.concatenate([weight, weight])
+    information = weighted @ J.T
+    damped = information + DAMPING * np.diag(np.diag(information))
+    step = -cv2.solve(damped, weighted @ error_2M[:, used].reshape(-1))[1][:, 0]  # 0 if singular
+    return cost, information, step
+
+
+def _checked(what: str, values: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """As float64. Raises ValueError for another shape (-1: any length) and for non-finite numbers."""
+    array = np.asarray(values, np.float64)
+    if len(shape) != array.ndim or any(n not in (-1, m) for n, m in zip(shape, array.shape)):  # noqa: B905
+        raise ValueError(f"{what}: the shape is {array.shape}, not {shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{what}: a number is not finite")
+    return array
+
+
+def _three_point_poses(corner_33S: Array, ray_33S: Array) -> tuple[int, Array]:
+    """All poses of the map in the camera that put three points on their rays.
+
+    corner_33S, ray_33S: ``(point, coordinate, sample)``; rays have length 1. Returns the number of samples
+    that are not degenerate, and the poses ``[R t]`` of all of them, ``(3, 4, H)``.
+
+    The squared distances between the points are quadratic forms of the three depths. Two combinations of these
+    forms are zero: the wanted depths are the common points of two conics. One conic of their pencil is a pair
+    of lines. A cubic gives it, and each line meets a conic twice.
+    """
+    a, b, c = _square_edges(corner_33S)
+    regular = 4.0 * a * b * (1.0 - SMALLEST_SINE_SQUARED) > (a + b - c) ** 2
+    corner_33S, ray_33S = corner_33S[..., regular], ray_33S[..., regular]
+    depth_3H, sample_H = _relative_depths(_square_edges(corner_33S), ray_33S)
+    corner_33H, seen_33H = corner_33S[..., sample_H], ray_33S[..., sample_H] * depth_3H[:, None]
+    axes = zip(_triad(seen_33H), _triad(corner_33H), strict=True)
+    R_33H = sum(seen[:, None] * corner for seen, corner in axes)
+    square_scale_H = _square_edges(corner_33H).sum(axis=0) / _square_edges(seen_33H).sum(axis=0)
+    t_3H = seen_33H[0] * np.sqrt(square_scale_H) - (R_33H * corner_33H[0]).sum(axis=1)
+    return int(regular.sum()), np.concatenate([R_33H, t_3H[:, None]], axis=1)
+
+
+def _relative_depths(square_3S: Array, ray_33S: Array) -> tuple[Array, NDArray[np.int64]]:
+    """Depths ``(3, H)`` of the points, in units of the first, and the sample ``(H,)`` of each solution."""
+    a, b, c = square_3S / square_3S.sum(axis=0)
+    cos_a, cos_b, cos_c = (_dot(ray_33S[i], ray_33S[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    o, ca, cb, ac, bc = np.zeros_like(a), -cos_a * c, -cos_b * c, cos_c * a, cos_c * b
+    first = np.array([[c, ca, o], [ca, c - a, ac], [o, ac, -a]])
+    second = np.array([[c, o, cb], [o, -b, bc], [cb, bc, c - b]]) + PENCIL_MIX * first
+    root, line_32S = _line_pair(first, second)
+    conic = (root * first - second)[:, :, None]  # of the pencil, the least like the pair of lines
+    # On a line, depths (1, u, v) are foot + step * along.
+    along = np.stack([np.zeros_like(line_32S[0]), -line_32S[2], line_32S[1]])
+    along = along / np.sqrt(_dot(along, along))
+    foot = _cross(line_32S, along)
+    foot = foot / foot[0]
+    bent, at_foot = (conic * along).sum(axis=1), (conic * foot).sum(axis=1)
+    bend, half, constant = _dot(along, bent), _dot(foot, bent), _dot(foot, at_foot)
+    larger = -half - np.copysign(np.sqrt(half * half - bend * constant), half)
+    step = np.stack([larger / bend, constant / larger])
+    u, v = (foot[axis] + step * along[axis] for axis in (1, 2))
+    possible = (u > 0.0) & (v > 0.0)
+    depth_3H = np.stack([np.ones(possible.sum()), u[possible], v[possible]])
+    return depth_3H, np.flatnonzero(possible) % len(a)
+
+
+def _line_pair(first_33S: Array, second_33S: Array) -> tuple[Array, Array]:
+    """The conic ``first + root * second`` that is a pair of lines: roots and ``(3, 2, S)`` lines, or NaN."""
+    of_first, of_second = _adjugate(first_33S), _adjugate(second_33S)
+    pairs = ((of_first, first_33S), (of_first, second_33S), (of_second, first_33S))
+    d, c, b = (_dot(a, other).sum(axis=0) for a, other in pairs)
+    cubic = _dot(of_second, second_33S).sum(axis=0) / 3.0  # the determinant
+    root = _cubic_root(b / cubic, c / cubic, d / (3.0 * cubic))
+    pair_33S = first_33S + root * second_33S
+    # For lines g and h the pair is g h^T + h g^T. Its adjugate is -(g x h) (g x h)^T.
+    minus_33S, every = -_adjugate(pair_33S), np.arange(len(root))
+    largest = np.argmax(minus_33S[[0, 1, 2], [0, 1, 2]], axis=0)
+    column_3S = minus_33S[:, largest, every]
+    x, y, z = column_3S / np.sqrt(column_3S[largest, every])
+    o = np.zeros_like(x)
+    product_33S = pair_33S + np.array([[o, -z, y], [z, o, -x], [-y, x, o]])  # 2 g h^T
+    row, column = np.divmod(np.argmax(np.abs(product_33S).reshape(9, -1), axis=0), 3)
+    return root, np.stack([product_33S[row, :, every].T, product_33S[:, column, every]], axis=1)
+
+
+def _cubic_root(b: Array, c: Array, d: Array) -> Array:
+    """A real root of ``x^3 + b x^2 + c x + d``: of three, the one farthest from their mean."""
+    third = c / 3.0 - b * b / 9.0
+    half = (b * (2.0 * b * b / 9.0 - c) / 3.0 + d) / 2.0
+    bound = np.cbrt(2.0 * np.abs(half)) + 2.0 * np.sqrt(np.maximum(-third, 0.0))
+    x = -np.copysign(bound, half)
+    for _ in range(7):  # Newton's steps from a bound come ever closer
+        x = (x * x * x - half) / (1.5 * (x * x + third))
+    x = x - b / 3.0
+    return x - (((x + b) * x + c) * x + d) / ((3.0 * x + 2.0 * b) * x + c)
+
+
+def _adjugate(symmetric_33S: Array) -> Array:
+    """Adjugates of symmetric matrices: cross products of their columns."""
+    return _cross(symmetric_33S[:, [1, 2, 0]], symmetric_33S[:, [2, 0, 1]])
+
+
+def _triad(corner_33H: Array) -> Array:
+    """Right-handed orthonormal axes ``(axis, coordinate, H)`` of three points."""
+    along = corner_33H[1] - corner_33H[0]
+    normal = _cross(along, corner_33H[2] - corner_33H[0])
+    along, normal = (v / np.sqrt(_dot(v, v)) for v in (along, normal))
+    return np.stack([along, _cross(normal, along), normal])
+
+
+def _square_edges(corner_33S: Array) -> Array:
+    """Squared distances ``(3, S)`` between points 0 and 1, 0 and 2, 1 and 2."""
+    edge_33S = corner_33S[[1, 2, 2]] - corner_33S[[0, 0, 1]]
+    return (edge_33S * edge_33S).sum(axis=1)
+
+
+def _dot(a: Array, b: Array) -> Array:
+    """Dot products of vectors along the first axis."""
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def _cross(a: Array, b: Array) -> Array:
+    """Cross products of vectors along the first axis."""
+    return a[[1, 2, 0]] * b[[2, 0, 1]] - a[[2, 0, 1]] * b[[1, 2, 0]]
