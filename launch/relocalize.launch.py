@@ -24,7 +24,7 @@ ARGUMENTS = {
     ),
     "precision": (
         "auto",
-        "Number format of the absolute branch. auto: the fastest that bundle and machine offer.",
+        "Number format of the network. auto: the fastest that bundle and machine offer.",
     ),
     "map_frame": ("", "Frame id of the map. Empty: the bundle's."),
     "base_frame": ("base_link", "Vehicle frame whose pose is published."),

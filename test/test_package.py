@@ -48,6 +48,8 @@ def test_training_installs_under_its_import_name_from_a_wheel(wheel, tmp_path):
     assert f"{data}/rgsiam_ros/launch/relocalize.launch.py" in names
     assert f"{data}/rgsiam_ros/config/relocalize.yaml" in names
     assert f"{data}/rgsiam_ros/models/town/manifest.yaml" in names
+    for file in (ROOT / "rgsiam_ros/features/data").iterdir():
+        assert f"rgsiam_ros/features/data/{file.name}" in names
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import rgsiam_training.data.splits as s; print(s.__file__)"
     assert python(code, cwd=tmp_path) == str(tmp_path / "rgsiam_training" / "data" / "splits.py")
 

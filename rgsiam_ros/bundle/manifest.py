@@ -59,6 +59,8 @@ ROLES_OF_PARTS = {
 LARGEST_TURN_DIFFERENCE = 1e-9
 """Largest difference of two turns that agree, in the elements of the rotation matrix."""
 
+BUNDLE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+"""What the name of a bundle, and of its folder, looks like."""
 FrameId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_/.-]{0,127}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -106,7 +108,7 @@ class Manifest(StrictModel):
     """Everything that the vehicle must know about a bundle. See docs/bundle.md."""
 
     schema_version: Literal[3] = 3
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    name: str = Field(pattern=BUNDLE_NAME)
     created: str
     map_frame: FrameId = "map"
     datum: Datum | None = None

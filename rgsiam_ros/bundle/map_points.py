@@ -1,4 +1,4 @@
-"""The geometric branch's map: triangulated points, the map images that see them, and their global features."""
+"""The geometric branch's map: triangulated points, the map images that see them, and global features."""
 
 from __future__ import annotations
 

@@ -14,7 +14,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from rgsiam_ros.bundle.manifest import MANIFEST_NAME, PLACES, ROLES_OF_PARTS, Manifest
+from rgsiam_ros.bundle.manifest import (
+    BUNDLE_NAME,
+    MANIFEST_NAME,
+    PLACES,
+    ROLES_OF_PARTS,
+    Manifest,
+)
 from rgsiam_ros.bundle.reader import Bundle
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.errors import BundleError
@@ -126,7 +132,12 @@ def geometry_for(
 
 
 def refuse_existing(target: Path) -> None:
-    """Raise BundleError if `target` is a file or a folder that is not empty."""
+    """Raise BundleError if `target` is a file or a folder that is not empty, or if its name is not allowed."""
+    name = target.resolve().name
+    if not re.match(BUNDLE_NAME, name):
+        raise BundleError(
+            f"{target}: {name!r} cannot be the name of a bundle: take letters, digits, '_', '.' and '-', at most 64"
+        )
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise BundleError(f"{target} exists already: choose another name or remove it")
 

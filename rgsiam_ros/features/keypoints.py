@@ -1,8 +1,8 @@
 """Keypoints and descriptors from the outputs of the local features' network.
 
-The network (see `rgsiam_training.features.network`) gives a descriptor and a reliability for each cell of 8 x 8
-pixels, and a heat map of keypoints for each pixel. Non-maximum suppression and the choice of the best keypoints
-are done here, so that the network has only operators that every engine can run.
+The network (see `rgsiam_training.features.network`) gives a descriptor and a reliability for each cell of 8 x
+8 pixels, and a heat map of keypoints for each pixel. Non-maximum suppression and the choice of the best
+keypoints are done here, so that the network has only operators that every engine can run.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def from_bytes(descriptor_ND: NDArray[np.int8]) -> NDArray[np.float32]:
 def _offset(
     heat: NDArray[np.float32], row: NDArray[np.int64], column: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Distance ``(N, 2)`` from a peak's pixel to the vertex of a parabola through its neighbours' logarithms."""
+    """Distance ``(N, 2)`` from a peak's pixel to the vertex of a parabola through the logarithms."""
     offsets = []
     centre = np.log(heat[row, column] + 1e-9)
     for dx, dy in ((1, 0), (0, 1)):

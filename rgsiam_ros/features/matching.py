@@ -23,8 +23,8 @@ class Matches:
 def mutual_matches(similarity_NP: NDArray[np.float32], least_similarity: float) -> Matches:
     """The pairs in which each descriptor is the most similar one to the other.
 
-    similarity_NP: cosines between the N descriptors of the first set and the P of the second; least_similarity:
-    smallest cosine of a match.
+    similarity_NP: cosines between the N descriptors of the first set and the P of the second;
+    least_similarity: smallest cosine of a match.
     """
     none = np.empty(0, np.int64)
     if not similarity_NP.size:

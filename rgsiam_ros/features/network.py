@@ -1,8 +1,9 @@
 """The local features' network that is shipped with the package, and the image that it takes.
 
 XFeat (Potje et al., "XFeat: Accelerated Features for Lightweight Image Matching", CVPR 2024), Apache-2.0; see
-``data/NOTICE``. A maintainer exports it with ``python -m rgsiam_training.features.export``. Its image may have any
-sides that are multiples of 32 pixels; `network_for` fixes them, because engines take networks of fixed shape.
+``data/NOTICE``. A maintainer exports it with ``python -m rgsiam_training.features.export``. Its image may
+have any sides that are multiples of 32 pixels; `network_for` fixes them, because engines take networks of
+fixed shape.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ FILE = "local_features.onnx"
 def feature_preprocessing(camera: Camera, width: int = DEFAULT_WIDTH) -> Preprocessing:
     """How a camera's images are made into the network's: without lens distortion, resized without a crop.
 
-    width: wanted width, 64 to 2048 pixels. It is rounded to a multiple of 32, and so is the height, which follows
-    from the camera's aspect. Both are made smaller if the height would be larger than 2048.
+    width: wanted width, 64 to 2048 pixels. It is rounded to a multiple of 32, and so is the height, which
+    follows from the camera's aspect. Both are made smaller if the height would be larger than 2048.
     """
     width = min(width, LARGEST_SIDE * camera.width // camera.height)
     columns = max(2, round(width / SIDE_MULTIPLE))

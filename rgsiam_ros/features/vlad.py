@@ -1,7 +1,7 @@
 """A global feature of an image from its local features, without any training (VLAD, Jegou et al. 2010).
 
-A *word* is the centre of a cluster of descriptors. For each word, the differences of the descriptors nearest to it
-are summed. A principal component analysis makes the sums of all words shorter.
+A *word* is the centre of a cluster of descriptors. For each word, the differences of the descriptors nearest
+to it are summed. A principal component analysis makes the sums of all words shorter.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 2. The points that they see are matched with the live keypoints, once for all candidates together.
 3. A robust search finds the pose that most matches agree with (`rgsiam_ros.localization.pnp`).
 4. Points near their expected pixel are matched once more, and the pose is refined with all of them.
-5. Without an expected position, candidates of other places give a rival pose. The pose with more inliers is taken;
-   two places that look alike are told by a rival with nearly as many.
+5. Without an expected position, candidates of other places give a rival pose. The pose with more inliers is
+   taken; two places that look alike are told by a rival with nearly as many.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ NEAR = 4
 FEW_LOOK_ALIKES = 2
 """With an expected pose: number of candidates near it, and number of those that look alike."""
 SURE_INLIERS = 90
-"""A pose from these few candidates with so many inliers is taken; otherwise all look-alikes are tried."""
+"""A pose from these few candidates with so many inliers, most of them near the expected pose, is taken.
+Otherwise all look-alikes are tried."""
 SEARCH_ITERATIONS = 4
 """Refinement steps at the end of the search. The last refinement comes after the second matching."""
 
@@ -53,8 +54,8 @@ class GeometricPose:
     """See `rgsiam_ros.localization.pnp.refine_pose`."""
     quality: GeometricQuality
     candidates: NDArray[np.int64]
-    """Indices of the map images whose points were used: those that look alike, the most similar one first, then
-    those near an expected position."""
+    """Indices of the map images whose points were used: those that look alike, the most similar one first,
+    then those near an expected position."""
     keypoint_M: NDArray[np.int64]
     """Index of the live keypoint of each match."""
     point_M: NDArray[np.int64]
@@ -68,8 +69,8 @@ class GeometricBranch:
     def __init__(
         self, points: MapPoints, T_map_points: Array, candidates: int, seed: int = 0
     ) -> None:
-        """T_map_points: ``(4, 4)`` pose of the points' frame in the map frame; candidates: number of map images
-        that are chosen by their look; seed: of the random numbers in the robust search.
+        """T_map_points: ``(4, 4)`` pose of the points' frame in the map frame; candidates: number of map
+        images that are chosen by their look; seed: of the random numbers in the robust search.
         """
         self.points = points
         self._T_map_points = T_map_points
@@ -93,21 +94,29 @@ class GeometricBranch:
     ) -> GeometricPose | None:
         """The pose of the camera, or None if no pose is found.
 
-        K: intrinsic matrix of the image in which the keypoints were found; near: expected poses ``T_map_camera``,
-        if any, which add candidates and need not be right; allowed: indices of the map images that may be used, None
-        for all. A pose with few inliers may be wrong: the caller decides how many it asks for.
+        K: intrinsic matrix of the image in which the keypoints were found; near: expected poses
+        ``T_map_camera``, if any, which add candidates and need not be right; allowed: indices of the map
+        images that may be used, None for all. A pose with few inliers may be wrong: the caller decides how
+        many it asks for.
         """
         T_points_map = invert(self._T_map_points)
         expected = [T_points_map @ T for T in near]
         look_alikes = self._look_alikes(keypoints, allowed)
+        near_found = None
         if expected:
-            near_images = [self._near(T, allowed) for T in expected]
-            few = _joined(look_alikes[:FEW_LOOK_ALIKES], *near_images)
-            found = self._localize(keypoints, K, few, expected)
-            if found is not None and found.quality.inliers >= SURE_INLIERS:
-                return found
-        found = self._localize(keypoints, K, look_alikes, [])
+            near_images = _joined(*(self._near(T, allowed) for T in expected))
+            few = _joined(look_alikes[:FEW_LOOK_ALIKES], near_images)
+            near_found = self._localize(keypoints, K, few, expected)
+            if near_found is not None and self._is_sure(near_found, near_images):
+                return near_found
+        found = _better(self._localize(keypoints, K, look_alikes, []), near_found)
         return None if found is None else self._against_rival(found, keypoints, K, look_alikes)
+
+    def _is_sure(self, found: GeometricPose, near_images: NDArray[np.int64]) -> bool:
+        """Whether a pose has many inliers, and images near the expected pose see most of their points."""
+        points = found.point_M[found.inlier_M]
+        expected = np.isin(points, self.points.seen_by(near_images))
+        return len(points) >= SURE_INLIERS and bool(expected.mean() > 0.5)
 
     def _against_rival(
         self,
@@ -136,7 +145,7 @@ class GeometricBranch:
         candidates: NDArray[np.int64],
         expected: Sequence[Array],
     ) -> GeometricPose | None:
-        """The pose from the points that the candidates see. expected: poses in the points' frame to try first."""
+        """The pose from the points that candidates see. expected: poses in the points' frame, tried first."""
         index = self.points.seen_by(candidates)
         if len(index) < FEWEST_MATCHES:
             return None
@@ -179,7 +188,7 @@ class GeometricBranch:
         )
 
     def most_similar(self, descriptor_ND: NDArray[np.float32]) -> Array:
-        """Pose of the map image that looks most like an image with these descriptors, in the points' frame."""
+        """Pose, in the points' frame, of the map image that looks most like one with these descriptors."""
         similarity = self._global_NG @ self.points.vlad.feature(descriptor_ND)
         return self.points.T_points_camera_N44[int(similarity.argmax())]
 
@@ -199,6 +208,13 @@ class GeometricBranch:
         return index[np.argsort(np.where(facing, metres, np.inf), kind="stable")[:NEAR]]
 
 
+def _better(one: GeometricPose | None, other: GeometricPose | None) -> GeometricPose | None:
+    """The pose with more inliers, the first one if they have equally many; None without any."""
+    if one is None or other is None:
+        return one or other
+    return other if other.quality.inliers > one.quality.inliers else one
+
+
 def _joined(*parts: NDArray[np.int64]) -> NDArray[np.int64]:
     """All indices, each once, in the order of their first occurrence."""
     return np.array(list(dict.fromkeys(np.concatenate(parts).tolist())), np.int64)
@@ -207,8 +223,8 @@ def _joined(*parts: NDArray[np.int64]) -> NDArray[np.int64]:
 def _pixel_distances(
     T_map_camera: Array, position_P3: Array, pixel_N2: NDArray[np.float32], K: Array
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Indices of the Q points that project to the neighbourhood of a keypoint's image, and the squares ``(N, Q)``
-    of their distances from the N keypoints, pixels^2.
+    """Indices of the Q points that project near the area of the N keypoints, and the squares ``(N, Q)`` of
+    their distances from the keypoints, pixels^2.
     """
     inside = (position_P3 - T_map_camera[:3, 3]) @ T_map_camera[:3, :3]
     depth = inside[:, 2]

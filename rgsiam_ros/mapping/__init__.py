@@ -1,1 +1,1 @@
-"""Build a map for the geometric branch from a recorded drive with known poses. It needs neither torch nor ROS."""
+"""Build a map for the geometric branch from recorded drives with known poses, without torch or ROS."""

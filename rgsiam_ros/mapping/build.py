@@ -68,7 +68,7 @@ FEWEST_POINTS = 30
 LARGEST_POOR_SHARE = 0.5
 """Share of the images that may have too little texture, or see too few points."""
 LARGEST_ERROR_SHARE = 0.05
-"""If the median error of the held-out images is a larger share of the points' distance, the poses are wrong."""
+"""If the held-out images' median error is a larger share of the points' distance, poses are wrong."""
 GOLDEN_VIEWS = 4
 
 
@@ -106,9 +106,10 @@ def build_bundle(
 ) -> Bundle:
     """Build the bundle `out` from the images and poses of `datasets`.
 
-    Raises BundleError if `out` exists. Raises DatasetError before any image is read if the datasets differ in camera
-    or map frame, if there are too few frames, or if the camera only turns. Raises it later, but before anything is
-    written, if the images have too little texture or share too few points, or if no held-out image can be localized.
+    Raises BundleError if `out` exists. Raises DatasetError before any image is read if the datasets differ in
+    camera or map frame, if there are too few frames, or if the camera only turns. Raises it later, but before
+    anything is written, if the images have too little texture or share too few points, or if no held-out
+    image can be localized.
     """
     options, progress = options or MapOptions(), progress or Silent()
     refuse_existing(out)
@@ -281,8 +282,8 @@ def _refuse_few_points(points: MapPoints, cloud: PointCloud, names: Sequence[str
     )
     if len(poor) > LARGEST_POOR_SHARE * len(names):
         raise DatasetError(
-            f"{len(poor)} of {len(names)} images share fewer than {FEWEST_POINTS} points with others (the first "
-            f"is {poor[0]}): record images closer together, or check the poses with `rgsiam inspect`"
+            f"{len(poor)} of {len(names)} images share fewer than {FEWEST_POINTS} points with others (the "
+            f"first is {poor[0]}): record images closer together, or check the poses with `rgsiam inspect`"
         )
     if poor:
         logger.warning(
@@ -297,14 +298,14 @@ def _report(found: Validated, distance_m: float) -> None:
     median_m = found.errors()[0]
     if median_m > LARGEST_ERROR_SHARE * distance_m:
         logger.warning(
-            "half of the localized held-out images are more than %s off, and points are %s away: the poses do not fit "
-            "the images; check them with `rgsiam inspect`",
+            "half of the localized held-out images are more than %s off, and points are %s away: the poses "
+            "do not fit the images; check them with `rgsiam inspect`",
             *(length_text(median_m), length_text(distance_m)),
         )
     if not found.fitted:
         logger.warning(
-            "%d localized held-out images are too few to fit the covariance, %d are needed: it only says how the "
-            "matches constrain the pose; record more images",
+            "%d localized held-out images are too few to fit the covariance, %d are needed: it only says how "
+            "the matches constrain the pose; record more images",
             *(found.answered_N.sum(), MINIMUM_SAMPLES),
         )
 
@@ -320,8 +321,8 @@ def _golden_views(found: Validated, features: _Features, held_N: NDArray[np.int6
     chosen = usable[:GOLDEN_VIEWS]
     if not chosen:
         raise DatasetError(
-            f"{found.answered_N.sum()} of {len(held_N)} held-out images could be localized: the poses do not fit "
-            "the images, or the images are too far apart; check them with `rgsiam inspect`"
+            f"{found.answered_N.sum()} of {len(held_N)} held-out images could be localized: the poses do not "
+            "fit the images, or the images are too far apart; check them with `rgsiam inspect`"
         )
     poses = [found.poses[place] for place, _ in chosen]
     T = np.stack([pose.T_map_camera for pose in poses if pose is not None])

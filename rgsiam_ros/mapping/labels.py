@@ -56,7 +56,5 @@ def held_out_text(labels: Labels) -> str:
     """How the frames were held out, in words."""
     frames, held = len(labels.held_out_N), int(labels.held_out_N.sum())
     stretches = (labels.held_out_N[1:] & labels.held_out_N[:-1]).any()
-    return (
-        f"{held} of {frames} frames of the mapping sessions, {'in short stretches' if stretches else 'one by one'} "
-        "all along the way"
-    )
+    how = "in short stretches" if stretches else "one by one"
+    return f"{held} of {frames} frames of the mapping sessions, {how} all along the way"

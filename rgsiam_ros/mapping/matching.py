@@ -47,7 +47,7 @@ def match_pairs(
     K: Array,
     advance: Advance,
 ) -> MapMatches:
-    """Match each pair of images. advance: is called with the number of pairs that are done since the last call."""
+    """Match each pair of images. advance: is called with the number of pairs done since the last call."""
     offset = np.cumsum([0] + [len(image.pixel_N2) for image in images])
     T_camera_map = invert(T_map_camera_N44)
     first, second, similarity = [], [], []

@@ -9,8 +9,8 @@ from scipy.spatial import cKDTree
 from rgsiam_ros.geometry.poses import Array
 
 RANKS = (0, 1, 2, 3, 5, 7, 10, 14, 19, 26, 35, 47)
-"""Each image is matched with its neighbours of these ranks by distance: near ones, which look alike, and farther
-ones, which give parallax."""
+"""Each image is matched with its neighbours of these ranks by distance: near ones, which look alike, and
+farther ones, which give parallax."""
 CANDIDATES = 200
 """Number of the nearest images among which neighbours are looked for."""
 LARGEST_ANGLE = np.radians(50.0)
@@ -37,7 +37,8 @@ def neighbour_pairs(T_map_camera_N44: Array) -> NDArray[np.int64]:
 def epipolar_distances(first_M2: Array, second_M2: Array, T_first_second: Array, K: Array) -> Array:
     """How far each match is from its epipolar line, pixels, the larger of both images, ``(M,)``.
 
-    first_M2, second_M2: pixels of a pinhole camera with the intrinsic matrix K; T_first_second: relative pose.
+    first_M2, second_M2: pixels of a pinhole camera with the intrinsic matrix K; T_first_second: relative
+    pose.
     """
     t = T_first_second[:3, 3]
     cross = np.array([[0.0, -t[2], t[1]], [t[2], 0.0, -t[0]], [-t[1], t[0], 0.0]])

@@ -71,8 +71,8 @@ def make_points(
 ) -> PointCloud:
     """The points of a map.
 
-    K, size_wh: intrinsic matrix and size of the local features' image; per_image: number of points that the map
-    keeps for each image.
+    K, size_wh: intrinsic matrix and size of the local features' image; per_image: number of points that the
+    map keeps for each image.
     """
     pairs = neighbour_pairs(T_map_camera_N44)
     advance = progress.start("matching", len(pairs))
@@ -131,7 +131,7 @@ def _points_of(
     T_map_camera_N44: Array,
     K: Array,
 ) -> tuple[Array, Array]:
-    """Positions ``(P, 3)`` and reprojection errors ``(P, L)``; infinite errors where a track gives no point."""
+    """Positions ``(P, 3)`` and reprojection errors ``(P, L)``; infinite where a track gives no point."""
     valid = table_PL >= 0
     keypoint = np.where(valid, table_PL, 0)
     image = image_of_N[keypoint]

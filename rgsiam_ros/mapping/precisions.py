@@ -26,8 +26,8 @@ REFERENCE_ENGINE = "onnxruntime"
 REDUCED: tuple[Precision, ...] = ("bfloat16", "int8")
 """Reduced precisions that the package ships; bfloat16 takes the float32 file."""
 TOLERANCE_SHARE, REDUCED_TOLERANCE_SHARE = 0.5, 2.0
-"""Tolerance of another engine's poses on the golden views, as a share of the median validation error: in float32,
-and in a reduced precision."""
+"""Tolerance of another engine's poses on the golden views, as a share of the median validation error: in
+float32, and in a reduced precision."""
 
 
 def make_variants(
@@ -40,9 +40,9 @@ def make_variants(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, bytes]]:
     """The manifest's `FeatureVariant` of each precision, and the networks' files by name.
 
-    found: the poses of the held-out images; branch: over the map, in the points' frame; K: intrinsic matrix of the
-    network's image; keypoints: most keypoints of a live image. A precision that does not localize the golden views
-    is left out with a warning.
+    found: the poses of the held-out images; branch: over the map, in the points' frame; K: intrinsic matrix
+    of the network's image; keypoints: most keypoints of a live image. A precision that does not localize the
+    golden views is left out with a warning.
     """
     float32 = local_features_name("float32")
     variants = {"float32": _variant(found, TOLERANCE_SHARE)}

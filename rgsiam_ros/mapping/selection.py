@@ -19,9 +19,10 @@ def best_points(
 ) -> NDArray[np.bool_]:
     """Which of the P points are kept.
 
-    image_V, point_V, pixel_V2: image, point and pixel of each observation, sorted by image; score_P: how good each
-    point is; size_wh: width and height of the images, pixels; per_image: number of kept points that each image
-    sees, where it sees that many. A point that an earlier image has chosen counts for every image that sees it.
+    image_V, point_V, pixel_V2: image, point and pixel of each observation, sorted by image; score_P: how good
+    each point is; size_wh: width and height of the images, pixels; per_image: number of kept points that each
+    image sees, where it sees that many. A point that an earlier image has chosen counts for every image that
+    sees it.
     """
     kept = np.zeros(len(score_P), bool)
     cell_xy = np.clip(pixel_V2 / np.array(size_wh) * GRID, 0, np.array(GRID) - 1).astype(np.int64)

@@ -39,9 +39,9 @@ def join_matches(
     """Tracks of at least `fewest` images from M matches.
 
     first_M, second_M: indices of the matched keypoints, counted over all N keypoints of all images;
-    image_of_keypoint_N: the image of each keypoint, not falling. One wrong match joins two points, and then an
-    image has several keypoints in one track. Such tracks are split: their least similar matches are removed until
-    there is no conflict. What still is in conflict after `ROUNDS` rounds is discarded.
+    image_of_keypoint_N: the image of each keypoint, not falling. One wrong match joins two points, and then
+    an image has several keypoints in one track. Such tracks are split: their least similar matches are
+    removed until there is no conflict. What still is in conflict after `ROUNDS` rounds is discarded.
     """
     N = len(image_of_keypoint_N)
     tracks = []

@@ -32,8 +32,8 @@ class TriangulatedPoints:
     parallax_P: Array
     """Largest angle between two rays of good observations, radians."""
     information_P33: Array
-    """Information matrix of the position, 1 / metres^2, if each coordinate of a pixel has a standard deviation of
-    one pixel."""
+    """Information matrix of the position, 1 / metres^2, if each coordinate of a pixel has a standard
+    deviation of one pixel."""
 
 
 def triangulate(
@@ -47,10 +47,10 @@ def triangulate(
     """Triangulate P tracks.
 
     origin_PL3: camera centres in the map frame, metres; R_camera_map_PL33: rotations from map axes to camera
-    axes; pixel_PL2: observations in pixels of a pinhole camera; valid_PL: which observations exist: at least two of
-    each track, and they are the first ones of their row; K: intrinsic matrix; limit_px: an observation with a larger
-    reprojection error is wrong. The position minimises the sum of a Cauchy function of the errors. It starts from the
-    pair of observations that most of the others agree with.
+    axes; pixel_PL2: observations in pixels of a pinhole camera; valid_PL: which observations exist: at least
+    two of each track, and they are the first ones of their row; K: intrinsic matrix; limit_px: an observation
+    with a larger reprojection error is wrong. The position minimises the sum of a Cauchy function of the
+    errors. It starts from the pair of observations that most of the others agree with.
     """
     ray_PL3 = _rays(pixel_PL2, K, R_camera_map_PL33)
     position, best = np.zeros((len(ray_PL3), 3)), np.full(len(ray_PL3), np.inf)
@@ -84,7 +84,8 @@ def _rays(pixel_PL2: Array, K: Array, R_camera_map_PL33: Array) -> Array:
 def _seed_pairs(
     ray_PL3: Array, valid_PL: NDArray[np.bool_]
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Pairs of observations of each track: the two rays with the widest angle, and three pairs half a track apart.
+    """Pairs of observations of each track: the two rays with the widest angle, and three pairs half a track
+    apart.
 
     A long track has no observation in two of these three. So one wrong observation spoils few pairs.
     """

@@ -26,7 +26,8 @@ from rgsiam_ros.uncertainty.geometric import (
 )
 
 OUTLYING = 20.0
-"""An error of this many times the median is that of a pose in another place. The covariance is not fitted on it."""
+"""An error of this many times the median is that of a pose in another place. The covariance is not fitted on
+it."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Validated:
         return int((self.answered_N & ~self.wrong_N).sum()) >= MINIMUM_SAMPLES
 
     def errors(self) -> tuple[float, float, float, float]:
-        """Median and 95th percentile of the position errors (metres), and of the rotation errors (degrees)."""
+        """Median and 95th percentile of the position errors, metres, and of the rotation errors, degrees."""
         if not self.answered_N.any():
             return 0.0, 0.0, 0.0, 0.0
         metres = self.metres_N[self.answered_N]
@@ -100,9 +101,10 @@ def validate(
 ) -> Validated:
     """Localize N images with known poses, and fit the covariance on the errors.
 
-    keypoints: of each image; T_points_camera_N44: the known poses, in the frame of the map's points; K: intrinsic
-    matrix of the images in which the keypoints were found; candidates, seed: see
-    `rgsiam_ros.localization.geometric.GeometricBranch`; fewest_inliers: a pose with fewer inliers is no answer.
+    keypoints: of each image; T_points_camera_N44: the known poses, in the frame of the map's points; K:
+    intrinsic matrix of the images in which the keypoints were found; candidates, seed: see
+    `rgsiam_ros.localization.geometric.GeometricBranch`; fewest_inliers: a pose with fewer inliers is no
+    answer.
     """
     branch = GeometricBranch(points, np.eye(4), candidates, seed)
     poses = [branch.localize(found, K) for found in keypoints]

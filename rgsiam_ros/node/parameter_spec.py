@@ -77,7 +77,7 @@ SPECS = (
         "precision",
         "string",
         "auto",
-        "Number format of the absolute branch. auto: the fastest that bundle and machine offer.",
+        "Number format of the network. auto: the fastest that bundle and machine offer.",
         choices=("auto", *PRECISIONS),
         launch_argument=True,
     ),
@@ -98,8 +98,8 @@ SPECS = (
         "branch",
         "string",
         "auto",
-        "absolute: the network's global pose. refined: the pose aligned to map images. auto: refined "
-        "if the bundle has a relative branch.",
+        "absolute: the network's global pose. refined: the pose from the map. auto: refined "
+        "if the bundle has a map or a relative branch.",
         choices=BRANCHES,
     ),
     Spec(

@@ -1,8 +1,8 @@
 """The covariance of a pose of the geometric branch, from the information of its matches.
 
-The inverse of the information, times the variance of a pixel, is the covariance if matches were independent and
-the map exact. Neither is true, so the standard deviations of position and rotation are each multiplied by a factor
-that is fitted on images that were held out of the map.
+The inverse of the information, times the variance of a pixel, is the covariance if matches were independent
+and the map exact. Neither is true, so the standard deviations of position and rotation are each multiplied by
+a factor that is fitted on images that were held out of the map.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def why_not_trusted(quality: GeometricQuality, fewest_inliers: int) -> str:
         return f"{quality.inliers} matches with the map agree, {fewest_inliers} are needed"
     if quality.rival_inliers > LARGEST_RIVAL_SHARE * quality.inliers:
         return (
-            f"two places look alike: {quality.inliers} matches agree with one, {quality.rival_inliers} with the "
-            "other"
+            f"two places look alike: {quality.inliers} matches agree with one, {quality.rival_inliers} with "
+            "the other"
         )
     return ""
 
@@ -79,9 +79,9 @@ def fit_uncertainty(
     """The factors with which the squared errors of N poses have the predicted size on average.
 
     error_N6: errors in the camera's axes, order and units as those of `GeometricUncertainty.covariance`;
-    information_N66: see there; residual_px_N: root mean square distance of each pose's inliers from their expected
-    pixel. The largest errors are left out. The mean of the others is compared with what it is for normally
-    distributed errors of which as many were left out.
+    information_N66: see there; residual_px_N: root mean square distance of each pose's inliers from their
+    expected pixel. The largest errors are left out. The mean of the others is compared with what it is for
+    normally distributed errors of which as many were left out.
     """
     pixel_sigma = float(max(np.median(residual_px_N) / np.sqrt(2.0), 0.05))
     inverses = pixel_sigma**2 * np.stack([_inverse(matrix) for matrix in information_N66])

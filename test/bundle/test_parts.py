@@ -8,12 +8,13 @@ from support.bundles import (
     description,
     edit_manifest,
     geometric_parts,
+    int8_parts,
     local_features_network,
     npz_bytes,
     parts_of_both_branches,
 )
 
-from rgsiam_ros.bundle import Bundle, write_bundle
+from rgsiam_ros.bundle import Bundle, geometry_for, refuse_existing, write_bundle
 from rgsiam_ros.bundle.precision import local_features_name
 from rgsiam_ros.engines.served import absolute_networks
 from rgsiam_ros.errors import BundleError
@@ -257,3 +258,29 @@ def test_fields_of_schema_version_2_have_no_place(tmp_path):
     text["training_data"] = text.pop("mapping_data")
     with pytest.raises(BundleError, match="mapping_data"):
         write_bundle(tmp_path / "b", text, {})
+
+
+def test_a_geometric_part_is_added_to_a_bundle_of_the_same_camera(geometric, tmp_path):
+    text, contents = int8_parts()
+    camera = geometric.manifest.camera
+    part, files = geometry_for(geometric, camera, "map")
+    joined = write_bundle(tmp_path / "joined", text | {"geometry": part}, contents | files)
+    assert joined.manifest.geometry == geometric.manifest.geometry
+    assert joined.content("map_points.npz") == geometric.content("map_points.npz")
+    with pytest.raises(BundleError, match="has the map frame map, not town"):
+        geometry_for(geometric, camera, "town")
+    with pytest.raises(BundleError, match="is of another camera"):
+        geometry_for(geometric, camera.model_copy(update={"fx": camera.fx + 1.0}), "map")
+
+
+def test_a_bundle_without_a_map_has_nothing_to_add(small_bundle):
+    bundle = Bundle.load(small_bundle)
+    with pytest.raises(BundleError, match="has no geometric branch"):
+        geometry_for(bundle, bundle.manifest.camera, bundle.manifest.map_frame)
+
+
+@pytest.mark.parametrize("name", ["my map", "-x", "a" * 65, "ä"])
+def test_a_name_that_no_bundle_can_have_is_refused_at_once(tmp_path, name):
+    with pytest.raises(BundleError, match="cannot be the name of a bundle: take letters"):
+        refuse_existing(tmp_path / name)
+    refuse_existing(tmp_path / "my_map-1.0")

@@ -35,6 +35,7 @@ def camera(width, height, **lens):
 
 
 WIDE_LENS = {"distortion_model": "plumb_bob", "distortion": (-0.2, 0.04, 0.001, -0.001)}
+SHIPPED = [("local_features.onnx", "float32"), ("local_features.int8.onnx", "int8")]
 POINTS = np.array([[-0.9, -0.4, 3.0], [0.8, 0.5, 2.5], [0.1, -0.2, 1.2], [1.1, -0.6, 3.1]])
 """In the camera's axes, metres."""
 
@@ -95,18 +96,24 @@ def test_points_lie_where_the_intrinsics_say_in_the_image_of_the_network(size, w
         np.testing.assert_allclose(found, wanted, atol=0.25 if lens else 0.03)
 
 
-def test_the_network_for_a_size_takes_and_gives_exactly_that_size(tmp_path):
-    network = network_for(feature_preprocessing(camera(256, 160), 256))
+@pytest.mark.parametrize(("file", "precision"), SHIPPED)
+def test_a_network_for_a_size_takes_and_gives_exactly_that_size(file, precision, tmp_path):
+    network = network_for(feature_preprocessing(camera(256, 160), 256), file)
     inputs = {"image": (1, 1, 160, 256)}
     outputs = {"descriptors": (1, 64, 20, 32), "reliability": (1, 1, 20, 32)}
     outputs["heat"] = (1, 1, 160, 256)
     check_onnx(network, tmp_path / "network.onnx", inputs, outputs)
-    engine = create_engine("onnxruntime", EngineRequest(network, threads=1))
+    engine = create_engine("onnxruntime", EngineRequest(network, precision, threads=1))
     found = engine.infer({"image": np.zeros((1, 1, 160, 256), np.float32)})
     assert {name: value.shape for name, value in found.items()} == outputs
     assert all(np.isfinite(value).all() for value in found.values())
     engine.close()
     assert opset() == onnx.load_model_from_string(network).opset_import[0].version
+
+
+def test_every_shipped_network_is_tested():
+    folder = ROOT / "rgsiam_ros" / "features" / "data"
+    assert {path.name for path in folder.glob("*.onnx")} == {file for file, _ in SHIPPED}
 
 
 def test_keypoints_move_with_the_image():

@@ -11,7 +11,7 @@ from rgsiam_ros.geometry.poses import pose_errors
 from rgsiam_ros.localization.geometric import GeometricBranch
 from rgsiam_ros.localization.pnp import reprojection_residuals
 from rgsiam_ros.uncertainty.covariance import check_covariance
-from rgsiam_ros.uncertainty.geometric import GeometricUncertainty
+from rgsiam_ros.uncertainty.geometric import GeometricUncertainty, why_not_trusted
 
 NO_KEYPOINTS = Keypoints(
     np.empty((0, 2), np.float32),
@@ -137,6 +137,71 @@ def test_map_images_near_the_expected_pose_are_candidates(small_map):
     assert degrees < 0.5
     assert metres.argmin() in found.candidates
     assert metres[found.candidates[found.candidates > 1]].max() < 6.0
+
+
+def test_a_weak_pose_near_the_expected_one_beats_a_weaker_look_alike(small_map):
+    """The image has few keypoints, and the images that look alike are far from it. They are a rival."""
+    blind = replace(
+        small_map.points, global_feature_NG=np.zeros_like(small_map.points.global_feature_NG)
+    )
+    branch = GeometricBranch(blind, small_map.T_map_points, 10)
+    keypoints, T = small_map.held_out[-1], small_map.T_map_camera_N44[-1]
+    few = Keypoints(*(part[:100] for part in vars(keypoints).values()))
+    found = branch.localize(few, small_map.K, near=[T])
+    metres, _ = pose_errors(found.T_map_camera, T)
+    assert metres < 0.3
+    assert 30 <= found.quality.inliers < 90
+    assert found.quality.rival_inliers < found.quality.inliers
+
+
+def twice(points, shift_m, noise=0.0):
+    """A map with a second copy of everything in another place. noise: of descriptors, steps of 8 bits."""
+    random = np.random.default_rng(0)
+    count = len(points.position_P3)
+    T = points.T_points_camera_N44.copy()
+    T[:, 0, 3] += shift_m
+    both = np.concatenate([points.descriptor_PD] * 2)
+    return replace(
+        points,
+        position_P3=np.concatenate([points.position_P3, points.position_P3 + [shift_m, 0.0, 0.0]]),
+        descriptor_PD=np.rint(both + noise * random.normal(size=both.shape))
+        .clip(-127, 127)
+        .astype(np.int8),
+        T_points_camera_N44=np.concatenate([points.T_points_camera_N44, T]),
+        global_feature_NG=np.concatenate([points.global_feature_NG] * 2),
+        visible=(*points.visible, *(seen + count for seen in points.visible)),
+    )
+
+
+def in_copies(small_map, noise):
+    """The pose with which an image is expected in each of the two places, and the branch."""
+    branch = GeometricBranch(twice(small_map.points, 300.0, noise), small_map.T_map_points, 8)
+    T = np.stack([small_map.T_map_camera_N44[2]] * 2)
+    T[1, 0, 3] += 300.0
+    return branch, T
+
+
+def test_two_places_that_look_alike_are_rivals(small_map):
+    """Which of them it is only an expected pose can tell."""
+    branch, T_expected = in_copies(small_map, noise=2.0)
+    keypoints, fewest = small_map.held_out[2], small_map.geometry.fewest_inliers
+    found = branch.localize(keypoints, small_map.K)
+    assert found.quality.rival_inliers > 0.6 * found.quality.inliers
+    assert "two places look alike" in why_not_trusted(found.quality, fewest)
+    for T in T_expected:
+        known = branch.localize(keypoints, small_map.K, near=[T])
+        assert pose_errors(known.T_map_camera, T)[0] < 0.25
+        assert why_not_trusted(known.quality, fewest) == ""
+    single, _, _ = located(small_map.branch(), small_map, 2)
+    assert why_not_trusted(single.quality, fewest) == ""
+
+
+def test_a_pose_in_another_place_than_expected_must_beat_its_rival(small_map):
+    """The two places are exactly alike, so that all matches are with points of the first one."""
+    branch, T_expected = in_copies(small_map, noise=0.0)
+    found = branch.localize(small_map.held_out[2], small_map.K, near=[T_expected[1]])
+    right = pose_errors(found.T_map_camera, T_expected[1])[0] < 0.25
+    assert right or why_not_trusted(found.quality, small_map.geometry.fewest_inliers)
 
 
 def test_equal_images_give_equal_poses(branch, small_map):

@@ -9,7 +9,7 @@ LIMIT_PX = 3.0
 
 
 def scene(points=60, cameras=6, noise_px=0.0, seed=0):
-    """Points, and the cameras that see them all: their origins, rotations and pixels, one row for each point."""
+    """Points, and the cameras that see them all: origins, rotations and pixels, one row for each point."""
     random = np.random.default_rng(seed)
     origin = np.stack([np.linspace(-2.0, 2.0, cameras), *random.normal(0.0, 0.3, (2, cameras))], 1)
     R = Rotation.from_rotvec(random.normal(0.0, 0.1, (cameras, 3))).as_matrix()

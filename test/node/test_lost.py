@@ -1,5 +1,6 @@
 """Lost images, the gate over time, odometry and the fix."""
 
+import re
 from copy import deepcopy
 
 import numpy as np
@@ -18,6 +19,7 @@ from tf2_msgs.msg import TFMessage
 
 from rgsiam_ros.bundle import Bundle, rewrite_bundle
 from rgsiam_ros.geometry.geodesy import Datum, LocalFrame
+from rgsiam_ros.mapping.labels import read_labels
 
 pytestmark = pytest.mark.ros
 
@@ -79,6 +81,30 @@ def test_a_lost_image_has_a_status_and_no_pose(peer, start, tmp_path):
     peer.wait_for_count("published", 2)
     assert int(peer.figures()["lost"]) >= 1
     assert int(peer.figures()["gated"]) == 0
+
+
+def test_a_bundle_with_a_map_only_is_served(peer, start, small_map):
+    """A held-out image gets its pose; noise gets none, and the reason."""
+    start(small_map.bundle)
+    held = read_labels([small_map.dataset]).held_out_N
+    images = [
+        image for image, out in zip(small_map.dataset.read_images(), held, strict=True) if out
+    ]
+    message = compressed_image(images[3].content, 1)
+    pose, with_covariance = peer.send_and_wait(peer.compressed, message)
+    where = pose.pose.position  # the mount has no length, so that the base is where the camera is
+    error = np.array([where.x, where.y, where.z]) - small_map.T_map_camera_N44[3, :3, 3]
+    assert np.linalg.norm(error) < 0.3
+    assert 0.0 < np.trace(np.array(with_covariance.pose.covariance).reshape(6, 6)[:3, :3]) < 0.3**2
+    status = peer.outcome(compressed_image(images[3].content, 2))
+    assert int(values(status)["inliers"]) >= 30
+    noise = np.random.default_rng(0).integers(0, 256, (180, 320, 3), np.uint8)
+    message = compressed_image(jpeg_bytes(noise, 90), 3)
+    status = peer.outcome(message)
+    peer.expect_no_pose(message)
+    assert status.level == DiagnosticStatus.WARN
+    assert re.match(r"lost: (\d+ matches with the map agree, 30 are|no pose fits)", status.message)
+    peer.send_and_wait(peer.compressed, compressed_image(images[4].content, 4))
 
 
 def test_map_to_odom_does_not_change_while_lost(peer, start, tmp_path):

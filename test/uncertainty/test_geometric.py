@@ -6,7 +6,13 @@ from scipy.spatial.transform import Rotation
 
 from rgsiam_ros.localization.pnp import refine_pose
 from rgsiam_ros.uncertainty.covariance import check_covariance, rotate_axes
-from rgsiam_ros.uncertainty.geometric import GeometricUncertainty, fit_uncertainty
+from rgsiam_ros.uncertainty.geometric import (
+    GeometricUncertainty,
+    fit_uncertainty,
+    trust_of,
+    why_not_trusted,
+)
+from rgsiam_ros.uncertainty.pose_quality import GeometricQuality
 
 K = np.array([[300.0, 0.0, 160.0], [0.0, 300.0, 90.0], [0.0, 0.0, 1.0]])
 WITHOUT_FLOOR = {"floor_m": 0.0, "floor_rad": 0.0}
@@ -113,6 +119,24 @@ def test_matches_that_do_not_fix_the_pose_give_a_usable_covariance(directions):
 def test_without_any_information_the_covariance_is_huge_and_finite():
     covariance = check_covariance(GeometricUncertainty().covariance(np.zeros((6, 6))))
     assert np.diag(covariance).min() > 1e6
+
+
+@pytest.mark.parametrize(
+    ("inliers", "rival_inliers", "reason"),
+    [
+        (30, 0, ""),
+        (30, 15, ""),
+        (29, 0, "29 matches with the map agree, 30 are needed"),
+        (30, 16, "two places look alike: 30 matches agree with one, 16 with the other"),
+        (100, 51, "two places look alike: 100 matches agree with one, 51 with the other"),
+    ],
+)
+def test_trust_is_negative_exactly_if_there_is_a_reason(inliers, rival_inliers, reason):
+    quality = GeometricQuality(
+        inliers=inliers, matches=200, residual_px=1.0, rival_inliers=rival_inliers
+    )
+    assert why_not_trusted(quality, 30) == reason
+    assert (trust_of(quality, 30) < 0.0) == bool(reason)
 
 
 def test_the_axes_of_the_camera_do_not_matter():

