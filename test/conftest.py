@@ -60,3 +60,11 @@ def small_map(tmp_path_factory):
     from support.small_map import make_small_map
 
     return make_small_map(tmp_path_factory.mktemp("small_map"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Tests of the small map are slow: it takes seconds to build."""
+    for item in items:
+        if "small_map" in item.fixturenames:
+            item.add_marker("slow")

@@ -29,6 +29,7 @@ def test_importing_the_package_imports_nothing_else():
     assert done.stdout.strip() == "[] False"
 
 
+@pytest.mark.slow
 def test_the_example_localizes_an_image_of_the_town(tmp_path):
     drive = read_drive(TOWN_DRIVE)
     image = next(iter(drive.read_images()))

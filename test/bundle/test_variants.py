@@ -37,6 +37,7 @@ def test_a_variant_has_its_own_network_features_and_figures(int8_bundle):
         bundle.absolute_onnx("bfloat16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -25,6 +25,7 @@ def rgsiam_without_training(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_bundle_commands(small_bundle):
     shown = rgsiam("bundle", "show", small_bundle)
     assert shown.returncode == 0, shown.stderr
@@ -47,6 +48,7 @@ def test_errors_are_one_line_and_status_one(small_bundle, tmp_path):
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "export", "evaluate", "look-alikes", "town"])
 def test_training_commands_name_the_missing_extra(command):
     done = rgsiam_without_training(command, "something", "--out", "x")
@@ -63,6 +65,7 @@ def test_help_lists_every_command():
     assert "rgsiam_ros[training]" in " ".join(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_engine_list_has_every_engine(tmp_path):
     done = rgsiam("engine", "list", "--cache", tmp_path / "cache")
     assert done.returncode == 0, done.stderr
@@ -90,6 +93,7 @@ def test_engine_verify_prints_a_row_for_each_engine(int8_bundle):
     assert "error: no engine serves" in failed.stderr
 
 
+@pytest.mark.slow
 @without_tensorrt
 @pytest.mark.parametrize(
     ("arguments", "message"),

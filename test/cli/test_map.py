@@ -7,6 +7,8 @@ from typer.testing import CliRunner
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.cli.main import app
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def short_bag(tmp_path_factory):

@@ -35,6 +35,7 @@ def relative_difference(output, expected):
     return float(np.linalg.norm(output - expected) / np.linalg.norm(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CPU_ENGINES)
 def test_float32_outputs_equal_those_of_torch(town, images, name):
     engine = create_engine(name, EngineRequest(town.absolute_onnx(), "float32", threads=1))
@@ -46,6 +47,7 @@ def test_float32_outputs_equal_those_of_torch(town, images, name):
     assert info.version
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CPU_ENGINES)
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_both_networks_pass_the_self_test(town, name, precision):
@@ -58,6 +60,7 @@ def test_both_networks_pass_the_self_test(town, name, precision):
     assert found.relative_position_m is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CPU_ENGINES)
 def test_batches_give_the_outputs_of_single_images(town, images, name):
     single, batched = (

@@ -57,6 +57,7 @@ def test_unknown_names_are_refused():
         candidates(("float32",), "auto", "int8")
 
 
+@pytest.mark.slow
 def test_the_town_bundle_passes_the_self_test():
     bundle = Bundle.load(TOWN_BUNDLE)
     engines = select_engines(bundle, EngineOptions(), absolute_networks(bundle, refine=True))
@@ -75,6 +76,7 @@ def broken(tmp_path, **changes):
     return write_bundle(tmp_path / "broken", text, contents).path
 
 
+@pytest.mark.slow
 def test_a_network_with_wrong_results_is_refused(tmp_path, int8_bundle):
     """The network is wrong by half a metre; the self-test allows 0.15 m."""
     int8 = EngineOptions("onnxruntime", "int8")

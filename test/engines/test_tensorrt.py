@@ -56,6 +56,7 @@ def test_the_whole_graph_is_supported(rtx, town, name):
     assert parser.is_subgraph_supported(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["absolute.onnx", "relative.onnx"])
 def test_polygraphy_reports_full_support(rtx, name):
     pytest.importorskip("polygraphy")

@@ -118,6 +118,7 @@ def run(bag, tmp_path, **options):
     )
 
 
+@pytest.mark.slow
 def test_georeference_with_bad_and_missing_fixes(tmp_path):
     found = run(TOWN_DRIVE, tmp_path)
     assert found.yaw_deg == pytest.approx(0.0, abs=0.1)
@@ -127,6 +128,7 @@ def test_georeference_with_bad_and_missing_fixes(tmp_path):
         run(TOWN_DRIVE, tmp_path)
 
 
+@pytest.mark.slow
 def test_fixes_with_unusable_variances_are_counted(tmp_path, caplog):
     from support.bags import TYPES
 
@@ -150,6 +152,7 @@ def test_fixes_with_unusable_variances_are_counted(tmp_path, caplog):
     assert np.isfinite(found.residual_N3).all()
 
 
+@pytest.mark.slow
 def test_the_error_names_what_the_bag_lacks(tmp_path):
     bare = copy_bag(TOWN_DRIVE, tmp_path / "a", lambda topic, i: topic != "/gps/fix")
     with pytest.raises(BagError, match="NavSatFix"):

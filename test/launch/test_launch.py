@@ -139,6 +139,7 @@ def test_the_defaults_are_for_the_demo_town(launch):
     assert after_waiting(started, returncode=1) == []
 
 
+@pytest.mark.slow
 def test_the_command_that_fusion_config_prints_is_enough(launch, tmp_path):
     """The printed command starts everything with the topics and frames given to fusion-config."""
     out = tmp_path / "my fusion"

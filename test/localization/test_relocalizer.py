@@ -168,6 +168,7 @@ def test_a_camera_that_does_not_fit_changes_nothing(small_bundle):
     relocalizer.estimate(flat_image(1, 2, 3))
 
 
+@pytest.mark.slow
 def test_the_shipped_bundle_localises_in_the_town():
     """Every 20th image of a drive that was not trained on, in other light."""
     relocalizer = Relocalizer.from_bundle(TOWN_BUNDLE)

@@ -16,6 +16,8 @@ from rgsiam_ros.mapping.labels import read_labels
 from rgsiam_ros.recordings.base import fingerprint, poses_of
 from rgsiam_ros.recordings.formats import open_dataset
 
+pytestmark = pytest.mark.slow
+
 SMALL = MapOptions(feature_width=SMALL_WIDTH)
 
 

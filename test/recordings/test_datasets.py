@@ -168,6 +168,7 @@ def test_the_fingerprint_depends_on_images_and_poses(scene):
     assert len({before, changed_pose, changed_image}) == 3
 
 
+@pytest.mark.slow
 def test_the_shared_datasets_open(shared_data):
     train = open_dataset(shared_data / "redkitchen")
     test = open_dataset(shared_data / "redkitchen", split="test")

@@ -27,6 +27,7 @@ def turned(path, out):
     return georeferenced(Bundle.load(path), align_map(fixes_of_a_rotated_map()[0]), out)
 
 
+@pytest.mark.slow
 def test_a_replay_has_the_same_errors_after_georeference(town_like_bundle, tmp_path, caplog):
     caplog.set_level("INFO", "rgsiam_ros")
     bag = cut_bag(TOWN_DRIVE, tmp_path / "bag", 12)

@@ -32,6 +32,7 @@ def replay(bag, bundle, out, **options):
     return run_replay(bag, bundle, out, ReplayOptions(**options), QUIET)
 
 
+@pytest.mark.slow
 def test_the_results_folder(short_bag, town_like_bundle, tmp_path):
     out = tmp_path / "results"
     metrics = replay(short_bag, town_like_bundle, out)
@@ -57,6 +58,7 @@ def test_the_results_folder(short_bag, town_like_bundle, tmp_path):
     assert (out / "replay.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_frames_have_the_branch_and_the_distance_of_the_branches(tmp_path):
     text, contents = refinable_parts()
     text["camera"] = TOWN_CAMERA
@@ -78,6 +80,7 @@ def test_frames_have_the_branch_and_the_distance_of_the_branches(tmp_path):
         assert config["branch_in_use"] == ("refined" if refined else "absolute")
 
 
+@pytest.mark.slow
 def test_offline_is_deterministic(short_bag, town_like_bundle, tmp_path):
     for name in ("a", "b"):
         replay(short_bag, town_like_bundle, tmp_path / name)
@@ -85,6 +88,7 @@ def test_offline_is_deterministic(short_bag, town_like_bundle, tmp_path):
     assert texts[0] == texts[1] != ""
 
 
+@pytest.mark.slow
 def test_a_damaged_image_gives_a_frame_without_a_pose(short_bag, town_like_bundle, tmp_path):
     bag = damage_image(short_bag, tmp_path / "damaged", index=7)
     metrics = replay(bag, town_like_bundle, tmp_path / "results")

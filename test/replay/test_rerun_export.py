@@ -42,6 +42,7 @@ def test_on_a_full_disk_the_results_are_printed_and_no_file_is_left(tmp_path, to
     assert list(out.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_rerun_recording_is_valid_and_has_every_entity(tmp_path, town_like_bundle):
     pytest.importorskip("rerun")
     bag = cut_bag(TOWN_DRIVE, tmp_path / "short", images=12)

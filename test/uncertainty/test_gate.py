@@ -40,6 +40,7 @@ def test_only_poses_within_the_turn_rate_pass():
     assert not gate.check(2 * SECOND, at(0.0, yaw_deg=120.0), COVARIANCE).passed
 
 
+@pytest.mark.slow
 def test_correct_poses_pass_as_often_as_the_confidence_says():
     """With exact odometry and pose errors drawn from the covariance, 1 % of the poses are rejected."""
     random = np.random.default_rng(0)
@@ -89,6 +90,7 @@ def driven(length_m, constant, random, limits):
     return T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length_m", [50.0, 100.0])
 @pytest.mark.parametrize("constant", [True, False], ids=["one rate", "random walk"])
 def test_correct_poses_pass_after_a_long_step_with_odometry_drift(length_m, constant):

@@ -45,6 +45,7 @@ def normalised_squares(errors, informations, uncertainty, part):
 POSITION, ROTATION = slice(0, 3), slice(3, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factors", [(1.0, 1.0), (3.0, 0.5)])
 def test_after_the_fit_errors_have_the_predicted_size(factors):
     errors, informations = synthetic(4000, sigma=0.7, factors=factors)

@@ -96,6 +96,7 @@ def test_images_along_the_direction_of_view_overlap():
     assert len(near) < 8
 
 
+@pytest.mark.slow
 def test_overlap_is_mutual_and_seeded_where_there_are_too_many():
     T = line_of_cameras(400, spacing_m=0.02)
     near = overlaps(T)

@@ -154,6 +154,7 @@ def test_coverage_looks_the_same_way():
     assert cover(train, far)["max_m"] == pytest.approx(100.4 - 3.8)
 
 
+@pytest.mark.slow
 def test_bags_and_models_without_splits(tmp_path):
     bag = cut_bag(TOWN_MAP, tmp_path / "map", images=20)
     other = cut_bag(TOWN_DRIVE, tmp_path / "drive", images=8)
@@ -172,6 +173,7 @@ def test_a_dataset_that_cannot_be_opened_is_an_error(tmp_path):
     assert "has no known dataset format" in str(result.exception) + result.output
 
 
+@pytest.mark.slow
 def test_the_shared_frames(shared_data):
     found = inspect_datasets(
         open_dataset(shared_data / "redkitchen"), open_dataset(shared_data / "redkitchen", "test")

@@ -27,6 +27,7 @@ CAMERA = Camera(width=96, height=64, fx=60.0, fy=60.0, cx=48.0, cy=32.0)
 BACKBONES = ("tf_efficientnet_lite0", "resnet18", "resnet34", "resnet50")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_both_twins_have_the_same_weights(backbone):
     network = siamese(SMALL.model_copy(update={"backbone": backbone})).eval()
@@ -107,6 +108,7 @@ def test_stages_without_imagenet_weights_are_never_frozen():
     assert all(parameter.requires_grad for parameter in network.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet18"])
 @pytest.mark.parametrize("size", [(96, 160), (90, 160)])
 def test_cells_depend_on_the_image_around_their_computed_middle(backbone, size):

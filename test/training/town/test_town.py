@@ -147,6 +147,7 @@ def test_sessions_are_written_and_reproducible(tmp_path):
     assert not (tmp_path / "quick").exists()  # a half-written bag does not stay
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("opengl")
 def test_the_shipped_drive_is_what_the_generator_draws():
     """The first image of the shipped drive is drawn again from its true pose."""
