@@ -118,11 +118,13 @@ class Bundle:
     @cached_property
     def map_points(self) -> MapPoints:
         """The map of the geometric branch. Raises BundleError."""
+        self._require_geometry(MAP_POINTS_NAME)
         return self._parsed(MAP_POINTS_NAME, MapPoints.from_arrays)
 
     @cached_property
     def golden_views(self) -> GoldenViews:
         """Images with the expected poses of the geometric branch, for the self-test. Raises BundleError."""
+        self._require_geometry(GOLDEN_VIEWS_NAME)
         preprocessing = self.manifest.geometric_part.preprocessing
         return self._parsed(
             GOLDEN_VIEWS_NAME, lambda arrays: GoldenViews.from_arrays(arrays, preprocessing)
@@ -138,12 +140,7 @@ class Bundle:
         if name not in self._contents:
             raise BundleError(f"{self.path / name} is missing: {REFETCH}")
         if name not in self._map_features:
-            try:
-                self._map_features[name] = MapFeatures.from_arrays(self._arrays(name))
-            except ValueError as error:
-                raise BundleError(
-                    f"{self.path / name} cannot be used: {error}. {REFETCH}"
-                ) from error
+            self._map_features[name] = self._parsed(name, MapFeatures.from_arrays)
         return self._map_features[name]
 
     def calibration(self, precision: Precision = "float32") -> Calibration | None:
@@ -152,27 +149,24 @@ class Bundle:
         if precision not in self.manifest.calibrations:
             return None
         if precision not in self._calibrations:
-            try:
-                calibration = Calibration.from_arrays(self._arrays(name))
-                refinement = self.manifest.absolute_part.refinement
-                if refinement is not None and "refined" not in calibration.branches:
-                    raise ValueError("the refined branch's calibration is missing")
-            except ValueError as error:
-                raise BundleError(
-                    f"{self.path / name} cannot be used: {error}. {REFETCH}"
-                ) from error
-            self._calibrations[precision] = calibration
+            self._calibrations[precision] = self._parsed(name, self._calibration_of_branches)
         return self._calibrations[precision]
+
+    def _calibration_of_branches(self, arrays: Mapping[str, NDArray]) -> Calibration:
+        """The calibration in these arrays. Raises ValueError if it lacks a branch of the bundle."""
+        calibration = Calibration.from_arrays(arrays)
+        refinement = self.manifest.absolute_part.refinement
+        if refinement is not None and "refined" not in calibration.branches:
+            raise ValueError("the refined branch's calibration is missing")
+        return calibration
 
     @cached_property
     def golden(self) -> GoldenImages:
         """Images with the expected outputs of the absolute branch, for the self-test. Raises BundleError."""
         preprocessing = self.manifest.absolute_part.preprocessing
-        try:
-            return GoldenImages.from_arrays(self._arrays(GOLDEN_NAME), preprocessing)
-        except ValueError as error:
-            path = self.path / GOLDEN_NAME
-            raise BundleError(f"{path} cannot be used: {error}. {REFETCH}") from error
+        return self._parsed(
+            GOLDEN_NAME, lambda arrays: GoldenImages.from_arrays(arrays, preprocessing)
+        )
 
     def _arrays(self, name: str) -> dict[str, NDArray]:
         if name not in self._unpacked:
@@ -181,15 +175,17 @@ class Bundle:
         return self._unpacked[name]
 
     def _parsed(self, name: str, parse: Callable[[Mapping[str, NDArray]], Parsed]) -> Parsed:
-        """What `parse` makes of the arrays of a file of the geometric branch. Raises BundleError."""
-        if name not in self._contents:
-            raise BundleError(
-                f"{self.path} has no geometric branch: build a map with `rgsiam map build`"
-            )
+        """What `parse` makes of the arrays of a file. Raises BundleError where `parse` raises ValueError."""
         try:
             return parse(self._arrays(name))
         except ValueError as error:
             raise BundleError(f"{self.path / name} cannot be used: {error}. {REFETCH}") from error
+
+    def _require_geometry(self, name: str) -> None:
+        if name not in self._contents:
+            raise BundleError(
+                f"{self.path} has no geometric branch: build a map with `rgsiam map build`"
+            )
 
     def check_offered(self, offered: Sequence[Precision], precision: Precision) -> None:
         """Raise BundleError if `precision` is none of the offered ones."""

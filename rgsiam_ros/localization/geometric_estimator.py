@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.features.keypoints import extract
 from rgsiam_ros.geometry.poses import Array, pose_matrix
-from rgsiam_ros.localization.geometric import GeometricBranch, GeometricPose
+from rgsiam_ros.localization.geometric import GeometricBranch
 from rgsiam_ros.localization.pose_estimate import PoseEstimate
 from rgsiam_ros.uncertainty.covariance import rotate_axes
 from rgsiam_ros.uncertainty.geometric import GeometricUncertainty, trust_of, why_not_trusted
@@ -76,7 +76,7 @@ class GeometricEstimator:
             covariance_66=rotate_axes(covariance, found.T_map_camera[:3, :3]),
             timings_ms=timings,
             branch="refined",
-            quality=_quality(found),
+            quality=PoseQuality(geometric_quality=found.quality),
             trust=trust_of(found.quality, self._fewest),
             frozen=frozen,
             why_no_pose=why_not,
@@ -96,7 +96,3 @@ class GeometricEstimator:
             frozen=frozen,
             why_no_pose=f"no pose fits the matches with the map ({len(descriptor_ND)} keypoints)",
         )
-
-
-def _quality(found: GeometricPose) -> PoseQuality:
-    return PoseQuality(geometric_quality=found.quality)

@@ -136,22 +136,18 @@ def build_bundle(
         points, cloud, [n for n, held in zip(names, labels.held_out_N, strict=True) if not held]
     )
     held = np.flatnonzero(labels.held_out_N)
-    T_points_camera = _placed(labels.T_map_camera_N44[held], -origin_m)
+    K = intrinsics(camera, preprocessing)
+    branch = GeometricBranch(points, np.eye(4), options.candidates, options.seed)
     found = validate(
-        points,
+        branch,
         [_strongest(features.keypoints[i], options.keypoints) for i in held],
-        T_points_camera,
-        intrinsics(camera, preprocessing),
-        options.candidates,
+        _placed(labels.T_map_camera_N44[held], -origin_m),
+        K,
         FEWEST_INLIERS,
-        options.seed,
     )
     _report(found, cloud.typical_distance_m(points.T_points_camera_N44))
     golden = _golden_views(found, features, held)
-    branch = GeometricBranch(points, np.eye(4), options.candidates)
-    variants, networks = make_variants(
-        preprocessing, found, golden, branch, intrinsics(camera, preprocessing), options.keypoints
-    )
+    variants, networks = make_variants(preprocessing, found, golden, branch, K, options.keypoints)
     contents = {
         **networks,
         MAP_POINTS_NAME: npz_bytes(points.to_arrays()),
@@ -342,7 +338,6 @@ def _describe(
     variants: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     """The manifest's fields except the files."""
-    uncertainty = found.uncertainty
     return {
         "name": name,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -370,6 +365,6 @@ def _describe(
             "time_offset_s": options.time_offset_s,
             "variants": variants,
             "validation": found.summary(kind),
-            **vars(uncertainty),
+            **vars(found.uncertainty),
         },
     }

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from rgsiam_ros.geometry.poses import Array
+from rgsiam_ros.geometry.poses import Array, skew
 
 RANKS = (0, 1, 2, 3, 5, 7, 10, 14, 19, 26, 35, 47)
 """Each image is matched with its neighbours of these ranks by distance: near ones, which look alike, and
@@ -40,10 +40,9 @@ def epipolar_distances(first_M2: Array, second_M2: Array, T_first_second: Array,
     first_M2, second_M2: pixels of a pinhole camera with the intrinsic matrix K; T_first_second: relative
     pose.
     """
-    t = T_first_second[:3, 3]
-    cross = np.array([[0.0, -t[2], t[1]], [t[2], 0.0, -t[0]], [-t[1], t[0], 0.0]])
     K_inverse = np.linalg.inv(K)
-    F = K_inverse.T @ cross @ T_first_second[:3, :3] @ K_inverse
+    E = skew(T_first_second[:3, 3]) @ T_first_second[:3, :3]
+    F = K_inverse.T @ E @ K_inverse
     ones = np.ones((len(first_M2), 1))
     a, b = np.hstack([first_M2, ones]), np.hstack([second_M2, ones])
     line_a, line_b = b @ F.T, a @ F

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rgsiam_ros.bundle.map_points import MapPoints
 from rgsiam_ros.features.keypoints import Keypoints
 from rgsiam_ros.geometry.poses import Array, pose_errors
 from rgsiam_ros.geometry.units import angle_text, length_text
@@ -91,22 +90,18 @@ class Validated:
 
 
 def validate(
-    points: MapPoints,
+    branch: GeometricBranch,
     keypoints: Sequence[Keypoints],
     T_points_camera_N44: Array,
     K: Array,
-    candidates: int,
     fewest_inliers: int,
-    seed: int,
 ) -> Validated:
     """Localize N images with known poses, and fit the covariance on the errors.
 
-    keypoints: of each image; T_points_camera_N44: the known poses, in the frame of the map's points; K:
-    intrinsic matrix of the images in which the keypoints were found; candidates, seed: see
-    `rgsiam_ros.localization.geometric.GeometricBranch`; fewest_inliers: a pose with fewer inliers is no
-    answer.
+    branch: over the map, in the points' frame; keypoints: of each image; T_points_camera_N44: the known
+    poses, ``(4, 4)`` each, metres, in that frame; K: intrinsic matrix of the images in which the keypoints
+    were found; fewest_inliers: a pose with fewer inliers is no answer.
     """
-    branch = GeometricBranch(points, np.eye(4), candidates, seed)
     poses = [branch.localize(found, K) for found in keypoints]
     inliers = np.array([0 if pose is None else pose.quality.inliers for pose in poses])
     T = np.stack([np.full((4, 4), np.nan) if pose is None else pose.T_map_camera for pose in poses])

@@ -5,6 +5,7 @@ import pytest
 
 from rgsiam_ros.features.keypoints import DESCRIPTOR_SIZE, Keypoints
 from rgsiam_ros.geometry.poses import invert
+from rgsiam_ros.localization.geometric import GeometricBranch
 from rgsiam_ros.mapping.validation import validate
 from rgsiam_ros.uncertainty.covariance import pose_error_vectors, rotate_axes
 from rgsiam_ros.uncertainty.geometric import GeometricUncertainty
@@ -19,6 +20,10 @@ def noise(count=500, seed=0):
     return Keypoints(pixel, descriptors, np.ones(count, np.float32))
 
 
+def in_points_frame(small_map):
+    return GeometricBranch(small_map.points, np.eye(4), candidates=8)
+
+
 @pytest.fixture(scope="module")
 def true_poses(small_map):
     """In the frame of the points: of the held-out images twice, and of two images of nothing."""
@@ -30,7 +35,7 @@ def true_poses(small_map):
 def validated(small_map, true_poses):
     """The held-out images twice, so that there are enough for a fit, and two images of nothing."""
     keypoints = [*small_map.held_out, *small_map.held_out, noise(), noise(seed=1)]
-    return validate(small_map.points, keypoints, true_poses, small_map.K, 8, 30, 0)
+    return validate(in_points_frame(small_map), keypoints, true_poses, small_map.K, 30)
 
 
 def test_errors_are_those_of_the_answered_images(validated):
@@ -69,14 +74,16 @@ def test_the_covariance_is_fitted_to_the_errors(validated, true_poses):
 
 
 def test_few_images_leave_the_covariance_as_the_matches_give_it(small_map, true_poses):
-    few = validate(small_map.points, small_map.held_out[:2], true_poses[:2], small_map.K, 8, 30, 0)
+    few = validate(
+        in_points_frame(small_map), small_map.held_out[:2], true_poses[:2], small_map.K, 30
+    )
     assert few.answered_N.all()
     assert not few.fitted
     assert few.uncertainty == GeometricUncertainty()
 
 
 def test_without_answers_there_are_no_errors(small_map):
-    found = validate(small_map.points, [noise()], np.eye(4)[None], small_map.K, 8, 30, 0)
+    found = validate(in_points_frame(small_map), [noise()], np.eye(4)[None], small_map.K, 30)
     assert not found.answered_N.any()
     assert found.errors() == (0.0, 0.0, 0.0, 0.0)
     assert found.summary("none")["answered"] == 0.0

@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import DatasetError
+from rgsiam_ros.features import matching
 from rgsiam_ros.geometry.poses import Array, angles_between, invert, skew
 
 LARGEST_TURN_DEG = 45.0
@@ -182,10 +183,8 @@ def mutual_matches(a_MD: NDArray[np.float32], b_ND: NDArray[np.float32]) -> NDAr
     """The pairs ``(K, 2)`` of descriptors that are each other's nearest neighbour."""
     if not (len(a_MD) and len(b_ND)):
         return np.empty((0, 2), np.int64)
-    similarity_MN = a_MD @ b_ND.T
-    best_M, best_N = similarity_MN.argmax(axis=1), similarity_MN.argmax(axis=0)
-    mutual = np.flatnonzero(best_N[best_M] == np.arange(len(a_MD)))
-    return np.stack([mutual, best_M[mutual]], axis=1)
+    found = matching.mutual_matches(a_MD @ b_ND.T, -np.inf)
+    return np.stack([found.first_M, found.second_M], axis=1)
 
 
 def epipolar_distance(ray_i_M2: Array, ray_j_M2: Array, T_j_i: Array) -> Array:
