@@ -17,21 +17,21 @@ def peer(monkeypatch):
 
 
 @pytest.fixture
-def start(peer, capfd, small_bundle):
+def start(peer, tmp_path, small_bundle):
     """A function that starts the node in a thread. `mount=False`: without a mount on /tf_static."""
-    from support.ros_node import NodeThread
+    from support.ros_node import NodeThread, output_to
 
-    log = []
+    log = tmp_path / "log.txt"
+    with ExitStack() as output:
 
-    def read_log():
-        captured = capfd.readouterr()
-        log.extend((captured.out, captured.err))
-        return "".join(log)
+        def create(number, **parameters):
+            if number == 0:  # not in the fixture's set-up: after it pytest redirects the output again
+                output.enter_context(output_to(log))
+            return NodeThread(peer.domain, log.read_text, **parameters)
 
-    yield from starters(
-        peer, small_bundle, lambda _, **parameters: NodeThread(peer.domain, read_log, **parameters)
-    )
-    sys.stderr.write(read_log())  # for the report of a failed test
+        yield from starters(peer, small_bundle, create)
+    if log.exists():
+        sys.stderr.write(log.read_text())  # for the report of a failed test
 
 
 @pytest.fixture

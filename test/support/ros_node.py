@@ -26,6 +26,25 @@ def ros_arguments(parameters):
     return arguments
 
 
+@contextmanager
+def output_to(path):
+    """Append what this process writes to its file descriptors 1 and 2 to a file.
+
+    `capfd.readouterr()` reads and then truncates. A line that another thread writes in between is lost.
+    """
+    saved = os.dup(1), os.dup(2)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        yield
+    finally:
+        for number, original in enumerate(saved, start=1):
+            os.dup2(original, number)
+            os.close(original)
+        os.close(file)
+
+
 class RunningNode:
     """A running node and its log."""
 
