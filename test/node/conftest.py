@@ -25,7 +25,9 @@ def start(peer, tmp_path, small_bundle):
     with ExitStack() as output:
 
         def create(number, **parameters):
-            if number == 0:  # not in the fixture's set-up: after it pytest redirects the output again
+            if (
+                number == 0
+            ):  # not in the fixture's set-up: after it pytest redirects the output again
                 output.enter_context(output_to(log))
             return NodeThread(peer.domain, log.read_text, **parameters)
 
