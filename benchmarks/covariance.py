@@ -42,12 +42,15 @@ def main(
     bundle: Path,
     out: Annotated[Path, typer.Option()] = Path("results/covariance"),
     precision: str = "float32",
+    branch: str = "auto",
     seed: int = 0,
 ) -> None:
     """Print a table, and draw coverage and predicted errors."""
     log_to_terminal()
     console = Console(width=150)
-    relocalizer = Relocalizer.from_bundle(bundle, EngineOptions("onnxruntime", precision))
+    relocalizer = Relocalizer.from_bundle(
+        bundle, EngineOptions("onnxruntime", precision), branch=branch
+    )
     if not relocalizer.calibrated:
         raise typer.BadParameter(f"{bundle} is not calibrated: run `rgsiam calibrate` first")
     drive = drive_in_map(read_drive(drive_path), relocalizer.manifest)
@@ -65,12 +68,11 @@ def main(
     ]
     T = np.stack([estimate.T_map_camera for estimate, _ in kept])
     error = pose_error_vectors(T, np.stack([T_true for _, T_true in kept]))
-    variant = relocalizer.manifest.absolute_part.variants[relocalizer.engines.precision]
-    constant = np.asarray((variant.refined or variant.absolute).covariance.matrix)
-    covariances = {
-        "calibrated": np.stack([estimate.covariance_66 for estimate, _ in kept]),
-        "constant": np.stack([rotate_axes(constant, pose[:3, :3]) for pose in T]),
-    }
+    covariances = {"calibrated": np.stack([estimate.covariance_66 for estimate, _ in kept])}
+    if relocalizer.branch == "absolute":
+        part = relocalizer.manifest.absolute_part
+        constant = np.asarray(part.variants[relocalizer.engine.precision].covariance.matrix)
+        covariances["constant"] = np.stack([rotate_axes(constant, pose[:3, :3]) for pose in T])
     raw = [estimate.raw_covariance_66 for estimate, _ in kept]
     if all(covariance is not None for covariance in raw):
         covariances["network's own"] = np.stack(raw)  # type: ignore[arg-type]

@@ -31,16 +31,14 @@ from rgsiam_ros.engines.availability import why_not
 from rgsiam_ros.engines.benchmark import cpu_name
 from rgsiam_ros.engines.selection import cpu_features
 from rgsiam_training.config import NetworkConfig
-from rgsiam_training.evaluation.held_out import torch_absolute_branch, torch_relative_unit
+from rgsiam_training.evaluation.held_out import torch_absolute_branch
 from rgsiam_training.export.onnx_export import (
     absolute_to_onnx,
-    relative_to_onnx,
     round_large_weights,
     to_bytes,
 )
 from rgsiam_training.export.quantization import Quantiser, to_float16
-from rgsiam_training.model.backbones import cell_middles
-from rgsiam_training.model.network import AbsoluteBranch, RelativeBranch, SiameseNetwork
+from rgsiam_training.model.network import AbsoluteBranch, SiameseNetwork
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "tf_efficientnet_lite0")
 CANDIDATES = (
@@ -52,7 +50,6 @@ CANDIDATES = (
     ("onnxruntime_cuda", "float32"),
     ("onnxruntime_cuda", "float16"),
 )
-NEIGHBOURS = 8
 WARM_UP = 3
 """Inferences at the start of each turn that do not count."""
 TURN_INFERENCES = 10
@@ -76,17 +73,13 @@ print(json.dumps([loaded * 1e3, (resident() - before) / 2**20]))
 """
 
 
-def branches(backbone, width, height):
-    """Both branches of a network with random weights, in evaluation mode."""
+def absolute_branch(backbone, width, height):
+    """The absolute branch of a network with random weights, in evaluation mode."""
     config = NetworkConfig(backbone=backbone, pretrained=False)
     torch.manual_seed(0)
-    cells = cell_middles(backbone, config.relative.stride, height, width)
-    rays = torch.from_numpy((cells - cells.reshape(-1, 2).mean(axis=0)) / width).float()
     anchors = torch.rand(config.anchors, 3)
-    network = SiameseNetwork(config, height, width, anchors, rays, reach=0.1).eval()
-    return AbsoluteBranch(network, ABSOLUTE_OUTPUTS).eval(), RelativeBranch(
-        network.relative_unit
-    ).eval()
+    network = SiameseNetwork(config, height, width, anchors).eval()
+    return AbsoluteBranch(network, ABSOLUTE_OUTPUTS).eval()
 
 
 def load_figures(content, inputs, name, precision, threads):
@@ -169,7 +162,7 @@ def main():
     print("|---|---|---|---|---|---|---|---|")
     image = np.random.default_rng(1).normal(size=(1, 3, height, width)).astype(np.float32)
     for backbone in arguments.backbones:
-        absolute, unit = branches(backbone, width, height)
+        absolute = absolute_branch(backbone, width, height)
         round_large_weights(absolute)
         preprocessing = Preprocessing(input_width=width, input_height=height)
         contents = reduced_contents(absolute_to_onnx(absolute, preprocessing), width, height)
@@ -177,20 +170,6 @@ def main():
         inputs = {network_io.IMAGE: image}
         for row in table(contents, eager, inputs, CANDIDATES, arguments):
             print(f"| {backbone} | {row} |", flush=True)
-    local = eager()[network_io.LOCAL_MAP]
-    model = relative_to_onnx(unit, local.shape[1:], NEIGHBOURS)
-    random = np.random.default_rng(2)
-    map_local = local + 0.05 * random.normal(size=(NEIGHBOURS, *local.shape[1:]))
-    inputs = {network_io.MAP_LOCAL: map_local.astype(np.float32), network_io.LOCAL_MAP: local}
-    float32 = [candidate for candidate in CANDIDATES if candidate[1] == "float32"]
-    for row in table(
-        {"float32": to_bytes(model)},
-        partial(torch_relative_unit(unit), inputs),
-        inputs,
-        float32,
-        arguments,
-    ):
-        print(f"| relative unit, {NEIGHBOURS} neighbours | {row} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -24,36 +24,24 @@ from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.localization.relocalizer import Relocalizer
 
 QUEUE_IMAGES = 10
-LOOKS = 2
-"""Number of runs of the relative unit for each image, as in `rgsiam_ros.localization.refinement`."""
 
 
 def torch_pipeline(bundle, seed):
-    """A function that estimates positions with the bundle's networks in torch eager, with random weights.
-
-    It does not search the map for neighbours.
-    """
+    """A function that estimates positions with the bundle's absolute network in torch eager, with random weights."""
     import torch
 
-    from rgsiam_ros.bundle import Bundle, network_io
+    from rgsiam_ros.bundle import Bundle
     from rgsiam_ros.bundle.golden import ABSOLUTE_OUTPUTS
     from rgsiam_training.config import NetworkConfig
-    from rgsiam_training.model.backbones import cell_middles
-    from rgsiam_training.model.network import AbsoluteBranch, RelativeBranch, SiameseNetwork
+    from rgsiam_training.model.network import AbsoluteBranch, SiameseNetwork
 
     part = Bundle.load(bundle).manifest.absolute_part
     size = part.preprocessing
     width, height = size.input_width, size.input_height
     config = NetworkConfig(backbone=part.network.backbone, pretrained=False)
     torch.manual_seed(seed)
-    cells = cell_middles(config.backbone, config.relative.stride, height, width)
-    rays = torch.from_numpy((cells - cells.reshape(-1, 2).mean(axis=0)) / width).float()
-    network = SiameseNetwork(
-        config, height, width, torch.rand(config.anchors, 3), rays, reach=0.1
-    ).eval()
+    network = SiameseNetwork(config, height, width, torch.rand(config.anchors, 3)).eval()
     absolute = AbsoluteBranch(network, ABSOLUTE_OUTPUTS).eval()
-    unit = RelativeBranch(network.relative_unit).eval()
-    local_index = absolute.output_names.index(network_io.LOCAL_MAP)
     mean, std = torch.tensor(size.mean).view(3, 1, 1), torch.tensor(size.std).view(3, 1, 1)
 
     @torch.no_grad()
@@ -61,11 +49,6 @@ def torch_pipeline(bundle, seed):
         small = cv2.resize(image_HW3, (width, height), interpolation=cv2.INTER_AREA)
         rgb = torch.from_numpy(cv2.cvtColor(small, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)
         outputs = absolute(((rgb.float() / 255.0 - mean) / std)[None])
-        if part.refinement is not None:
-            local = outputs[local_index]
-            map_local = local.expand(part.refinement.neighbours, -1, -1, -1).contiguous()
-            for _ in range(LOOKS):
-                unit(map_local, local)
         return outputs[0][0].double().numpy()
 
     return estimate

@@ -7,9 +7,9 @@ import pytest
 from support.bundles import (
     TOWN_CAMERA,
     brightness_contents,
+    colour_parts,
     description,
     int8_parts,
-    refinable_parts,
 )
 from support.paths import ROOT
 
@@ -30,14 +30,14 @@ def shared_data():
 
 @pytest.fixture
 def int8_bundle(tmp_path):
-    """A valid bundle with a relative branch, in float32 and int8."""
+    """A valid bundle with map features, in float32 and int8."""
     return write_bundle(tmp_path / "int8", *int8_parts()).path
 
 
 @pytest.fixture
-def refinable_bundle(tmp_path):
-    """A valid bundle with a relative branch."""
-    return write_bundle(tmp_path / "refinable", *refinable_parts()).path
+def colour_bundle(tmp_path):
+    """A valid bundle with map features."""
+    return write_bundle(tmp_path / "colour", *colour_parts()).path
 
 
 @pytest.fixture

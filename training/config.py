@@ -68,7 +68,7 @@ class PairConfig(_Section):
     when the network last saw the images. The remaining pairs are drawn at random."""
     reach_m: float = Field(8.0, gt=0.0)
     """Largest distance between the cameras of overlapping images, metres. Choose about the distance between a
-    live image and the map images that it is aligned to. One metre or less suits indoor maps."""
+    live image and the map images that are nearest to it. One metre or less suits indoor maps."""
     smallest_overlap: float = Field(0.4, gt=0.0, le=1.0)
     """Smallest share of one image's view that the other image of an overlapping pair must see."""
     other_pass_share: float = Field(0.5, ge=0.0, le=1.0)
@@ -115,21 +115,6 @@ class AugmentationConfig(_Section):
     """Largest rotation of the camera about its centre, degrees. The true pose is rotated with the image."""
 
 
-class RelativeConfig(_Section):
-    """The architecture of the relative pose unit, see `rgsiam_training.model.relative_unit`."""
-
-    stride: int = Field(8, ge=2)
-    """Distance between neighbouring cells of a local map, pixels of the network's input."""
-    descriptor_size: int = Field(48, ge=4)
-    """Length of the descriptor of each cell."""
-    hidden_channels: int = Field(64, ge=8)
-    """Channels of the convolutions that compute a local map."""
-    window: int = Field(2, ge=1)
-    """Cells on each side of the most likely match over which the position of the match is averaged."""
-    iterations: int = Field(6, ge=1)
-    """Number of Gauss-Newton steps."""
-
-
 class NetworkConfig(_Section):
     """The architecture of the network."""
 
@@ -156,7 +141,6 @@ class NetworkConfig(_Section):
     quaternions."""
     metric_size: int = Field(128, ge=8)
     """Length of the metric feature, which is used to find the nearest map images."""
-    relative: RelativeConfig = RelativeConfig()
 
     @model_validator(mode="after")
     def _size_fits_neck(self) -> NetworkConfig:
@@ -186,17 +170,15 @@ class ReprojectionConfig(TermConfig):
 
 
 class LossConfig(_Section):
-    """The terms of `rgsiam_training.losses`. The last four fields belong to methods that we compare with."""
+    """The terms of `rgsiam_training.losses`. The last three fields belong to methods that we compare with."""
 
     global_pose: TermConfig = TermConfig()
-    relative_pose: TermConfig = TermConfig(weight=0.3)
-    matching: TermConfig = TermConfig()
+    relative_pose: TermConfig = TermConfig()
     consistency: TermConfig = TermConfig(weight=0.3)
     metric_distance: TermConfig = TermConfig()
     uncertainty: TermConfig = TermConfig(weight=0.05)
     reprojection: ReprojectionConfig = ReprojectionConfig()
     mapnet_relative: TermConfig = TermConfig(enabled=False)
-    relative_regression: TermConfig = TermConfig(enabled=False)
     fixed_beta_m: float | None = Field(None, gt=0.0)
     """Fixed weight of the rotation error in `global_pose`: metres that one unit of quaternion error counts.
     None: the weight is learned."""
@@ -209,14 +191,9 @@ class LossConfig(_Section):
         return self
 
 
-PAIR_TERMS = (
-    "relative_pose",
-    "matching",
-    "consistency",
-    "metric_distance",
-    "mapnet_relative",
-    "relative_regression",
-)
+OVERLAP_TERMS = ("relative_pose", "consistency", "mapnet_relative")
+"""Names of the loss terms that count only pairs of images with overlapping views."""
+PAIR_TERMS = (*OVERLAP_TERMS, "metric_distance")
 """Names of the loss terms that need pairs of images."""
 
 
@@ -246,14 +223,16 @@ class OptimisationConfig(_Section):
 
 
 class MapImagesConfig(_Section):
-    """Which training images become map images, whose features the bundle holds."""
+    """Which training images become map images. The bundle holds their metric features, which find the map images
+    that a live image resembles and tell how far the absolute branch can be trusted.
+    """
 
     spacing: float = Field(1.0 / 16.0, ge=0.0)
     """Smallest distance between two map images, in units of `PairConfig.reach_m`. 0 keeps all images."""
     spacing_deg: float = Field(5.0, gt=0.0)
     """Rotation that counts as much as the distance `spacing`, degrees."""
     neighbours: int = Field(8, ge=1, le=64)
-    """Number of map images that a live image is aligned to."""
+    """Number of map images that a live image is compared with."""
 
 
 class TrainingConfig(_Section):
@@ -276,11 +255,6 @@ class TrainingConfig(_Section):
     losses: LossConfig = LossConfig()
     map_images: MapImagesConfig = MapImagesConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
-
-    @property
-    def has_relative_unit(self) -> bool:
-        """Whether an enabled loss term trains the relative pose unit."""
-        return self.losses.relative_pose.enabled or self.losses.matching.enabled
 
     def with_settings(self, settings: Mapping[str, Any]) -> TrainingConfig:
         """Return a copy with some fields replaced.

@@ -29,7 +29,6 @@ from rgsiam_ros.geometry.poses import pose_matrix
 SCHEMA_VERSION = 3
 MANIFEST_NAME = "manifest.yaml"
 ABSOLUTE_NAME = "absolute.onnx"
-RELATIVE_NAME = "relative.onnx"
 MAP_FEATURES_NAME = "map_features.npz"
 GOLDEN_NAME = "golden_images.npz"
 MAP_POINTS_NAME = "map_points.npz"
@@ -40,7 +39,6 @@ MOST_FILES = 32
 
 PLACES: dict[str, tuple[str, int]] = {
     "absolute": (r"absolute(\.[a-z0-9_]+)?\.onnx", 512 * MEBIBYTE),
-    "relative": (r"relative\.onnx", 512 * MEBIBYTE),
     "map_features": (r"map_features(\.[a-z0-9_]+)?\.npz", 2048 * MEBIBYTE),
     "calibration": (r"calibration\.[a-z0-9_]+\.npz", 16 * MEBIBYTE),
     "golden_images": (r"golden_images\.npz", 64 * MEBIBYTE),
@@ -52,7 +50,7 @@ PLACES: dict[str, tuple[str, int]] = {
 """For each role of a file: a regular expression for its name (with the precision before the ending), and its
 largest size in bytes."""
 ROLES_OF_PARTS = {
-    "absolute": ("absolute", "relative", "map_features", "calibration", "golden_images"),
+    "absolute": ("absolute", "map_features", "calibration", "golden_images"),
     "geometry": ("local_features", "map_points", "golden_views"),
 }
 """For each part of the manifest: the roles of files that only a bundle with this part has."""
@@ -84,9 +82,9 @@ class CalibrationSummary(StrictModel):
     false_accept_rate: float = Field(gt=0.0, lt=1.0)
     """Share of the wrong poses that is trusted. The threshold was chosen for this share."""
     accepted: Fraction
-    """Share of the right poses that is trusted, in the branch that the vehicle uses by default."""
+    """Share of the right poses that is trusted."""
     wrong_m: float = Field(gt=0.0)
-    """Smallest error of a wrong pose: metres, plus `Refinement.metres_per_radian` times the angle."""
+    """Smallest error of a wrong pose: metres, plus `Retrieval.metres_per_radian` times the angle."""
 
 
 class FileEntry(StrictModel):
@@ -119,8 +117,8 @@ class Manifest(StrictModel):
     geometry: GeometricPart | None = None
     """None for a bundle without a geometric branch."""
     calibrations: dict[Precision, CalibrationSummary] = Field(default_factory=dict)
-    """Of the absolute and the relative branch, written by `rgsiam calibrate`. Without one the node publishes
-    the residual covariance and is never lost."""
+    """Of the absolute branch, written by `rgsiam calibrate`. Without one the node publishes its residual
+    covariance and is never lost."""
     files: dict[str, FileEntry] = Field(max_length=MOST_FILES)
 
     @property
@@ -220,11 +218,9 @@ def _files_of_absolute(part: AbsolutePart | None) -> list[tuple[str, str]]:
     if part is None:
         return []
     needed = [("absolute", ABSOLUTE_NAME), ("absolute", GOLDEN_NAME)]
-    if part.refinement is not None:
-        needed += [("refinement", RELATIVE_NAME), ("refinement", MAP_FEATURES_NAME)]
     for precision in part.precisions:
         needed.append((f"variant {precision}", absolute_name(precision)))
-        if part.refinement is not None:
+        if part.retrieval is not None:
             needed.append((f"variant {precision}", map_features_name(precision)))
     return needed
 

@@ -1,4 +1,4 @@
-"""Inputs and outputs of a bundle's networks by name, and their conversion to poses in metres."""
+"""Input and outputs of ``absolute.onnx`` by name, and their conversion to poses in metres."""
 
 from __future__ import annotations
 
@@ -15,25 +15,17 @@ if TYPE_CHECKING:
     from rgsiam_ros.bundle.parts import Target
 
 IMAGE = "image"
-"""Input of absolute.onnx: ``(1, 3, H, W)``, a normalised image."""
+"""Input: ``(1, 3, H, W)``, a normalised image."""
 TRANSLATION = "translation_normalised"
-"""Output of both networks. absolute.onnx: ``(1, 3)``, position of the camera in the map; metres are
-``origin_m + turn * (scale_m * x)``, see `rgsiam_ros.bundle.parts.Target`. relative.onnx: ``(K, 3)``, position
-of the live camera in the camera of each map image; metres are ``scale_m * x``."""
+"""Output: ``(1, 3)``, position of the camera in the map; metres are ``origin_m + turn * (scale_m * x)``, see
+`rgsiam_ros.bundle.parts.Target`."""
 ROTATION = "rotation_quaternion_wxyz"
-"""Output of both networks: rotations of the same poses, quaternions w x y z, ``(1, 4)`` or ``(K, 4)``."""
+"""Output: ``(1, 4)``, rotation of the same pose, quaternion w x y z."""
 PRECISION_FACTOR = "precision_factor"
-"""Optional output of absolute.onnx: ``(1, 21)``, a factor of the inverse of the predicted covariance, see
+"""Optional output: ``(1, 21)``, a factor of the inverse of the predicted covariance, see
 `raw_covariance`. It has nothing to do with a number format (`rgsiam_ros.bundle.precision.Precision`)."""
 METRIC_FEATURE = "metric_feature"
-"""Optional output of absolute.onnx: ``(1, D)``, the metric feature, of unit length."""
-LOCAL_MAP = "local_map"
-"""Optional output of absolute.onnx, input of relative.onnx: ``(1, C, h, w)``, the live image's local map."""
-MAP_LOCAL = "map_local_map"
-"""Input of relative.onnx: ``(K, C, h, w)``, the local maps of K map images."""
-INFORMATION = "information"
-"""Output of relative.onnx: ``(K, 6, 6)``, information matrix of a small motion of the live camera in its own
-axes, translation in normalised units. It is known up to the scale of the noise."""
+"""Optional output: ``(1, D)``, the metric feature, of unit length."""
 
 SMALLEST_QUATERNION = 1e-6
 """A quaternion of a smaller norm gives no rotation."""

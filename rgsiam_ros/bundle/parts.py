@@ -78,7 +78,7 @@ MatrixRow = tuple[float, float, float, float, float, float]
 
 
 class ResidualCovariance(StrictModel):
-    """Constant covariance of a branch, computed from its errors on the validation frames."""
+    """Constant covariance, computed from the errors on the validation frames."""
 
     axes: Literal["camera"] = "camera"
     """The fixed axes of the camera's optical frame. Each estimate rotates the matrix into map axes."""
@@ -92,20 +92,24 @@ class ResidualCovariance(StrictModel):
         return matrix
 
 
-class Refinement(StrictModel):
-    """How the relative branch is used. It needs ``relative.onnx`` and map features."""
+class Retrieval(StrictModel):
+    """How the map images' metric features are used. It needs map features.
+
+    The distances of a live image's metric feature to those of its *neighbours*, the most similar map images,
+    tell how far an absolute pose can be trusted.
+    """
 
     neighbours: int = Field(ge=1, le=64)
-    """Number of map images that each live image is aligned to."""
+    """Number of map images that each live image is compared with."""
     reach_m: float = Field(gt=0.0, le=1e4)
-    """Largest distance between two cameras for which the relative unit was trained."""
+    """Largest distance between two cameras whose views overlap."""
     metres_per_radian: float = Field(gt=0.0, le=1e4)
     """Metres that count as much as a rotation by one radian."""
     map_images: int = Field(ge=1)
 
 
 class Differences(StrictModel):
-    """Largest differences of a network's outputs from torch's in float32, on the golden images.
+    """Largest differences of what an engine gives for the golden images from what the bundle states.
 
     The same type holds the tolerances. None: the network has no such output.
     """
@@ -116,46 +120,29 @@ class Differences(StrictModel):
     """Relative difference of a standard deviation that the network predicts."""
     metric_feature: NotNegative | None = None
     """Length of the difference of two unit vectors."""
-    local_map: NotNegative | None = None
-    """Length of the difference, divided by the length of the local map."""
-    relative_position_m: NotNegative | None = None
-    """Position difference of the relative unit's poses, over all neighbours. The input is torch's
-    local map."""
-    relative_rotation_deg: NotNegative | None = None
-    """Rotation difference of the same poses."""
-    relative_information: NotNegative | None = None
-    """Norm of the difference, divided by the norm."""
-
-
-class BranchFigures(StrictModel):
-    """Errors of a branch on the held-out stretches, and its residual covariance."""
-
-    validation: Validation
-    covariance: ResidualCovariance
 
 
 class Variant(StrictModel):
-    """The networks in one precision, as the export accepted them."""
+    """The absolute branch's network in one precision, as the export accepted it."""
 
     accepted_with: str
-    """The engine that ran them at export."""
+    """The engine that ran it at export."""
     tolerance: Differences
     """Differences from torch in float32 that an engine may have on the golden images."""
     kept_float32: tuple[str, ...] = ()
     """Convolutions that stay in float32, because accuracy required it."""
-    absolute: BranchFigures
-    refined: BranchFigures | None = None
-    """None for a bundle without a relative branch."""
+    validation: Validation
+    covariance: ResidualCovariance
 
 
 class AbsolutePart(StrictModel):
-    """The absolute branch, and the relative branch that starts from it."""
+    """The absolute branch: the network's pose."""
 
     preprocessing: Preprocessing
     target: Target
     network: Network
-    refinement: Refinement | None = None
-    """None for a bundle without a relative branch."""
+    retrieval: Retrieval | None = None
+    """None for a network without a metric feature."""
     variants: dict[Precision, Variant]
     """What the export accepted. ``float32`` is always there."""
 
@@ -167,9 +154,6 @@ class AbsolutePart(StrictModel):
     @model_validator(mode="after")
     def _variants_are_whole(self) -> AbsolutePart:
         _check_float32(self.variants)
-        for precision, variant in self.variants.items():
-            if (variant.refined is None) != (self.refinement is None):
-                raise ValueError(f"variant {precision} needs the figures of each branch")
         return self
 
 

@@ -29,7 +29,6 @@ from rgsiam_ros.bundle.manifest import (
     MAP_POINTS_NAME,
     MEBIBYTE,
     PLACES,
-    RELATIVE_NAME,
     SCHEMA_VERSION,
     Manifest,
 )
@@ -37,7 +36,7 @@ from rgsiam_ros.bundle.map_features import MapFeatures
 from rgsiam_ros.bundle.map_points import MapPoints
 from rgsiam_ros.bundle.npz import read_plain_npz
 from rgsiam_ros.bundle.onnx_check import check_onnx
-from rgsiam_ros.bundle.parts import AbsolutePart, GeometricPart, Refinement
+from rgsiam_ros.bundle.parts import AbsolutePart, GeometricPart, Retrieval
 from rgsiam_ros.bundle.precision import (
     Precision,
     absolute_name,
@@ -149,16 +148,8 @@ class Bundle:
         if precision not in self.manifest.calibrations:
             return None
         if precision not in self._calibrations:
-            self._calibrations[precision] = self._parsed(name, self._calibration_of_branches)
+            self._calibrations[precision] = self._parsed(name, Calibration.from_arrays)
         return self._calibrations[precision]
-
-    def _calibration_of_branches(self, arrays: Mapping[str, NDArray]) -> Calibration:
-        """The calibration in these arrays. Raises ValueError if it lacks a branch of the bundle."""
-        calibration = Calibration.from_arrays(arrays)
-        refinement = self.manifest.absolute_part.refinement
-        if refinement is not None and "refined" not in calibration.branches:
-            raise ValueError("the refined branch's calibration is missing")
-        return calibration
 
     @cached_property
     def golden(self) -> GoldenImages:
@@ -197,16 +188,12 @@ class Bundle:
 
     def _check_absolute(self, part: AbsolutePart) -> None:
         """Check each network, and that networks, map features and golden images fit together."""
-        size, refinement = part.preprocessing, part.refinement
+        size = part.preprocessing
         inputs: Shapes = {network_io.IMAGE: (1, 3, size.input_height, size.input_width)}
         outputs: Shapes = {network_io.TRANSLATION: (1, 3), network_io.ROTATION: (1, 4)}
-        relative: tuple[Shapes, Shapes] | tuple[None, None] = (None, None)
-        if refinement is not None:
-            features = self._check_maps(part.precisions, refinement)
-            local = features.local_NCHW.shape[1:]
+        if part.retrieval is not None:
+            features = self._check_map_features(part.precisions, part.retrieval)
             outputs[network_io.METRIC_FEATURE] = (1, features.metric_feature_ND.shape[1])
-            outputs[network_io.LOCAL_MAP] = (1, *local)
-            relative = _relative_shapes(refinement.neighbours, local)
         optional: Shapes = {network_io.PRECISION_FACTOR: (1, 21)}
         output_names: set[str] = set()
         for precision in part.precisions:
@@ -214,15 +201,10 @@ class Bundle:
             output_names = check_onnx(
                 self.content(name), self.path / name, inputs, outputs, optional
             )
-        if RELATIVE_NAME in self._contents:
-            check_onnx(self.content(RELATIVE_NAME), self.path / RELATIVE_NAME, *relative)
         known = outputs | {name: shape for name, shape in optional.items() if name in output_names}
         shapes = {name: shape[1:] for name, shape in known.items()}
-        neighbours, images = (
-            (0, 0) if refinement is None else (refinement.neighbours, refinement.map_images)
-        )
         try:
-            self.golden.check(shapes, neighbours, images)
+            self.golden.check(shapes)
         except ValueError as error:
             path = self.path / GOLDEN_NAME
             raise BundleError(f"{path} cannot be used: {error}. {REFETCH}") from error
@@ -249,20 +231,21 @@ class Bundle:
             )
         _ = self.golden_views
 
-    def _check_maps(self, precisions: Sequence[Precision], refinement: Refinement) -> MapFeatures:
+    def _check_map_features(
+        self, precisions: Sequence[Precision], retrieval: Retrieval
+    ) -> MapFeatures:
         """The map's features in float32. Checks that every precision has features of the same images."""
         first = self.map_features()
         for precision in precisions:
             features = self.map_features(precision)
             path = self.path / map_features_name(precision)
             kept = len(features.T_map_camera_N44)
-            if kept != refinement.map_images or kept < refinement.neighbours:
+            if kept != retrieval.map_images or kept < retrieval.neighbours:
                 raise BundleError(
-                    f"{path} holds {kept} images; the manifest says {refinement.map_images} and asks "
-                    f"for {refinement.neighbours} neighbours: {REFETCH}"
+                    f"{path} holds {kept} images; the manifest says {retrieval.map_images} and asks "
+                    f"for {retrieval.neighbours} neighbours: {REFETCH}"
                 )
-            same = features.local_NCHW.shape == first.local_NCHW.shape
-            same = same and features.metric_feature_ND.shape == first.metric_feature_ND.shape
+            same = features.metric_feature_ND.shape == first.metric_feature_ND.shape
             if not same or not np.array_equal(features.T_map_camera_N44, first.T_map_camera_N44):
                 raise BundleError(
                     f"{path} and {MAP_FEATURES_NAME} are not of the same images: {REFETCH}"
@@ -333,18 +316,6 @@ def read_mask(content: bytes, path: Path, camera: Camera) -> NDArray[np.uint8]:
     if mask is None:
         raise BundleError(f"{path} is not a readable PNG: {REFETCH}")
     return mask  # type: ignore[return-value]
-
-
-def _relative_shapes(neighbours: int, local: tuple[int, ...]) -> tuple[Shapes, Shapes]:
-    """Shapes of the inputs and outputs of ``relative.onnx``, by name."""
-    K = neighbours
-    inputs = {network_io.MAP_LOCAL: (K, *local), network_io.LOCAL_MAP: (1, *local)}
-    outputs = {
-        network_io.TRANSLATION: (K, 3),
-        network_io.ROTATION: (K, 4),
-        network_io.INFORMATION: (K, 6, 6),
-    }
-    return inputs, outputs
 
 
 def _check_listing(directory: Path, manifest: Manifest) -> None:

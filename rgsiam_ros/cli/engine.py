@@ -58,39 +58,38 @@ def engine_build(
     ] = False,
     cache: CacheFolder = None,
 ) -> None:
-    """Build engines for this machine's GPU. The node itself never builds an engine."""
+    """Build an engine for this machine's GPU. The node itself never builds an engine."""
     from rgsiam_ros.bundle import Bundle
     from rgsiam_ros.engines.build import build_for_bundle
-    from rgsiam_ros.localization.networks import networks_of
+    from rgsiam_ros.localization.networks import network_of
 
     if engine not in GPU_ENGINES:
         raise EngineError(f"engine {engine!r} needs no building: only {', '.join(GPU_ENGINES)} do")
     loaded = Bundle.load(bundle)
-    networks = networks_of(loaded)
+    network = network_of(loaded)
     chosen = precision
     if precision == "auto":
-        chosen = "float16" if "float16" in networks.offered else "float32"
+        chosen = "float16" if "float16" in network.offered else "float32"
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def show(network: str, phase: str, done: int, steps: int) -> None:
-            label = f"{network}: {phase}"
+        def show(name: str, phase: str, done: int, steps: int) -> None:
+            label = f"{name}: {phase}"
             if label not in tasks:
                 tasks[label] = bars.add_task(label, total=steps)
             bars.update(tasks[label], completed=done)
 
-        paths = build_for_bundle(
+        path = build_for_bundle(
             loaded,
-            networks,
+            network,
             engine,
             chosen,  # type: ignore[arg-type]
             batch=batch,
             cache=cache,
-            progress=lambda network: partial(show, network),
+            progress=lambda name: partial(show, name),
         )
-    for path in paths:
-        console.print(f"built: {path}", soft_wrap=True)
+    console.print(f"built: {path}", soft_wrap=True)
     console.print(f"next: rgsiam engine verify {bundle} --engine {engine} --precision {chosen}")
 
 
@@ -107,22 +106,21 @@ def engine_verify(
     from rgsiam_ros.engines.benchmark import benchmark_engines
     from rgsiam_ros.engines.options import EngineOptions
     from rgsiam_ros.geometry.units import angle_text, length_text
-    from rgsiam_ros.localization.networks import networks_of
+    from rgsiam_ros.localization.networks import network_of
 
     options = EngineOptions(engine, precision, threads, cache=cache)
     loaded = Bundle.load(bundle)
-    rows = benchmark_engines(loaded, options, networks_of(loaded))
+    rows = benchmark_engines(loaded, options, network_of(loaded))
     today = datetime.date.today().isoformat()
-    print("| device | date | engine | precision | network ms p50, p99 | relative ms | difference |")
-    print("|---|---|---|---|---|---|---|")
+    print("| device | date | engine | precision | network ms p50, p99 | difference |")
+    print("|---|---|---|---|---|---|")
     for row in (row for row in rows if not row.problem):
-        relative = "" if row.relative_ms is None else f"{row.relative_ms[0]:.2f}"
         d = row.differences
         assert d is not None
         difference = f"{length_text(d.position_m)}, {angle_text(d.rotation_deg)}"
         print(
             f"| {row.device} | {today} | {row.engine} {row.version} | {row.precision} | "
-            f"{row.main_ms[0]:.2f}, {row.main_ms[1]:.2f} | {relative} | {difference} |"
+            f"{row.inference_ms[0]:.2f}, {row.inference_ms[1]:.2f} | {difference} |"
         )
     for row in (row for row in rows if row.problem):
         console.print(f"{row.engine} {row.precision}: {escape(row.problem)}", soft_wrap=True)

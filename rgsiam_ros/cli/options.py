@@ -14,9 +14,7 @@ BundleOption = Annotated[Path, typer.Option(help="Folder of the bundle.")]
 ResultsFolder = Annotated[Path, typer.Option(help="New folder for the results.")]
 BranchName = Annotated[
     str,
-    typer.Option(
-        help="absolute, refined (geometric or relative), or auto: refined if the bundle has it."
-    ),
+    typer.Option(help="absolute, refined (geometric), or auto: refined if the bundle has it."),
 ]
 EngineName = Annotated[str, typer.Option(help="auto, or a name from `rgsiam engine list`.")]
 PrecisionName = Annotated[str, typer.Option(help="auto, or a precision that the bundle offers.")]

@@ -10,7 +10,7 @@ from rgsiam_ros.bundle.precision import Precision
 from rgsiam_ros.engines import cuda
 from rgsiam_ros.engines.base import EngineRequest
 from rgsiam_ros.engines.cache import BuiltByProvider, EngineCache
-from rgsiam_ros.engines.served import ServedNetworks
+from rgsiam_ros.engines.served import ServedNetwork
 from rgsiam_ros.engines.tensorrt_build import (
     BATCHES,
     ONE,
@@ -23,42 +23,35 @@ from rgsiam_ros.engines.tensorrt_build import (
 
 def build_for_bundle(
     bundle: Bundle,
-    networks: ServedNetworks,
+    network: ServedNetwork,
     engine: str,
     precision: Precision,
     *,
     batch: bool = False,
     cache: Path | None = None,
     progress: Callable[[str], BuildProgress] = lambda _: lambda *_: None,
-) -> list[Path]:
-    """Build the main network in `precision` and the relative unit in float32, and store both.
+) -> Path:
+    """Build the network in `precision` and store the engine.
 
-    batch: build the main network for batches of 1 to 32 instead of single images (with ONNX Runtime's
-    provider: for batches of 8); progress: called with the file name of a network, returns the function that
-    receives the build steps. Existing engines are built again. Returns the paths of the engines.
+    batch: build it for batches of 1 to 32 instead of single images (with ONNX Runtime's
+    provider: for batches of 8); progress: called with the file name of the network, returns the function that
+    receives the build steps. An existing engine is built again. Returns the path of the engine.
 
     Raises EngineError when a library or the GPU is missing, a network cannot be read, or the folder cannot be
     written.
     """
-    bundle.check_offered(networks.offered, precision)
-    wanted = [(networks.file(precision), precision, BATCHES if batch else ONE)]
-    if networks.relative_file is not None:
-        wanted.append((networks.relative_file, "float32", ONE))
+    bundle.check_offered(network.offered, precision)
+    name, batches = network.file(precision), BATCHES if batch else ONE
     if engine != "onnxruntime_tensorrt":
         load_library(engine)
     cuda.gpu()
     EngineCache(cache).prepare()
-    paths = []
-    for name, network_precision, batches in wanted:
-        onnx_bytes = bundle.content(name)
-        if engine == "onnxruntime_tensorrt":
-            paths.append(_build_by_provider(onnx_bytes, network_precision, batches[1], cache))
-            continue
-        key = engine_key(engine, onnx_bytes, network_precision, batches)
-        built = build_engine(engine, onnx_bytes, network_precision, batches, progress(name))
-        made_by = f"{engine} {key.library_version} from ONNX"
-        paths.append(EngineCache(cache).store(key, built, made_by))
-    return paths
+    onnx_bytes = bundle.content(name)
+    if engine == "onnxruntime_tensorrt":
+        return _build_by_provider(onnx_bytes, precision, batches[1], cache)
+    key = engine_key(engine, onnx_bytes, precision, batches)
+    built = build_engine(engine, onnx_bytes, precision, batches, progress(name))
+    return EngineCache(cache).store(key, built, f"{engine} {key.library_version} from ONNX")
 
 
 def _build_by_provider(

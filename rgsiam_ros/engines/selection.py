@@ -18,7 +18,7 @@ from rgsiam_ros.engines import ENGINES, Engine, EngineInfo, EngineRequest, creat
 from rgsiam_ros.engines.availability import why_not
 from rgsiam_ros.engines.options import FALLBACKS, EngineOptions
 from rgsiam_ros.engines.self_test import describe_exceeded
-from rgsiam_ros.engines.served import ServedNetworks
+from rgsiam_ros.engines.served import ServedNetwork
 from rgsiam_ros.errors import EngineError
 
 Candidate = tuple[str, Precision]
@@ -42,9 +42,6 @@ Runtime's TensorRT provider is not in the list, because it chooses number format
 where the user names it."""
 INT8_FEATURES = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 """CPU instruction sets for int8. Without any of them int8 is slow, or its sums saturate."""
-RELATIVE_ON_CPU = "onnxruntime"
-"""Engine that runs the relative unit when OpenVINO runs the absolute branch. The relative unit consists of
-hundreds of small operators, with which OpenVINO is no faster."""
 
 
 @dataclass(frozen=True)
@@ -63,32 +60,27 @@ class RefusedEngine:
 
 
 @dataclass(frozen=True)
-class SelectedEngines:
-    """The engines that serve a bundle, and how they were selected."""
+class SelectedEngine:
+    """The engine that serves a bundle, and how it was selected."""
 
-    main: Engine
-    """Runs the network that takes the image, see `rgsiam_ros.engines.served.ServedNetworks`."""
-    relative: Engine | None
+    engine: Engine
+    """Runs the network, see `rgsiam_ros.engines.served.ServedNetwork`."""
     file: str
     """The bundle's file with that network."""
     precision: Precision
     differences: Differences
-    """From the poses that the bundle states for the golden images."""
+    """From what the bundle states for the golden images."""
     refused: list[RefusedEngine] = field(default_factory=list)
     fell_back: bool = False
     """True if the requested engine cannot serve."""
 
     def describe(self) -> EngineInfo:
-        """The engine of the network that takes the image."""
-        return self.main.describe()
+        """The engine, its version and device."""
+        return self.engine.describe()
 
     def close(self) -> None:
-        """Release the engines."""
-        try:
-            self.main.close()
-        finally:
-            if self.relative is not None:
-                self.relative.close()
+        """Release the engine."""
+        self.engine.close()
 
 
 def candidates(
@@ -129,34 +121,30 @@ def candidates(
     return fitting
 
 
-def select_engines(
-    bundle: Bundle, options: EngineOptions, networks: ServedNetworks
-) -> SelectedEngines:
+def select_engine(bundle: Bundle, options: EngineOptions, network: ServedNetwork) -> SelectedEngine:
     """Start the best engine that passes the self-test on the bundle's golden images.
 
-    networks: what it must run. Raises EngineError, with every reason, if no engine can serve.
+    network: what it must run. Raises EngineError, with every reason, if no engine can serve.
     """
     if options.fallback not in FALLBACKS:
         raise EngineError(
             f"engine_fallback is {options.fallback!r}: choose one of {', '.join(FALLBACKS)}"
         )
     refused: list[RefusedEngine] = []
-    for round_number, wished in enumerate(_rounds(networks.offered, options, refused)):
+    for round_number, wished in enumerate(_rounds(network.offered, options, refused)):
         for candidate in wished:
-            tried = _try(bundle, candidate, options, networks)
+            tried = _try(bundle, candidate, options, network)
             if isinstance(tried, RefusedEngine):
                 refused.append(tried)
                 continue
-            main, relative, differences = tried
-            fell_back = round_number > 0
-            return SelectedEngines(
-                main,
-                relative,
-                networks.file(candidate[1]),
+            running, differences = tried
+            return SelectedEngine(
+                running,
+                network.file(candidate[1]),
                 candidate[1],
                 differences,
                 refused,
-                fell_back,
+                fell_back=round_number > 0,
             )
     reasons = "; ".join(str(engine) for engine in refused)
     raise EngineError(f"no engine serves {bundle.path}: {reasons}")
@@ -198,38 +186,26 @@ def cpu_entry(*names: str) -> str:
     return ""
 
 
-def relative_engine_for(engine: str) -> str:
-    """The engine that runs the relative unit when `engine` runs the main network."""
-    return RELATIVE_ON_CPU if engine == "openvino" else engine
-
-
 def _try(
-    bundle: Bundle, candidate: Candidate, options: EngineOptions, networks: ServedNetworks
-) -> tuple[Engine, Engine | None, Differences] | RefusedEngine:
-    """The engines of one candidate and their differences on the golden images, or why they cannot serve."""
+    bundle: Bundle, candidate: Candidate, options: EngineOptions, network: ServedNetwork
+) -> tuple[Engine, Differences] | RefusedEngine:
+    """The engine of one candidate and its differences on the golden images, or why it cannot serve."""
     name, precision = candidate
-    opened: list[Engine] = []
+    content = bundle.content(network.file(precision))
+    request = EngineRequest(
+        content, precision, threads=options.threads, batch=options.batch, cache=options.cache
+    )
     try:
-        shared = {"threads": options.threads, "cache": options.cache}
-        network = bundle.content(networks.file(precision))
-        request = EngineRequest(network, precision, batch=options.batch, **shared)  # type: ignore[arg-type]
-        opened.append(create_engine(name, request))
-        if networks.relative_file is not None:
-            relative_network = bundle.content(networks.relative_file)
-            request = EngineRequest(relative_network, "float32", **shared)  # type: ignore[arg-type]
-            opened.append(create_engine(relative_engine_for(name), request))
-        main, relative = opened[0], opened[1] if len(opened) > 1 else None
-        differences = networks.measure(main, relative)
-        problems = describe_exceeded(differences, networks.tolerance[precision])
-        if not problems:
-            opened = []
-            return main, relative, differences
-        reason, installed = f"failed the self-test: {'; '.join(problems)}", True
+        running = create_engine(name, request)
     except EngineError as error:
-        reason, installed = str(error), bool(opened) or why_not(name) is None
-        if opened:
-            reason = f"failed the self-test: {reason}"
-    finally:
-        for engine in opened:
-            engine.close()
-    return RefusedEngine(name, precision, reason, installed)
+        return RefusedEngine(name, precision, str(error), installed=why_not(name) is None)
+    try:
+        differences = network.measure(running)
+        problems = describe_exceeded(differences, network.tolerance[precision])
+        reason = "; ".join(problems)
+    except EngineError as error:
+        reason = str(error)
+    if not reason:
+        return running, differences
+    running.close()
+    return RefusedEngine(name, precision, f"failed the self-test: {reason}")

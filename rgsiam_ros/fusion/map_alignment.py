@@ -158,12 +158,10 @@ def georeferenced(bundle: Bundle, alignment: MapAlignment, out: Path) -> Bundle:
         part = geometry.model_dump(mode="json")
         description["geometry"] = part | {"placement": _moved(geometry.placement, T)}
     contents: dict[str, bytes] = {}
-    if absolute is not None and absolute.refinement is not None:
+    if absolute is not None and absolute.retrieval is not None:
         for precision in absolute.precisions:
             features = bundle.map_features(precision)
-            rotated = MapFeatures(
-                features.metric_feature_ND, features.local_NCHW, T @ features.T_map_camera_N44
-            )
+            rotated = MapFeatures(features.metric_feature_ND, T @ features.T_map_camera_N44)
             contents[map_features_name(precision)] = npz_bytes(rotated.to_arrays())
     return rewrite_bundle(bundle, out, description, contents)
 

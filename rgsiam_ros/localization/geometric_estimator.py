@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rgsiam_ros.bundle import Bundle
+from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.features.keypoints import extract
+from rgsiam_ros.features.network import network_input
 from rgsiam_ros.geometry.poses import Array, pose_matrix
 from rgsiam_ros.localization.geometric import GeometricBranch
-from rgsiam_ros.localization.pose_estimate import PoseEstimate
+from rgsiam_ros.localization.live_view import LiveView
+from rgsiam_ros.localization.pose_estimate import Branch, PoseEstimate
 from rgsiam_ros.uncertainty.covariance import rotate_axes
 from rgsiam_ros.uncertainty.geometric import GeometricUncertainty, trust_of, why_not_trusted
 from rgsiam_ros.uncertainty.pose_quality import PoseQuality
@@ -24,9 +27,14 @@ SIGMA_WITHOUT_POSE = np.repeat([1e3, np.pi], 3)
 class GeometricEstimator:
     """Keeps the last trusted pose: map images near it are candidates for the next image."""
 
+    branch: Branch = "refined"
+    calibrated = True
+    """Each image gets its own covariance and a trust score."""
+
     def __init__(self, bundle: Bundle) -> None:
         """Raises BundleError for a bundle without a geometric branch."""
         part = bundle.manifest.geometric_part
+        self.preprocessing = part.preprocessing
         self._keypoints, self._fewest = part.keypoints, part.fewest_inliers
         self._T_map_points = pose_matrix(part.placement.origin_m, part.placement.turn_wxyz)
         self._branch = GeometricBranch(bundle.map_points, self._T_map_points, part.candidates)
@@ -43,26 +51,31 @@ class GeometricEstimator:
         """Forget the last pose."""
         self._last = None
 
+    def network_input(self, fitted_HW3: ImageBGR) -> NDArray[np.float32]:
+        """The network's input ``(1, H, W)`` of a BGR image of its size."""
+        return network_input(fitted_HW3)[0]
+
     def estimate(
         self,
         outputs: Mapping[str, NDArray[np.float32]],
-        K: Array,
-        timings_ms: dict[str, float],
+        view: LiveView,
+        timings_ms: Mapping[str, float],
         *,
-        frozen: bool,
+        frozen: bool = False,
         allowed: NDArray[np.int64] | None = None,
     ) -> PoseEstimate:
         """The estimate from the network's outputs for one image.
 
-        K: intrinsic matrix of the network's image; timings_ms: of the stages before, to which this adds its own;
+        view: what the network's image shows; timings_ms: of the stages before, to which this adds its own;
         allowed: map images that may be used, None for all.
         """
         began = time.perf_counter()
         keypoints = extract(outputs, self._keypoints)
         between = time.perf_counter()
         near = [] if self._last is None else [self._last]
-        found = self._branch.localize(keypoints, K, near, allowed)
-        timings = timings_ms | {
+        found = self._branch.localize(keypoints, view.K, near, allowed)
+        timings = {
+            **timings_ms,
             "keypoints": (between - began) * 1e3,
             "pose": (time.perf_counter() - between) * 1e3,
         }

@@ -1,4 +1,4 @@
-"""Which networks of a bundle are run for a branch."""
+"""Which network of a bundle is run for a branch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rgsiam_ros.bundle.precision import local_features_name
 from rgsiam_ros.engines import Engine
 from rgsiam_ros.engines.base import Tensors
 from rgsiam_ros.engines.batching import infer_all
-from rgsiam_ros.engines.served import ServedNetworks, absolute_networks
+from rgsiam_ros.engines.served import ServedNetwork, absolute_network
 from rgsiam_ros.errors import BundleError, EngineError
 from rgsiam_ros.features.keypoints import IMAGE, extract
 from rgsiam_ros.features.network import intrinsics
@@ -21,8 +21,8 @@ from rgsiam_ros.geometry.poses import Array, pose_errors
 from rgsiam_ros.localization.geometric import GeometricBranch
 
 BRANCHES = ("auto", "absolute", "refined")
-"""``absolute``: the pose of the absolute branch. ``refined``: the pose of the geometric branch, or, in a bundle
-without one, of the relative branch. ``auto``: refined if the bundle has it."""
+"""``absolute``: the pose of the absolute branch. ``refined``: the pose of the geometric branch. ``auto``: refined
+if the bundle has it."""
 
 
 def check_branch(path: str | Path, manifest: Manifest, branch: str) -> None:
@@ -33,10 +33,9 @@ def check_branch(path: str | Path, manifest: Manifest, branch: str) -> None:
         raise BundleError(
             f"{path} has no absolute branch: set branch to auto, or export a run of `rgsiam train`"
         )
-    if branch == "refined" and not _has_refined(manifest):
+    if branch == "refined" and manifest.geometry is None:
         raise BundleError(
-            f"{path} has neither a geometric nor a relative branch: set branch to absolute, or build a map "
-            "with `rgsiam map build`"
+            f"{path} has no geometric branch: set branch to absolute, or build a map with `rgsiam map build`"
         )
 
 
@@ -45,12 +44,11 @@ def uses_geometry(manifest: Manifest, branch: str) -> bool:
     return manifest.geometry is not None and branch != "absolute"
 
 
-def networks_of(bundle: Bundle, branch: str = "auto", batch: int = 1) -> ServedNetworks:
-    """The networks that are run for a branch, which `check_branch` has accepted."""
+def network_of(bundle: Bundle, branch: str = "auto", batch: int = 1) -> ServedNetwork:
+    """The network that is run for a branch, which `check_branch` has accepted."""
     if uses_geometry(bundle.manifest, branch):
-        return _geometric_networks(bundle, batch)
-    has_relative = bundle.manifest.absolute_part.refinement is not None
-    return absolute_networks(bundle, refine=branch != "absolute" and has_relative, batch=batch)
+        return _geometric_network(bundle, batch)
+    return absolute_network(bundle, batch)
 
 
 def golden_differences(
@@ -83,30 +81,22 @@ def golden_differences(
     return Differences(position_m=metres, rotation_deg=float(np.degrees(radians)))
 
 
-def _has_refined(manifest: Manifest) -> bool:
-    absolute = manifest.absolute
-    return manifest.geometry is not None or (
-        absolute is not None and absolute.refinement is not None
-    )
-
-
-def _geometric_networks(bundle: Bundle, batch: int) -> ServedNetworks:
+def _geometric_network(bundle: Bundle, batch: int) -> ServedNetwork:
     part = bundle.manifest.geometric_part
 
     def example() -> Tensors:
         return {IMAGE: bundle.golden_views.view_NHW[:1, None].astype(np.float32)}
 
-    def measure(main: Engine, relative: Engine | None) -> Differences:
+    def measure(engine: Engine) -> Differences:
         K = intrinsics(bundle.manifest.camera, part.preprocessing)
         branch = GeometricBranch(bundle.map_points, np.eye(4), part.candidates)
         return golden_differences(
-            main, bundle.golden_views, branch, K, part.keypoints, part.fewest_inliers, batch
+            engine, bundle.golden_views, branch, K, part.keypoints, part.fewest_inliers, batch
         )
 
-    return ServedNetworks(
+    return ServedNetwork(
         offered=part.precisions,
         file=local_features_name,
-        relative_file=None,
         measure=measure,
         tolerance={
             precision: Differences(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
 from rgsiam_ros.geometry.poses import Array, check_pose
-from rgsiam_ros.uncertainty.calibration import Branch
 from rgsiam_ros.uncertainty.covariance import check_covariance
-from rgsiam_ros.uncertainty.pose_quality import PoseQuality, RefinedQuality
+from rgsiam_ros.uncertainty.pose_quality import PoseQuality
+
+Branch = Literal["absolute", "refined"]
+"""The network's pose, or the pose of the geometric branch."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class PoseEstimate:
     timings_ms: dict[str, float]
     """Milliseconds spent in each stage."""
     branch: Branch = "absolute"
-    """The branch that the pose is from. It is the absolute branch if no neighbour gives a pose."""
+    """The branch that the pose is from."""
     quality: PoseQuality = field(default_factory=PoseQuality)
     """The figures that covariance and trust are predicted from."""
     raw_covariance_66: Array | None = None
@@ -61,8 +64,3 @@ class PoseEstimate:
         except ValueError as error:
             return f"lost: {error}"
         return ""
-
-    @property
-    def refined_quality(self) -> RefinedQuality | None:
-        """The figures that only a refined pose has."""
-        return self.quality.refined_quality

@@ -12,7 +12,7 @@ from rclpy.node import Node
 from rgsiam_ros.bundle import Manifest
 from rgsiam_ros.bundle.reader import MANIFEST_NAME, read_manifest
 from rgsiam_ros.engines.options import EngineOptions
-from rgsiam_ros.engines.selection import SelectedEngines
+from rgsiam_ros.engines.selection import SelectedEngine
 from rgsiam_ros.errors import BundleError
 from rgsiam_ros.geometry.units import angle_text, length_text
 from rgsiam_ros.localization.relocalizer import Relocalizer
@@ -87,7 +87,7 @@ def log_loaded(node: Node, loaded: LoadedBundle, note: str) -> None:
     note: text at the end of the line that names bundle and engine.
     """
     log, relocalizer = node.get_logger(), loaded.relocalizer
-    log_engines(log, relocalizer.engines)
+    log_engines(log, relocalizer.engine)
     info, name = relocalizer.describe_engine(), relocalizer.manifest.name
     log.info(
         f"bundle {name} ({loaded.path}), engine {info.name} {info.version} {info.precision} on "
@@ -100,7 +100,7 @@ def log_loaded(node: Node, loaded: LoadedBundle, note: str) -> None:
         )
 
 
-def log_engines(log: Any, engines: SelectedEngines) -> None:
+def log_engines(log: Any, engines: SelectedEngine) -> None:
     """Log a fallback and failed engines as WARN, and the result of the self-test as INFO."""
     failed = [str(refused) for refused in engines.refused if refused.installed]
     info, differences = engines.describe(), engines.differences

@@ -99,7 +99,7 @@ SPECS = (
         "string",
         "auto",
         "absolute: the network's global pose. refined: the pose from the map. auto: refined "
-        "if the bundle has a map or a relative branch.",
+        "if the bundle has a map.",
         choices=BRANCHES,
     ),
     Spec(

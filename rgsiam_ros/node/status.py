@@ -218,11 +218,6 @@ def values_of(
         values["inliers"] = str(geometric.inliers)
         values["matches"] = str(geometric.matches)
         values["residual_px"] = f"{geometric.residual_px:.2f}"
-    if estimate.refined_quality is not None:
-        refined = estimate.refined_quality
-        values["support"] = f"{refined.support:.3f}"
-        values["branches_apart_m"] = f"{refined.absolute_m:.3f}"
-        values["branches_apart_deg"] = f"{np.degrees(refined.absolute_rad):.3f}"
     if gate is not None:
         values["gate"] = gate.reason
         values["mahalanobis_squared"] = f"{gate.square:.2f}"

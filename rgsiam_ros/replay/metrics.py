@@ -33,7 +33,6 @@ def replay_metrics(record: ReplayRecord) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "frames": len(record.frames),
         "answered": answered,
-        "refined": _refined(record),
         "availability": answered / len(record.frames) if record.frames else 0.0,
         "frames_with_truth": with_truth,
         "position_error_m": summarise(metres) if len(metres) else None,
@@ -94,9 +93,3 @@ def latency(record: ReplayRecord) -> dict[str, dict[str, float]]:
         stage: {f"p{p}": float(np.percentile(values, p)) for p in (50, 95, 99)}
         for stage, values in stages.items()
     }
-
-
-def _refined(record: ReplayRecord) -> int | None:
-    """Number of poses from the relative branch; None if the branch is unknown."""
-    branches = [frame.branch for frame in record.frames if frame.branch]
-    return branches.count("refined") if branches else None

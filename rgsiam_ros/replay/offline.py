@@ -97,7 +97,6 @@ def record_of(
         timings_ms,
         problem=estimate.why_lost,
         branch=estimate.branch,
-        refined_quality=estimate.refined_quality,
         geometric_quality=estimate.quality.geometric_quality,
         trust=estimate.trust,
         feature_distance=estimate.quality.feature_distance,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rgsiam_ros.geometry.poses import Array, pose_errors
-from rgsiam_ros.uncertainty.pose_quality import GeometricQuality, RefinedQuality
+from rgsiam_ros.uncertainty.pose_quality import GeometricQuality
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,6 @@ class FrameRecord:
     """Why no pose was published; empty if one was."""
     branch: str = ""
     """The branch that the pose is from; empty if it is unknown."""
-    refined_quality: RefinedQuality | None = None
-    """The figures that only a refined pose of the dense relative unit has."""
     geometric_quality: GeometricQuality | None = None
     """The figures that only a pose of the geometric branch has."""
     trust: float | None = None

@@ -135,9 +135,6 @@ COLUMNS = [
     "sigma_rot_y_deg",
     "sigma_rot_z_deg",
 ]
-SOURCES = ["branch", "absolute_apart_m", "absolute_apart_deg", "support"]
-"""The branch that the pose is from. For a refined pose also: its distance and angle to the absolute pose, and
-the share of the hypotheses' weight that agrees with it."""
 GEOMETRIC = ["inliers", "matches", "residual_px"]
 """The fields of `GeometricQuality` with the same names."""
 TRUST = ["trust", "feature_distance"]
@@ -148,7 +145,7 @@ def _write_frames(record: ReplayRecord, path: Path) -> None:
     stages = sorted({stage for frame in record.frames for stage in frame.timings_ms})
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(
-            file, [*COLUMNS, *SOURCES, *GEOMETRIC, *TRUST, *(f"{s}_ms" for s in stages), "problem"]
+            file, [*COLUMNS, "branch", *GEOMETRIC, *TRUST, *(f"{s}_ms" for s in stages), "problem"]
         )
         writer.writeheader()
         for frame in record.frames:
@@ -162,10 +159,6 @@ def _row(frame: FrameRecord) -> dict[str, Any]:
         "problem": frame.problem,
         "branch": frame.branch,
     }
-    if frame.refined_quality is not None:
-        quality = frame.refined_quality
-        values = quality.absolute_m, np.degrees(quality.absolute_rad), quality.support
-        row |= dict(zip(SOURCES[1:], values, strict=True))
     if frame.geometric_quality is not None:
         row |= {name: getattr(frame.geometric_quality, name) for name in GEOMETRIC}
     row |= {name: getattr(frame, name) for name in TRUST}

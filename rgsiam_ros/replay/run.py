@@ -152,7 +152,7 @@ def _effective_config(
         "bag": str(bag),
         "bundle": str(bundle),
         "bundle_created": manifest.created,
-        "network_sha256": manifest.files[relocalizer.engines.file].sha256,
+        "network_sha256": manifest.files[relocalizer.engine.file].sha256,
         "branch_in_use": relocalizer.branch,
         "engine_in_use": asdict(relocalizer.describe_engine()),
         "options": _plain(asdict(options)),

@@ -11,10 +11,9 @@ from support.bundles import (
     brightness_contents,
     brightness_network,
     colour_absolute,
-    colour_relative,
+    colour_parts,
     description,
     edit_manifest,
-    refinable_parts,
 )
 
 from rgsiam_ros.bundle import Bundle, rewrite_bundle, write_bundle
@@ -54,7 +53,6 @@ def test_optional_files(tmp_path):
     np.savez(array, feature_NF=np.ones((3, 4), np.float16))
     contents = {
         **brightness_contents(),
-        "relative.onnx": brightness_network(),
         "map_features.npz": array.getvalue(),
         "map_features.int8.npz": array.getvalue(),
         "mask.png": cv2.imencode(".png", np.full((96, 128), 255, np.uint8))[1].tobytes(),
@@ -105,7 +103,7 @@ def test_networks_with_other_types_than_float32_are_refused(tmp_path):
         ),
         (
             set_in(
-                *("absolute", "variants", "float32", "absolute", "covariance", "matrix"),
+                *("absolute", "variants", "float32", "covariance", "matrix"),
                 value=np.zeros((6, 6)).tolist(),
             ),
             "positive definite",
@@ -122,7 +120,7 @@ def test_networks_with_other_types_than_float32_are_refused(tmp_path):
         ),
         (
             lambda data: data["files"].update(
-                {"../relative.onnx": dict(data["files"]["absolute.onnx"])}
+                {"../mask.png": dict(data["files"]["absolute.onnx"])}
             ),
             "has a path",
         ),
@@ -289,7 +287,7 @@ def test_npz_bombs_and_non_finite_arrays_are_refused(tmp_path):
 
 
 def changed_features(**arrays):
-    _, contents = refinable_parts()
+    _, contents = colour_parts()
     with np.load(io.BytesIO(contents["map_features.npz"])) as stored:
         changed = {**stored, **arrays}
     buffer = io.BytesIO()
@@ -306,11 +304,15 @@ def scaled_poses():
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("map_features.npz", lambda: changed_features(local_NCHW=None), "'local_NCHW' is missing"),
+        (
+            "map_features.npz",
+            lambda: changed_features(metric_feature_ND=None),
+            "'metric_feature_ND' is missing",
+        ),
         (
             "map_features.npz",
             lambda: changed_features(metric_feature_ND=np.ones((3, 3), np.float16)),
-            "hold 3, 4 and 4 images",
+            "hold 3 and 4 images",
         ),
         (
             "map_features.npz",
@@ -322,9 +324,7 @@ def scaled_poses():
             lambda: changed_features(metric_feature_ND=np.ones((4, 5), np.float16)),
             r"absolute.onnx gives .*needs .*metric_feature \(1, 5\)",
         ),
-        ("relative.onnx", lambda: colour_relative(3), r"relative.onnx takes map_local_map \(3"),
-        ("relative.onnx", brightness_network, r"relative.onnx takes image"),
-        ("absolute.onnx", brightness_network, r"absolute.onnx gives .*needs .*local_map"),
+        ("absolute.onnx", brightness_network, r"absolute.onnx gives .*needs .*metric_feature"),
         (
             "absolute.onnx",
             lambda: colour_absolute(width=32),
@@ -332,23 +332,23 @@ def scaled_poses():
         ),
     ],
 )
-def test_a_relative_branch_that_does_not_fit_is_refused(tmp_path, name, content, message):
-    text, contents = refinable_parts()
+def test_map_features_that_do_not_fit_are_refused(tmp_path, name, content, message):
+    text, contents = colour_parts()
     with pytest.raises(BundleError, match=message):
         write_bundle(tmp_path / "b", text, {**contents, name: content()})
 
 
-def test_a_relative_branch_needs_its_files_and_map_images(tmp_path):
-    text, contents = refinable_parts()
-    del contents["relative.onnx"]
-    with pytest.raises(BundleError, match="refinement needs relative.onnx"):
+def test_retrieval_needs_its_file_and_map_images(tmp_path):
+    text, contents = colour_parts()
+    del contents["map_features.npz"]
+    with pytest.raises(BundleError, match="variant float32 needs map_features.npz"):
         write_bundle(tmp_path / "b", text, contents)
-    text, contents = refinable_parts()
-    text["absolute"]["refinement"]["map_images"] = 9
+    text, contents = colour_parts()
+    text["absolute"]["retrieval"]["map_images"] = 9
     with pytest.raises(BundleError, match="holds 4 images; the manifest says 9"):
         write_bundle(tmp_path / "b", text, contents)
-    text, contents = refinable_parts()
-    text["absolute"]["refinement"]["neighbours"] = 5
+    text, contents = colour_parts()
+    text["absolute"]["retrieval"]["neighbours"] = 5
     with pytest.raises(BundleError, match="asks for 5 neighbours"):
         write_bundle(tmp_path / "b", text, contents)
 

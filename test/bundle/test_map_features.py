@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
 from support.poses import random_poses
 
 from rgsiam_ros.bundle.map_features import MapFeatures
@@ -10,14 +9,13 @@ def features(count=50, seed=0):
     random = np.random.default_rng(seed)
     feature = random.normal(size=(count, 16))
     feature /= np.linalg.norm(feature, axis=1, keepdims=True)
-    local = random.normal(size=(count, 3, 2, 2)).astype(np.float16)
-    return MapFeatures(feature.astype(np.float32), local, random_poses(count, seed))
+    return MapFeatures(feature.astype(np.float32), random_poses(count, seed))
 
 
 def test_stored_features_are_read_back_in_half_precision():
     original = features()
     arrays = original.to_arrays()
-    assert arrays["metric_feature_ND"].dtype == arrays["local_NCHW"].dtype == np.float16
+    assert arrays["metric_feature_ND"].dtype == np.float16
     assert arrays["T_map_camera_N44"].dtype == np.float64
     back = MapFeatures.from_arrays(arrays)
     np.testing.assert_allclose(back.metric_feature_ND, original.metric_feature_ND, atol=1e-3)
@@ -42,21 +40,12 @@ def test_feature_distances_are_lengths_of_differences():
     np.testing.assert_allclose(map_.feature_distances(query, index), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_near_poses_weigh_metres_and_angles():
-    map_ = features()
-    T = random_poses(1, seed=9)[0]
-    metres = np.linalg.norm(map_.T_map_camera_N44[:, :3, 3] - T[:3, 3], axis=1)
-    turns = Rotation.from_matrix(map_.T_map_camera_N44[:, :3, :3] @ T[:3, :3].T).magnitude()
-    expected = np.argsort(metres + 4.0 * turns)[:6]
-    assert map_.near(T, 6, metres_per_radian=4.0).tolist() == expected.tolist()
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"T_map_camera_N44": None}, "'T_map_camera_N44' is missing"),
         ({"metric_feature_ND": np.ones(50)}, "do not describe map images"),
-        ({"local_NCHW": np.ones((49, 3, 2, 2))}, "the numbers must be equal"),
+        ({"metric_feature_ND": np.ones((49, 16))}, "the numbers must be equal"),
         ({"T_map_camera_N44": np.ones((50, 4, 4))}, "not a rigid transform"),
         ({"T_map_camera_N44": np.tile(np.diag([1.0, 1.0, -1.0, 1.0]), (50, 1, 1))}, "not a rigid"),
     ],

@@ -16,7 +16,7 @@ from support.bundles import (
 
 from rgsiam_ros.bundle import Bundle, geometry_for, refuse_existing, write_bundle
 from rgsiam_ros.bundle.precision import local_features_name
-from rgsiam_ros.engines.served import absolute_networks
+from rgsiam_ros.engines.served import absolute_network
 from rgsiam_ros.errors import BundleError
 
 
@@ -51,7 +51,7 @@ def test_a_bundle_without_an_absolute_part_says_so(geometric):
         geometric.absolute_onnx,
         geometric.map_features,
         lambda: geometric.golden,
-        lambda: absolute_networks(geometric, refine=False),
+        lambda: absolute_network(geometric),
     )
     for use in uses:
         with pytest.raises(BundleError, match="small has no absolute branch: export a run"):

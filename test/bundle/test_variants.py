@@ -28,8 +28,7 @@ def test_a_variant_has_its_own_network_features_and_figures(int8_bundle):
     assert manifest.absolute.variants["int8"].tolerance.position_m == 0.15
     assert manifest.absolute.variants["float32"].tolerance.position_m == 5e-3
     int8, float32 = (
-        np.asarray(manifest.absolute.variants[p].refined.covariance.matrix)
-        for p in ("int8", "float32")
+        np.asarray(manifest.absolute.variants[p].covariance.matrix) for p in ("int8", "float32")
     )
     assert not np.allclose(int8, float32)
     assert len(bundle.golden.image_NHW3) == 3
@@ -49,8 +48,8 @@ def test_a_variant_has_its_own_network_features_and_figures(int8_bundle):
         (without("files", "absolute.int8.onnx"), "variant int8 needs absolute.int8.onnx"),
         (without("files", "map_features.int8.npz"), "variant int8 needs map_features.int8.npz"),
         (
-            without("absolute", "variants", "int8", "refined"),
-            "variant int8 needs the figures of each branch",
+            without("absolute", "variants", "int8", "covariance"),
+            "absolute.variants.int8.covariance: Field required",
         ),
         (
             without("absolute", "variants", "int8", "tolerance"),
@@ -79,26 +78,19 @@ def test_incomplete_variants_are_refused(int8_bundle, change, message):
     [
         ("image_NHW3", None, "'image_NHW3' is missing"),
         ("image_NHW3", np.zeros((3, 10, 10, 3), np.uint8), "do not fit the network's input"),
-        ("map_index_NK", np.full((3, 2), 99), "does not index 2 of the map's 4 images"),
-        ("map_index_NK", np.zeros((3, 3), int), "does not index 2 of the map's 4 images"),
-        ("map_index_NK", np.zeros((3, 0), int), "does not index 2 of the map's 4 images"),
-        ("map_index_NK", np.full((3, 2), "a"), "'map_index_NK' does not hold numbers"),
-        ("map_index_NK", None, "the outputs of relative.onnx are missing"),
-        ("local_map", None, "holds the outputs .*absolute.onnx gives .*local_map"),
-        ("metric_feature", np.zeros((3, 4), np.float32), "'metric_feature' has shape"),
+        ("metric_feature", None, "holds the outputs .*absolute.onnx gives .*metric_feature"),
+        ("metric_feature", np.zeros((3, 4), np.float32), "'metric_feature' has rows of shape"),
         (
             "precision_factor",
             np.zeros((3, 21), np.float32),
             "holds the outputs .*precision_factor, .*absolute.onnx gives",
         ),
-        ("rotation_quaternion_wxyz", np.zeros((3, 3), np.float32), "'rotation_qua.* has shape"),
         (
-            "relative_information",
-            np.zeros((3, 2, 5), np.float32),
-            "'relative_information' has shape",
+            "rotation_quaternion_wxyz",
+            np.zeros((3, 3), np.float32),
+            "'rotation_qua.* has rows of shape",
         ),
-        ("map_index_NK", np.zeros((2, 2), int), "holds 2 rows for 3 images"),
-        ("relative_translation_normalised", None, "'relative_translation_normalised' is missing"),
+        ("metric_feature", np.zeros((2, 3), np.float32), "holds 2 rows for 3 images"),
     ],
 )
 def test_golden_images_that_do_not_fit_are_refused(tmp_path, name, value, message):

@@ -20,8 +20,8 @@ from rgsiam_ros.bundle.precision import PRECISIONS
 from rgsiam_ros.engines import ENGINES
 from rgsiam_ros.engines.benchmark import benchmark_engines
 from rgsiam_ros.engines.options import EngineOptions
-from rgsiam_ros.engines.selection import ORDER, candidates, select_engines
-from rgsiam_ros.engines.served import absolute_networks
+from rgsiam_ros.engines.selection import ORDER, candidates, select_engine
+from rgsiam_ros.engines.served import absolute_network
 from rgsiam_ros.errors import EngineError
 from rgsiam_ros.localization.relocalizer import Relocalizer
 
@@ -60,11 +60,10 @@ def test_unknown_names_are_refused():
 @pytest.mark.slow
 def test_the_town_bundle_passes_the_self_test():
     bundle = Bundle.load(TOWN_BUNDLE)
-    engines = select_engines(bundle, EngineOptions(), absolute_networks(bundle, refine=True))
+    engines = select_engine(bundle, EngineOptions(), absolute_network(bundle))
     tolerance = bundle.manifest.absolute.variants[engines.precision].tolerance
     assert 0.0 < engines.differences.position_m <= tolerance.position_m
-    assert 0.0 < engines.differences.local_map <= tolerance.local_map
-    assert engines.relative is not None
+    assert 0.0 < engines.differences.metric_feature <= tolerance.metric_feature
     assert not engines.fell_back
     engines.close()
 
@@ -82,29 +81,20 @@ def test_a_network_with_wrong_results_is_refused(tmp_path, int8_bundle):
     int8 = EngineOptions("onnxruntime", "int8")
     good = Relocalizer.from_bundle(int8_bundle, int8, branch="absolute")
     assert off_by(good) == pytest.approx(10.0 * INT8_BIAS, abs=1e-3)
-    assert good.engines.refused == []
-    assert good.engines.differences.position_m == pytest.approx(0.1, abs=1e-3)
+    assert good.engine.refused == []
+    assert good.engine.differences.position_m == pytest.approx(0.1, abs=1e-3)
     wrong = colour_absolute(bias=ABSOLUTE_BIAS + 0.05)
     path = broken(tmp_path, **{"absolute.int8_onnx": wrong})
     relocalizer = Relocalizer.from_bundle(path, int8, branch="absolute")
-    assert relocalizer.engines.precision == "float32"  # the next one serves
-    assert relocalizer.engines.fell_back
+    assert relocalizer.engine.precision == "float32"  # the next one serves
+    assert relocalizer.engine.fell_back
     assert off_by(relocalizer) == pytest.approx(10.0 * ABSOLUTE_BIAS, abs=1e-3)
-    reason = next(r for r in relocalizer.engines.refused if r.engine == "onnxruntime")
+    reason = next(r for r in relocalizer.engine.refused if r.engine == "onnxruntime")
     assert "failed the self-test: position is off by 50 cm, 15 cm is allowed" in str(reason)
     with pytest.raises(
         EngineError, match=r"no engine serves .*onnxruntime int8: failed the self-test"
     ):
         Relocalizer.from_bundle(path, EngineOptions("onnxruntime", "int8", fallback="none"))
-
-
-def test_the_self_test_covers_the_relative_unit(tmp_path):
-    path = broken(tmp_path, relative_onnx=colour_relative_off(0.01))
-    onnxruntime = EngineOptions("onnxruntime")
-    with pytest.raises(EngineError, match=r"relative position is off by 10 cm, 5 mm is allowed"):
-        Relocalizer.from_bundle(path, onnxruntime)
-    absolute = Relocalizer.from_bundle(path, onnxruntime, branch="absolute")
-    assert absolute.engines.refused == []  # it does not need the relative unit
 
 
 def test_the_self_test_covers_every_output(tmp_path):
@@ -113,17 +103,9 @@ def test_the_self_test_covers_every_output(tmp_path):
     half = np.tile(np.array([1.0, 0.01, 0.0, 0.0], np.float32), (3, 1))
     changes = {
         "metric_feature": (unit, r"metric feature is off by \S+, 0\.005 is allowed"),
-        "local_map": (
-            golden_arrays(int8_parts()[1])["local_map"] + 0.1,
-            r"local map is off by \S+, 0\.005",
-        ),
         "rotation_quaternion_wxyz": (
             half,
             r"rotation is off by 1\.15 degrees, 5 millidegrees is allowed",
-        ),
-        "relative_information": (
-            np.tile(90.0 * np.eye(6), (3, 2, 1, 1)),
-            r"information is off by 0\.111",
         ),
     }
     for number, (name, (value, message)) in enumerate(changes.items()):
@@ -136,8 +118,8 @@ def test_the_self_test_covers_every_output(tmp_path):
 
 def test_a_precision_that_the_bundle_lacks(int8_bundle):
     fallen = Relocalizer.from_bundle(int8_bundle, EngineOptions(precision="float16"))
-    assert fallen.engines.fell_back
-    assert "no float16 network" in str(fallen.engines.refused[0])
+    assert fallen.engine.fell_back
+    assert "no float16 network" in str(fallen.engine.refused[0])
     with pytest.raises(EngineError, match="no float16 network, only float32, int8: export with"):
         Relocalizer.from_bundle(int8_bundle, EngineOptions(precision="float16", fallback="none"))
 
@@ -145,26 +127,11 @@ def test_a_precision_that_the_bundle_lacks(int8_bundle):
 def test_an_installed_engine_that_cannot_run_is_marked(int8_bundle, monkeypatch):
     """Installed TensorRT without a built engine is a reason for a warning; missing TensorRT is not."""
     monkeypatch.setattr("rgsiam_ros.engines.selection.why_not", lambda name: None)
-    engines = Relocalizer.from_bundle(int8_bundle).engines
+    engines = Relocalizer.from_bundle(int8_bundle).engine
     assert [r.engine for r in engines.refused if r.installed][:1] == ["tensorrt"]
     monkeypatch.setattr("rgsiam_ros.engines.selection.why_not", lambda name: "not installed")
-    engines = Relocalizer.from_bundle(int8_bundle).engines
+    engines = Relocalizer.from_bundle(int8_bundle).engine
     assert not [r for r in engines.refused if r.installed]
-
-
-def colour_relative_off(by):
-    import onnx
-    from onnx import helper, numpy_helper
-    from support.bundles import colour_relative
-
-    model = onnx.load_model_from_string(colour_relative(2))
-    for node in model.graph.node:
-        if node.output[0] == "translation_normalised":
-            node.output[0] = "exact"
-    off = numpy_helper.from_array(np.array([[by, 0.0, 0.0]], np.float32), "off")
-    model.graph.initializer.append(off)
-    model.graph.node.append(helper.make_node("Add", ["exact", "off"], ["translation_normalised"]))
-    return model.SerializeToString()
 
 
 def test_non_finite_outputs_fail_the_self_test(tmp_path):
@@ -176,23 +143,6 @@ def test_non_finite_outputs_fail_the_self_test(tmp_path):
         EngineError, match="failed the self-test: the network's outputs are non-fini"
     ):
         Relocalizer.from_bundle(path, EngineOptions("onnxruntime", "int8", fallback="none"))
-
-
-def test_each_precision_uses_its_own_map_features(tmp_path):
-    """The int8 local maps are changed as if taken one metre further west: only int8 poses move."""
-    text, contents = int8_parts()
-    with np.load(io.BytesIO(contents["map_features.npz"])) as stored:
-        arrays = dict(stored)
-    arrays["local_NCHW"] = arrays["local_NCHW"].copy()
-    arrays["local_NCHW"][:, 0] -= 0.1
-    contents["map_features.int8.npz"] = npz_bytes(arrays)
-    path = write_bundle(tmp_path / "moved", text, contents).path
-    moved = {
-        p: off_by(Relocalizer.from_bundle(path, EngineOptions("onnxruntime", p), branch="refined"))
-        for p in ("float32", "int8")
-    }
-    assert moved["float32"] == pytest.approx(0.0, abs=0.02)
-    assert moved["int8"] == pytest.approx(1.0, abs=0.05)
 
 
 def test_each_precision_has_its_own_covariance(int8_bundle):
@@ -218,16 +168,31 @@ def test_an_unknown_fallback_is_refused(int8_bundle):
 
 def test_verify_reports_every_engine(int8_bundle):
     bundle = Bundle.load(int8_bundle)
-    networks = absolute_networks(bundle, refine=True)
-    rows = benchmark_engines(bundle, EngineOptions(), networks)
+    network = absolute_network(bundle)
+    rows = benchmark_engines(bundle, EngineOptions(), network)
     served = {(row.engine, row.precision): row for row in rows if not row.problem}
     assert ("onnxruntime", "float32") in served
     assert all(len(row.problem) > 20 for row in rows if row.problem)
     named = benchmark_engines(
-        bundle, EngineOptions("onnxruntime"), networks
+        bundle, EngineOptions("onnxruntime"), network
     )  # int8 whatever the CPU
     assert [row.precision for row in named] == ["int8", "float32"]
     row = named[0]
     assert row.differences.position_m == pytest.approx(0.1, abs=1e-3)
-    assert 0.0 < row.main_ms[0] <= row.main_ms[1]
-    assert row.relative_ms[0] > 0.0
+    assert 0.0 < row.inference_ms[0] <= row.inference_ms[1]
+
+
+def test_each_precision_uses_its_own_map_features(tmp_path):
+    """The int8 metric features are changed: only in int8 the map looks different."""
+    text, contents = int8_parts()
+    with np.load(io.BytesIO(contents["map_features.npz"])) as stored:
+        arrays = dict(stored)
+    arrays["metric_feature_ND"] = -arrays["metric_feature_ND"]
+    contents["map_features.int8.npz"] = npz_bytes(arrays)
+    path = write_bundle(tmp_path / "changed", text, contents).path
+    distance = {}
+    for precision in ("float32", "int8"):
+        relocalizer = Relocalizer.from_bundle(path, EngineOptions("onnxruntime", precision))
+        distance[precision] = relocalizer.estimate(flat_image(*LIVE)).quality.feature_distance
+    assert distance["float32"] < 0.5
+    assert distance["int8"] > 1.5

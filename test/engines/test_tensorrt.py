@@ -22,7 +22,7 @@ from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.engines.availability import why_not
 from rgsiam_ros.engines.build import build_for_bundle
 from rgsiam_ros.engines.cache import EngineCache
-from rgsiam_ros.engines.served import absolute_networks
+from rgsiam_ros.engines.served import absolute_network
 from rgsiam_ros.engines.tensorrt_build import BATCHES, build_engine, engine_key, load_library
 from rgsiam_ros.errors import EngineError, EngineNotBuiltError
 
@@ -44,7 +44,7 @@ class Steps(list):
         self.append((phase, done, steps))
 
 
-@pytest.mark.parametrize("name", ["absolute.onnx", "relative.onnx"])
+@pytest.mark.parametrize("name", ["absolute.onnx", "local_features.onnx"])
 def test_the_whole_graph_is_supported(rtx, town, name):
     logger = rtx.Logger(rtx.Logger.ERROR)
     builder = rtx.Builder(logger)
@@ -57,7 +57,7 @@ def test_the_whole_graph_is_supported(rtx, town, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["absolute.onnx", "relative.onnx"])
+@pytest.mark.parametrize("name", ["absolute.onnx", "local_features.onnx"])
 def test_polygraphy_reports_full_support(rtx, name):
     pytest.importorskip("polygraphy")
     environment = {**os.environ, "POLYGRAPHY_USE_TENSORRT_RTX": "1"}
@@ -102,7 +102,7 @@ def test_a_missing_gpu_is_an_error(rtx, town, tmp_path):
     for action in (
         lambda: create_engine("tensorrt_rtx", EngineRequest(town.absolute_onnx(), cache=tmp_path)),
         lambda: build_for_bundle(
-            town, absolute_networks(town, refine=True), "tensorrt_rtx", "float32", cache=tmp_path
+            town, absolute_network(town), "tensorrt_rtx", "float32", cache=tmp_path
         ),
     ):
         with pytest.raises(EngineError, match="no CUDA GPU"):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import yaml
 from scipy.stats import chi2
-from support.bundles import refinable_parts
+from support.bundles import colour_parts
 from support.command_line import rgsiam
 from support.geodesy import ecef
 from support.paths import ROOT, TOWN_BUNDLE, TOWN_DRIVE
@@ -202,8 +202,8 @@ def test_a_setup_that_cannot_work_is_refused(manifest, changes, message):
         filter_parameters(manifest, FusionSetup(**changes))
 
 
-def test_without_a_datum_only_the_visual_pose_can_be_fused(refinable_bundle):
-    manifest = Bundle.load(refinable_bundle).manifest
+def test_without_a_datum_only_the_visual_pose_can_be_fused(colour_bundle):
+    manifest = Bundle.load(colour_bundle).manifest
     with pytest.raises(FusionError, match=r"has no datum.*rgsiam georeference.*--without gps"):
         filter_parameters(manifest, FusionSetup())
     assert NAVSAT not in filter_parameters(manifest, FusionSetup(sources=("visual",)))
@@ -255,9 +255,9 @@ def navsat_transform_xy(datum, latitude_deg, longitude_deg, altitude_m):
 
 @pytest.mark.parametrize("height_m", [0.0, 520.0, 2000.0])
 @pytest.mark.parametrize("above_m", [0.0, -40.0, 60.0])
-def test_navsat_transform_and_the_bundle_place_a_fix_equally(refinable_bundle, height_m, above_m):
+def test_navsat_transform_and_the_bundle_place_a_fix_equally(colour_bundle, height_m, above_m):
     """Fixes up to about 2 km from the datum, for several heights of the map."""
-    manifest = Bundle.load(refinable_bundle).manifest
+    manifest = Bundle.load(colour_bundle).manifest
     datum = Datum(latitude_deg=48.0, longitude_deg=11.5, ellipsoidal_height_m=height_m)
     manifest = manifest.model_copy(update={"datum": datum})
     navsat = filter_parameters(manifest, FusionSetup())[NAVSAT]
@@ -288,7 +288,7 @@ def test_fusion_commands(tmp_path):
     assert done.returncode == 1
     assert "name two frames" in done.stderr
     assert not (tmp_path / "b").exists()
-    bare = write_bundle(tmp_path / "bare", *refinable_parts()).path
+    bare = write_bundle(tmp_path / "bare", *colour_parts()).path
     done = rgsiam("fusion-config", bare, "--out", tmp_path / "c")
     assert done.returncode == 1
     assert "has no datum" in done.stderr

@@ -32,7 +32,6 @@ def test_metres_are_restored_in_float64(small_bundle):
     np.testing.assert_allclose(estimate.T_map_camera[:3, :3], np.eye(3), atol=1e-12)
     assert set(estimate.timings_ms) == {"preprocess", "inference", "pose"}
     assert estimate.branch == "absolute"
-    assert estimate.refined_quality is None
     assert estimate.raw_covariance_66 is None  # this network does not predict it
     assert all(value >= 0.0 for value in estimate.timings_ms.values())
 
@@ -44,42 +43,17 @@ def live_position(blue, green, red):
     return np.array([1000.0, 2000.0, 3.0]) + 10.0 * np.array([red, green, blue]) / 255.0
 
 
-def test_the_relative_branch_aligns_to_the_map_images(refinable_bundle):
-    relocalizer = Relocalizer.from_bundle(refinable_bundle)  # auto: refined
-    assert relocalizer.branch == "refined"
-    estimate = relocalizer.estimate(flat_image(*LIVE))
-    assert estimate.branch == "refined"
-    np.testing.assert_allclose(estimate.T_map_camera[:3, 3], live_position(*LIVE), atol=0.01)
-    assert estimate.refined_quality.absolute_m == pytest.approx(10.0 * ABSOLUTE_BIAS, abs=0.01)
-    assert estimate.refined_quality.absolute_rad == pytest.approx(0.0, abs=1e-6)
-    assert estimate.refined_quality.support == pytest.approx(1.0, abs=0.01)
-    np.testing.assert_allclose(np.diag(estimate.covariance_66)[:3], [0.01, 0.02, 0.03])
-    assert set(estimate.timings_ms) == {"preprocess", "inference", "pose", "refinement"}
-
-
-def test_the_absolute_branch_can_be_used_alone(refinable_bundle):
-    relocalizer = Relocalizer.from_bundle(refinable_bundle, branch="absolute")
+def test_a_bundle_without_a_map_uses_its_absolute_branch(colour_bundle):
+    relocalizer = Relocalizer.from_bundle(colour_bundle)
     estimate = relocalizer.estimate(flat_image(*LIVE))
     off = estimate.T_map_camera[:3, 3] - live_position(*LIVE)
     np.testing.assert_allclose(off, [10.0 * ABSOLUTE_BIAS, 0.0, 0.0], atol=0.01)
     assert relocalizer.branch == estimate.branch == "absolute"
-    assert estimate.refined_quality is None
-
-
-def test_without_a_near_map_image_the_pose_is_absolute(refinable_bundle):
-    """A white image is at least 8 m from every map image, and the reach is 2 m."""
-    relocalizer = Relocalizer.from_bundle(refinable_bundle, branch="refined")
-    estimate = relocalizer.estimate(flat_image(255, 255, 255))
-    assert estimate.branch == "absolute"
-    assert "refinement" in estimate.timings_ms
-    relocalizer.estimate(flat_image(*LIVE))
 
 
 def test_unknown_and_missing_branches_are_refused(small_bundle):
     assert Relocalizer.from_bundle(small_bundle).branch == "absolute"
-    with pytest.raises(
-        BundleError, match="neither a geometric nor a relative branch: set branch to absolute"
-    ):
+    with pytest.raises(BundleError, match="has no geometric branch: set branch to absolute"):
         Relocalizer.from_bundle(small_bundle, branch="refined")
     with pytest.raises(BundleError, match="'best' is unknown: choose one of auto, absolute, refin"):
         Relocalizer.from_bundle(small_bundle, branch="best")
@@ -89,7 +63,7 @@ def test_covariance_turns_with_the_camera(tmp_path):
     half = float(np.sqrt(0.5))
     text = description()
     matrix = np.diag([1.0, 4.0, 9.0, 0.01, 0.02, 0.03]).tolist()
-    text["absolute"]["variants"]["float32"]["absolute"]["covariance"]["matrix"] = matrix
+    text["absolute"]["variants"]["float32"]["covariance"]["matrix"] = matrix
     contents = brightness_contents(quaternion_wxyz=(half, 0.0, 0.0, half))  # a quarter turn about z
     path = write_bundle(tmp_path / "turned", text, contents).path
     covariance = Relocalizer.from_bundle(path).estimate(flat_image(0, 0, 0)).covariance_66
@@ -180,7 +154,7 @@ def test_the_shipped_bundle_localises_in_the_town():
     metres, radians = pose_errors(estimated, T_map_base @ drive.T_base_camera)
     assert np.median(metres) < 8.0  # the town is 190 m by 80 m
     assert np.median(np.degrees(radians)) < 3.0
-    validation = relocalizer.manifest.absolute.variants["float32"].absolute.validation
+    validation = relocalizer.manifest.absolute.variants["float32"].validation
     assert validation.export_difference_m < 1e-3
     assert validation.export_difference_deg < 1e-3
 

@@ -152,7 +152,7 @@ def test_a_frozen_camera_is_lost(peer, start, tmp_path):
 
 def test_the_gate_by_speed_rejects_a_jump_and_recovers(peer, start, tmp_path):
     """Red moves the camera 10 m per unit: from 55 to 75 is 0.8 m in 0.1 s, not for a slow vehicle."""
-    bundle = calibrated_bundle(tmp_path / "b", refined_sigma_offset_6=SURE)
+    bundle = calibrated_bundle(tmp_path / "b", sigma_offset_6=SURE)
     start(bundle, gate="speed", gate_max_speed=0.5, gate_recover_after=3)
     assert status_and_pose(peer, 1, NEAR)[1] is not None
     for index in (2, 3):
@@ -166,7 +166,7 @@ def test_the_gate_by_speed_rejects_a_jump_and_recovers(peer, start, tmp_path):
 
 
 def test_the_gate_by_odometry_accepts_a_jump_that_odometry_has(peer, start, tmp_path):
-    bundle = calibrated_bundle(tmp_path / "b", refined_sigma_offset_6=SURE)
+    bundle = calibrated_bundle(tmp_path / "b", sigma_offset_6=SURE)
     node = start(bundle, gate="odometry", gate_max_speed=0.5)
     along_x = enumerate((0.0, 0.0, 10.0 * 20 / 255, 10.0 * 20 / 255))
     publish_odometry(peer, node, [odometry_message(index, x) for index, x in along_x], "wheel")
@@ -200,7 +200,7 @@ def odometry_message(index=0, x=0.0, child="base_link", frame="odom"):
 
 def test_unusable_odometry_is_named_and_ignored(peer, start, tmp_path):
     """If the node used it, the vehicle would stand still, and the gate would reject the move of 0.8 m."""
-    bundle = calibrated_bundle(tmp_path / "b", refined_sigma_offset_6=SURE)
+    bundle = calibrated_bundle(tmp_path / "b", sigma_offset_6=SURE)
     node = start(bundle, gate="odometry")
     speeds_only = odometry_message()
     for place in (0, 7, 35):
@@ -275,18 +275,18 @@ def test_a_fix_without_a_datum_and_equal_frames_are_refused(peer, start, tmp_pat
     assert Bundle.load(bundle.path).manifest.datum is None
 
 
-def test_a_pose_without_a_definite_covariance_is_not_published(peer, start, refinable_bundle):
+def test_a_pose_without_a_definite_covariance_is_not_published(peer, start, colour_bundle):
     """A lever arm of 10,000 km makes the covariance singular: rotation alone determines position."""
     identity = "[0.0, 0.0, 0.0, 1.0]"
     mount = {"mount_translation": "[1.0e10, 0.0, 0.0]", "mount_quaternion_xyzw": identity}
-    start(Bundle.load(refinable_bundle), camera_frame="elsewhere", **mount)
+    start(Bundle.load(colour_bundle), camera_frame="elsewhere", **mount)
     message = peer.refusal(image(1, NEAR))
     assert message == "lost: at base_link, a pose covariance is not positive definite"
     assert peer.outcomes[key(stamp(1))].level == DiagnosticStatus.WARN
 
 
-def test_an_uncalibrated_bundle_gives_a_warning(peer, start, refinable_bundle):
-    node = start(Bundle.load(refinable_bundle))
+def test_an_uncalibrated_bundle_gives_a_warning(peer, start, colour_bundle):
+    node = start(Bundle.load(colour_bundle))
     node.wait_for_log("not calibrated: its covariance is constant.*rgsiam calibrate")
     status, pose = status_and_pose(peer, 1, UNLIKE)
     assert pose is not None

@@ -46,21 +46,20 @@ def brightness_network(width=64, height=48, quaternion_wxyz=(1.0, 0.0, 0.0, 0.0)
 
 
 MAP_COLOURS = np.array([[0.2, 0.4, 0.6], [0.8, 0.4, 0.2], [0.8, 0.5, 0.3], [0.5, 0.5, 0.5]])
-"""Red, green and blue of the images in the map of `refinable_bundle`."""
+"""Red, green and blue of the images in the map of `colour_bundle`."""
 
 
 ABSOLUTE_BIAS = 0.05
-"""Error in x of the absolute branch of `refinable_bundle`, normalised."""
+"""Error in x of the absolute branch of `colour_bundle`, normalised."""
 
 
 def colour_absolute(width=64, height=48, bias=ABSOLUTE_BIAS):
     """ONNX bytes of an absolute branch like `brightness_network`, with an error in x.
 
-    Its local map is the mean colour, and its metric feature is the direction of that colour.
+    Its metric feature is the direction of the mean colour.
     """
     nodes = [
-        helper.make_node("ReduceMean", ["image"], ["local_map"], axes=[2, 3], keepdims=1),
-        helper.make_node("Reshape", ["local_map", "flat"], ["mean"]),
+        helper.make_node("ReduceMean", ["image"], ["mean"], axes=[2, 3], keepdims=0),
         helper.make_node("Add", ["mean", "bias"], ["translation_normalised"]),
         helper.make_node("LpNormalization", ["mean"], ["metric_feature"], axis=1, p=2),
         helper.make_node("Mul", ["mean", "zero"], ["zeros"]),
@@ -68,7 +67,6 @@ def colour_absolute(width=64, height=48, bias=ABSOLUTE_BIAS):
         helper.make_node("Add", ["zero_sum", "identity"], ["rotation_quaternion_wxyz"]),
     ]
     weights = {
-        "flat": np.array([1, 3]),
         "bias": np.array([[bias, 0.0, 0.0]], np.float32),
         "zero": np.zeros(1, np.float32),
         "axis": np.array([1]),
@@ -78,31 +76,8 @@ def colour_absolute(width=64, height=48, bias=ABSOLUTE_BIAS):
         "translation_normalised": [1, 3],
         "rotation_quaternion_wxyz": [1, 4],
         "metric_feature": [1, 3],
-        "local_map": [1, 3, 1, 1],
     }
     return _model(nodes, weights, {"image": [1, 3, height, width]}, outputs)
-
-
-def colour_relative(neighbours):
-    """ONNX bytes of a relative branch. The motion between two images is their exact difference in colour."""
-    nodes = [
-        helper.make_node("Sub", ["local_map", "map_local_map"], ["difference"]),
-        helper.make_node("Reshape", ["difference", "flat"], ["translation_normalised"]),
-        helper.make_node("Identity", ["rotation"], ["rotation_quaternion_wxyz"]),
-        helper.make_node("Identity", ["precision"], ["information"]),
-    ]
-    weights = {
-        "flat": np.array([neighbours, 3]),
-        "rotation": np.tile(np.array([1.0, 0.0, 0.0, 0.0], np.float32), (neighbours, 1)),
-        "precision": np.tile(100.0 * np.eye(6, dtype=np.float32), (neighbours, 1, 1)),
-    }
-    inputs = {"map_local_map": [neighbours, 3, 1, 1], "local_map": [1, 3, 1, 1]}
-    outputs = {
-        "translation_normalised": [neighbours, 3],
-        "rotation_quaternion_wxyz": [neighbours, 4],
-        "information": [neighbours, 6, 6],
-    }
-    return _model(nodes, weights, inputs, outputs)
 
 
 GOLDEN_COLOURS = ((76, 102, 204), (153, 102, 51), (128, 128, 128))
@@ -126,7 +101,7 @@ def golden_colours(width=64, height=48, colours=GOLDEN_COLOURS):
 
 
 def figures(sigma_6):
-    """Errors and residual covariance of a branch, for a manifest."""
+    """Errors and residual covariance of the absolute branch, for a manifest."""
     names = [f"{n}_{u}" for n in ("median", "mean", "p95") for u in ("m", "deg")]
     difference = {"export_difference_m": 0.0, "export_difference_deg": 0.0}
     return {
@@ -136,7 +111,6 @@ def figures(sigma_6):
 
 
 ABSOLUTE_SIGMA = np.array([0.1, 0.1, 0.1, 0.02, 0.02, 0.02])
-REFINED_SIGMA = np.sqrt([0.01, 0.02, 0.03, 1e-4, 2e-4, 3e-4])
 
 
 def description(width=64, height=48):
@@ -160,7 +134,7 @@ def description(width=64, height=48):
                 "float32": {
                     "accepted_with": "test",
                     "tolerance": {"position_m": TIGHT, "rotation_deg": TIGHT},
-                    "absolute": figures(ABSOLUTE_SIGMA),
+                    **figures(ABSOLUTE_SIGMA),
                 }
             },
         },
@@ -187,45 +161,34 @@ def brightness_contents(
     }
 
 
-def refinable_parts(neighbours=2):
-    """Description and contents of a bundle with an exact relative branch. The absolute branch has an error."""
+def colour_parts(neighbours=2):
+    """Description and contents of a bundle with `colour_absolute` and map features."""
     text = description()
-    text["absolute"]["refinement"] = {
+    text["absolute"]["retrieval"] = {
         "neighbours": neighbours,
         "reach_m": 2.0,
         "metres_per_radian": 4.0,
         "map_images": len(MAP_COLOURS),
     }
-    tolerances = ("position_m", "rotation_deg", "metric_feature", "local_map")
-    tolerances += ("relative_position_m", "relative_rotation_deg", "relative_information")
-    float32 = text["absolute"]["variants"]["float32"]
-    float32["tolerance"] = dict.fromkeys(tolerances, TIGHT)
-    float32["refined"] = figures(REFINED_SIGMA)
+    tolerances = ("position_m", "rotation_deg", "metric_feature")
+    text["absolute"]["variants"]["float32"]["tolerance"] = dict.fromkeys(tolerances, TIGHT)
     poses = np.tile(np.eye(4), (len(MAP_COLOURS), 1, 1))
     poses[:, :3, 3] = np.array(text["absolute"]["target"]["origin_m"]) + 10.0 * MAP_COLOURS
     unit = MAP_COLOURS / np.linalg.norm(MAP_COLOURS, axis=1, keepdims=True)
     features = {
         "metric_feature_ND": unit.astype(np.float16),
-        "local_NCHW": MAP_COLOURS[:, :, None, None].astype(np.float16),
         "T_map_camera_N44": poses,
     }
     images, colour = golden_colours()
     identity = np.tile(np.array([1.0, 0.0, 0.0, 0.0], np.float32), (len(images), 1))
-    index = np.tile(np.arange(neighbours), (len(images), 1))
     golden = {
         "image_NHW3": images,
         "translation_normalised": colour + [ABSOLUTE_BIAS, 0.0, 0.0],
         "rotation_quaternion_wxyz": identity,
         "metric_feature": colour / np.linalg.norm(colour, axis=1, keepdims=True),
-        "local_map": colour[:, :, None, None],
-        "map_index_NK": index,
-        "relative_translation_normalised": colour[:, None] - MAP_COLOURS[index].astype(np.float16),
-        "relative_rotation_quaternion_wxyz": np.tile(identity[:, None], (1, neighbours, 1)),
-        "relative_information": np.tile(100.0 * np.eye(6), (len(images), neighbours, 1, 1)),
     }
     contents = {
         "absolute.onnx": colour_absolute(),
-        "relative.onnx": colour_relative(neighbours),
         "map_features.npz": npz_bytes(features),
         "golden_images.npz": npz_bytes(golden),
     }
@@ -233,15 +196,14 @@ def refinable_parts(neighbours=2):
 
 
 def int8_parts(neighbours=2, int8_bias=INT8_BIAS):
-    """As `refinable_parts`, with a second float32 network in place of an int8 one."""
-    text, contents = refinable_parts(neighbours)
+    """As `colour_parts`, with a second float32 network in place of an int8 one."""
+    text, contents = colour_parts(neighbours)
     variants = text["absolute"]["variants"]
     float32 = variants["float32"]
     variants["int8"] = {
         "accepted_with": "test",
         "tolerance": {**float32["tolerance"], "position_m": 0.15},
-        "absolute": figures(2.0 * ABSOLUTE_SIGMA),
-        "refined": figures(2.0 * ABSOLUTE_SIGMA),
+        **figures(2.0 * ABSOLUTE_SIGMA),
     }
     contents["absolute.int8.onnx"] = colour_absolute(bias=int8_bias)
     contents["map_features.int8.npz"] = contents["map_features.npz"]

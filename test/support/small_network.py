@@ -13,14 +13,12 @@ TERMS = {
     "relative_pose": {"relative_translation", "relative_rotation"},
     "consistency": {"consistency_translation", "consistency_rotation"},
     "metric_distance": {"metric"},
-    "matching": {"matching"},
     "uncertainty": {"uncertainty"},
 }
 
 
 def siamese(config=SMALL, height=64, width=96):
-    ray_HW2 = torch.rand(height // 8, width // 8, 2)
-    return SiameseNetwork(config, height, width, ANCHORS, ray_HW2, reach=0.5)
+    return SiameseNetwork(config, height, width, ANCHORS)
 
 
 def images(count, seed=1):

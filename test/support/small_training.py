@@ -11,7 +11,6 @@ SETTINGS = {
         "feature_size": 64,
         "anchors": 8,
         "frozen_stages": 5,
-        "relative": {"iterations": 2},  # each one makes the export of the graph seconds longer
     },
     "map_images": {"neighbours": 4, "spacing": 0.25},
     "optimisation": {"epochs": 1, "batch_pairs": 8, "average_decay": 0.5},

@@ -7,7 +7,6 @@ import os.path
 from contextlib import contextmanager
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,10 +20,9 @@ from rgsiam_training.export import tensorrt_export
 from rgsiam_training.export.tensorrt_export import (
     absolute_program,
     compile_for_this_gpu,
-    relative_program,
     with_half_convolutions,
 )
-from rgsiam_training.model.network import AbsoluteBranch, RelativeBranch
+from rgsiam_training.model.network import AbsoluteBranch
 from support import small_network
 from support.log_messages import log_messages
 from support.small_network import SMALL
@@ -34,25 +32,16 @@ SIZE = Preprocessing(input_width=WIDTH, input_height=HEIGHT)
 COMPILED = [
     ("absolute.onnx", "float32"),
     ("absolute.float16.onnx", "float16"),
-    ("relative.onnx", "float32"),
 ]
 
 
-def siamese(backbone="resnet18", rotation="quaternion", iterations=6):
-    relative = SMALL.relative.model_copy(update={"iterations": iterations})
-    changed = {"backbone": backbone, "rotation": rotation, "relative": relative}
+def siamese(backbone="resnet18", rotation="quaternion"):
+    changed = {"backbone": backbone, "rotation": rotation}
     return small_network.siamese(SMALL.model_copy(update=changed), HEIGHT, WIDTH).eval()
-
-
-def local_shape(network):
-    with torch.no_grad():
-        return network(torch.zeros(1, 3, HEIGHT, WIDTH)).local_BCHW.shape[1:]
 
 
 def program(kind, backbone, rotation):
     network = siamese(backbone, rotation)
-    if kind == "relative":
-        return relative_program(RelativeBranch(network.relative_unit), local_shape(network), 4)
     branch = AbsoluteBranch(network, ABSOLUTE_OUTPUTS)
     return absolute_program(with_half_convolutions(branch) if "half" in kind else branch, SIZE)
 
@@ -119,20 +108,16 @@ def compile_all(cache):
             return None
         plans, made = [], []
         watch(patch, plans, made)
-        network = siamese(iterations=1)
+        network = siamese()
         run = SimpleNamespace(
             preprocessing=SIZE,
             absolute_branch=lambda: AbsoluteBranch(network, ABSOLUTE_OUTPUTS),
-            relative_branch=lambda: RelativeBranch(network.relative_unit),
         )
         patch.setattr(tensorrt_export, "open_run", lambda _: run)
-        part = SimpleNamespace(
-            precisions=("float32", "int8", "float16"), refinement=SimpleNamespace(neighbours=2)
-        )
+        part = SimpleNamespace(precisions=("float32", "int8", "float16"))
         bundle = SimpleNamespace(
             manifest=SimpleNamespace(absolute_part=part),
             content=lambda name: name.encode(),
-            map_features=lambda: SimpleNamespace(local_NCHW=np.empty((2, *local_shape(network)))),
         )
         with log_messages(tensorrt_export.__name__) as lines:
             paths = compile_for_this_gpu(cache, bundle, cache)

@@ -18,7 +18,6 @@ from rgsiam_ros.camera.preprocessing import fit_image, normalise
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import BundleError, DatasetError
 from rgsiam_ros.geometry.poses import pose_errors
-from rgsiam_ros.localization.refinement import agreement_of, look
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.base import fingerprint
 from rgsiam_ros.recordings.formats import open_dataset
@@ -77,17 +76,16 @@ def bundle(run, tmp_path_factory):
     return export_bundle(run, out, precisions=())
 
 
-def test_export_gives_a_bundle_with_both_branches(bundle, run):
+def test_export_gives_a_bundle_with_map_features(bundle, run):
     variant = bundle.manifest.absolute.variants["float32"]
-    for figures in (variant.absolute.validation, variant.refined.validation):
-        assert figures.frames >= 12
-        assert 0.0 < figures.export_difference_m < 1e-3
-        assert figures.export_difference_deg < 1e-3
-    assert bundle.manifest.absolute.refinement.neighbours == 4
+    figures = variant.validation
+    assert figures.frames >= 12
+    assert 0.0 < figures.export_difference_m < 1e-3
+    assert figures.export_difference_deg < 1e-3
+    assert bundle.manifest.absolute.retrieval.neighbours == 4
     mapping = open_run(run).mapping.T_map_camera_N44
     np.testing.assert_array_equal(bundle.map_features().T_map_camera_N44, mapping)
     assert 10 < len(mapping) < bundle.manifest.mapping_data.frames  # thinned
-    assert bundle.map_features().local_NCHW.dtype == np.float16
 
 
 def test_the_map_can_be_thinned_at_export(run, bundle):
@@ -98,7 +96,7 @@ def test_the_map_can_be_thinned_at_export(run, bundle):
 
 
 def test_the_relocalizer_gives_the_poses_of_torch(bundle, run):
-    """The test compares the absolute branch, its covariance and the refined pose."""
+    """The test compares the pose, the predicted covariance and the distance of the metric feature."""
     opened = open_run(run)
     branch = opened.absolute_branch()
     round_large_weights(branch)
@@ -119,50 +117,27 @@ def test_the_relocalizer_gives_the_poses_of_torch(bundle, run):
     assert np.degrees(radians) < 1e-3
     raw = rotate_axes(network_io.raw_covariance(outputs, target), T_absolute[:3, :3])
     np.testing.assert_allclose(absolute.raw_covariance_66, raw, rtol=1e-2, atol=1e-6)
-
-    unit = opened.relative_branch()
-    features, neighbours = bundle.map_features(), bundle.manifest.absolute.refinement.neighbours
-
-    def relate(nearest_K):
-        map_local = torch.from_numpy(features.local_NCHW[nearest_K].astype(np.float32))
-        with torch.no_grad():
-            values = unit(map_local, torch.from_numpy(outputs[network_io.LOCAL_MAP]))
-        return {name: value.numpy() for name, value in zip(unit.output_names, values, strict=True)}
-
-    expected = look(
-        relate,
-        features,
-        features.nearest(outputs[network_io.METRIC_FEATURE][0], neighbours),
-        T_absolute,
-        target,
-        agreement_of(bundle.manifest.absolute),
-    )
-    refined = Relocalizer.from_bundle(bundle.path, FLOAT32).estimate(image)
-    assert refined.branch == "refined"
-    expected = expected.combined
-    metres, radians = pose_errors(refined.T_map_camera, expected.T_map_camera)
-    assert metres < 1e-3
-    assert np.degrees(radians) < 1e-3
-    assert refined.refined_quality.support == pytest.approx(expected.support, abs=1e-3)
+    feature = outputs[network_io.METRIC_FEATURE][0]
+    distances = np.linalg.norm(bundle.map_features().metric_feature_ND - feature, axis=1)
+    assert absolute.quality.feature_distance == pytest.approx(distances.min(), abs=1e-3)
 
 
-def test_exported_graphs_stay_whole_for_tensorrt(bundle):
-    """They have no cross product, linear algebra or control flow, which would split the graph."""
+def test_the_exported_graph_stays_whole_for_tensorrt(bundle):
+    """It has no cross product, linear algebra or control flow, which would split the graph."""
     import onnx
 
-    for name in ("absolute.onnx", "relative.onnx"):
-        model = onnx.load_model_from_string(bundle.content(name))
-        kinds = {node.op_type for node in model.graph.node}
-        assert not kinds & {"If", "Loop", "Scan", "Det", "SequenceAt", "NonZero"}, name
-        assert not any("cross" in f"{node.name} {node.op_type}" for node in model.graph.node)
-        assert not model.functions
+    model = onnx.load_model_from_string(bundle.content("absolute.onnx"))
+    kinds = {node.op_type for node in model.graph.node}
+    assert not kinds & {"If", "Loop", "Scan", "Det", "SequenceAt", "NonZero"}
+    assert not any("cross" in f"{node.name} {node.op_type}" for node in model.graph.node)
+    assert not model.functions
 
 
-def test_single_images_give_a_bundle_without_a_relative_branch(bag, tmp_path):
+def test_single_images_give_a_bundle_without_map_features(bag, tmp_path):
     config = trainable("single").apply(tiny(bag, epochs=1, network=TINY_BACKBONE))
     train(config, tmp_path / "run", progress=False)
     bundle = export_bundle(tmp_path / "run", tmp_path / "bundle", precisions=())
-    assert bundle.manifest.absolute.refinement is None
+    assert bundle.manifest.absolute.retrieval is None
     assert set(bundle.manifest.files) == {"absolute.onnx", "golden_images.npz"}
     assert Relocalizer.from_bundle(bundle.path).branch == "absolute"
 
@@ -265,13 +240,8 @@ def test_a_resumed_training_equals_an_uninterrupted_one(run, bag, tmp_path):
         train(tiny(bag), tmp_path / "none", progress=False, resume=True)
 
 
-def test_evaluate_writes_results_of_the_branch_asked_for(bundle, bag, tmp_path):
-    quiet = Console(quiet=True)
-    for branch, refined in (("refined", 80), ("absolute", 0)):
-        out = tmp_path / branch
-        metrics = evaluate_dataset(
-            bag, bundle.path, out, split="test", branch=branch, console=quiet
-        )
-        assert metrics["frames"] == metrics["answered"] == 80
-        assert metrics["refined"] == refined
-        assert (out / "replay.png").is_file()
+def test_evaluate_writes_results(bundle, bag, tmp_path):
+    out = tmp_path / "results"
+    metrics = evaluate_dataset(bag, bundle.path, out, split="test", console=Console(quiet=True))
+    assert metrics["frames"] == metrics["answered"] == 80
+    assert (out / "replay.png").is_file()

@@ -163,24 +163,21 @@ def export(
     reduced = [p for p in PRECISIONS[1:] if p in (precision or DEFAULT_PRECISIONS)]
     bundle = export_bundle(run, out, map_spacing, reduced, map_bundle=map_bundle)
     part = bundle.manifest.absolute_part
-    frames = part.variants["float32"].absolute.validation.frames
+    frames = part.variants["float32"].validation.frames
     console.print(f"exported: {out}; errors on {frames} held-out frames:", soft_wrap=True)
-    if part.refinement is not None:
+    if part.retrieval is not None:
         features = bundle.map_features()
         console.print(
             f"map: {len(features.T_map_camera_N44)} images of {features.bytes_per_image} bytes"
         )
     for name, variant in part.variants.items():
-        for branch, figures in (("absolute", variant.absolute), ("refined", variant.refined)):
-            if figures is None:
-                continue
-            v = figures.validation
-            console.print(
-                f"{name}, {branch}: median {v.median_m:.2f} m {v.median_deg:.2f} deg, p95 "
-                f"{v.p95_m:.2f} m {v.p95_deg:.2f} deg; largest difference from torch "
-                f"{length_text(v.export_difference_m)}, {angle_text(v.export_difference_deg)}",
-                soft_wrap=True,
-            )
+        v = variant.validation
+        console.print(
+            f"{name}: median {v.median_m:.2f} m {v.median_deg:.2f} deg, p95 {v.p95_m:.2f} m "
+            f"{v.p95_deg:.2f} deg; largest difference from torch {length_text(v.export_difference_m)}, "
+            f"{angle_text(v.export_difference_deg)}",
+            soft_wrap=True,
+        )
     if tensorrt:
         from rgsiam_training.export.tensorrt_export import compile_for_this_gpu
 
@@ -287,11 +284,9 @@ def look_alikes(
         f"{figures['images']} images; AUROC of the metric features, {figures['near_pairs']} pairs at the same "
         f"place against {figures['far_pairs']} pairs at different places: {figures['auroc']:.3f}"
     )
-    for branch in ("absolute", "refined"):
-        console.print(
-            f"{branch}: median error {figures[branch]['median_m']:.2f} m, above 5 m: "
-            f"{figures[branch]['above_5_m']:.1%} of the images"
-        )
+    console.print(
+        f"median error {figures['median_m']:.2f} m, above 5 m: {figures['above_5_m']:.1%} of the images"
+    )
 
 
 def town(

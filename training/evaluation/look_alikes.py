@@ -1,4 +1,4 @@
-"""Measure how well a bundle distinguishes places that look alike, by its metric features and by its poses."""
+"""Measure how well a bundle's absolute branch distinguishes places that look alike."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def measure_look_alikes(
     The result holds ``images``, the number of images near a place, ``near_pairs``, the number of pairs of
     such an image and a map image within the reach, and ``far_pairs``, the number of pairs whose map image is
     at another place. ``auroc`` is the probability that the features of a near pair are closer than those of a
-    far pair. For each branch, ``absolute`` and ``refined``, it holds ``median_m``, the median position error,
-    and ``above_5_m``, the share of images with an error above 5 m.
+    far pair. ``median_m`` is the median position error of the absolute branch, and ``above_5_m`` the share of
+    images with an error above 5 m.
 
     Raises DatasetError if there are fewer than two places, or too few images near them, and BundleError if
     the bundle has no map features.
@@ -46,8 +46,10 @@ def measure_look_alikes(
     if len(places_m) < 2:
         raise DatasetError(f"at least two places are needed to compare, given: {len(places_m)}")
     bundle = Bundle.load(bundle_path)
-    if bundle.manifest.absolute_part.refinement is None:
-        raise BundleError(f"{bundle_path} has no map features: export a run with a relative branch")
+    if bundle.manifest.absolute_part.retrieval is None:
+        raise BundleError(
+            f"{bundle_path} has no map features: export a run with losses.metric_distance"
+        )
     turn = truth_turn(bundle.manifest, dataset.map_frame, dataset.path)
     T_live = turn @ poses_of(dataset.frames)
     place_of_live = _place_of(T_live, places_m, radius_m)
@@ -78,12 +80,9 @@ def measure_look_alikes(
         "far_pairs": len(far),
         "auroc": float(mannwhitneyu(far, near).statistic / (len(near) * len(far))),
     }
-    for branch in ("absolute", "refined"):
-        metres = _errors_m(images, T_live[chosen], dataset, bundle_path, branch)
-        result[branch] = {
-            "median_m": float(np.median(metres)),
-            "above_5_m": float((metres > LARGE_ERROR_M).mean()),
-        }
+    metres = _errors_m(images, T_live[chosen], dataset, bundle_path)
+    result["median_m"] = float(np.median(metres))
+    result["above_5_m"] = float((metres > LARGE_ERROR_M).mean())
     return result
 
 
@@ -115,23 +114,23 @@ def _feature_distances(
     bundle: Bundle,
 ) -> tuple[Array, Array]:
     """Distances of the features of near pairs, and of pairs at different places."""
-    refinement, features = bundle.manifest.absolute_part.refinement, bundle.map_features()
-    assert refinement is not None
+    retrieval, features = bundle.manifest.absolute_part.retrieval, bundle.map_features()
+    assert retrieval is not None
     distance_NM = np.linalg.norm(live_ND[:, None] - features.metric_feature_ND, axis=2)
     metres, radians = pose_errors(
         np.broadcast_to(T_live_N44[:, None], (*distance_NM.shape, 4, 4)), features.T_map_camera_N44
     )
-    near = metres + refinement.metres_per_radian * radians <= refinement.reach_m
+    near = metres + retrieval.metres_per_radian * radians <= retrieval.reach_m
     live_place_N1, map_place_1M = place_of_live[:, None], place_of_map[None]
     far = (map_place_1M >= 0) & (map_place_1M != live_place_N1)
     return distance_NM[near], distance_NM[far]
 
 
 def _errors_m(
-    images: Sequence[ImageBGR], T_true_N44: Array, dataset: Dataset, bundle: Path, branch: str
+    images: Sequence[ImageBGR], T_true_N44: Array, dataset: Dataset, bundle: Path
 ) -> Array:
     relocalizer = Relocalizer.from_bundle(
-        bundle, EngineOptions("onnxruntime", "float32"), branch=branch
+        bundle, EngineOptions("onnxruntime", "float32"), branch="absolute"
     )
     relocalizer.use_camera(dataset.camera)
     estimated = np.stack([relocalizer.estimate(image).T_map_camera for image in images])

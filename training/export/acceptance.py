@@ -17,10 +17,9 @@ from rgsiam_ros.bundle.map_features import MapFeatures
 from rgsiam_ros.bundle.precision import Precision
 from rgsiam_ros.camera.preprocessing import normalise
 from rgsiam_ros.engines import EngineRequest, create_engine
-from rgsiam_ros.engines.self_test import Infer
 from rgsiam_ros.errors import DatasetError, EngineError
 from rgsiam_training.evaluation.held_out import (
-    BranchPoses,
+    HeldOutPoses,
     HeldOutSet,
     engine_absolute_branch,
     error_summary,
@@ -51,16 +50,13 @@ KEPT = (0, 1, 2, 4, 8, 16)
 
 @dataclass(frozen=True)
 class Float32Reference:
-    """The float32 networks and their poses, which a reduced precision is compared with."""
+    """The float32 network and its poses, which a reduced precision is compared with."""
 
     model: onnx.ModelProto
-    """The absolute branch."""
-    poses: BranchPoses
+    poses: HeldOutPoses
     """The poses that torch estimates for the held-out frames."""
-    relate: Infer | None
-    """Runs the relative unit. None without a relative branch."""
     features: MapFeatures | None
-    """Features of the map images. None without a relative branch."""
+    """Features of the map images. None for a network without a metric feature."""
     golden: GoldenImages
 
 
@@ -122,17 +118,15 @@ def _measure(
     infer = engine_absolute_branch(engine)
     try:
         features = held_out.map_features(infer)
-        poses = held_out.estimate(infer, reference.relate, features)
+        poses = held_out.estimate(infer)
         stored = StoredImages(reference.golden.image_NHW3, np.empty((0, 4, 4)))
         outputs = held_out.infer(infer, stored)
-        tolerance = tolerance_for(
-            outputs, reference.relate, reference.features, reference.golden, held_out
-        )
+        tolerance = tolerance_for(outputs, reference.golden, held_out)
     except (EngineError, ValueError) as error:  # NaN, or an overflow of half precision
         return RefusedPrecision(precision, f"its outputs are not usable: {error}")
     finally:
         engine.close()
-    arrays = [*poses.outputs.values(), *([] if features is None else [features.local_NCHW])]
+    arrays = [*poses.outputs.values(), *([] if features is None else [features.metric_feature_ND])]
     if not all(np.isfinite(values).all() for values in arrays):
         return RefusedPrecision(precision, "its outputs are not all finite")
     medians, acceptable = _compare_medians(poses, reference.poses, held_out)
@@ -143,7 +137,7 @@ def _measure(
         "accepted_with": f"{info.name} {info.version}",
         "tolerance": tolerance.model_dump(),
         "kept_float32": list(kept),
-        **held_out.branch_figures(poses, reference.poses),
+        **held_out.figures(poses, reference.poses),
     }
     onnx_bytes = None if precision == "bfloat16" else content
     summary = f"{medians}; {len(kept)} convolutions kept in float32" if kept else medians
@@ -182,19 +176,17 @@ def calibration_images(held_out: HeldOutSet) -> np.ndarray:
 
 
 def _compare_medians(
-    poses: BranchPoses, reference: BranchPoses, held_out: HeldOutSet
+    poses: HeldOutPoses, reference: HeldOutPoses, held_out: HeldOutSet
 ) -> tuple[str, bool]:
     """The growth of each median error, as text, and whether all of it is acceptable."""
     T_true = held_out.validation.T_map_camera_N44
     texts, acceptable = [], True
-    for branch in ("absolute", "refined"):
-        T, T_reference = (getattr(p, f"T_{branch}_N44") for p in (poses, reference))
-        if T is None:
-            continue
-        errors, reference_errors = (error_summary(T_N44, T_true) for T_N44 in (T, T_reference))
-        for unit in ("m", "deg"):
-            median = errors[f"median_{unit}"]
-            growth = median / reference_errors[f"median_{unit}"] - 1.0
-            acceptable &= growth <= LARGEST_LOSS
-            texts.append(f"{branch} median {median:.3f} {unit} ({growth:+.1%})")
+    errors, reference_errors = (
+        error_summary(p.T_map_camera_N44, T_true) for p in (poses, reference)
+    )
+    for unit in ("m", "deg"):
+        median = errors[f"median_{unit}"]
+        growth = median / reference_errors[f"median_{unit}"] - 1.0
+        acceptable &= growth <= LARGEST_LOSS
+        texts.append(f"median {median:.3f} {unit} ({growth:+.1%})")
     return ", ".join(texts), acceptable

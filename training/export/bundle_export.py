@@ -1,4 +1,4 @@
-"""Export a training run to a bundle, and check that the exported networks compute as the trained ones."""
+"""Export a training run to a bundle, and check that the exported network computes as the trained one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ import numpy as np
 import torch
 
 from rgsiam_ros.bundle import Bundle, geometry_for, refuse_existing, write_bundle
-from rgsiam_ros.bundle.manifest import ABSOLUTE_NAME, GOLDEN_NAME, RELATIVE_NAME
+from rgsiam_ros.bundle.manifest import ABSOLUTE_NAME, GOLDEN_NAME
 from rgsiam_ros.bundle.npz import npz_bytes
 from rgsiam_ros.bundle.precision import Precision, absolute_name, map_features_name
 from rgsiam_ros.engines import EngineRequest, create_engine
-from rgsiam_ros.engines.self_test import Infer
 from rgsiam_ros.errors import DatasetError, RgsiamError
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.geometry.units import angle_text, length_text
@@ -28,7 +27,6 @@ from rgsiam_training.evaluation.held_out import (
     engine_absolute_branch,
     largest_difference,
     torch_absolute_branch,
-    torch_relative_unit,
 )
 from rgsiam_training.export.acceptance import AcceptedPrecision, Float32Reference, try_precision
 from rgsiam_training.export.calibrate import calibrate_bundle, images_of_run
@@ -36,7 +34,6 @@ from rgsiam_training.export.golden_images import choose_golden, tolerance_for
 from rgsiam_training.export.onnx_export import (
     OPSET,
     absolute_to_onnx,
-    relative_to_onnx,
     round_large_weights,
     to_bytes,
 )
@@ -58,7 +55,7 @@ class ExportError(RgsiamError):
 
 @dataclass(frozen=True)
 class _Float32Export:
-    """The float32 networks, ready for the bundle."""
+    """The float32 network, ready for the bundle."""
 
     reference: Float32Reference
     contents: dict[str, bytes]
@@ -80,13 +77,11 @@ def export_bundle(
     map_spacing: keeps fewer map images, see `MapImagesConfig.spacing`; precisions: reduced precisions to try
     beside float32; calibrate: fit covariance and trust on the run's validation frames, see
     `rgsiam_training.export.calibrate`; map_bundle: a bundle of `rgsiam map build` whose geometric branch is added.
-    Logs which precisions were accepted, which were refused, and why a
-    calibration was not possible.
+    Logs which precisions were accepted, which were refused, and why a calibration was not possible.
 
     Raises DatasetError for an incomplete run, and BundleError if `out` exists, or if `map_bundle` has another
-    camera or map frame than the run. Raises ExportError if ONNX
-    Runtime and torch differ by more than a millimetre or a millidegree on any validation frame. The refined
-    poses are compared only on frames whose pose the image determines, see `HeldOutSet.determined`.
+    camera or map frame than the run. Raises ExportError if ONNX Runtime and torch differ by more than a
+    millimetre or a millidegree on any validation frame.
     """
     refuse_existing(out)
     run = open_run(folder)
@@ -121,41 +116,30 @@ def export_bundle(
 
 
 def _export_float32(run: Run, held_out: HeldOutSet) -> _Float32Export:
-    """Export the networks in float32 and check them against torch. Raises ExportError."""
+    """Export the network in float32 and check it against torch. Raises ExportError."""
     branch = run.absolute_branch()
     round_large_weights(branch)
     model = absolute_to_onnx(branch, run.preprocessing)
     contents = {ABSOLUTE_NAME: to_bytes(model)}
     infer_torch = torch_absolute_branch(branch)
     features = held_out.map_features(infer_torch)
-    relate: Infer | None = None
-    relate_torch: Infer | None = None
     if features is not None:
-        unit, local_shape = run.relative_branch(), features.local_NCHW.shape[1:]
-        contents[RELATIVE_NAME] = to_bytes(relative_to_onnx(unit, local_shape, held_out.neighbours))
         contents[map_features_name("float32")] = npz_bytes(features.to_arrays())
-        relate = create_engine(REFERENCE_ENGINE, EngineRequest(contents[RELATIVE_NAME])).infer
-        relate_torch = torch_relative_unit(unit)
     engine = create_engine(REFERENCE_ENGINE, EngineRequest(contents[ABSOLUTE_NAME]))
     infer_onnx = engine_absolute_branch(engine)
-    poses_onnx = held_out.estimate(infer_onnx, relate, features)
-    poses_torch = held_out.estimate(infer_torch, relate_torch, features, neighbours_from=poses_onnx)
-    check_parity(poses_onnx.T_absolute_N44, poses_torch.T_absolute_N44)
-    golden = choose_golden(branch, relate_torch, features, held_out)
+    poses_onnx, poses_torch = held_out.estimate(infer_onnx), held_out.estimate(infer_torch)
+    check_parity(poses_onnx.T_map_camera_N44, poses_torch.T_map_camera_N44)
+    golden = choose_golden(branch, held_out)
     contents[GOLDEN_NAME] = npz_bytes(golden.to_arrays())
     outputs = held_out.infer(infer_onnx, StoredImages(golden.image_NHW3, np.empty((0, 4, 4))))
     info = engine.describe()
     engine.close()
     variant = {
         "accepted_with": f"{info.name} {info.version}",
-        "tolerance": tolerance_for(outputs, relate, features, golden, held_out).model_dump(),
-        **held_out.branch_figures(poses_onnx, poses_torch),
+        "tolerance": tolerance_for(outputs, golden, held_out).model_dump(),
+        **held_out.figures(poses_onnx, poses_torch),
     }
-    if poses_onnx.T_refined_N44 is not None and poses_torch.T_refined_N44 is not None:
-        determined = held_out.determined(poses_torch.T_refined_N44)
-        check_parity(poses_onnx.T_refined_N44[determined], poses_torch.T_refined_N44[determined])
-    reference = Float32Reference(model, poses_torch, relate, features, golden)
-    return _Float32Export(reference, contents, variant)
+    return _Float32Export(Float32Reference(model, poses_torch, features, golden), contents, variant)
 
 
 def _describe(run: Run, held_out: HeldOutSet, reference: Float32Reference) -> dict[str, Any]:
@@ -170,11 +154,11 @@ def _describe(run: Run, held_out: HeldOutSet, reference: Float32Reference) -> di
         },
     }
     if reference.features is not None:
-        description["refinement"] = {
+        description["retrieval"] = {
             "neighbours": held_out.neighbours,
             "reach_m": run.config.pairs.reach_m,
             "metres_per_radian": run.config.pairs.metres_per_radian,
-            "map_images": len(reference.features.local_NCHW),
+            "map_images": len(reference.features.metric_feature_ND),
         }
     return description
 

@@ -13,25 +13,17 @@ import torch
 from numpy.typing import NDArray
 
 from rgsiam_ros.bundle import Bundle, network_io, rewrite_bundle
-from rgsiam_ros.bundle.manifest import RELATIVE_NAME
 from rgsiam_ros.bundle.npz import npz_bytes
 from rgsiam_ros.bundle.precision import Precision, calibration_name
-from rgsiam_ros.camera.preprocessing import normalise
 from rgsiam_ros.engines import Engine, EngineRequest, create_engine
 from rgsiam_ros.errors import CameraError, DatasetError, EngineError
 from rgsiam_ros.geometry.poses import Array
-from rgsiam_ros.localization.branches import BranchEstimate, PoseBranches
+from rgsiam_ros.localization.absolute_estimator import AbsoluteEstimator
 from rgsiam_ros.localization.live_view import LiveView
+from rgsiam_ros.localization.pose_estimate import PoseEstimate
 from rgsiam_ros.recordings.base import Dataset, poses_of
 from rgsiam_ros.recordings.ground_truth import truth_turn
-from rgsiam_ros.uncertainty.calibration import (
-    Branch,
-    BranchCalibration,
-    Calibration,
-    LengthScale,
-    sigma_predictors,
-    trust_predictors,
-)
+from rgsiam_ros.uncertainty.calibration import Calibration, sigma_predictors, trust_predictors
 from rgsiam_ros.uncertainty.covariance import pose_error_vectors, turn_errors
 from rgsiam_training.config import AugmentationConfig
 from rgsiam_training.data.augmentation import change_look
@@ -51,33 +43,33 @@ LIGHT_VARIANTS = 3
 WITHHELD_REACHES = 2.0
 """Map images nearer than this, in units of the reach, are withheld, so that the place counts as unmapped."""
 WRONG_REACHES = 0.5
-"""With a relative branch: a pose is wrong if its error exceeds this share of the reach."""
+"""With a metric feature: a pose is wrong if its error exceeds this share of the reach."""
 WRONG_MEDIANS = 4.0
-"""Without a relative branch: a pose is wrong if its error exceeds this many median errors."""
-BINDING: dict[Branch, tuple[str, ...] | None] = {"absolute": ("corrupted",), "refined": None}
-"""Kinds of wrong poses for which the false-accept rate holds, by branch; None: all. The absolute branch alone can
-hardly recognise an unmapped place. If the rate held for those too, hardly any pose would be trusted."""
+"""Without a metric feature: a pose is wrong if its error exceeds this many median errors."""
+BINDING = ("corrupted",)
+"""Kinds of wrong poses for which the false-accept rate holds. The absolute branch can hardly recognise an unmapped
+place. If the rate held for those too, hardly any pose would be trusted."""
 FALSE_ACCEPT_RATE = 0.01
 """Default share of wrong poses that may be trusted."""
 FOLDS = 5
 """Number of parts of neighbouring held-out images, see
 `rgsiam_training.export.calibration_fit.widen_for_the_unseen`."""
 FEWEST_FRAMES = 24
-"""Fewest held-out images, and fewest right poses of a branch, that a calibration is fitted to."""
+"""Fewest held-out images, and fewest right poses, that a calibration is fitted to."""
 ENGINES: dict[Precision, str] = {"bfloat16": "openvino"}
 """The engine that estimates the poses in a precision. ONNX Runtime for the precisions that are not listed."""
 
 
 @dataclass
 class CalibrationSamples:
-    """Right and wrong estimates of one branch."""
+    """Right and wrong estimates."""
 
-    right: list[BranchEstimate] = field(default_factory=list)
+    right: list[PoseEstimate] = field(default_factory=list)
     T_true: list[Array] = field(default_factory=list)
     """True poses of the images behind `right`."""
     fold: list[int] = field(default_factory=list)
     """For each of `right`: the index of its part of the held-out images, 0..`FOLDS` - 1."""
-    wrong: list[BranchEstimate] = field(default_factory=list)
+    wrong: list[PoseEstimate] = field(default_factory=list)
     kind: list[str] = field(default_factory=list)
     """For each of `wrong`: ``seen``, ``unmapped``, ``mirrored`` or ``corrupted``, see `_collect`."""
 
@@ -176,43 +168,34 @@ def calibrate_bundle(
 
 
 def wrong_from(bundle: Bundle) -> float:
-    """The error above which a pose is wrong, metres. Rotation is converted by `LengthScale.metres_per_radian`."""
+    """The error above which a pose is wrong, metres. Rotation is converted by `metres_per_radian_of`."""
     part = bundle.manifest.absolute_part
-    if part.refinement is not None:
-        return WRONG_REACHES * part.refinement.reach_m
-    return WRONG_MEDIANS * max(part.variants["float32"].absolute.validation.median_m, 1e-3)
+    if part.retrieval is not None:
+        return WRONG_REACHES * part.retrieval.reach_m
+    return WRONG_MEDIANS * max(part.variants["float32"].validation.median_m, 1e-3)
+
+
+def metres_per_radian_of(bundle: Bundle) -> float:
+    """Metres that count as much as a rotation by one radian; 1 for a bundle without a metric feature."""
+    retrieval = bundle.manifest.absolute_part.retrieval
+    return 1.0 if retrieval is None else retrieval.metres_per_radian
 
 
 def _calibrate(
     bundle: Bundle, precision: Precision, held_out: HeldOutImages, rate: float, seed: int
 ) -> tuple[Calibration, dict[str, Any]]:
-    """Fit both branches in one precision; also the manifest's summary. Raises EngineError, DatasetError."""
+    """Fit one precision; also the manifest's summary. Raises EngineError, DatasetError."""
     name = ENGINES.get(precision, "onnxruntime")
     engine = create_engine(name, EngineRequest(bundle.absolute_onnx(precision), precision))
-    relative = None
-    if bundle.manifest.absolute_part.refinement is not None:
-        relative = create_engine("onnxruntime", EngineRequest(bundle.content(RELATIVE_NAME)))
     try:
-        branches = PoseBranches(bundle, precision, relative)
-        samples = _collect(bundle, precision, branches, engine, held_out, seed)
-        fitted = {
-            branch: _fit(branch, part, branches.length_scale, rate)
-            for branch, part in samples.items()
-            if branch == "absolute" or branches.refines
-        }
+        samples = _collect(bundle, precision, engine, held_out, seed)
     finally:
         engine.close()
-        if relative is not None:
-            relative.close()
-    calibration = Calibration(fitted)
-    best: Branch = "refined" if branches.refines else "absolute"
-    trust = [
-        calibration.covariance_and_trust(best, estimate.quality, branches.length_scale)[1]
-        for estimate in samples[best].right
-    ]
+    calibration = _fit(samples, rate)
+    trust = [calibration.covariance_and_trust(e.quality)[1] for e in samples.right]
     summary = {
         "source": held_out.source,
-        "frames": len(samples[best].right) + len(samples[best].wrong),
+        "frames": len(samples.right) + len(samples.wrong),
         "false_accept_rate": rate,
         "accepted": float(np.mean(np.array(trust) >= 0.0)),
         "wrong_m": wrong_from(bundle),
@@ -223,11 +206,10 @@ def _calibrate(
 def _collect(
     bundle: Bundle,
     precision: Precision,
-    branches: PoseBranches,
     engine: Engine,
     held_out: HeldOutImages,
     seed: int,
-) -> dict[Branch, CalibrationSamples]:
+) -> CalibrationSamples:
     """Estimate poses for the held-out images, and for versions of them that must not be trusted.
 
     The kinds are: ``seen``, an image in other light; ``unmapped``, the same with the map images around it
@@ -236,32 +218,28 @@ def _collect(
     `wrong_from`, and always in the kind ``unmapped``. It is right if it is of the kind ``seen`` and not wrong.
     """
     images, T_true = held_out.images.image_NHW3, held_out.images.T_map_camera_N44
-    limit_m, metres_per_radian = wrong_from(bundle), branches.length_scale.metres_per_radian
-    preprocessing = bundle.manifest.absolute_part.preprocessing
-    samples: dict[Branch, CalibrationSamples] = {
-        "absolute": CalibrationSamples(),
-        "refined": CalibrationSamples(),
-    }
+    limit_m, metres_per_radian = wrong_from(bundle), metres_per_radian_of(bundle)
+    estimator = AbsoluteEstimator(bundle, precision)
+    view = LiveView(bundle, estimator.preprocessing)
+    samples = CalibrationSamples()
 
     def estimate(
         image: NDArray[np.uint8], i: int, allowed: NDArray[np.int64] | None, kind: str
     ) -> None:
-        network_input = normalise(image, preprocessing)
+        network_input = estimator.network_input(image)
         outputs = engine.infer({network_io.IMAGE: network_input[None]})
-        absolute = branches.estimate_absolute(outputs, allowed)
-        for result in (absolute, branches.estimate_refined(outputs, absolute, allowed)):
-            if result is None or not _is_usable(result):
-                continue
-            of_branch = samples[result.branch]
-            error = pose_error_vectors(result.T_map_camera[None], T_true[i][None])[0]
-            error_m = np.linalg.norm(error[:3]) + metres_per_radian * np.linalg.norm(error[3:])
-            if error_m > limit_m or kind == "unmapped":
-                of_branch.wrong.append(result)
-                of_branch.kind.append(kind)
-            elif kind == "seen":
-                of_branch.right.append(result)
-                of_branch.T_true.append(T_true[i])
-                of_branch.fold.append(FOLDS * i // len(images))
+        result = estimator.estimate(outputs, view, {}, allowed=allowed)
+        if not _is_usable(result):
+            return
+        error = pose_error_vectors(result.T_map_camera[None], T_true[i][None])[0]
+        error_m = np.linalg.norm(error[:3]) + metres_per_radian * np.linalg.norm(error[3:])
+        if error_m > limit_m or kind == "unmapped":
+            samples.wrong.append(result)
+            samples.kind.append(kind)
+        elif kind == "seen":
+            samples.right.append(result)
+            samples.T_true.append(T_true[i])
+            samples.fold.append(FOLDS * i // len(images))
 
     generator = torch.Generator().manual_seed(seed)
     for _ in range(LIGHT_VARIANTS):
@@ -279,7 +257,7 @@ def _collect(
     return samples
 
 
-def _is_usable(estimate: BranchEstimate) -> bool:
+def _is_usable(estimate: PoseEstimate) -> bool:
     """Whether a calibration can use an estimate. With an infinite or NaN covariance the vehicle is lost anyway."""
     raw = estimate.raw_covariance_66
     return raw is None or bool(np.isfinite(raw).all())
@@ -297,42 +275,38 @@ def _in_other_light(
 def _far_map_images(
     bundle: Bundle, precision: Precision, T_map_camera: Array
 ) -> NDArray[np.int64] | None:
-    """Indices of the map images far from a pose; None if there are fewer than a live image is aligned to."""
-    refinement = bundle.manifest.absolute_part.refinement
-    if refinement is None:
+    """Indices of the map images far from a pose; None if there are fewer than a live image is compared with."""
+    retrieval = bundle.manifest.absolute_part.retrieval
+    if retrieval is None:
         return None
     positions = bundle.map_features(precision).T_map_camera_N44[:, :3, 3]
     distance_m = np.linalg.norm(positions - T_map_camera[:3, 3], axis=1)
-    far = np.flatnonzero(distance_m > WITHHELD_REACHES * refinement.reach_m)
-    return far if len(far) >= refinement.neighbours else None
+    far = np.flatnonzero(distance_m > WITHHELD_REACHES * retrieval.reach_m)
+    return far if len(far) >= retrieval.neighbours else None
 
 
-def _fit(
-    branch: Branch, samples: CalibrationSamples, length_scale: LengthScale, rate: float
-) -> BranchCalibration:
+def _fit(samples: CalibrationSamples, rate: float) -> Calibration:
     """Fit the covariance on the right poses, then the trust score on right and wrong ones."""
     if len(samples.right) < FEWEST_FRAMES or not samples.wrong:
         raise DatasetError(
-            f"the {branch} branch has only {len(samples.right)} right poses on the held-out images, at least "
+            f"the absolute branch has only {len(samples.right)} right poses on the held-out images, at least "
             f"{FEWEST_FRAMES} are needed: train longer before you calibrate"
         )
-    predictors = np.stack(
-        [sigma_predictors(branch, estimate.quality, length_scale) for estimate in samples.right]
-    )
+    predictors = np.stack([sigma_predictors(estimate.quality) for estimate in samples.right])
     T = np.stack([estimate.T_map_camera for estimate in samples.right])
     error = pose_error_vectors(T, np.stack(samples.T_true))
     error = turn_errors(error, np.swapaxes(T[:, :3, :3], -1, -2))
     fitted = fit_covariance(predictors, error)
     fitted = widen_for_the_unseen(fitted, predictors, error, np.array(samples.fold))
-    without_trust = BranchCalibration(**fitted, **NO_TRUST)
+    without_trust = Calibration(**fitted, **NO_TRUST)
 
-    def predictors_of(estimates: Sequence[BranchEstimate]) -> Array:
+    def predictors_of(estimates: Sequence[PoseEstimate]) -> Array:
         rows = []
         for estimate in estimates:
-            sigma = without_trust.sigmas(sigma_predictors(branch, estimate.quality, length_scale))
-            rows.append(trust_predictors(branch, estimate.quality, sigma, length_scale))
+            sigma = without_trust.sigmas(sigma_predictors(estimate.quality))
+            rows.append(trust_predictors(estimate.quality, sigma))
         return np.stack(rows)
 
     right, wrong = predictors_of(samples.right), predictors_of(samples.wrong)
-    trust = fit_trust(right, wrong, samples.kind, rate, BINDING[branch])
-    return BranchCalibration(**fitted, **trust)
+    trust = fit_trust(right, wrong, samples.kind, rate, BINDING)
+    return Calibration(**fitted, **trust)

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
 from rgsiam_ros.geometry.poses import Array
-from rgsiam_ros.uncertainty.calibration import LARGEST_PREDICTOR, BranchCalibration
+from rgsiam_ros.uncertainty.calibration import LARGEST_PREDICTOR, Calibration
 
 SIGMA_RIDGE = 1.0
 """Factor of the ridge penalty on the weights of sigma, which is added to the mean negative log-likelihood."""
@@ -34,7 +34,7 @@ SMALLEST_GROUP = 20
 
 
 class CovarianceFit(TypedDict):
-    """The fields of a `BranchCalibration` that predict covariances."""
+    """The fields of a `Calibration` that predict covariances."""
 
     sigma_offset_6: Array
     sigma_weight_6F: Array
@@ -44,7 +44,7 @@ class CovarianceFit(TypedDict):
 
 
 class TrustFit(TypedDict):
-    """The fields of a `BranchCalibration` that predict trust."""
+    """The fields of a `Calibration` that predict trust."""
 
     trust_offset: float
     trust_weight_G: Array
@@ -108,7 +108,7 @@ def widen_for_the_unseen(
         if inside.all():
             return fitted
         fit_to_others = fit_covariance(predictor_N6F[~inside], error_N6[~inside])
-        calibration = BranchCalibration(**fit_to_others, **NO_TRUST)
+        calibration = Calibration(**fit_to_others, **NO_TRUST)
         sigma = np.stack([calibration.sigmas(row) for row in predictor_N6F[inside]])
         square_N6[inside] = (error_N6[inside] / sigma) ** 2
     widening = np.sqrt([square_N6[:, :3].mean(), square_N6[:, 3:].mean()])

@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from rgsiam_ros.bundle import network_io
-from rgsiam_ros.bundle.golden import RELATIVE_OUTPUTS, GoldenImages
-from rgsiam_ros.bundle.map_features import MapFeatures
+from rgsiam_ros.bundle.golden import GoldenImages
 from rgsiam_ros.bundle.parts import Differences
 from rgsiam_ros.camera.preprocessing import normalise
-from rgsiam_ros.engines.self_test import Infer, differences_from_golden
+from rgsiam_ros.engines.self_test import differences_from_golden
 from rgsiam_training.evaluation.held_out import HeldOutSet, Outputs, torch_absolute_branch
 from rgsiam_training.fitting.run_folder import StoredImages
 from rgsiam_training.model.network import AbsoluteBranch
@@ -24,21 +22,14 @@ FLOOR = Differences(
     rotation_deg=5e-3,
     sigma=1e-3,
     metric_feature=1e-3,
-    local_map=1e-3,
-    relative_position_m=5e-3,
-    relative_rotation_deg=5e-3,
-    relative_information=1e-2,
 )
 """Smallest tolerances, in every precision. Such differences do not matter."""
 
 
-def choose_golden(
-    branch: AbsoluteBranch, relate: Infer | None, features: MapFeatures | None, held_out: HeldOutSet
-) -> GoldenImages:
+def choose_golden(branch: AbsoluteBranch, held_out: HeldOutSet) -> GoldenImages:
     """Golden images, spread over the held-out frames, with the outputs of torch in float32.
 
-    relate: runs the relative unit in torch; relate and features are None without a relative branch. The
-    held-out frames are divided into `COUNT` parts. Each part gives the image with the largest difference
+    The held-out frames are divided into `COUNT` parts. Each part gives the image with the largest difference
     between the logits of its two likeliest anchors. If two anchors are equally likely, rounding decides between
     them, and the position jumps.
     """
@@ -47,39 +38,15 @@ def choose_golden(
     parts = np.array_split(np.arange(len(margin_N)), min(COUNT, len(margin_N)))
     chosen = np.array([part[np.argmax(margin_N[part])] for part in parts])
     images = StoredImages(stored.image_NHW3[chosen], stored.T_map_camera_N44[chosen])
-    absolute = held_out.infer(torch_absolute_branch(branch), images)
-    if relate is None or features is None:
-        return GoldenImages(images.image_NHW3, absolute)
-    metres_per_radian = held_out.run.config.pairs.metres_per_radian
-    nearest = np.stack(
-        [features.near(T, held_out.neighbours, metres_per_radian) for T in images.T_map_camera_N44]
-    )
-    relative = [
-        relate(
-            {
-                network_io.MAP_LOCAL: features.local_NCHW[near_K].astype(np.float32),
-                network_io.LOCAL_MAP: absolute[network_io.LOCAL_MAP][i : i + 1],
-            }
-        )
-        for i, near_K in enumerate(nearest)
-    ]
-    stacked = {name: np.stack([r[name] for r in relative]) for name in RELATIVE_OUTPUTS}
-    return GoldenImages(images.image_NHW3, absolute, nearest, stacked)
+    return GoldenImages(images.image_NHW3, held_out.infer(torch_absolute_branch(branch), images))
 
 
-def tolerance_for(
-    outputs: Outputs,
-    relate: Infer | None,
-    features: MapFeatures | None,
-    golden: GoldenImages,
-    held_out: HeldOutSet,
-) -> Differences:
+def tolerance_for(outputs: Outputs, golden: GoldenImages, held_out: HeldOutSet) -> Differences:
     """The tolerances of a precision: `MARGIN` times the differences measured here, and at least `FLOOR`.
 
-    outputs: those of the precision's engine for the golden images, by name; relate: runs the relative unit in
-    an engine.
+    outputs: those of the precision's engine for the golden images, by name.
     """
-    measured = differences_from_golden(outputs, relate, features, golden, held_out.run.target)
+    measured = differences_from_golden(outputs, golden, held_out.run.target)
     floor = FLOOR.model_dump()
     tolerance = {
         name: None if value is None else max(MARGIN * value, floor[name])

@@ -1,4 +1,4 @@
-"""Convert the networks to self-contained, checked ONNX files.
+"""Convert the network to a self-contained, checked ONNX file.
 
 Large weights are rounded to half precision before anything is measured, and stored in half precision. This
 halves the size of the file. Engines still compute in float32, unless another precision is chosen.
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from rgsiam_ros.bundle import network_io
 from rgsiam_ros.camera.preprocessing import Preprocessing
 from rgsiam_ros.engines.onnxruntime_engine import BATCH_DIMENSION
-from rgsiam_training.model.network import AbsoluteBranch, RelativeBranch
+from rgsiam_training.model.network import AbsoluteBranch
 
 OPSET = 18
 LARGE = 4096
@@ -53,20 +53,6 @@ def absolute_to_onnx(branch: AbsoluteBranch, preprocessing: Preprocessing) -> on
     onnxscript.optimizer.fold_constants(program.model)
     onnxscript.optimizer.remove_unused_nodes(program.model)
     return program.model_proto
-
-
-def relative_to_onnx(
-    branch: RelativeBranch, local_shape: tuple[int, ...], neighbours: int
-) -> onnx.ModelProto:
-    """Convert the relative unit for a fixed number of neighbours.
-
-    local_shape: ``(C, h, w)`` of a local map.
-    """
-    example = torch.rand(1 + neighbours, *local_shape) + 0.1
-    inputs = [network_io.MAP_LOCAL, network_io.LOCAL_MAP]
-    return export_module(
-        branch, (example[1:], example[:1]), inputs, branch.output_names
-    ).model_proto
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:
@@ -132,7 +118,7 @@ def _store_in_half(graph: onnx.GraphProto) -> None:
 
 
 def _forget_origins(graph: onnx.GraphProto) -> None:
-    """Remove the nodes' source locations, which need more bytes than the weights of the relative unit."""
+    """Remove the nodes' source locations, which need many bytes."""
     for node in graph.node:
         node.doc_string = ""
         del node.metadata_props[:]

@@ -1,4 +1,4 @@
-"""Compile a run's networks to TensorRT engines with torch-tensorrt, directly from torch.
+"""Compile a run's network to TensorRT engines with torch-tensorrt, directly from torch.
 
 The engines are stored in the engine cache under the same keys as engines that were built from ONNX, so that
 the vehicle finds them and needs no torch. An engine runs only on the type of GPU that it was compiled on:
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from rgsiam_ros.bundle import Bundle, network_io
-from rgsiam_ros.bundle.manifest import RELATIVE_NAME
 from rgsiam_ros.bundle.precision import Precision, absolute_name
 from rgsiam_ros.camera.preprocessing import Preprocessing
 from rgsiam_ros.engines import cuda
@@ -28,12 +27,11 @@ from rgsiam_ros.engines.tensorrt_build import COMPUTES, ONE, WORKSPACE_BYTES, en
 from rgsiam_ros.errors import EngineError
 from rgsiam_training.export.onnx_export import round_large_weights
 from rgsiam_training.fitting.run_folder import open_run
-from rgsiam_training.model.network import AbsoluteBranch, RelativeBranch
+from rgsiam_training.model.network import AbsoluteBranch
 
 logger = logging.getLogger(__name__)
 
 COMPILED_PRECISIONS: tuple[Precision, ...] = ("float32", "float16")
-RELATIVE_INPUTS = (network_io.MAP_LOCAL, network_io.LOCAL_MAP)
 OPTIONS: dict[str, Any] = {
     "disable_tf32": True,  # TF32 has fewer digits than float32
     "min_block_size": 1,
@@ -44,10 +42,9 @@ OPTIONS: dict[str, Any] = {
 
 
 def compile_for_this_gpu(run_folder: Path, bundle: Bundle, cache: Path | None = None) -> list[Path]:
-    """Compile a run's networks for this machine's GPU, and store them as the engines of its bundle.
+    """Compile a run's network for this machine's GPU, and store it as the engines of its bundle.
 
-    The absolute branch is compiled in float32, and in float16 if the bundle has that precision; the relative
-    unit in float32; all for single images. Engines that were built from ONNX are replaced. bundle: exported
+    It is compiled in float32, and in float16 if the bundle has that precision, for single images. Engines that were built from ONNX are replaced. bundle: exported
     from this run; cache: folder of the engines, None for the user's cache folder. Returns the paths of the
     engines.
 
@@ -59,23 +56,15 @@ def compile_for_this_gpu(run_folder: Path, bundle: Bundle, cache: Path | None = 
     run, part = open_run(run_folder), bundle.manifest.absolute_part
     branch = run.absolute_branch()
     round_large_weights(branch)
-    work: list[tuple[str, Precision, ExportedProgram, Sequence[str], Sequence[str]]] = []
-    """For each network: file name, precision, program, names of the inputs, names of the outputs."""
+    paths = []
     for precision in COMPILED_PRECISIONS:
         if precision not in part.precisions or precision not in COMPUTES[library]:
             continue
         module = branch if precision == "float32" else with_half_convolutions(branch)
         program = absolute_program(module, run.preprocessing)
         name = absolute_name(precision)
-        work.append((name, precision, program, (network_io.IMAGE,), branch.output_names))
-    if part.refinement is not None:
-        unit, local_shape = run.relative_branch(), bundle.map_features().local_NCHW.shape[1:]
-        program = relative_program(unit, local_shape, part.refinement.neighbours)
-        work.append((RELATIVE_NAME, "float32", program, RELATIVE_INPUTS, unit.output_names))
-    paths = []
-    for name, precision, program, inputs, outputs in work:
         key = engine_key(library, bundle.content(name), precision, ONE)
-        engine = compile_program(name, program, inputs, outputs)
+        engine = compile_program(name, program, (network_io.IMAGE,), branch.output_names)
         paths.append(EngineCache(cache).store(key, engine, made_by))
         logger.info(
             "%s in %s, compiled by torch-tensorrt for %s: %s", name, precision, gpu_name, paths[-1]
@@ -89,36 +78,18 @@ def absolute_program(branch: AbsoluteBranch, preprocessing: Preprocessing) -> Ex
     return _program(branch, torch.zeros(1, 3, *size))
 
 
-def relative_program(
-    unit: RelativeBranch, local_shape: tuple[int, ...], neighbours: int
-) -> ExportedProgram:
-    """The exported program of the relative unit for a fixed number of neighbours.
-
-    local_shape: ``(C, h, w)`` of a local map.
-    """
-    example = torch.rand(1 + neighbours, *local_shape) + 0.1
-    return _program(unit, example[1:], example[:1])
-
-
 def with_half_convolutions(branch: AbsoluteBranch) -> AbsoluteBranch:
     """A copy that computes like ``absolute.float16.onnx``: convolutions in half precision, heads in float32.
 
-    The batch normalisation without weights, before the local head, also stays in float32: torch-tensorrt
-    gives it float32 weights, which TensorRT does not accept together with half precision. Every cast is a
-    node of the graph. torch-tensorrt builds strongly typed networks, in which TensorRT does not choose
+    Every cast is a node of the graph. torch-tensorrt builds strongly typed networks, in which TensorRT does not choose
     precisions.
     """
     halved = copy.deepcopy(branch)
     for module in halved.modules():
-        normalises = isinstance(module, nn.BatchNorm2d) and module.affine
-        if isinstance(module, nn.Conv2d) or normalises:
+        if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
             module.half().register_forward_pre_hook(_to_half)
         elif isinstance(module, nn.Linear):
             module.register_forward_pre_hook(_to_float)
-    head = halved.network.local_head
-    assert head is not None
-    for module in (head.descriptor, head.skip, head.geometry):
-        module.register_forward_hook(lambda _module, _inputs, output: output.float())
     return halved
 
 

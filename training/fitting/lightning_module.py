@@ -17,13 +17,11 @@ from rgsiam_ros.camera.preprocessing import Preprocessing
 from rgsiam_ros.geometry.poses import Array, pose_errors, pose_matrix
 from rgsiam_training.config import TrainingConfig
 from rgsiam_training.data.augmentation import CameraRotation, change_look, random_rotations
-from rgsiam_training.data.view_geometry import pixel_rays, view_bounds
+from rgsiam_training.data.view_geometry import view_bounds
 from rgsiam_training.distributed import gathered, processes
 from rgsiam_training.losses.objective import Objective, SceneScale
-from rgsiam_training.model.backbones import cell_middles
-from rgsiam_training.model.gauss_newton import multiply_wxyz, rotation_matrix
 from rgsiam_training.model.network import SiameseNetwork
-from rgsiam_training.model.poses import Poses
+from rgsiam_training.model.poses import Poses, multiply_wxyz, rotation_matrix
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Indices, images, translations, quaternions wxyz and scene points of a batch, see
@@ -66,24 +64,12 @@ class RelocalizationModule(lightning.LightningModule):
         super().__init__()
         self.config = config
         anchors = torch.from_numpy(np.asarray(scale.anchors_K3, np.float32))
-        middle_HW2 = cell_middles(
-            config.network.backbone,
-            config.network.relative.stride,
-            config.input_height,
-            config.input_width,
-        )
-        rays = pixel_rays(middle_HW2.reshape(-1, 2), scale.camera, preprocessing)
-        ray_HW2 = torch.from_numpy(rays.reshape(middle_HW2.shape).astype(np.float32))
-        reach = config.pairs.reach_m / scale.scale_m
         self.network = SiameseNetwork(
             config.network,
             config.input_height,
             config.input_width,
             anchors,
-            ray_HW2,
-            reach,
-            with_relative_unit=config.has_relative_unit,
-            with_regressor=config.losses.relative_regression.enabled,
+            with_relative_head=config.losses.relative_pose.enabled,
         )
         self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(
@@ -96,7 +82,7 @@ class RelocalizationModule(lightning.LightningModule):
         field_of_view = np.arctan(high[0]) - np.arctan(low[0])
         scene = SceneScale(
             anchor_spread=anchor_spacing(anchors),
-            reach=reach,
+            reach=config.pairs.reach_m / scale.scale_m,
             distance_per_radian=config.pairs.metres_per_radian / scale.scale_m,
             widest_angle=float(field_of_view * (1.0 - config.pairs.smallest_overlap)),
             scale_m=scale.scale_m,

@@ -28,7 +28,7 @@ from rgsiam_training.fitting.train import (
     MAPPING_NAME,
     VALIDATION_NAME,
 )
-from rgsiam_training.model.network import AbsoluteBranch, RelativeBranch, SiameseNetwork
+from rgsiam_training.model.network import AbsoluteBranch, SiameseNetwork
 
 
 @dataclass(frozen=True)
@@ -68,19 +68,17 @@ class Run:
         return self._images(MAPPING_NAME)
 
     def absolute_branch(self) -> AbsoluteBranch:
-        """Return the absolute branch of the averaged network for a bundle, in evaluation mode."""
+        """Return the absolute branch of the averaged network for a bundle, in evaluation mode.
+
+        It always outputs translation and rotation. It outputs the precision factor only if the loss term
+        `uncertainty` trained it, and the metric feature only if `metric_distance` trained it.
+        """
         names = [network_io.TRANSLATION, network_io.ROTATION]
         if self.config.losses.uncertainty.enabled:
             names.append(network_io.PRECISION_FACTOR)
-        if self.config.has_relative_unit:
-            names += [network_io.METRIC_FEATURE, network_io.LOCAL_MAP]
+        if self.config.losses.metric_distance.enabled:
+            names.append(network_io.METRIC_FEATURE)
         return AbsoluteBranch(self.network, tuple(names)).eval()
-
-    def relative_branch(self) -> RelativeBranch:
-        """Return the relative branch of the averaged network for a bundle, in evaluation mode."""
-        unit = self.network.relative_unit
-        assert unit is not None
-        return RelativeBranch(unit).eval()
 
     @cached_property
     def network(self) -> SiameseNetwork:

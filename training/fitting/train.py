@@ -20,7 +20,7 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.uncertainty.covariance import MINIMUM_SAMPLES
-from rgsiam_training.config import TrainingConfig, load_config
+from rgsiam_training.config import OVERLAP_TERMS, TrainingConfig, load_config
 from rgsiam_training.data.map_selection import thin
 from rgsiam_training.data.pairs import PairSampler, look_alikes
 from rgsiam_training.data.preparation import PairImages, PreparedData, prepare
@@ -40,7 +40,7 @@ BEST_NAME = "best.ckpt"
 MAPPING_NAME = "mapping.npz"
 VALIDATION_BATCH = 64
 LARGEST_ISOLATED_SHARE = 0.5
-"""Largest share of images without an overlapping image at which a relative pose unit can be trained."""
+"""Largest share of images without an overlapping image at which the terms that need overlap can be trained."""
 
 logger = logging.getLogger(__name__)
 
@@ -140,8 +140,7 @@ def _process_arguments() -> dict[str, Any]:
     if processes == 1:
         return {"devices": 1}
     local_processes = int(os.environ["LOCAL_WORLD_SIZE"])
-    # Some weights get no gradient: those of a head whose loss term is disabled, and those of the
-    # relative pose unit in a process without an overlapping pair.
+    # Some weights get no gradient: those of a head whose loss term is disabled.
     strategy = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
     return {
         "devices": local_processes,
@@ -233,11 +232,12 @@ def _pair_sampler(
 
 def _check_partners(partners: Sequence[np.ndarray], config: TrainingConfig) -> None:
     isolated = sum(len(near) == 0 for near in partners) / len(partners)
-    if config.has_relative_unit and isolated > LARGEST_ISOLATED_SHARE:
+    need_overlap = [name for name in OVERLAP_TERMS if getattr(config.losses, name).enabled]
+    if need_overlap and isolated > LARGEST_ISOLATED_SHARE:
         raise DatasetError(
             f"{isolated:.0%} of the images overlap with no other one within pairs.reach_m = "
-            f"{config.pairs.reach_m:g} m: set a larger reach, record more densely, or switch off "
-            "relative_pose and matching"
+            f"{config.pairs.reach_m:g} m: set a larger reach, record more densely, or switch off the loss "
+            f"terms that need overlap ({', '.join(need_overlap)})"
         )
 
 

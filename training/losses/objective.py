@@ -5,25 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from rgsiam_training.config import LossConfig
-from rgsiam_training.distributed import gathered
 from rgsiam_training.losses.global_pose import GlobalPoseTerm
 from rgsiam_training.losses.mapnet import MapNetRelativeTerm
-from rgsiam_training.losses.matching import MatchingTerm
 from rgsiam_training.losses.metric_distance import AdaptiveMetricTerm
-from rgsiam_training.losses.relative_pose import (
-    ConsistencyTerm,
-    RelativePoseTerm,
-    RelativeRegressionTerm,
-)
+from rgsiam_training.losses.relative_pose import ConsistencyTerm, RelativePoseTerm
 from rgsiam_training.losses.reprojection import ReprojectionTerm
 from rgsiam_training.losses.uncertainty import UncertaintyTerm
 from rgsiam_training.losses.weighting import LearnedWeighting
 from rgsiam_training.model.network import SiameseNetwork, TwinOutput
-from rgsiam_training.model.poses import PairTruth, Poses, relative_poses
+from rgsiam_training.model.poses import PairTruth, Poses
 
 INITIAL_S_ROTATION = -3.0
 """Initial ``s`` of rotation errors, see `LearnedWeighting`."""
@@ -51,16 +44,12 @@ class Objective(nn.Module):
     def __init__(self, config: LossConfig, network: SiameseNetwork, scene: SceneScale) -> None:
         super().__init__()
         self.config = config
-        self.scene = scene
         overlap = scene.reach, scene.widest_angle
         self.global_pose = GlobalPoseTerm(network.global_unit.anchors_K3, scene.anchor_spread)
         self.relative_pose = RelativePoseTerm(*overlap)
-        self.relative_regression = RelativeRegressionTerm(*overlap)
         self.consistency = ConsistencyTerm(*overlap)
         self.mapnet_relative = MapNetRelativeTerm()
         self.metric_distance = AdaptiveMetricTerm(scene.reach, scene.distance_per_radian)
-        unit = network.relative_unit
-        self.matching = None if unit is None else MatchingTerm(unit.ray_N2, unit.cell)
         self.reprojection = ReprojectionTerm()
         self.uncertainty = UncertaintyTerm()
         s_within_reach = math.log(scene.reach / 4.0)
@@ -70,8 +59,6 @@ class Objective(nn.Module):
             "relative_rotation": INITIAL_S_ROTATION,
             "consistency_translation": s_within_reach,
             "consistency_rotation": INITIAL_S_ROTATION,
-            "regressed_translation": s_within_reach,
-            "regressed_rotation": INITIAL_S_ROTATION,
         }
         if config.fixed_beta_m is None:
             learned |= {"translation": 0.0, "rotation": INITIAL_S_ROTATION}
@@ -86,10 +73,7 @@ class Objective(nn.Module):
                 "relative_rotation": config.relative_pose.weight,
                 "consistency_translation": config.consistency.weight,
                 "consistency_rotation": config.consistency.weight,
-                "regressed_translation": config.relative_regression.weight,
-                "regressed_rotation": config.relative_regression.weight,
                 "metric": config.metric_distance.weight,
-                "matching": config.matching.weight,
                 "reprojection": config.reprojection.weight,
                 "uncertainty": config.uncertainty.weight,
             },
@@ -130,34 +114,8 @@ class Objective(nn.Module):
             errors |= self.metric_distance(*twins.metric_feature_BD.chunk(2), truth)
         if config.consistency.enabled:
             errors |= self.consistency(*twins.poses.chunk(2), truth)
-        if config.relative_regression.enabled:
-            assert network.regressor is not None
-            predicted = network.regressor(*twins.feature_BF.chunk(2))
-            errors |= self.relative_regression(predicted, truth)
-        if config.relative_pose.enabled or config.matching.enabled:
-            errors |= self._relative(network, twins.local_BCHW, true)
+        if config.relative_pose.enabled:
+            assert network.relative_head is not None
+            predicted = network.relative_head(*twins.feature_BF.chunk(2))
+            errors |= self.relative_pose(predicted, truth)
         return self.weighting(errors), {name: error.detach() for name, error in errors.items()}
-
-    def _relative(
-        self, network: SiameseNetwork, local_BCHW: Tensor | None, true: Poses
-    ) -> dict[str, Tensor]:
-        """Return the errors of the relative pose unit over the overlapping pairs, in both directions."""
-        assert local_BCHW is not None
-        assert network.relative_unit is not None
-        twin_1, twin_2 = torch.arange(len(local_BCHW), device=local_BCHW.device).chunk(2)
-        first, second = torch.cat([twin_1, twin_2]), torch.cat([twin_2, twin_1])
-        overlaps = self.relative_pose.overlaps(PairTruth(true[first], true[second]))
-        first, second = first[overlaps], second[overlaps]
-        # If one process has an overlapping pair, all take part in the collective operations below.
-        if not gathered(overlaps).any():
-            return {}
-        truth = PairTruth(true[first], true[second])
-        output = network.relative_unit(local_BCHW[first], local_BCHW[second])
-        errors: dict[str, Tensor] = {}
-        if self.config.relative_pose.enabled:
-            errors |= self.relative_pose(output.poses, truth)
-        if self.config.matching.enabled:
-            assert self.matching is not None
-            true_12 = relative_poses(truth.first, truth.second)
-            errors |= self.matching(output, true_12, self.scene.reach)
-        return errors

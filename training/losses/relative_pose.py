@@ -28,8 +28,8 @@ class _OverlappingPairsTerm(nn.Module):
 
     An error is the mean over these pairs, and zero when the batch has no such pair. The error ``e`` of a pair
     is bounded: it counts as ``b(e) = c (1 - exp(-e / c))``, where c is the reach for translations and 0.5 for
-    rotations. This is nearly ``e`` for small errors and always less than c, so that pairs without a correct
-    match do not dominate the batch.
+    rotations. This is nearly ``e`` for small errors and always less than c, so that single pairs with
+    large errors do not dominate the batch.
     """
 
     def __init__(self, reach: float, widest_angle: float) -> None:
@@ -58,7 +58,7 @@ class _OverlappingPairsTerm(nn.Module):
 
 
 class RelativePoseTerm(_OverlappingPairsTerm):
-    """Our reading of the relative pose loss: compares the relative pose unit with ``T_12* = T_1*^-1 T_2*``.
+    """Our reading of the relative pose loss: compares the relative pose head with ``T_12* = T_1*^-1 T_2*``.
 
     ``(t, q)`` is the predicted relative pose. ``relative_translation`` is the mean of
     ``b(||t - t_12*||_1)`` (normalised), and ``relative_rotation`` is the mean of
@@ -72,19 +72,6 @@ class RelativePoseTerm(_OverlappingPairsTerm):
         """Return the two errors by name."""
         t, r = self.errors(predicted, truth)
         return {"relative_translation": t, "relative_rotation": r}
-
-
-class RelativeRegressionTerm(RelativePoseTerm):
-    """The errors of `RelativePoseTerm` for a relative pose that is regressed from two features.
-
-    This is the approach of Laskar et al. 2017 (arXiv 1707.09733) and others. The errors are named
-    ``regressed_translation`` and ``regressed_rotation``.
-    """
-
-    def forward(self, predicted: Poses, truth: PairTruth) -> dict[str, Tensor]:
-        """Return the two errors by name."""
-        t, r = self.errors(predicted, truth)
-        return {"regressed_translation": t, "regressed_rotation": r}
 
 
 class ConsistencyTerm(_OverlappingPairsTerm):

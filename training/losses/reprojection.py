@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rgsiam_training.distributed import mean_count
-from rgsiam_training.model.gauss_newton import rotation_matrix
-from rgsiam_training.model.poses import Poses
+from rgsiam_training.model.poses import Poses, rotation_matrix
 
 LINEAR_UP_TO = 1.0
 """The constant c of the robust error: errors below it count nearly in full, larger errors count less. It is in

@@ -1,4 +1,4 @@
-"""The Siamese network and its parts: backbone, neck, heads and relative pose unit."""
+"""The Siamese network and its parts: backbone, neck and heads."""
 
 from rgsiam_training import torchvision_cpu
 

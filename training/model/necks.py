@@ -13,6 +13,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from rgsiam_training.config import LSTM_ROWS, NetworkConfig
 
+HOURGLASS_STRIDE = 8
+"""Stride of the finest feature map that `HourglassNeck` needs."""
 HOURGLASS_CHANNELS = 64
 HOURGLASS_CHANNELS_OUT = 16
 
@@ -75,7 +77,7 @@ class LstmNeck(nn.Module):
 class HourglassNeck(nn.Module):
     """Our reading of the hourglass network of Melekhov et al. 2017 (arXiv 1703.07971).
 
-    The coarsest map is enlarged step by step to the size of the finest one. At each step the backbone's map
+    The coarsest map is enlarged step by step to the size of the finest one, which has stride 8. At each step the backbone's map
     of that size is added. The result is flattened.
     """
 

@@ -1,7 +1,7 @@
 """The Siamese network: twins with shared weights over one backbone, and their heads.
 
-Each twin predicts the global pose of its image, the covariance of that pose, a metric feature and a local
-map. The relative pose unit takes the local maps of two images.
+Each twin predicts the global pose of its image, the covariance of that pose and a metric feature. The relative
+pose head takes the features of both twins.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from torch.nn import functional as F  # noqa: N812
 from rgsiam_ros.bundle import network_io
 from rgsiam_training.config import NetworkConfig
 from rgsiam_training.model.backbones import create_backbone, leading_stages
-from rgsiam_training.model.necks import create_neck
+from rgsiam_training.model.necks import HOURGLASS_STRIDE, create_neck
 from rgsiam_training.model.poses import POSE_SIZE, PRECISION_ENTRIES, Poses
-from rgsiam_training.model.relative_unit import LocalHead, RelativeUnit
 from rgsiam_training.model.rotation_outputs import IDENTITY, unit_quaternion_wxyz
 
 INITIAL_LOG_PRECISION = 3.0
@@ -42,8 +41,6 @@ class TwinOutput:
     """Metric feature, unit length."""
     feature_BF: Tensor
     """Feature vector, the input of the heads."""
-    local_BCHW: Tensor | None
-    """Local map, see `rgsiam_training.model.relative_unit.LocalHead`; None without a relative pose unit."""
 
     @property
     def poses(self) -> Poses:
@@ -52,18 +49,14 @@ class TwinOutput:
 
 
 class FeatureExtractor(nn.Module):
-    """Computes features ``(B, F)`` from normalised images ``(B, 3, H, W)``: backbone and neck.
-
-    It also returns the finest feature map of the backbone, from which the local maps are computed.
-    """
+    """Computes features ``(B, F)`` from normalised images ``(B, 3, H, W)``: backbone and neck."""
 
     def __init__(self, config: NetworkConfig, input_height: int, input_width: int) -> None:
         super().__init__()
         self.backbone = create_backbone(
             config.backbone,
             config.pretrained,
-            config.relative.stride,
-            between=config.neck == "hourglass",
+            HOURGLASS_STRIDE if config.neck == "hourglass" else None,
         )
         with torch.no_grad():
             probe = self.backbone.eval()(torch.zeros(1, 3, input_height, input_width))
@@ -71,7 +64,6 @@ class FeatureExtractor(nn.Module):
         self._frozen = leading_stages(self.backbone, frozen)
         for stage in self._frozen:
             stage.requires_grad_(False)
-        self.local_shape = tuple(probe[0].shape[1:])
         self.neck = create_neck(config, [feature_map.shape[1:] for feature_map in probe])
         self.train()
 
@@ -82,10 +74,9 @@ class FeatureExtractor(nn.Module):
             stage.eval()
         return self
 
-    def forward(self, image_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features ``(B, F)`` and the backbone's finest feature maps ``(B, C, h, w)``."""
-        maps = self.backbone(image_B3HW)
-        return self.neck(maps), maps[0]
+    def forward(self, image_B3HW: Tensor) -> Tensor:
+        """Return features ``(B, F)``."""
+        return self.neck(self.backbone(image_B3HW))
 
 
 class GlobalPoseUnit(nn.Module):
@@ -124,8 +115,14 @@ class GlobalPoseUnit(nn.Module):
         return translation, quaternion_wxyz, logits, offset
 
 
-class RelativeRegressor(nn.Module):
-    """Regresses a relative pose from two concatenated features, for comparison with the relative unit."""
+class RelativePoseHead(nn.Module):
+    """Our reading of the relative pose branch of the paper: regresses the relative pose of two images.
+
+    ``f_1, f_2`` are the feature vectors of the twins. The head computes
+    ``(t, q) = A max(0, B [f_1; f_2] + b) + a`` with learned ``A, B, a, b``, and returns ``(t, q / ||q||)`` as
+    ``T_12 = T_1^-1 T_2``. Through this head the features learn how poses differ. A bundle does not hold it.
+    Laskar et al. 2017 (arXiv 1707.09733) and others regress relative poses in this way too.
+    """
 
     def __init__(self, feature_size: int) -> None:
         super().__init__()
@@ -149,45 +146,29 @@ class SiameseNetwork(nn.Module):
         input_height: int,
         input_width: int,
         anchors_K3: Tensor,
-        ray_HW2: Tensor,
-        reach: float,
         *,
-        with_relative_unit: bool = True,
-        with_regressor: bool = False,
+        with_relative_head: bool = True,
     ) -> None:
-        """anchors_K3, reach: normalised units. ray_HW2: normalised image coordinates of the local map's cells.
-
-        with_relative_unit, with_regressor: whether the network gets these parts. Raises ValueError when `ray_HW2` does not have the size of the local map.
-        """
+        """anchors_K3: normalised units. with_relative_head: whether the network gets this head."""
         super().__init__()
         self.extractor = FeatureExtractor(config, input_height, input_width)
         self.global_unit = GlobalPoseUnit(config, anchors_K3)
         self.uncertainty_head = nn.Linear(config.feature_size, PRECISION_ENTRIES)
         self.metric_head = nn.Linear(config.feature_size, config.metric_size)
-        channels, height, width = self.extractor.local_shape
-        if ray_HW2.shape != (height, width, 2):
-            raise ValueError(
-                f"ray_HW2 has shape {tuple(ray_HW2.shape)}, but local maps have {height}x{width} cells"
-            )
-        self.local_head: LocalHead | None = None
-        self.relative_unit: RelativeUnit | None = None
-        if with_relative_unit:
-            self.local_head = LocalHead(channels, config.relative)
-            self.relative_unit = RelativeUnit(config.relative, ray_HW2, reach)
-        self.regressor = RelativeRegressor(config.feature_size) if with_regressor else None
+        self.relative_head = RelativePoseHead(config.feature_size) if with_relative_head else None
         nn.init.zeros_(self.uncertainty_head.weight)
         with torch.no_grad():
             self.uncertainty_head.bias.zero_()[:POSE_SIZE] = INITIAL_LOG_PRECISION
 
     def forward(self, image_B3HW: Tensor) -> TwinOutput:
         """Return the outputs for normalised images ``(B, 3, H, W)``, of one twin or of both twins."""
-        feature, local = (output.float() for output in self.extractor(image_B3HW))
+        feature = self.extractor(image_B3HW).float()
         if torch.is_autocast_enabled(feature.device.type):  # poses need float32 precision
             with torch.autocast(feature.device.type, enabled=False):
-                return self._heads(feature, local)
-        return self._heads(feature, local)
+                return self._heads(feature)
+        return self._heads(feature)
 
-    def _heads(self, feature: Tensor, local: Tensor) -> TwinOutput:
+    def _heads(self, feature: Tensor) -> TwinOutput:
         translation, quaternion_wxyz, logits, offset = self.global_unit(feature)
         return TwinOutput(
             translation_B3=translation,
@@ -197,7 +178,6 @@ class SiameseNetwork(nn.Module):
             precision_factor_B21=self.uncertainty_head(feature.detach()),
             metric_feature_BD=F.normalize(self.metric_head(feature), dim=1),
             feature_BF=feature,
-            local_BCHW=None if self.local_head is None else self.local_head(local),
         )
 
 
@@ -218,25 +198,5 @@ class AbsoluteBranch(nn.Module):
             network_io.ROTATION: twin.quaternion_wxyz_B4,
             network_io.PRECISION_FACTOR: twin.precision_factor_B21,
             network_io.METRIC_FEATURE: twin.metric_feature_BD,
-            network_io.LOCAL_MAP: twin.local_BCHW,
         }
         return tuple(outputs[name] for name in self.output_names)
-
-
-class RelativeBranch(nn.Module):
-    """The network of `relative.onnx`: computes the relative poses between map images and the live image."""
-
-    output_names = (network_io.TRANSLATION, network_io.ROTATION, network_io.INFORMATION)
-
-    def __init__(self, unit: RelativeUnit) -> None:
-        super().__init__()
-        self.unit = unit
-
-    def forward(self, map_local_KCHW: Tensor, local_1CHW: Tensor) -> tuple[Tensor, ...]:
-        """Align the live image to K map images, by their local maps.
-
-        Returns normalised translations ``(K, 3)``, unit quaternions wxyz ``(K, 4)`` and information
-        matrices ``(K, 6, 6)`` of the poses ``T_map_image_live``.
-        """
-        output = self.unit(map_local_KCHW, local_1CHW)
-        return output.poses.translation_B3, output.poses.quaternion_wxyz_B4, output.information_B66

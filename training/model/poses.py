@@ -63,6 +63,17 @@ def relative_poses(first: Poses, second: Poses) -> Poses:
     return Poses(T_12.translation, roma.quat_xyzw_to_wxyz(T_12.linear))
 
 
+def rotation_matrix(quaternion_wxyz_B4: Tensor) -> Tensor:
+    """Return the rotation matrices ``(B, 3, 3)`` of unit quaternions wxyz."""
+    return roma.unitquat_to_rotmat(roma.quat_wxyz_to_xyzw(quaternion_wxyz_B4))
+
+
+def multiply_wxyz(first_B4: Tensor, second_B4: Tensor) -> Tensor:
+    """Return the Hamilton product of quaternions wxyz: the rotation `second`, then `first`."""
+    first_xyzw, second_xyzw = (roma.quat_wxyz_to_xyzw(q) for q in (first_B4, second_B4))
+    return roma.quat_xyzw_to_wxyz(roma.quat_product(first_xyzw, second_xyzw))
+
+
 def translation_errors(predicted_B3: Tensor, true_B3: Tensor) -> Tensor:
     """Return ``||t - t*||_1`` of each pose of the batch, ``(B,)``."""
     return (predicted_B3 - true_B3).abs().sum(dim=1)

@@ -100,15 +100,17 @@ def test_the_table_averages_over_seeds_and_then_over_scenes(tmp_path):
     for scene, offset in (("hall", 0.0), ("yard", 1.0)):
         for seed in (0, 1):
             write_result(tmp_path, scene, "posenet", seed, {"absolute": 2.0 + offset + seed})
-            both = {"absolute": 1.0 + offset, "refined": 0.5 + offset}
-            write_result(tmp_path, scene, "siamese", seed, both)
+            both = {"nearest_feature": 1.0 + offset, "nearest_thumbnail": 0.5 + offset}
+            write_result(tmp_path, scene, "retrieval", seed, both)
     write_result(tmp_path, "yard", "mapnet", 0, {"absolute": 7.0})
     rows = {(row.scene, row.method): row for row in write_tables(tmp_path, ["measured here"])}
     posenet = rows["hall", "posenet"]
     assert posenet.mean["median_m"] == pytest.approx(2.5)
     assert posenet.spread["median_m"] == pytest.approx(np.std([2.0, 3.0], ddof=1))
     assert rows[MEAN_OF_SCENES, "posenet"].mean["median_m"] == pytest.approx(3.0)
-    assert rows[MEAN_OF_SCENES, "siamese, refined"].mean["median_m"] == pytest.approx(1.0)
+    assert rows[MEAN_OF_SCENES, "retrieval, nearest_thumbnail"].mean["median_m"] == pytest.approx(
+        1.0
+    )
     assert (MEAN_OF_SCENES, "mapnet") not in rows  # it has no result on one of the scenes
     assert np.isnan(rows["yard", "mapnet"].spread["median_m"])
     text = (tmp_path / "compare.md").read_text()
@@ -203,9 +205,7 @@ def test_existing_results_are_kept_and_missing_ones_added(scene_file, tmp_path, 
     scene = open_scene(str(scene_file))
     compare_presets(scene, tmp_path, ["siamese"])
     rows = rows_of(tmp_path)
-    assert set(rows) == {"siamese, absolute", "siamese, refined"}
-    refined, absolute = (rows[f"siamese, {branch}"] for branch in ("refined", "absolute"))
-    assert refined.mean["parameters"] > absolute.mean["parameters"]
+    assert set(rows) == {"siamese"}
     result = tmp_path / "short" / "siamese" / "seed-0" / RESULT_NAME
     before = result.read_bytes(), result.stat().st_mtime_ns
     caplog.clear()
@@ -214,7 +214,7 @@ def test_existing_results_are_kept_and_missing_ones_added(scene_file, tmp_path, 
     assert (result.read_bytes(), result.stat().st_mtime_ns) == before
     started = [message for message in caplog.messages if "seed" in message]
     assert started == ["short, siamese, seed 1"]
-    assert rows_of(tmp_path)["siamese, refined"].seeds == 2
+    assert rows_of(tmp_path)["siamese"].seeds == 2
     with pytest.raises(DatasetError, match="made with other settings, data paths or budget"):
         compare_presets(scene, tmp_path, ["siamese"], budget_min=0.02)
 
@@ -227,7 +227,7 @@ def test_the_command_train_takes_a_preset(scene_file, tmp_path):
     done = rgsiam("train", scene_file.parent / "map", *options)
     assert done.returncode == 0, done.stderr[-2000:]
     bundle = export_bundle(tmp_path / "run", tmp_path / "bundle", precisions=())
-    assert bundle.manifest.absolute.refinement is None
+    assert bundle.manifest.absolute.retrieval is None
     with pytest.raises(DatasetError, match="preset retrieval trains nothing"):
         trainable("retrieval")
 

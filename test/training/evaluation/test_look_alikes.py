@@ -50,30 +50,29 @@ HERE, THERE = MAP_COLOURS[0], MAP_COLOURS[1]
 NEAR = [HERE, HERE + 0.02, THERE, THERE - 0.02, np.array([0.5, 0.9, 0.9])]
 
 
-def test_no_image_of_distinct_places_is_counted(refinable_bundle):
-    found = measure_look_alikes(Colours(NEAR, NEAR), refinable_bundle, PLACES, radius_m=1.5)
+def test_no_image_of_distinct_places_is_counted(colour_bundle):
+    found = measure_look_alikes(Colours(NEAR, NEAR), colour_bundle, PLACES, radius_m=1.5)
     assert found["images"] == 4  # the fifth shows neither place
     assert found["auroc"] == 1.0
     assert found["near_pairs"] >= 4
-    assert found["refined"]["median_m"] < 0.05
-    assert found["absolute"]["median_m"] == pytest.approx(0.5, abs=0.05)
-    assert found["refined"]["above_5_m"] == found["absolute"]["above_5_m"] == 0.0
+    assert found["median_m"] == pytest.approx(0.5, abs=0.05)
+    assert found["above_5_m"] == 0.0
 
 
-def test_images_with_features_of_the_other_place_are_counted(refinable_bundle):
+def test_images_with_features_of_the_other_place_are_counted(colour_bundle):
     """Two of four look like the other place, 7 m away."""
     labels = [HERE, HERE, THERE, THERE]
     seen = [HERE, THERE, HERE, THERE]
-    found = measure_look_alikes(Colours(seen, labels), refinable_bundle, PLACES, radius_m=1.5)
-    assert found["refined"]["above_5_m"] == 0.5
+    found = measure_look_alikes(Colours(seen, labels), colour_bundle, PLACES, radius_m=1.5)
+    assert found["above_5_m"] == 0.5
     assert found["auroc"] == pytest.approx(0.5, abs=0.1)
 
 
-def test_nothing_to_compare_is_an_error(refinable_bundle, small_bundle):
+def test_nothing_to_compare_is_an_error(colour_bundle, small_bundle):
     images = Colours(NEAR, NEAR)
     with pytest.raises(DatasetError, match="at least two places"):
-        measure_look_alikes(images, refinable_bundle, PLACES[:1], 1.0)
+        measure_look_alikes(images, colour_bundle, PLACES[:1], 1.0)
     with pytest.raises(DatasetError, match="no image within 1 m"):
-        measure_look_alikes(images, refinable_bundle, [(0.0, 0.0), (5.0, 5.0)], 1.0)
+        measure_look_alikes(images, colour_bundle, [(0.0, 0.0), (5.0, 5.0)], 1.0)
     with pytest.raises(BundleError, match="no map features"):
         measure_look_alikes(images, small_bundle, PLACES, 1.0)

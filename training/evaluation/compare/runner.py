@@ -31,6 +31,7 @@ from rgsiam_training.evaluation.compare.estimators import (
     pretrained_feature,
     thumbnail,
 )
+from rgsiam_training.evaluation.compare.geometric import GeometricBranchEstimator
 from rgsiam_training.evaluation.compare.presets import EstimatorName, Preset
 from rgsiam_training.evaluation.compare.scenes import Scene
 from rgsiam_training.evaluation.compare.structure import build_structure, structure_settings
@@ -42,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 RESULT_NAME = "result.json"
 RUN_NAME = "run"
+OWN_IMAGES = ("geometric", "structure")
+"""Presets whose estimator takes images of the dataset's own size."""
 
 
 def run_comparison(
@@ -92,8 +95,8 @@ def _run(
     """
     config = preset.apply(scene.config(seed))
     folder.mkdir(parents=True, exist_ok=True)
-    if "structure" in preset.estimators:
-        return [_structure_row(scene, config)]
+    if preset.name in OWN_IMAGES:
+        return [_own_images_row(scene, preset, config)]
     training: dict[str, Any] = {"epochs": 0, "training_s": 0.0}
     if preset.trained:
         training = _train(config, budget_min, folder)
@@ -148,12 +151,16 @@ def _retrieval(
     )
 
 
-def _structure_row(scene: Scene, config: TrainingConfig) -> dict[str, Any]:
-    """The figures of the estimator `structure`, which takes the test session's own images."""
+def _own_images_row(scene: Scene, preset: Preset, config: TrainingConfig) -> dict[str, Any]:
+    """The figures of an estimator that takes the test session's own images."""
     dataset = open_test_side(scene.test, config.topics)
     began_s = now_s()
-    estimator = build_structure(config, structure_settings(scene.name), dataset.camera)
-    row = {"estimator": "structure", "epochs": 0, "training_s": now_s() - began_s}
+    estimator: PoseEstimator
+    if preset.name == "structure":
+        estimator = build_structure(config, structure_settings(scene.name), dataset.camera)
+    else:
+        estimator = GeometricBranchEstimator(config, dataset.camera)
+    row = {"estimator": preset.name, "epochs": 0, "training_s": now_s() - began_s}
     images = (image.decode() for image in dataset.read_images())
     return row | measure(estimator, images, poses_of(dataset.frames))
 

@@ -173,7 +173,7 @@ def _draw(rows: Sequence[ResultRow], path: Path) -> None:
             for row in (r for r in rows if r.scene == scene):
                 y = methods.index(row.method)
                 median, p95 = row.mean[f"median_{unit}"], row.mean[f"p95_{unit}"]
-                ours = row.method.startswith("siamese")
+                ours = row.method.startswith(("siamese", "geometric"))
                 colour = "tab:blue" if ours else "0.35"
                 ax.plot([median, p95], [y, y], color=colour, linewidth=1.0, alpha=0.5)
                 ax.plot(p95, y, "|", color=colour, markersize=8)

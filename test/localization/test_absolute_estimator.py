@@ -1,16 +1,17 @@
-"""The estimates of each branch, from given network outputs."""
+"""The estimates of the absolute branch, from given network outputs."""
 
 import numpy as np
 import pytest
 
 from rgsiam_ros.bundle import Bundle, network_io
-from rgsiam_ros.localization.branches import PoseBranches
+from rgsiam_ros.localization.absolute_estimator import AbsoluteEstimator
+from rgsiam_ros.localization.live_view import LiveView
 
 
-def test_feature_distances_are_of_the_nearest_and_the_last_neighbour(refinable_bundle):
-    bundle = Bundle.load(refinable_bundle)
+def test_feature_distances_are_of_the_nearest_and_the_last_neighbour(colour_bundle):
+    bundle = Bundle.load(colour_bundle)
     features = bundle.map_features("float32").metric_feature_ND
-    neighbours = bundle.manifest.absolute.refinement.neighbours
+    neighbours = bundle.manifest.absolute.retrieval.neighbours
     assert neighbours < len(features)
     query = features[0]
     outputs = {
@@ -18,13 +19,14 @@ def test_feature_distances_are_of_the_nearest_and_the_last_neighbour(refinable_b
         network_io.ROTATION: np.array([[1.0, 0.0, 0.0, 0.0]], np.float32),
         network_io.METRIC_FEATURE: query[None],
     }
-    branches = PoseBranches(bundle, "float32", None)
+    estimator = AbsoluteEstimator(bundle, "float32")
+    view = LiveView(bundle, estimator.preprocessing)
     distances = np.sort(np.linalg.norm(features - query, axis=1))
-    quality = branches.estimate_absolute(outputs).quality
+    quality = estimator.estimate(outputs, view, {}).quality
     assert quality.feature_distance == pytest.approx(0.0, abs=1e-6)
     assert quality.last_feature_distance == pytest.approx(distances[neighbours - 1], rel=1e-5)
     others = np.arange(1, len(features))
-    quality = branches.estimate_absolute(outputs, others).quality
+    quality = estimator.estimate(outputs, view, {}, allowed=others).quality
     assert quality.feature_distance == pytest.approx(distances[1], rel=1e-5)
     last = min(neighbours, len(others))
     assert quality.last_feature_distance == pytest.approx(distances[last], rel=1e-5)
