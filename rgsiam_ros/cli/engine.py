@@ -58,18 +58,17 @@ def engine_build(
     ] = False,
     cache: CacheFolder = None,
 ) -> None:
-    """Build an engine for this machine's GPU. The node itself never builds an engine."""
+    """Build the engines of a bundle for this machine's GPU. The node itself never builds an engine."""
     from rgsiam_ros.bundle import Bundle
     from rgsiam_ros.engines.build import build_for_bundle
-    from rgsiam_ros.localization.networks import network_of
+    from rgsiam_ros.localization.networks import all_networks
 
     if engine not in GPU_ENGINES:
         raise EngineError(f"engine {engine!r} needs no building: only {', '.join(GPU_ENGINES)} do")
     loaded = Bundle.load(bundle)
-    network = network_of(loaded)
-    chosen = precision
-    if precision == "auto":
-        chosen = "float16" if "float16" in network.offered else "float32"
+    networks = all_networks(loaded)
+    if precision != "auto" and not any(precision in network.offered for network in networks):
+        loaded.check_offered(networks[0].offered, precision)  # type: ignore[arg-type]
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as bars:
         tasks: dict[str, TaskID] = {}
@@ -80,17 +79,25 @@ def engine_build(
                 tasks[label] = bars.add_task(label, total=steps)
             bars.update(tasks[label], completed=done)
 
-        path = build_for_bundle(
-            loaded,
-            network,
-            engine,
-            chosen,  # type: ignore[arg-type]
-            batch=batch,
-            cache=cache,
-            progress=lambda name: partial(show, name),
-        )
-    console.print(f"built: {path}", soft_wrap=True)
-    console.print(f"next: rgsiam engine verify {bundle} --engine {engine} --precision {chosen}")
+        paths = []
+        for network in networks:
+            chosen = precision
+            if precision not in network.offered:
+                chosen = "float16" if "float16" in network.offered else "float32"
+            paths.append(
+                build_for_bundle(
+                    loaded,
+                    network,
+                    engine,
+                    chosen,  # type: ignore[arg-type]
+                    batch=batch,
+                    cache=cache,
+                    progress=lambda name: partial(show, name),
+                )
+            )
+    for path in paths:
+        console.print(f"built: {path}", soft_wrap=True)
+    console.print(f"next: rgsiam engine verify {bundle} --engine {engine} --precision {precision}")
 
 
 @engine_app.command("verify")

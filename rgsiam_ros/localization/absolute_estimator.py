@@ -12,7 +12,6 @@ from rgsiam_ros.bundle import Bundle, network_io
 from rgsiam_ros.bundle.network_io import raw_covariance, restore_poses
 from rgsiam_ros.bundle.precision import Precision
 from rgsiam_ros.camera.preprocessing import ImageBGR, normalise
-from rgsiam_ros.localization.live_view import LiveView
 from rgsiam_ros.localization.pose_estimate import Branch, PoseEstimate
 from rgsiam_ros.uncertainty.covariance import rotate_axes
 from rgsiam_ros.uncertainty.pose_quality import PoseQuality
@@ -48,7 +47,6 @@ class AbsoluteEstimator:
     def estimate(
         self,
         outputs: Mapping[str, NDArray[np.float32]],
-        view: LiveView,
         timings_ms: Mapping[str, float],
         *,
         frozen: bool = False,
@@ -56,9 +54,8 @@ class AbsoluteEstimator:
     ) -> PoseEstimate:
         """The estimate from the network's outputs for one image.
 
-        view: unused, the network learnt with one camera; timings_ms: of the stages before, to which this adds
-        its own; allowed: map images that the live image may be compared with, None for all. Raises EngineError
-        if the outputs are no valid pose.
+        timings_ms: of the stages before, to which this adds its own; allowed: map images that the live image
+        may be compared with, None for all. Raises EngineError if the outputs are no valid pose.
         """
         began = time.perf_counter()
         T = restore_poses(

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -91,24 +91,29 @@ class GeometricBranch:
         K: Array,
         near: Sequence[Array] = (),
         allowed: NDArray[np.int64] | None = None,
+        then_near: Callable[[], Sequence[Array]] = tuple,
     ) -> GeometricPose | None:
         """The pose of the camera, or None if no pose is found.
 
         K: intrinsic matrix of the image in which the keypoints were found; near: expected poses
         ``T_map_camera``, if any, which add candidates and need not be right; allowed: indices of the map
-        images that may be used, None for all. A pose with few inliers may be wrong: the caller decides how
-        many it asks for.
+        images that may be used, None for all; then_near: gives more expected poses, and is called only if
+        `near` does not lead to a sure pose. A pose with few inliers may be wrong: the caller decides how many
+        it asks for.
         """
         T_points_map = invert(self._T_map_points)
-        expected = [T_points_map @ T for T in near]
         look_alikes = self._look_alikes(keypoints, allowed)
         near_found = None
-        if expected:
+        for propose in (lambda: near, then_near):
+            expected = [T_points_map @ T for T in propose()]
+            if not expected:
+                continue
             near_images = _joined(*(self._near(T, allowed) for T in expected))
             few = _joined(look_alikes[:FEW_LOOK_ALIKES], near_images)
-            near_found = self._localize(keypoints, K, few, expected)
-            if near_found is not None and self._is_sure(near_found, near_images):
-                return near_found
+            found = self._localize(keypoints, K, few, expected)
+            if found is not None and self._is_sure(found, near_images):
+                return found
+            near_found = _better(near_found, found)
         found = _better(self._localize(keypoints, K, look_alikes, []), near_found)
         return None if found is None else self._against_rival(found, keypoints, K, look_alikes)
 

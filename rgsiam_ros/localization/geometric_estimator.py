@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from rgsiam_ros.features.keypoints import extract
 from rgsiam_ros.features.network import network_input
 from rgsiam_ros.geometry.poses import Array, pose_matrix
 from rgsiam_ros.localization.geometric import GeometricBranch
-from rgsiam_ros.localization.live_view import LiveView
 from rgsiam_ros.localization.pose_estimate import Branch, PoseEstimate
 from rgsiam_ros.uncertainty.covariance import rotate_axes
 from rgsiam_ros.uncertainty.geometric import GeometricUncertainty, trust_of, why_not_trusted
@@ -58,22 +57,24 @@ class GeometricEstimator:
     def estimate(
         self,
         outputs: Mapping[str, NDArray[np.float32]],
-        view: LiveView,
+        K: Array,
         timings_ms: Mapping[str, float],
         *,
         frozen: bool = False,
         allowed: NDArray[np.int64] | None = None,
+        then_near: Callable[[], Sequence[Array]] = tuple,
     ) -> PoseEstimate:
         """The estimate from the network's outputs for one image.
 
-        view: what the network's image shows; timings_ms: of the stages before, to which this adds its own;
-        allowed: map images that may be used, None for all.
+        K: intrinsic matrix of the network's image; timings_ms: of the stages before, to which this adds its own;
+        allowed: map images that may be used, None for all; then_near: gives poses near which the camera may be
+        if it is not near the last one.
         """
         began = time.perf_counter()
         keypoints = extract(outputs, self._keypoints)
         between = time.perf_counter()
         near = [] if self._last is None else [self._last]
-        found = self._branch.localize(keypoints, view.K, near, allowed)
+        found = self._branch.localize(keypoints, K, near, allowed, then_near)
         timings = {
             **timings_ms,
             "keypoints": (between - began) * 1e3,

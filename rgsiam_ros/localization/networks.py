@@ -51,6 +51,13 @@ def network_of(bundle: Bundle, branch: str = "auto", batch: int = 1) -> ServedNe
     return absolute_network(bundle, batch)
 
 
+def all_networks(bundle: Bundle) -> list[ServedNetwork]:
+    """The networks of all branches that the bundle has, the one of `auto` first."""
+    manifest = bundle.manifest
+    both = manifest.geometry is not None and manifest.absolute is not None
+    return [network_of(bundle), *([absolute_network(bundle)] if both else [])]
+
+
 def golden_differences(
     engine: Engine,
     golden: GoldenViews,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.engines.selection import SelectedEngine, select_engine
 from rgsiam_ros.errors import EngineError, RgsiamError
 from rgsiam_ros.localization.absolute_estimator import AbsoluteEstimator
+from rgsiam_ros.localization.absolute_prior import AbsolutePrior
 from rgsiam_ros.localization.geometric_estimator import GeometricEstimator
 from rgsiam_ros.localization.live_view import LiveView
 from rgsiam_ros.localization.networks import check_branch, network_of, uses_geometry
@@ -35,6 +36,7 @@ class _Prepared:
     input_CHW: NDArray[np.float32]
     preprocess_ms: float
     frozen: bool
+    image_HW3: ImageBGR
 
 
 class Relocalizer:
@@ -47,9 +49,10 @@ class Relocalizer:
         estimator: AbsoluteEstimator | GeometricEstimator,
         batch: int = 1,
         frozen_images: int = DEFAULT_LIMIT,
+        prior: AbsolutePrior | None = None,
     ) -> None:
         """engine: runs the network of `estimator`, started with the batch size `batch`; frozen_images: see
-        `rgsiam_ros.camera.frozen.FrozenCamera`.
+        `rgsiam_ros.camera.frozen.FrozenCamera`; prior: helps a `GeometricEstimator`.
         """
         self.engine = engine
         self._bundle = bundle
@@ -57,6 +60,7 @@ class Relocalizer:
         self._estimator = estimator
         self._frozen_camera = FrozenCamera(frozen_images)
         self._live_view = LiveView(bundle, estimator.preprocessing)
+        self._prior = prior
 
     @classmethod
     def from_bundle(
@@ -78,7 +82,10 @@ class Relocalizer:
         check_branch(path, bundle.manifest, branch)
         engine = select_engine(bundle, options, network_of(bundle, branch, options.batch))
         if uses_geometry(bundle.manifest, branch):
-            return cls(bundle, engine, GeometricEstimator(bundle), options.batch, frozen_images)
+            helped = branch == "auto" and bundle.manifest.absolute is not None
+            prior = AbsolutePrior(bundle, options) if helped else None
+            geometric = GeometricEstimator(bundle)
+            return cls(bundle, engine, geometric, options.batch, frozen_images, prior)
         estimator = AbsoluteEstimator(bundle, engine.precision)
         return cls(bundle, engine, estimator, options.batch, frozen_images)
 
@@ -106,7 +113,10 @@ class Relocalizer:
 
         Raises CameraError if that is impossible; the previous camera then stays in use.
         """
-        return self._live_view.use_camera(camera)
+        view = self._live_view.use_camera(camera)
+        if self._prior is not None:
+            self._prior.use_camera(camera)
+        return view
 
     def forget(self) -> None:
         """Forget the previous images: their look, by which a frozen camera is found, and their poses."""
@@ -155,9 +165,7 @@ class Relocalizer:
             own_outputs = {name: value[row : row + 1] for name, value in outputs.items()}
             timings = {"preprocess": item.preprocess_ms, "inference": inference_ms}
             try:
-                results[item.index] = self._estimator.estimate(
-                    own_outputs, self._live_view, timings, frozen=item.frozen
-                )
+                results[item.index] = self._estimate(own_outputs, timings, item)
             except RgsiamError as error:
                 results[item.index] = error
         return results
@@ -167,11 +175,31 @@ class Relocalizer:
             raise image
         began = time.perf_counter()
         input_CHW = self._estimator.network_input(self._live_view.fit(image))
-        return _Prepared(index, input_CHW, _since(began), self._frozen_camera.observe(image))
+        return _Prepared(index, input_CHW, _since(began), self._frozen_camera.observe(image), image)
+
+    def _estimate(
+        self,
+        outputs: Mapping[str, NDArray[np.float32]],
+        timings: Mapping[str, float],
+        item: _Prepared,
+    ) -> PoseEstimate:
+        """The estimate from the network's outputs for one image."""
+        if isinstance(self._estimator, AbsoluteEstimator):
+            return self._estimator.estimate(outputs, timings, frozen=item.frozen)
+        prior = self._prior
+        return self._estimator.estimate(
+            outputs,
+            self._live_view.K,
+            timings,
+            frozen=item.frozen,
+            then_near=tuple if prior is None else lambda: prior.poses(item.image_HW3),
+        )
 
     def close(self) -> None:
         """Release the engine."""
         self.engine.close()
+        if self._prior is not None:
+            self._prior.close()
 
 
 def _since(began: float) -> float:

@@ -5,7 +5,6 @@ import pytest
 
 from rgsiam_ros.bundle import Bundle, network_io
 from rgsiam_ros.localization.absolute_estimator import AbsoluteEstimator
-from rgsiam_ros.localization.live_view import LiveView
 
 
 def test_feature_distances_are_of_the_nearest_and_the_last_neighbour(colour_bundle):
@@ -20,13 +19,12 @@ def test_feature_distances_are_of_the_nearest_and_the_last_neighbour(colour_bund
         network_io.METRIC_FEATURE: query[None],
     }
     estimator = AbsoluteEstimator(bundle, "float32")
-    view = LiveView(bundle, estimator.preprocessing)
     distances = np.sort(np.linalg.norm(features - query, axis=1))
-    quality = estimator.estimate(outputs, view, {}).quality
+    quality = estimator.estimate(outputs, {}).quality
     assert quality.feature_distance == pytest.approx(0.0, abs=1e-6)
     assert quality.last_feature_distance == pytest.approx(distances[neighbours - 1], rel=1e-5)
     others = np.arange(1, len(features))
-    quality = estimator.estimate(outputs, view, {}, allowed=others).quality
+    quality = estimator.estimate(outputs, {}, allowed=others).quality
     assert quality.feature_distance == pytest.approx(distances[1], rel=1e-5)
     last = min(neighbours, len(others))
     assert quality.last_feature_distance == pytest.approx(distances[last], rel=1e-5)

@@ -196,6 +196,25 @@ def test_two_places_that_look_alike_are_rivals(small_map):
     assert why_not_trusted(single.quality, fewest) == ""
 
 
+def test_more_expected_poses_are_asked_for_only_if_needed(small_map):
+    """In a street that repeats itself, a second source of expected poses tells the places apart."""
+    repeated, T_expected = in_copies(small_map, noise=2.0)
+    keypoints = small_map.held_out[2]
+    asked = []
+
+    def then_near():
+        asked.append(True)
+        return [T_expected[1]]
+
+    known = repeated.localize(keypoints, small_map.K, near=[T_expected[0]], then_near=then_near)
+    assert not asked
+    assert pose_errors(known.T_map_camera, T_expected[0])[0] < 0.25
+    helped = repeated.localize(keypoints, small_map.K, then_near=then_near)
+    assert asked == [True]
+    assert pose_errors(helped.T_map_camera, T_expected[1])[0] < 0.25
+    assert helped.quality.rival_inliers == 0
+
+
 def test_a_pose_in_another_place_than_expected_must_beat_its_rival(small_map):
     """The two places are exactly alike, so that all matches are with points of the first one."""
     branch, T_expected = in_copies(small_map, noise=0.0)

@@ -220,7 +220,6 @@ def _collect(
     images, T_true = held_out.images.image_NHW3, held_out.images.T_map_camera_N44
     limit_m, metres_per_radian = wrong_from(bundle), metres_per_radian_of(bundle)
     estimator = AbsoluteEstimator(bundle, precision)
-    view = LiveView(bundle, estimator.preprocessing)
     samples = CalibrationSamples()
 
     def estimate(
@@ -228,7 +227,7 @@ def _collect(
     ) -> None:
         network_input = estimator.network_input(image)
         outputs = engine.infer({network_io.IMAGE: network_input[None]})
-        result = estimator.estimate(outputs, view, {}, allowed=allowed)
+        result = estimator.estimate(outputs, {}, allowed=allowed)
         if not _is_usable(result):
             return
         error = pose_error_vectors(result.T_map_camera[None], T_true[i][None])[0]

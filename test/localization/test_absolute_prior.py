@@ -1,0 +1,46 @@
+"""The absolute branch as a helper of the geometric branch, with the shipped bundle."""
+
+import numpy as np
+import pytest
+from support.paths import TOWN_BUNDLE, TOWN_DRIVE
+
+from rgsiam_ros.bundle import Bundle
+from rgsiam_ros.engines.options import EngineOptions
+from rgsiam_ros.errors import BundleError
+from rgsiam_ros.localization.absolute_prior import AbsolutePrior
+from rgsiam_ros.localization.relocalizer import Relocalizer
+from rgsiam_ros.recordings.rosbag import read_drive
+
+pytestmark = pytest.mark.slow
+FLOAT32 = EngineOptions("onnxruntime", "float32")
+
+
+@pytest.fixture(scope="module")
+def images():
+    drive = read_drive(TOWN_DRIVE)
+    return [image.decode() for image, _ in zip(drive.read_images(), range(60), strict=False)]
+
+
+def test_only_trusted_absolute_poses_are_given(images):
+    prior = AbsolutePrior(Bundle.load(TOWN_BUNDLE), FLOAT32)
+    absolute = Relocalizer.from_bundle(TOWN_BUNDLE, FLOAT32, branch="absolute", frozen_images=0)
+    given = 0
+    for image in [*images[::20], np.zeros((180, 320, 3), np.uint8)]:
+        estimate, poses = absolute.estimate(image), prior.poses(image)
+        assert len(poses) == (not estimate.lost)
+        for T in poses:
+            given += 1
+            np.testing.assert_allclose(T, estimate.T_map_camera, atol=1e-6)
+    assert given > 0
+    prior.close()
+    absolute.close()
+
+
+def test_a_precision_that_only_the_map_has_is_replaced():
+    prior = AbsolutePrior(Bundle.load(TOWN_BUNDLE), EngineOptions("openvino", "bfloat16"))
+    prior.close()
+
+
+def test_a_bundle_without_an_absolute_branch_gives_none(small_map):
+    with pytest.raises(BundleError, match="has no absolute branch"):
+        AbsolutePrior(small_map.bundle, FLOAT32)
