@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +93,18 @@ class MapPoints:
         """Indices of the points that at least one of these map images sees, rising."""
         return np.unique(
             np.concatenate([np.empty(0, np.int64), *(self.visible[i] for i in images)])
+        )
+
+    def observations_P(self) -> NDArray[np.int64]:
+        """Number of map images that see each point."""
+        return np.bincount(np.concatenate(self.visible), minlength=len(self.position_P3))
+
+    def placed(self, T: Array) -> MapPoints:
+        """The same points and cameras in another frame. T: ``(4, 4)`` pose of the points' frame in it."""
+        return replace(
+            self,
+            position_P3=self.position_P3 @ T[:3, :3].T + T[:3, 3],
+            T_points_camera_N44=T @ self.T_points_camera_N44,
         )
 
 

@@ -48,6 +48,7 @@ from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import Preprocessing
 from rgsiam_ros.errors import BundleError
 from rgsiam_ros.features import keypoints
+from rgsiam_ros.geometry.poses import pose_matrix
 from rgsiam_ros.uncertainty.calibration import Calibration
 
 LARGEST_MANIFEST = MEBIBYTE
@@ -119,6 +120,11 @@ class Bundle:
         """The map of the geometric branch. Raises BundleError."""
         self._require_geometry(MAP_POINTS_NAME)
         return self._parsed(MAP_POINTS_NAME, MapPoints.from_arrays)
+
+    def points_in_map(self) -> MapPoints:
+        """As `map_points`, but positions and cameras are in the map frame. Raises BundleError."""
+        points, placement = self.map_points, self.manifest.geometric_part.placement
+        return points.placed(pose_matrix(placement.origin_m, placement.turn_wxyz))
 
     @cached_property
     def golden_views(self) -> GoldenViews:

@@ -61,6 +61,11 @@ class GeometricPose:
     point_M: NDArray[np.int64]
     """Index of the map point of each match."""
     inlier_M: NDArray[np.bool_]
+    searched_keypoint_S: NDArray[np.int64]
+    searched_point_S: NDArray[np.int64]
+    """The S matches that the pose was searched with, right and wrong: live keypoints and map points."""
+    T_map_rival: Array | None = None
+    """The best pose in another place, if there is one."""
 
 
 class GeometricBranch:
@@ -141,7 +146,8 @@ class GeometricBranch:
             return found
         if rival.quality.inliers > found.quality.inliers:
             found, rival = rival, found
-        return replace(found, quality=replace(found.quality, rival_inliers=rival.quality.inliers))
+        quality = replace(found.quality, rival_inliers=rival.quality.inliers)
+        return replace(found, quality=quality, T_map_rival=rival.T_map_camera)
 
     def _localize(
         self,
@@ -190,6 +196,8 @@ class GeometricBranch:
             guided.first_M,
             index[seen_index],
             inlier,
+            found.first_M,
+            index[found.second_M],
         )
 
     def most_similar(self, descriptor_ND: NDArray[np.float32]) -> Array:

@@ -14,6 +14,7 @@ from rgsiam_ros.features.keypoints import extract
 from rgsiam_ros.features.network import network_input
 from rgsiam_ros.geometry.poses import Array, pose_matrix
 from rgsiam_ros.localization.geometric import GeometricBranch
+from rgsiam_ros.localization.matches import Matches
 from rgsiam_ros.localization.pose_estimate import Branch, PoseEstimate
 from rgsiam_ros.uncertainty.covariance import rotate_axes
 from rgsiam_ros.uncertainty.geometric import GeometricUncertainty, trust_of, why_not_trusted
@@ -80,8 +81,9 @@ class GeometricEstimator:
             "keypoints": (between - began) * 1e3,
             "pose": (time.perf_counter() - between) * 1e3,
         }
+        matches = Matches(self._branch.points, self._T_map_points, K, keypoints.pixel_N2, found)
         if found is None:
-            return self._without_pose(keypoints.descriptor_ND, timings, frozen)
+            return self._without_pose(keypoints.descriptor_ND, timings, frozen, matches)
         why_not = why_not_trusted(found.quality, self._fewest)
         self._last = None if why_not or frozen else found.T_map_camera
         covariance = self._uncertainty.covariance(found.information_66)
@@ -94,10 +96,15 @@ class GeometricEstimator:
             trust=trust_of(found.quality, self._fewest),
             frozen=frozen,
             why_no_pose=why_not,
+            matches=matches,
         )
 
     def _without_pose(
-        self, descriptor_ND: NDArray[np.float32], timings_ms: dict[str, float], frozen: bool
+        self,
+        descriptor_ND: NDArray[np.float32],
+        timings_ms: dict[str, float],
+        frozen: bool,
+        matches: Matches,
     ) -> PoseEstimate:
         self._last = None
         T = self._T_map_points @ self._branch.most_similar(descriptor_ND)
@@ -109,4 +116,5 @@ class GeometricEstimator:
             trust=-1.0,
             frozen=frozen,
             why_no_pose=f"no pose fits the matches with the map ({len(descriptor_ND)} keypoints)",
+            matches=matches,
         )

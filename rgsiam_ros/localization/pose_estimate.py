@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from rgsiam_ros.geometry.poses import Array, check_pose
+from rgsiam_ros.localization.matches import Matches
 from rgsiam_ros.uncertainty.covariance import check_covariance
 from rgsiam_ros.uncertainty.pose_quality import PoseQuality
 
@@ -39,6 +40,9 @@ class PoseEstimate:
     """Whether the camera repeats this image."""
     why_no_pose: str = ""
     """Why the image gives no pose, if so. The pose is then that of the most similar map image."""
+
+    matches: Matches | None = None
+    """The matches that the pose was computed from. Only of the geometric branch."""
 
     @property
     def lost(self) -> bool:

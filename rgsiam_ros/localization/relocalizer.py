@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rgsiam_ros.bundle import Bundle, Manifest
+from rgsiam_ros.bundle.map_points import MapPoints
 from rgsiam_ros.camera.frozen import DEFAULT_LIMIT, FrozenCamera
 from rgsiam_ros.camera.model import Camera, ViewMatch
 from rgsiam_ros.camera.preprocessing import ImageBGR
@@ -117,6 +118,17 @@ class Relocalizer:
         if self._prior is not None:
             self._prior.use_camera(camera)
         return view
+
+    def points_in_map(self) -> MapPoints | None:
+        """The map's points in the map frame; None if the geometric branch is not in use."""
+        return self._bundle.points_in_map() if self.branch == "refined" else None
+
+    def fit(self, image_HW3: ImageBGR) -> ImageBGR:
+        """The image at the size of the network's input, in which `PoseEstimate.matches` has its pixels.
+
+        Raises ImageError or CameraError.
+        """
+        return self._live_view.fit(image_HW3)
 
     def forget(self) -> None:
         """Forget the previous images: their look, by which a frozen camera is found, and their poses."""

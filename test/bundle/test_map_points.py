@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from rgsiam_ros.bundle.npz import npz_bytes
 from rgsiam_ros.errors import BundleError
 from rgsiam_ros.features.keypoints import DESCRIPTOR_SIZE, to_bytes
 from rgsiam_ros.features.vlad import Vlad
+from rgsiam_ros.geometry.poses import invert, pose_matrix
 
 POINTS, IMAGES = 40, 6
 
@@ -66,6 +68,28 @@ def test_points_that_some_images_see(points):
     assert found.tolist() == sorted({*points.visible[0].tolist(), *points.visible[3].tolist()})
     assert points.seen_by(np.array([2])).tolist() == []
     assert points.seen_by(np.empty(0, np.int64)).tolist() == []
+
+
+def test_each_point_knows_how_many_images_see_it(points):
+    expected = [
+        sum(point in seen for seen in points.visible) for point in range(len(points.position_P3))
+    ]
+    assert points.observations_P().tolist() == expected
+    unseen = replace(points, visible=tuple(seen[:0] for seen in points.visible))
+    assert unseen.observations_P().tolist() == [0] * len(expected)
+
+
+def test_points_and_cameras_move_to_another_frame_together(points):
+    T = pose_matrix([10.0, -20.0, 3.0], [0.8, 0.0, 0.6, 0.0])
+    placed = points.placed(T)
+    np.testing.assert_allclose(placed.T_points_camera_N44, T @ points.T_points_camera_N44)
+    for i in range(IMAGES):
+        in_camera = [
+            np.c_[one.position_P3, np.ones(POINTS)] @ invert(one.T_points_camera_N44[i])[:3].T
+            for one in (points, placed)
+        ]
+        np.testing.assert_allclose(*in_camera, atol=1e-9)
+    assert placed.visible is points.visible
 
 
 def test_global_features_of_8_bits_are_as_similar():
