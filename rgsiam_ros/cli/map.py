@@ -1,4 +1,4 @@
-"""`rgsiam map`: build a map for the geometric branch."""
+"""`rgsiam map`: build and show maps for the geometric branch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rgsiam_ros.cli.options import (
     BASE_FRAME,
     TRUTH_TOPIC,
     BaseFrame,
+    BundlePath,
     ImageTopic,
     InfoTopic,
     Seed,
@@ -20,7 +21,7 @@ from rgsiam_ros.cli.options import (
     TruthTopic,
 )
 
-map_app = typer.Typer(no_args_is_help=True, help="Build maps of local features.")
+map_app = typer.Typer(no_args_is_help=True, help="Build and show maps of local features.")
 
 
 @map_app.command("build")
@@ -57,6 +58,38 @@ def map_build(
         bundle = build_bundle(opened, out, options, Stages(bar))
     size = sum(entry.size for entry in bundle.manifest.files.values())
     console.print(f"written: {out} ({size / 1e6:.1f} MB)", soft_wrap=True, highlight=False)
+
+
+@map_app.command("show")
+def map_show(
+    bundle: BundlePath,
+    dataset: Annotated[
+        Path | None,
+        typer.Argument(help="Bag or dataset of which one frame is localized and drawn."),
+    ] = None,
+    frame: Annotated[
+        int | None, typer.Option(min=0, help="Index of the frame; default: the middle one.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="File for the picture, PNG.")] = Path("results/map.png"),
+    width: Annotated[
+        int, typer.Option(min=400, max=8000, help="Width of the picture, pixels.")
+    ] = 1800,
+    image_topic: ImageTopic = None,
+    camera_info_topic: InfoTopic = None,
+    truth_topic: TruthTopic = TRUTH_TOPIC,
+    base_frame: BaseFrame = BASE_FRAME,
+) -> None:
+    """Draw the map of a bundle, and one localized frame with its matches."""
+    from rgsiam_ros.mapping.show import show_map
+    from rgsiam_ros.recordings.formats import open_dataset
+    from rgsiam_ros.recordings.topics import BagTopics
+
+    if frame is not None and dataset is None:
+        raise typer.BadParameter("--frame needs a DATASET")
+    topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame)
+    opened = None if dataset is None else open_dataset(dataset, "train", topics)
+    show_map(bundle, out, width, opened, frame)
+    console.print(f"picture: {out}", soft_wrap=True, highlight=False)
 
 
 class Stages:

@@ -1,3 +1,6 @@
+import re
+
+import cv2
 import pytest
 from support.bags import cut_bag, damage_image
 from support.command_line import rgsiam
@@ -67,3 +70,46 @@ def test_options_out_of_range_are_refused(option, value, tmp_path):
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 2
     assert option in done.output
+
+
+def size_of(picture):
+    height, width = cv2.imread(str(picture)).shape[:2]
+    return width, height
+
+
+def test_a_map_and_a_frame_are_drawn(small_map, short_bag, tmp_path):
+    alone, with_frame = tmp_path / "new" / "map.png", tmp_path / "frame.png"
+    bundle = small_map.bundle.path
+    done = rgsiam("map", "show", bundle, "--out", alone, "--width", 500)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"picture: {alone}\n"
+    done = rgsiam("map", "show", bundle, short_bag, "--out", with_frame, "--width", 500)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == (
+        f"{short_bag}: frame 8 of 0 to 15 is shown, the middle one; --frame chooses another\n"
+    )
+    assert size_of(alone)[0] == size_of(with_frame)[0] == 500
+    other = tmp_path / "other.png"
+    done = rgsiam("map", "show", bundle, short_bag, "--out", other, "--width", 500, "--frame", 2)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert other.read_bytes() != with_frame.read_bytes()
+
+
+def test_show_refuses_bad_input_in_one_line(small_map, small_bundle, short_bag, tmp_path):
+    bundle, picture = small_map.bundle.path, tmp_path / "picture.png"
+    (tmp_path / "file").write_text("")
+    for arguments, message in (
+        ((tmp_path / "missing",), "missing is not a directory: give the folder of a bundle"),
+        ((small_bundle,), "has no geometric branch: build a map with `rgsiam map build`"),
+        ((bundle, tmp_path / "no_bag"), "no_bag does not exist: give the path of a dataset"),
+        ((bundle, short_bag, "--frame", 16), "has no frame 16: its frames are 0 to 15"),
+        ((bundle, "--out", tmp_path / "file" / "x.png"), "cannot be written"),
+    ):
+        done = rgsiam("map", "show", "--out", picture, *arguments)
+        assert done.returncode == 1
+        assert re.fullmatch(r"error: .*\n", done.stderr), done.stderr
+        assert message in done.stderr
+    done = rgsiam("map", "show", bundle, "--frame", 1, "--out", picture)
+    assert done.returncode == 2
+    assert "--frame needs a DATASET" in done.stderr
+    assert not picture.exists()
