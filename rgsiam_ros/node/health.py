@@ -10,12 +10,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rgsiam_ros.errors import (
+    CameraError,
+    EngineError,
+    ImageError,
+    RgsiamError,
+    TransformUnavailableError,
+)
+
 WINDOW_S = 5.0
 """Rate and delays are computed over this time."""
 TOTALS = ("received", "published", "lost", "gated", "rejected", "skipped")
 """The counters that are always shown, even when they are 0."""
 OK, WARN, ERROR, STALE = range(4)
 """Levels as in ``diagnostic_msgs/DiagnosticStatus``."""
+CAUSES = ((CameraError, "camera"), (TransformUnavailableError, "mount"), (EngineError, "engine"))
+"""Words for errors in the names of the counters ``rejected_...``, see `cause_of`."""
 
 
 @dataclass(frozen=True)
@@ -121,3 +131,10 @@ def no_image(topic: str, seconds: float) -> str:
         f"no image on {topic} for {seconds:.0f} s: check that the camera runs and that topic, "
         "image_transport and QoS match"
     )
+
+
+def cause_of(error: RgsiamError) -> str:
+    """The word that names this error in the counters of rejected images."""
+    if isinstance(error, ImageError):
+        return f"image_{error.cause}"
+    return next((name for kind, name in CAUSES if isinstance(error, kind)), "other")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, replace
 
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose, PoseStamped, PoseWithCovarianceStamped, TransformStamped
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from rgsiam_ros.camera.decoding import decode_message
@@ -55,6 +57,48 @@ def transform_message(parent: str, child: str, nanoseconds: int, T: Array) -> Tr
         setattr(message.transform.translation, axis, getattr(pose.position, axis))
     message.transform.rotation = pose.orientation
     return message
+
+
+CLOUD_FIELDS = {
+    "x": ("<f4", PointField.FLOAT32),
+    "y": ("<f4", PointField.FLOAT32),
+    "z": ("<f4", PointField.FLOAT32),
+    "observations": ("<u4", PointField.UINT32),
+}
+"""Types of a cloud's fields, in numpy and in the message. Each has 4 bytes."""
+
+
+def cloud_message(
+    header: Header, position_P3: Array, observations_P: NDArray[np.int64]
+) -> PointCloud2:
+    """Points in the header's frame, metres, with the number of map images that see each one."""
+    kinds = [(name, kind) for name, (kind, _) in CLOUD_FIELDS.items()]
+    points = np.empty(len(position_P3), kinds)
+    for column, name in enumerate("xyz"):
+        points[name] = position_P3[:, column]
+    points["observations"] = observations_P
+    return PointCloud2(
+        header=header,
+        height=1,
+        width=len(points),
+        fields=[
+            PointField(name=name, offset=4 * number, datatype=datatype, count=1)
+            for number, (name, (_, datatype)) in enumerate(CLOUD_FIELDS.items())
+        ],
+        point_step=points.itemsize,
+        row_step=points.nbytes,
+        data=array("B", points.tobytes()),
+        is_dense=True,
+    )
+
+
+def image_message(header: Header, image_HW3: ImageBGR) -> Image:
+    """A BGR uint8 image as Image."""
+    height, width = image_HW3.shape[:2]
+    data = array("B", image_HW3.tobytes())  # a plain sequence would be copied byte by byte
+    return Image(
+        header=header, height=height, width=width, encoding="bgr8", step=3 * width, data=data
+    )
 
 
 def _pose(T: Array) -> Pose:

@@ -34,6 +34,11 @@ def pose_qos() -> QoSProfile:
     return QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 
+def drawing_qos() -> QoSProfile:
+    """Reliable, so that it serves every subscriber, with a queue of only the newest image."""
+    return QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+
+
 def latched_qos() -> QoSProfile:
     """A late subscriber receives the last message."""
     return QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

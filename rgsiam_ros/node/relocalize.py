@@ -22,23 +22,17 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
 from rgsiam_ros.bundle import Manifest
-from rgsiam_ros.errors import (
-    BundleError,
-    CameraError,
-    EngineError,
-    ImageError,
-    RgsiamError,
-    TransformUnavailableError,
-)
+from rgsiam_ros.errors import BundleError, RgsiamError
 from rgsiam_ros.geometry.conversions import stamp_to_ns
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.pose_estimate import PoseEstimate
 from rgsiam_ros.node.bundle_loading import LoadedBundle, load, log_loaded, refuse_without_datum
 from rgsiam_ros.node.bundle_reload import BundleReload
 from rgsiam_ros.node.camera import CameraMount, LiveCamera
-from rgsiam_ros.node.health import WARN, Health
+from rgsiam_ros.node.health import WARN, Health, cause_of
 from rgsiam_ros.node.image_stream import ImageStream, delay_s
 from rgsiam_ros.node.log_throttle import LogThrottle
+from rgsiam_ros.node.map_output import MapOutput
 from rgsiam_ros.node.messages import ReceivedImage
 from rgsiam_ros.node.odometry_gate import OdometryGate
 from rgsiam_ros.node.parameters import declare_all, why_refused
@@ -54,8 +48,6 @@ WAIT_FOR_FRAME_S = 10.0
 """Longest wait for the image that is being processed."""
 LONGEST_WAIT_S = 0.2
 """Longest time that the executor waits, and so the longest delay until a signal is noticed."""
-CAUSES = ((CameraError, "camera"), (TransformUnavailableError, "mount"), (EngineError, "engine"))
-"""Words for errors in the names of the counters ``rejected_...``, see `cause_of`."""
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -83,6 +75,7 @@ class RelocalizeNode(LifecycleNode):
         declare_all(self)
         self.add_post_set_parameters_callback(self._take_parameters)
         self._poses = PoseOutput(self)
+        self._map_output = MapOutput(self, self._throttle)
         self._status = StatusOutput(
             self, self._health, lambda: self._image_stream.topic, self._other_findings
         )
@@ -120,6 +113,8 @@ class RelocalizeNode(LifecycleNode):
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Start publishing."""
         result = super().on_activate(state)
+        if self._loaded is not None:
+            self._map_output.publish_points(self._loaded.relocalizer, self._map_frame)
         self._active = True
         self._status.set_state(ACTIVE)
         return result
@@ -196,6 +191,7 @@ class RelocalizeNode(LifecycleNode):
             self._forget.set()
         self._status.set_identity(loaded.identity())
         log_loaded(self, loaded, f"it serves from now on, in {self._map_frame}")
+        self._map_output.publish_points(loaded.relocalizer, self._map_frame)
         if old is not None:
             old.relocalizer.close()
 
@@ -304,8 +300,10 @@ class RelocalizeNode(LifecycleNode):
                 self._camera.apply(loaded.relocalizer)
                 T_base_camera = self._mount.lookup(header.frame_id)
                 estimate = loaded.relocalizer.estimate(received.image())
-                if self._active and self._enabled:
-                    self._publish(at_ns, received.at, estimate, T_base_camera)
+                if not (self._active and self._enabled):
+                    return
+                self._publish(at_ns, received.at, estimate, T_base_camera)
+            self._map_output.show_matches(received, estimate, loaded.relocalizer)
         except RgsiamError as error:
             self._reject(at_ns, str(error), cause_of(error))
         except Exception:
@@ -356,13 +354,6 @@ class RelocalizeNode(LifecycleNode):
         now_ns = self.get_clock().now().nanoseconds
         delay = delay_s(at_ns, now_ns, time.monotonic() - received_at)
         self._status.published(at_ns, estimate, covariance, decision, delay)
-
-
-def cause_of(error: RgsiamError) -> str:
-    """The word that names this error in the counters of rejected images."""
-    if isinstance(error, ImageError):
-        return f"image_{error.cause}"
-    return next((name for kind, name in CAUSES if isinstance(error, kind)), "other")
 
 
 def main(arguments: list[str] | None = None) -> None:
