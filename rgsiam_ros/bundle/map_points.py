@@ -12,13 +12,15 @@ from rgsiam_ros.features.keypoints import DESCRIPTOR_SIZE
 from rgsiam_ros.features.vlad import Vlad
 from rgsiam_ros.geometry.poses import Array, pose_matrix, quaternion_wxyz
 
-POSITION, DESCRIPTOR = "position_P3", "descriptor_PD"
+OFFSET, DESCRIPTOR = "offset_P3", "descriptor_PD"
+"""Offset: of a point from the camera of the first map image that sees it. In half precision, its error is a
+fixed share of that distance."""
 CAMERA_POSITION, CAMERA_ROTATION = "camera_position_N3", "camera_quaternion_wxyz_N4"
 GLOBAL = "global_feature_NG"
 COUNT, STEP = "visible_count_N", "visible_step_V"
 """``visible`` as the number of points of each image, and for each point the step from the index before it."""
 GLOBAL_SCALE = 127.0
-NAMES = (POSITION, DESCRIPTOR, CAMERA_POSITION, CAMERA_ROTATION, GLOBAL, COUNT, STEP)
+NAMES = (OFFSET, DESCRIPTOR, CAMERA_POSITION, CAMERA_ROTATION, GLOBAL, COUNT, STEP)
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,10 @@ class MapPoints:
         missing = [name for name in NAMES if name not in arrays]
         if missing:
             raise ValueError(f"array {missing[0]!r} is missing")
-        P, N = (len(np.atleast_1d(arrays[name])) for name in (POSITION, CAMERA_POSITION))
+        P, N = (len(np.atleast_1d(arrays[name])) for name in (OFFSET, CAMERA_POSITION))
         vlad = Vlad.from_arrays(arrays)
         shapes = {
-            POSITION: (P, 3),
+            OFFSET: (P, 3),
             DESCRIPTOR: (P, DESCRIPTOR_SIZE),
             CAMERA_POSITION: (N, 3),
             CAMERA_ROTATION: (N, 4),
@@ -66,21 +68,27 @@ class MapPoints:
             if not np.issubdtype(arrays[name].dtype, np.integer):
                 raise ValueError(f"array {name!r} does not hold integers")
         T = pose_matrix(arrays[CAMERA_POSITION], arrays[CAMERA_ROTATION])
+        visible = _visible(arrays[COUNT].astype(np.int64), arrays[STEP].astype(np.int64), P)
         return cls(
-            arrays[POSITION].astype(np.float64),
-            arrays[DESCRIPTOR],
+            T[_first_images(visible, P), :3, 3] + arrays[OFFSET],
+            np.ascontiguousarray(arrays[DESCRIPTOR]),
             T,
             arrays[GLOBAL],
-            _visible(arrays[COUNT].astype(np.int64), arrays[STEP].astype(np.int64), P),
+            visible,
             vlad,
         )
 
     def to_arrays(self) -> dict[str, NDArray]:
-        """The arrays of ``map_points.npz``, by name."""
+        """The arrays of ``map_points.npz``, by name. Raises ValueError if no image sees a point.
+
+        The descriptors lie component after component, which compresses better.
+        """
+        first_P = _first_images(self.visible, len(self.position_P3))
+        offset = self.position_P3 - self.T_points_camera_N44[first_P, :3, 3]
         steps = [np.diff(points, prepend=0) for points in self.visible]
         return {
-            POSITION: self.position_P3.astype(np.float32),
-            DESCRIPTOR: self.descriptor_PD,
+            OFFSET: offset.astype(np.float16),
+            DESCRIPTOR: np.asfortranarray(self.descriptor_PD),
             CAMERA_POSITION: self.T_points_camera_N44[:, :3, 3],
             CAMERA_ROTATION: quaternion_wxyz(self.T_points_camera_N44),
             GLOBAL: self.global_feature_NG,
@@ -126,3 +134,12 @@ def _visible(
             raise ValueError(f"array {STEP!r} names a point that the map does not have")
         lists.append(indices)
     return tuple(lists)
+
+
+def _first_images(visible: tuple[NDArray[np.int64], ...], points: int) -> NDArray[np.int64]:
+    """The first image that sees each point."""
+    image_V = np.repeat(np.arange(len(visible)), [len(seen) for seen in visible])
+    seen_P, first_P = np.unique(np.concatenate(visible), return_index=True)
+    if len(seen_P) != points:
+        raise ValueError(f"{points - len(seen_P)} points are seen by no image")
+    return image_V[first_P]

@@ -35,7 +35,7 @@ def map_build(
     ] = 512,
     points: Annotated[
         int, typer.Option(min=50, help="Points that the map keeps for each image.")
-    ] = 300,
+    ] = 250,
     time_offset: TimeOffset = 0.0,
     seed: Seed = 0,
     image_topic: ImageTopic = None,

@@ -33,8 +33,9 @@ SUPPRESSION_PX = 2
 SMALLEST_HEAT = 0.05
 BORDER_PX = 4
 """No keypoint is nearer than this to the border of the image."""
-DESCRIPTOR_SCALE = 127.0
-"""A component of a unit descriptor is stored as this many steps of an 8-bit integer."""
+FINE_STEPS, COARSE_STEPS = 127.0, 18.0
+"""Steps of an 8-bit integer that a component of 1 is stored as. Coarse ones need half the bytes of a compressed
+file, and turn a descriptor by 7 degrees."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ def extract(outputs: Mapping[str, NDArray[np.float32]], most: int) -> Keypoints:
     return Keypoints(xy, descriptors, score)
 
 
-def to_bytes(descriptor_ND: NDArray[np.float32]) -> NDArray[np.int8]:
-    """Unit descriptors as 8-bit integers."""
-    return np.rint(np.clip(descriptor_ND, -1.0, 1.0) * DESCRIPTOR_SCALE).astype(np.int8)
+def to_bytes(descriptor_ND: NDArray[np.float32], steps: float = FINE_STEPS) -> NDArray[np.int8]:
+    """Unit descriptors as 8-bit integers. steps: `FINE_STEPS` or `COARSE_STEPS`."""
+    return np.rint(np.clip(descriptor_ND, -1.0, 1.0) * steps).astype(np.int8)
 
 
 def from_bytes(descriptor_ND: NDArray[np.int8]) -> NDArray[np.float32]:

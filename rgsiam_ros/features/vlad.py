@@ -21,6 +21,9 @@ SIZE = 256
 SAMPLES = 50_000
 """Largest number of descriptors that the words are computed from."""
 ITERATIONS = 15
+BASIS_STEPS = 0.5
+"""Standard deviation of the components of that axis of the basis whose components are smallest. They are stored
+as whole numbers, so this says how many bits they need."""
 ARRAYS = ("word_WD", "mean_E", "basis_EG")
 
 
@@ -33,7 +36,8 @@ class Vlad:
     mean_E: NDArray[np.float32]
     """Mean of the sums, E = W D."""
     basis_EG: NDArray[np.float32]
-    """G principal axes of the sums, each divided by the square root of the standard deviation along it."""
+    """G principal axes of the sums, each divided by the square root of the standard deviation along it, and all
+    multiplied by one number. Whole numbers of 8 bits."""
 
     @classmethod
     def fit(
@@ -56,7 +60,8 @@ class Vlad:
         count = int(min(SIZE, (scale > 1e-6 * scale[0]).sum()))
         sigma = scale[:count] / np.sqrt(max(len(sums) - 1, 1))
         basis = (axes[:count] / np.sqrt(sigma)[:, None]).T
-        vlad = cls(words, mean.astype(np.float32), basis.astype(np.float32))
+        steps = np.rint(basis * (BASIS_STEPS / basis.std(axis=0).min()))
+        vlad = cls(words, mean.astype(np.float32), np.clip(steps, -127, 127).astype(np.float32))
         return vlad, np.stack([vlad.feature(d) for d in descriptors])
 
     @classmethod
@@ -69,14 +74,16 @@ class Vlad:
         fits = word.ndim == 2 and basis.ndim == 2 and mean.shape == (word.size,)
         if not fits or len(basis) != word.size or word.shape[1] != DESCRIPTOR_SIZE or not len(word):
             raise ValueError("the arrays of the global feature do not fit each other")
+        if arrays["basis_EG"].dtype != np.int8:
+            raise ValueError(f"array 'basis_EG' has type {arrays['basis_EG'].dtype}, not int8")
         return cls(word, mean, basis)
 
     def to_arrays(self) -> dict[str, NDArray]:
-        """The arrays to store; the basis in half precision."""
+        """The arrays to store."""
         return {
             "word_WD": self.word_WD,
             "mean_E": self.mean_E,
-            "basis_EG": self.basis_EG.astype(np.float16),
+            "basis_EG": self.basis_EG.astype(np.int8),
         }
 
     def feature(self, descriptor_MD: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -78,7 +78,7 @@ class MapOptions:
 
     feature_width: int = DEFAULT_WIDTH
     """Width of the image in which local features are found, pixels."""
-    points_per_image: int = 300
+    points_per_image: int = 250
     """Number of points that the map keeps for each image."""
     keypoints: int = 600
     """Most keypoints of a live image."""
@@ -233,7 +233,7 @@ def _make_map(
         )
     vlad, feature_NG = Vlad.fit([from_bytes(image.descriptor_ND) for image in images], options.seed)
     points = MapPoints(
-        cloud.position_P3.astype(np.float32).astype(np.float64),
+        cloud.position_P3,
         cloud.descriptor_PD,
         T_points_camera,
         global_bytes(feature_NG),

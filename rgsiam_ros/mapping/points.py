@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rgsiam_ros.features.keypoints import DESCRIPTOR_SIZE, from_bytes, to_bytes
+from rgsiam_ros.features.keypoints import COARSE_STEPS, DESCRIPTOR_SIZE, from_bytes, to_bytes
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.mapping.matching import MapImage, match_pairs
 from rgsiam_ros.mapping.pairs import neighbour_pairs
@@ -114,7 +114,7 @@ def make_points(
     keypoint, point, error = keypoint[seen], number[point[seen]], error[seen]
     return PointCloud(
         position[kept],
-        to_bytes(_mean_descriptors(descriptor_ND[keypoint], point, int(kept.sum()))),
+        to_bytes(_mean_descriptors(descriptor_ND[keypoint], point, int(kept.sum())), COARSE_STEPS),
         image_of[keypoint],
         point,
         pixel_N2[keypoint],

@@ -235,10 +235,8 @@ def test_a_local_feature_network_that_does_not_fit_is_refused(tmp_path, content,
 
 def test_arrays_of_the_geometric_part_are_checked(tmp_path):
     text, contents = geometric_parts()
-    contents["map_points.npz"] = npz_bytes({"position_P3": np.full((3, 3), np.nan)})
-    with pytest.raises(
-        BundleError, match=r"map_points.npz: array 'position_P3' holds a non-finite"
-    ):
+    contents["map_points.npz"] = npz_bytes({"offset_P3": np.full((3, 3), np.nan)})
+    with pytest.raises(BundleError, match=r"map_points.npz: array 'offset_P3' holds a non-finite"):
         write_bundle(tmp_path / "b", text, contents)
 
 

@@ -3,8 +3,10 @@ import pytest
 
 from rgsiam_ros.features.keypoints import (
     BORDER_PX,
+    COARSE_STEPS,
     DESCRIPTOR_SIZE,
     DESCRIPTORS,
+    FINE_STEPS,
     HEAT,
     RELIABILITY,
     extract,
@@ -105,17 +107,19 @@ def test_keypoints_do_not_change_when_the_engine_overwrites_its_buffers():
         np.testing.assert_array_equal(array, expected)
 
 
-def test_descriptors_of_8_bits_keep_their_nearest_neighbour():
+@pytest.mark.parametrize(("steps", "difference"), [(FINE_STEPS, 0.015), (COARSE_STEPS, 0.11)])
+def test_descriptors_in_whole_steps_keep_their_nearest_neighbour(steps, difference):
     random = np.random.default_rng(3)
     descriptors = random.normal(size=(500, DESCRIPTOR_SIZE)).astype(np.float32)
     descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
     queries = descriptors + random.normal(0.0, 0.05, descriptors.shape).astype(np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    stored = to_bytes(descriptors)
+    stored = to_bytes(descriptors, steps)
     assert stored.dtype == np.int8
+    assert np.abs(stored).max() <= steps
     back = from_bytes(stored)
     np.testing.assert_allclose(np.linalg.norm(back, axis=1), 1.0, rtol=1e-5)
     exact, rounded = queries @ descriptors.T, queries @ back.T
     np.testing.assert_array_equal(rounded.argmax(axis=1), exact.argmax(axis=1))
-    np.testing.assert_allclose(rounded, exact, atol=0.015)
+    np.testing.assert_allclose(rounded, exact, atol=difference)
     np.testing.assert_array_equal(from_bytes(np.zeros((1, 4), np.int8)), np.zeros((1, 4)))
