@@ -9,6 +9,7 @@ from support.poses import random_poses
 from support.small_map import FEW_FRAMES, SMALL_WIDTH, Part, part_of_town
 
 from rgsiam_ros.bundle import Bundle
+from rgsiam_ros.bundle.npz import npz_bytes
 from rgsiam_ros.errors import BundleError, DatasetError
 from rgsiam_ros.geometry.poses import pose_errors
 from rgsiam_ros.mapping.build import FEWEST_INLIERS, MapOptions, build_bundle
@@ -108,6 +109,13 @@ def test_the_map_is_made_of_all_frames_but_the_held_out_ones(small_map):
     np.testing.assert_allclose(
         small_map.points.T_points_camera_N44[:, :3, 3].mean(axis=0), 0.0, atol=1e-9
     )
+
+
+def test_a_point_takes_few_bytes(small_map):
+    arrays = small_map.points.to_arrays()
+    per_point = ("offset_P3", "descriptor_PD", "visible_step_V")
+    size = len(npz_bytes({name: arrays[name] for name in per_point}))
+    assert size < 36 * len(small_map.points.position_P3)
 
 
 def test_map_points_lie_in_front_of_the_cameras_that_see_them(small_map):
