@@ -49,6 +49,7 @@ def test_points_are_read_back(points):
     )
     assert (np.abs(back.position_P3 - points.position_P3) <= 2.0**-11 * metres).all()
     np.testing.assert_array_equal(back.descriptor_PD, points.descriptor_PD)
+    assert back.descriptor_PD.flags.c_contiguous
     np.testing.assert_allclose(back.T_points_camera_N44, points.T_points_camera_N44, atol=1e-12)
     np.testing.assert_array_equal(back.global_feature_NG, points.global_feature_NG)
     assert len(back.visible) == IMAGES

@@ -48,7 +48,7 @@ def test_points_are_where_they_are(made):
     assert np.median(error) < 0.05
     assert np.percentile(error, 95) < 0.4
     similarity = (from_bytes(cloud.descriptor_PD) * truth[1][index]).sum(axis=1)
-    assert similarity.min() > 0.99
+    assert similarity.min() > 0.98
 
 
 def residuals_of(cloud, T):
