@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from rgsiam_ros.bundle.map_points import MapPoints
 from rgsiam_ros.features.keypoints import Keypoints, from_bytes
-from rgsiam_ros.features.matching import mutual_matches
+from rgsiam_ros.features.matching import mutual_matches, mutual_pairs
 from rgsiam_ros.geometry.poses import Array, invert
 from rgsiam_ros.localization.pnp import PnpOptions, refine_pose, reprojection_residuals, solve_pnp
 from rgsiam_ros.uncertainty.pose_quality import GeometricQuality
@@ -32,8 +33,6 @@ INLIER_PX = 4.0
 CAUCHY_PX = 2.0
 FEWEST_MATCHES = 6
 SMALLEST_DEPTH = 1e-6
-NEVER = np.float32(-2.0)
-"""Similarity of a pair that may not match."""
 NEAR = 4
 FEW_LOOK_ALIKES = 2
 """With an expected pose: number of candidates near it, and number of those that look alike."""
@@ -175,11 +174,9 @@ class GeometricBranch:
         if solution is None or solution.inlier_M.sum() < FEWEST_MATCHES:
             return None
         T = solution.T_map_camera
-        inside, distance = _pixel_distances(T, position, keypoints.pixel_N2, K)
-        masked = np.where(distance < GUIDED_PX**2, similarity[:, inside], NEVER)
-        guided = mutual_matches(masked, GUIDED_SIMILARITY)
-        seen_index = inside[guided.second_M]
-        matched, seen = position[seen_index], pixel[guided.first_M]
+        first, second = _near_pairs(T, position, keypoints.pixel_N2, K)
+        guided = mutual_pairs(first, second, similarity[first, second], GUIDED_SIMILARITY)
+        matched, seen = position[guided.second_M], pixel[guided.first_M]
         T, information = refine_pose(T, matched, seen, K, cauchy_px=CAUCHY_PX)
         residual = reprojection_residuals(T, matched, seen, K)
         inlier = residual <= INLIER_PX
@@ -194,7 +191,7 @@ class GeometricBranch:
             quality,
             candidates,
             guided.first_M,
-            index[seen_index],
+            index[guided.second_M],
             inlier,
             found.first_M,
             index[found.second_M],
@@ -233,12 +230,10 @@ def _joined(*parts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.array(list(dict.fromkeys(np.concatenate(parts).tolist())), np.int64)
 
 
-def _pixel_distances(
+def _near_pairs(
     T_map_camera: Array, position_P3: Array, pixel_N2: NDArray[np.float32], K: Array
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Indices of the Q points that project near the area of the N keypoints, and the squares ``(N, Q)`` of
-    their distances from the keypoints, pixels^2.
-    """
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """All pairs of a keypoint and a point that projects within `GUIDED_PX` of it: indices of both."""
     inside = (position_P3 - T_map_camera[:3, 3]) @ T_map_camera[:3, :3]
     depth = inside[:, 2]
     projected = inside @ K.T
@@ -246,7 +241,8 @@ def _pixel_distances(
     low, high = pixel_N2.min(axis=0) - GUIDED_PX, pixel_N2.max(axis=0) + GUIDED_PX
     near = (depth > SMALLEST_DEPTH) & ((projected > low) & (projected < high)).all(axis=1)
     index = np.flatnonzero(near)
-    kept = projected[index].astype(np.float32)
-    square = np.square(pixel_N2[:, None, 0] - kept[:, 0])
-    square += np.square(pixel_N2[:, None, 1] - kept[:, 1])
-    return index, square
+    if not len(index):
+        return index, index
+    trees = cKDTree(pixel_N2), cKDTree(projected[index])
+    pairs = trees[0].sparse_distance_matrix(trees[1], GUIDED_PX, output_type="ndarray")
+    return pairs["i"], index[pairs["j"]]

@@ -175,13 +175,8 @@ class _Search:
         self._random = np.random.default_rng(options.seed)
         self._best: Array | None = None
         self._needed, self.scored = options.most_hypotheses, 0
-        point_M3, pixel_M2, _ = matches
+        point_M3 = matches[0]
         self._cost = len(point_M3) * options.inlier_px**2  # of no pose
-        order = self._random.permutation(len(point_M3))
-        point_M4 = np.insert(point_M3, 3, 1.0, axis=1)[order]
-        # An error times the depth is a product of these factors with two rows of K [R t].
-        factor_2M8 = [np.hstack([point_M4, -x[:, None] * point_M4]) for x in pixel_M2[order].T]
-        self._factor_2M8 = np.asarray(factor_2M8, np.float32)
 
     def run(self, guess_P44: Array) -> Array | None:
         """The best pose ``T_map_camera``, or None if there is none."""
@@ -189,7 +184,18 @@ class _Search:
             T = guess.copy()
             T[:3, :3] = cv2.Rodrigues(cv2.Rodrigues(guess[:3, :3])[0])[0]  # orthonormal
             self._consider(T, GUESS_SCALES)
+        if self._needed:
+            self._sample()
+        return self._best
+
+    def _sample(self) -> None:
+        """Draw samples of three matches and score their poses, until enough are drawn."""
         point_M3, pixel_M2, K = self._matches
+        order = self._random.permutation(len(point_M3))
+        point_M4 = np.insert(point_M3, 3, 1.0, axis=1)[order]
+        # An error times the depth is a product of these factors with two rows of K [R t].
+        factor_2M8 = [np.hstack([point_M4, -x[:, None] * point_M4]) for x in pixel_M2[order].T]
+        self._factor_2M8 = np.asarray(factor_2M8, np.float32)
         ray_M3 = np.insert(pixel_M2, 2, 1.0, axis=1) @ cv2.invert(K)[1].T
         ray_M3 = ray_M3 / np.linalg.norm(ray_M3, axis=1, keepdims=True)
         end_M = np.cumsum(self._weight_M)  # each match owns an interval as long as its weight
@@ -210,7 +216,6 @@ class _Search:
                 T = np.block([[R.T, -R.T @ t], [np.eye(4)[3:]]])
                 self._consider(T, ())
                 self._consider(T, LOCAL_SCALES)
-        return self._best
 
     def _consider(self, T_map_camera: Array, scales: tuple[float, ...]) -> None:
         """Refine a pose and take it if its cost is the lowest. Then fewer samples may be needed."""
@@ -253,11 +258,12 @@ class _Search:
 
 def _project(T: Array, point_M3: Array, pixel_M2: Array, K: Array) -> tuple[Array, ...]:
     """Squared residuals (inf behind the camera), x / z and y / z, 1 / z, and errors ``(2, M)``."""
-    x, y, z = T[:3, :3].T @ (point_M3 - T[:3, 3]).T
-    inverse_depth_M = 1.0 / np.where(z > 0.0, z, 1.0)
-    slope_2M = np.stack([x, y]) * inverse_depth_M
+    x_3M = T[:3, :3].T @ (point_M3 - T[:3, 3]).T
+    front_M = x_3M[2] > 0.0
+    inverse_depth_M = 1.0 / np.where(front_M, x_3M[2], 1.0)
+    slope_2M = x_3M[:2] * inverse_depth_M
     error_2M = K[:2, :2] @ slope_2M + K[:2, 2:] - pixel_M2.T
-    square_M = np.where(z > 0.0, error_2M[0] ** 2 + error_2M[1] ** 2, np.inf)
+    square_M = np.where(front_M, error_2M[0] ** 2 + error_2M[1] ** 2, np.inf)
     return square_M, slope_2M, inverse_depth_M, error_2M
 
 
@@ -266,21 +272,25 @@ def _linearise(
 ) -> tuple[float, Array, Array]:
     """The robust cost, the information ``(6, 6)``, and the Gauss-Newton step ``(6,)``; see `refine_pose`."""
     square_M, slope_2M, inverse_depth_M, error_2M = _project(T, point_M3, pixel_M2, K)
-    cost = float(np.log1p(np.fmin(square_M, gate_px**2) / cauchy_px**2).sum())
-    used = square_M < gate_px**2
-    weight = 1.0 / (1.0 + square_M[used] / cauchy_px**2)
-    (x, y), inverse_depth = slope_2M[:, used], inverse_depth_M[used]
+    share_M = square_M * cauchy_px**-2
+    cost = float(np.log1p(np.fmin(share_M, (gate_px / cauchy_px) ** 2)).sum())
+    weight_M = (square_M < gate_px**2) / (1.0 + share_M)
+    x, y = slope_2M
     J_62M = np.zeros((6, 2, len(x)))  # a point X in the camera moves by -delta_t + X x delta_theta
-    J_62M[0, 0] = J_62M[1, 1] = -inverse_depth
-    J_62M[2] = x * inverse_depth, y * inverse_depth
-    J_62M[3] = x * y, 1.0 + y * y
-    J_62M[4] = -1.0 - x * x, -x * y
-    J_62M[5] = y, -x
-    J = (K[:2, :2] @ J_62M).reshape(6, -1)
-    weighted = J * np.concatenate([weight, weight])
+    J_62M[0, 0] = J_62M[1, 1] = -inverse_depth_M
+    J_62M[2] = slope_2M * inverse_depth_M
+    J_62M[3, 0] = x * y
+    J_62M[3, 1] = y * y + 1.0
+    J_62M[4, 0] = -1.0 - x * x
+    J_62M[4, 1] = -J_62M[3, 0]
+    J_62M[5, 0] = y
+    J_62M[5, 1] = -x
+    J_62M = K[:2, :2] @ J_62M
+    J, weighted = J_62M.reshape(6, -1), (J_62M * weight_M).reshape(6, -1)
     information = weighted @ J.T
-    damped = information + DAMPING * np.diag(np.diag(information))
-    step = -cv2.solve(damped, weighted @ error_2M[:, used].reshape(-1))[1][:, 0]  # 0 if singular
+    damped = information.copy()
+    damped.flat[::7] *= 1.0 + DAMPING
+    step = -cv2.solve(damped, weighted @ error_2M.reshape(-1))[1][:, 0]  # 0 if singular
     return cost, information, step
 
 
