@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 IMAGE = "image"
 """Input of the network: ``(1, 1, H, W)``, grey values 0..255."""
@@ -61,12 +62,12 @@ def extract(outputs: Mapping[str, NDArray[np.float32]], most: int) -> Keypoints:
     flat = np.flatnonzero(peaks)
     row, column = np.divmod(flat, heat.shape[1])
     xy = np.stack([column, row], axis=1).astype(np.float32)
-    reliability = _sampled(outputs[RELIABILITY][0].transpose(1, 2, 0), xy)[:, 0]
+    reliability = _sampled(outputs[RELIABILITY][0], xy)[:, 0]
     score = heat.ravel()[flat] * reliability
     kept = np.argsort(-score, kind="stable")[:most]
     xy, score = xy[kept], score[kept]
     xy = xy + _offset(heat, row[kept], column[kept])
-    descriptors = _sampled(np.ascontiguousarray(outputs[DESCRIPTORS][0].transpose(1, 2, 0)), xy)
+    descriptors = _sampled(outputs[DESCRIPTORS][0], xy)
     descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True) + 1e-12
     return Keypoints(xy, descriptors, score)
 
@@ -96,17 +97,17 @@ def _offset(
     return np.stack(offsets, axis=1).astype(np.float32)
 
 
-def _sampled(cells_hwC: NDArray[np.float32], xy_N2: NDArray[np.float32]) -> NDArray[np.float32]:
+def _sampled(cells_Chw: NDArray[np.float32], xy_N2: NDArray[np.float32]) -> NDArray[np.float32]:
     """Bilinear values of a map of cells at pixels of the image, ``(N, C)``."""
-    h, w = cells_hwC.shape[:2]
+    channels, h, w = cells_Chw.shape
     at = (xy_N2 - (CELL - 1) / 2.0) / CELL
     x = np.clip(at[:, 0], 0.0, w - 1.0)
     y = np.clip(at[:, 1], 0.0, h - 1.0)
     x0 = np.minimum(x.astype(np.int32), w - 2)
     y0 = np.minimum(y.astype(np.int32), h - 2)
-    u, v = (x - x0)[:, None], (y - y0)[:, None]
-    cells = cells_hwC.reshape(h * w, -1)
-    first = y0 * w + x0
-    top = cells[first] * (1 - u) + cells[first + 1] * u
-    bottom = cells[first + w] * (1 - u) + cells[first + w + 1] * u
-    return top * (1 - v) + bottom * v
+    u, v = x - x0, y - y0
+    corner_N4 = (y0 * w + x0)[:, None] + np.array([0, 1, w, w + 1], np.int32)
+    weight_N4 = np.stack([(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v], axis=1)
+    starts = np.arange(0, corner_N4.size + 1, 4, dtype=np.int32)
+    rows = csr_array((weight_N4.ravel(), corner_N4.ravel(), starts), (len(xy_N2), h * w))
+    return rows @ cv2.transpose(cells_Chw.reshape(channels, h * w))

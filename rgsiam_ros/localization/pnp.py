@@ -35,7 +35,7 @@ PENCIL_MIX = 0.618
 """Keeps symmetric scenes from a pencil whose second conic is a pair of lines. The value is arbitrary."""
 DAMPING = 1e-9
 """Share of the information's diagonal that is added to it for a step."""
-CONVERGED_PX = 1e-4
+CONVERGED_PX = 1e-3
 TINY = 1e-300
 
 
@@ -110,9 +110,7 @@ def refine_pose(
     data = (point_M3, pixel_M2, K_33, cauchy_px, gate_px)
     cost, information, step = _linearise(T, *data)
     for _ in range(iterations):
-        moved = T.copy()
-        moved[:3, 3] += T[:3, :3] @ step[:3]
-        moved[:3, :3] = T[:3, :3] @ cv2.Rodrigues(step[3:])[0]
+        moved = _moved(T, step)
         at_moved = _linearise(moved, *data)
         if not at_moved[0] <= cost:
             step = 0.5 * step
@@ -122,6 +120,14 @@ def refine_pose(
         if done:
             break
     return T, information
+
+
+def _moved(T: Array, step: Array) -> Array:
+    """A pose after a small motion in the camera's own axes."""
+    moved = T.copy()
+    moved[:3, 3] += T[:3, :3] @ step[:3]
+    moved[:3, :3] = T[:3, :3] @ cv2.Rodrigues(step[3:])[0]
+    return moved
 
 
 def solve_pnp(
@@ -220,8 +226,8 @@ class _Search:
     def _consider(self, T_map_camera: Array, scales: tuple[float, ...]) -> None:
         """Refine a pose and take it if its cost is the lowest. Then fewer samples may be needed."""
         T, options = T_map_camera, self._options
-        for px in options.inlier_px * np.array(scales):
-            T = refine_pose(T, *self._matches, cauchy_px=px, gate_px=GATE * px, iterations=STEPS)[0]
+        for px in options.inlier_px * np.repeat(scales, STEPS):
+            T = _moved(T, _linearise(T, *self._matches, px, GATE * px)[2])
         square_M = _project(T, *self._matches)[0]
         cost = float(np.minimum(square_M, options.inlier_px**2).sum())
         if not cost < self._cost:

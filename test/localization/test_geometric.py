@@ -186,7 +186,7 @@ def test_two_places_that_look_alike_are_rivals(small_map):
     branch, T_expected = in_copies(small_map, noise=2.0)
     keypoints, fewest = small_map.held_out[2], small_map.geometry.fewest_inliers
     found = branch.localize(keypoints, small_map.K)
-    assert found.quality.rival_inliers > 0.6 * found.quality.inliers
+    assert found.quality.rival_inliers > 0.55 * found.quality.inliers
     places = [found.T_map_camera[0, 3], found.T_map_rival[0, 3]]
     np.testing.assert_allclose(sorted(places), T_expected[:, 0, 3], atol=0.25)
     assert "two places look alike" in why_not_trusted(found.quality, fewest)
