@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,6 +62,18 @@ class LiveView:
             }
         )
         return intrinsics(cropped, self._preprocessing)
+
+    @property
+    def enough(self) -> tuple[int, int]:
+        """Width and height, pixels: a smaller image of the camera in use would lose detail that is wanted."""
+        wanted = self._preprocessing.input_width, self._preprocessing.input_height
+        if self._view is None:
+            return wanted
+        camera, (_, _, width, height) = self._camera, self._view.crop_xywh
+        return (
+            math.ceil(wanted[0] * camera.width / width),
+            math.ceil(wanted[1] * camera.height / height),
+        )
 
     def fit(self, image_HW3: ImageBGR) -> ImageBGR:
         """A BGR uint8 ``(H, W, 3)`` image at the network's input size. Raises ImageError, CameraError."""

@@ -130,6 +130,14 @@ class Relocalizer:
         """
         return self._live_view.fit(image_HW3)
 
+    @property
+    def enough(self) -> tuple[int, int] | None:
+        """Size of an image that loses nothing, see `rgsiam_ros.camera.decoding.decode_compressed`.
+
+        None if images are wanted as they are: the absolute branch learnt from images of full size.
+        """
+        return None if self._geometric is None else self._live_view.enough
+
     def forget(self) -> None:
         """Forget the previous images: their look, by which a frozen camera is found, and their poses."""
         self._frozen_camera.forget()

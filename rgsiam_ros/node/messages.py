@@ -116,6 +116,8 @@ class ReceivedImage:
     message: Image | CompressedImage
     at: float
     """Time of receipt, seconds of the monotonic clock."""
+    enough: tuple[int, int] | None = None
+    """See `rgsiam_ros.camera.decoding.decode_compressed`."""
     decoded: ImageBGR | Exception | None = None
     """The decoded image, or the error of decoding it; None before `decode`."""
 
@@ -124,7 +126,7 @@ class ReceivedImage:
         if self.decoded is not None:
             return self
         try:
-            return replace(self, decoded=decode_message(self.message))
+            return replace(self, decoded=decode_message(self.message, self.enough))
         except Exception as error:  # whatever failed, `image` raises it in the worker's thread
             return replace(self, decoded=error)
 

@@ -285,7 +285,9 @@ class RelocalizeNode(LifecycleNode):
         if reason:
             self._reject(at_ns, reason, "stamp")
         else:
-            self._worker.submit(ReceivedImage(message, time.monotonic()))
+            loaded = self._loaded
+            enough = None if loaded is None else loaded.relocalizer.enough
+            self._worker.submit(ReceivedImage(message, time.monotonic(), enough))
 
     def _process(self, received: ReceivedImage) -> None:
         """Process one image, in the worker's thread. No error ends the node."""

@@ -48,8 +48,11 @@ class SourceImage(Protocol):
         """The stored bytes."""
         ...
 
-    def decode(self) -> ImageBGR:
-        """Return the image as ``(H, W, 3)`` uint8 BGR."""
+    def decode(self, enough: tuple[int, int] | None = None) -> ImageBGR:
+        """Return the image as ``(H, W, 3)`` uint8 BGR.
+
+        enough: see `rgsiam_ros.camera.decoding.decode_compressed`.
+        """
         ...
 
 

@@ -43,10 +43,13 @@ class ImageFile:
         except OSError as error:
             raise DatasetError(f"{self.path} cannot be read: {error}") from error
 
-    def decode(self) -> ImageBGR:
-        """Return the image as ``(H, W, 3)`` uint8 BGR. Raises DatasetError."""
+    def decode(self, enough: tuple[int, int] | None = None) -> ImageBGR:
+        """Return the image as ``(H, W, 3)`` uint8 BGR. Raises DatasetError.
+
+        enough: see `rgsiam_ros.camera.decoding.decode_compressed`.
+        """
         try:
-            return decode_compressed(self.content)
+            return decode_compressed(self.content, enough=enough)
         except ImageError as error:
             raise DatasetError(f"{self.path}: {error}") from error
 

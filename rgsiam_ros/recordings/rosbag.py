@@ -45,9 +45,12 @@ class RecordedImage:
     frame_id: str
     message: Any
 
-    def decode(self) -> ImageBGR:
-        """Return the image as ``(H, W, 3)`` uint8 BGR. Raises ImageError."""
-        return decode_message(self.message)
+    def decode(self, enough: tuple[int, int] | None = None) -> ImageBGR:
+        """Return the image as ``(H, W, 3)`` uint8 BGR. Raises ImageError.
+
+        enough: see `rgsiam_ros.camera.decoding.decode_compressed`.
+        """
+        return decode_message(self.message, enough)
 
 
 @dataclass(frozen=True)

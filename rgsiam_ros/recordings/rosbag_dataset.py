@@ -31,10 +31,13 @@ class BagImage:
         """The stored bytes."""
         return self.image.message.data.tobytes()
 
-    def decode(self) -> ImageBGR:
-        """Return the image as ``(H, W, 3)`` uint8 BGR. Raises DatasetError."""
+    def decode(self, enough: tuple[int, int] | None = None) -> ImageBGR:
+        """Return the image as ``(H, W, 3)`` uint8 BGR. Raises DatasetError.
+
+        enough: see `rgsiam_ros.camera.decoding.decode_compressed`.
+        """
         try:
-            return self.image.decode()
+            return self.image.decode(enough)
         except ImageError as error:
             raise DatasetError(
                 f"{self.bag}: image at stamp {self.image.stamp_ns} ns: {error}"

@@ -21,8 +21,11 @@ from rgsiam_ros.uncertainty.covariance import vehicle_pose
 class EncodedImage(Protocol):
     """An image of a bag or a dataset."""
 
-    def decode(self) -> ImageBGR:
-        """The image ``(H, W, 3)`` uint8 BGR. Raises ImageError."""
+    def decode(self, enough: tuple[int, int] | None = None) -> ImageBGR:
+        """The image ``(H, W, 3)`` uint8 BGR. Raises ImageError.
+
+        enough: see `rgsiam_ros.camera.decoding.decode_compressed`.
+        """
         ...
 
 
@@ -46,7 +49,7 @@ def replay_offline(
         images_or_errors, decode_ms = [], []
         for image in group:
             began = time.perf_counter()
-            images_or_errors.append(decoded(image))
+            images_or_errors.append(decoded(image, relocalizer.enough))
             decode_ms.append((time.perf_counter() - began) * 1e3)
         estimates = relocalizer.estimate_many(images_or_errors)
         for image, estimate, ms in zip(group, estimates, decode_ms, strict=True):
@@ -56,10 +59,10 @@ def replay_offline(
     return with_truth(ReplayRecord(frames, reported, relocalizer.manifest.map_frame), drive)
 
 
-def decoded(image: EncodedImage) -> ImageBGR | RgsiamError:
-    """The decoded image, or the error of decoding it."""
+def decoded(image: EncodedImage, enough: tuple[int, int] | None = None) -> ImageBGR | RgsiamError:
+    """The decoded image, or the error of decoding it. enough: see `EncodedImage.decode`."""
     try:
-        return image.decode()
+        return image.decode(enough)
     except RgsiamError as error:
         return error
 

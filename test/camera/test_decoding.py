@@ -164,6 +164,35 @@ def test_jpeg_and_png():
     assert np.abs(decoded.astype(int) - smooth).mean() < 3.0
 
 
+@pytest.mark.parametrize(
+    ("size", "enough", "expected"),
+    [
+        ((640, 368), (320, 184), (320, 184)),
+        ((640, 368), (100, 90), (160, 92)),
+        ((640, 368), (1, 1), (80, 46)),
+        ((640, 368), (321, 1), (640, 368)),
+        ((640, 368), (1, 185), (640, 368)),
+        ((641, 368), (1, 1), (641, 368)),
+        ((642, 366), (1, 1), (321, 183)),
+        ((640, 368), None, (640, 368)),
+    ],
+)
+def test_a_jpeg_is_shrunk_while_enough_is_left(size, enough, expected):
+    image = cv2.resize(IMAGE, size, interpolation=cv2.INTER_CUBIC)
+    decoded = decode_compressed(jpeg_bytes(image), enough=enough)
+    assert decoded.shape == (*expected[::-1], 3)
+    averaged = cv2.resize(image, expected, interpolation=cv2.INTER_AREA)
+    assert np.abs(decoded.astype(int) - averaged).mean() < 3.0
+
+
+def test_a_png_keeps_its_size_and_limits_hold_for_the_full_jpeg():
+    content = cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
+    assert decode_compressed(content, enough=(1, 1)).shape == (64, 64, 3)
+    huge = jpeg_bytes(np.zeros((8, 16392, 3), np.uint8))
+    with pytest.raises(ImageError, match="larger than 16384"):
+        decode_compressed(huge, enough=(1, 1))
+
+
 def test_jpeg_followed_by_padding_is_complete():
     assert decode_compressed(jpeg_bytes(IMAGE) + bytes(64)).shape == IMAGE.shape
 

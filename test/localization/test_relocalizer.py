@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -8,11 +9,12 @@ from support.bundles import (
     geometric_parts,
     golden_arrays,
 )
-from support.images import flat_image
+from support.images import flat_image, jpeg_bytes
 from support.paths import TOWN_BUNDLE, TOWN_DRIVE
 
 from rgsiam_ros.bundle import write_bundle
 from rgsiam_ros.bundle.npz import npz_bytes
+from rgsiam_ros.camera.decoding import decode_compressed
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import BundleError, CameraError, EngineError, ImageError
@@ -157,6 +159,33 @@ def test_the_shipped_bundle_localises_in_the_town():
     validation = relocalizer.manifest.absolute.variants["float32"].validation
     assert validation.export_difference_m < 1e-3
     assert validation.export_difference_deg < 1e-3
+
+
+@pytest.mark.slow
+def test_a_jpeg_that_is_shrunk_while_it_is_decoded_gives_the_same_pose():
+    """A camera of 1600x900 whose inner 1280x720 show the view of the bundle."""
+    relocalizer = Relocalizer.from_bundle(TOWN_BUNDLE)
+    assert relocalizer.enough == (512, 288)
+    live = Camera(width=1600, height=900, fx=760.0, fy=760.0, cx=800.0, cy=450.0)
+    relocalizer.use_camera(live)
+    assert relocalizer.enough == (640, 360)
+    for image in list(read_drive(TOWN_DRIVE).read_images())[10::160]:
+        wide = cv2.resize(image.decode(), (1280, 720), interpolation=cv2.INTER_CUBIC)
+        wide = cv2.copyMakeBorder(wide, 90, 90, 160, 160, cv2.BORDER_CONSTANT)
+        poses, sizes = [], []
+        for enough in (None, relocalizer.enough):
+            decoded = decode_compressed(jpeg_bytes(wide), enough=enough)
+            relocalizer.forget()
+            poses.append(relocalizer.estimate(decoded).T_map_camera)
+            sizes.append(decoded.shape[:2])
+        assert sizes == [(900, 1600), (450, 800)]
+        metres, radians = pose_errors(poses[1], poses[0])
+        assert metres < 0.05
+        assert np.degrees(radians) < 0.15
+
+
+def test_the_absolute_branch_takes_images_of_full_size(small_bundle):
+    assert Relocalizer.from_bundle(small_bundle).enough is None
 
 
 def test_many_images_give_the_same_poses_as_one_by_one(int8_bundle):
