@@ -68,6 +68,8 @@ def fit_image(
 ) -> ImageBGR:
     """Undistort, crop, mask and resize a BGR image to ``(input_height, input_width, 3)`` uint8.
 
+    A grey image ``(H, W)`` gives ``(input_height, input_width)``.
+
     camera: the camera that took the image; the image may have another resolution; mask_HW: pixels where it
     is 0 become black; crop_xywh: the part of a wider live image that shows the view of the training camera
     (see `rgsiam_ros.camera.model.match_view`). An image that is shrunk is averaged over areas, so that fine
@@ -81,8 +83,8 @@ def fit_image(
         image = image[y : y + height, x : x + width]
     if mask_HW is not None:
         size = (image.shape[1], image.shape[0])
-        keep = cv2.resize(mask_HW, size, interpolation=cv2.INTER_NEAREST) > 0
-        image = image * keep[..., None].astype(np.uint8)
+        keep = cv2.resize(mask_HW, size, interpolation=cv2.INTER_NEAREST)
+        image = cv2.bitwise_and(image, image, mask=keep)  # type: ignore[assignment]
     width, height = preprocessing.input_width, preprocessing.input_height
     if preprocessing.aspect == "crop":
         x, y, w, h = centred_crop(image.shape[1], image.shape[0], width / height)

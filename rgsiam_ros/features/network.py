@@ -69,10 +69,14 @@ def intrinsics(camera: Camera, preprocessing: Preprocessing) -> Array:
     return K
 
 
-def network_input(fitted_HW3: ImageBGR) -> NDArray[np.float32]:
-    """The network's input ``(1, 1, H, W)`` of a BGR image of its size."""
-    grey = cv2.cvtColor(fitted_HW3, cv2.COLOR_BGR2GRAY)
-    return grey[None, None].astype(np.float32)
+def grey(image_HW3: ImageBGR) -> NDArray[np.uint8]:
+    """A BGR image in grey, ``(H, W)``. It is made before the image is resized, which is then faster."""
+    return cv2.cvtColor(image_HW3, cv2.COLOR_BGR2GRAY)  # type: ignore[return-value]
+
+
+def network_input(fitted_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The network's input ``(1, 1, H, W)`` of a grey image of its size."""
+    return fitted_HW[None, None].astype(np.float32)
 
 
 def shipped_network(file: str = FILE) -> bytes:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from rgsiam_ros.bundle import Bundle, network_io
 from rgsiam_ros.bundle.network_io import raw_covariance, restore_poses
 from rgsiam_ros.bundle.precision import Precision
-from rgsiam_ros.camera.preprocessing import ImageBGR, normalise
+from rgsiam_ros.camera.preprocessing import ImageBGR
+from rgsiam_ros.localization.live_view import LiveView
 from rgsiam_ros.localization.pose_estimate import Branch, PoseEstimate
 from rgsiam_ros.uncertainty.covariance import rotate_axes
 from rgsiam_ros.uncertainty.pose_quality import PoseQuality
@@ -40,9 +41,9 @@ class AbsoluteEstimator:
     def forget(self) -> None:
         """Nothing: each image is estimated alone."""
 
-    def network_input(self, fitted_HW3: ImageBGR) -> NDArray[np.float32]:
-        """The network's input ``(3, H, W)`` of a BGR image of its size."""
-        return normalise(fitted_HW3, self.preprocessing)
+    def prepare(self, view: LiveView, image_HW3: ImageBGR) -> NDArray[np.float32]:
+        """The network's input ``(3, H, W)`` of a BGR image. Raises ImageError, CameraError."""
+        return view.prepare(image_HW3)
 
     def estimate(
         self,

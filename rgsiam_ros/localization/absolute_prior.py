@@ -44,7 +44,7 @@ class AbsolutePrior:
 
     def poses(self, image_HW3: ImageBGR) -> list[Array]:
         """The absolute pose ``T_map_camera`` of a BGR uint8 ``(H, W, 3)`` image; none if it is not trusted."""
-        input_CHW = self._estimator.network_input(self._view.fit(image_HW3))
+        input_CHW = self._estimator.prepare(self._view, image_HW3)
         try:
             outputs = self._engine.engine.infer({network_io.IMAGE: input_CHW[None]})
             estimate = self._estimator.estimate(outputs, {})

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.features.keypoints import extract
-from rgsiam_ros.features.network import network_input
 from rgsiam_ros.geometry.poses import Array, pose_matrix
 from rgsiam_ros.localization.geometric import GeometricBranch
+from rgsiam_ros.localization.live_view import LiveView
 from rgsiam_ros.localization.matches import Matches
 from rgsiam_ros.localization.pose_estimate import Branch, PoseEstimate
 from rgsiam_ros.uncertainty.covariance import rotate_axes
@@ -51,9 +51,9 @@ class GeometricEstimator:
         """Forget the last pose."""
         self._last = None
 
-    def network_input(self, fitted_HW3: ImageBGR) -> NDArray[np.float32]:
-        """The network's input ``(1, H, W)`` of a BGR image of its size."""
-        return network_input(fitted_HW3)[0]
+    def prepare(self, view: LiveView, image_HW3: ImageBGR) -> NDArray[np.float32]:
+        """The network's input ``(1, H, W)`` of a BGR image. Raises ImageError, CameraError."""
+        return view.features_input(image_HW3)
 
     def estimate(
         self,

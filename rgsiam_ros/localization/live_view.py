@@ -17,7 +17,7 @@ from rgsiam_ros.camera.preprocessing import (
     normalise,
 )
 from rgsiam_ros.errors import CameraError
-from rgsiam_ros.features.network import intrinsics
+from rgsiam_ros.features.network import grey, intrinsics, network_input
 from rgsiam_ros.geometry.poses import Array
 
 
@@ -77,7 +77,17 @@ class LiveView:
 
     def fit(self, image_HW3: ImageBGR) -> ImageBGR:
         """A BGR uint8 ``(H, W, 3)`` image at the network's input size. Raises ImageError, CameraError."""
-        image = check_image(image_HW3)
+        return self._fitted(check_image(image_HW3))
+
+    def features_input(self, image_HW3: ImageBGR) -> NDArray[np.float32]:
+        """As `fit`, for the local features' network: ``(1, H, W)``."""
+        return network_input(self._fitted(grey(check_image(image_HW3))))[0]
+
+    def prepare(self, image_HW3: ImageBGR) -> NDArray[np.float32]:
+        """As `fit`, and normalised: ``(3, H, W)``."""
+        return normalise(self.fit(image_HW3), self._preprocessing)
+
+    def _fitted(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return fit_image(
             image,
             self._preprocessing,
@@ -86,14 +96,10 @@ class LiveView:
             crop_xywh=self._crop_for(image),
         )
 
-    def prepare(self, image_HW3: ImageBGR) -> NDArray[np.float32]:
-        """As `fit`, and normalised: ``(3, H, W)``."""
-        return normalise(self.fit(image_HW3), self._preprocessing)
-
-    def _crop_for(self, image_HW3: ImageBGR) -> tuple[int, int, int, int] | None:
+    def _crop_for(self, image: NDArray[np.uint8]) -> tuple[int, int, int, int] | None:
         if self._view is None:
             return None
-        height, width = image_HW3.shape[:2]
+        height, width = image.shape[:2]
         scale_x, scale_y = width / self._camera.width, height / self._camera.height
         if abs(scale_x - scale_y) > 0.01 * scale_x:
             raise CameraError(

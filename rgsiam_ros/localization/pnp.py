@@ -223,8 +223,9 @@ class _Search:
     def _consider(self, T_map_camera: Array, scales: tuple[float, ...]) -> None:
         """Refine a pose and take it if its cost is the lowest. Then fewer samples may be needed."""
         T, options = T_map_camera, self._options
+        point_M3, pixel_M2, K = self._matches
         for px in options.inlier_px * np.repeat(scales, STEPS):
-            T = _moved(T, _linearise(T, *self._matches, px, GATE * px)[2])
+            T = _moved(T, _linearise(T, point_M3, pixel_M2, K, px, GATE * px)[2])
         square_M = _project(T, *self._matches)[0]
         cost = float(np.minimum(square_M, options.inlier_px**2).sum())
         if not cost < self._cost:
@@ -294,7 +295,7 @@ def _linearise(
     damped = information.copy()
     damped.flat[::7] *= 1.0 + DAMPING
     step = -cv2.solve(damped, weighted @ error_2M.reshape(-1))[1][:, 0]  # 0 if singular
-    return cost, information, step
+    return cost, information, step  # type: ignore[return-value]
 
 
 def _checked(what: str, values: ArrayLike, shape: tuple[int, ...]) -> Array:

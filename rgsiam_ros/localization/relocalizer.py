@@ -194,7 +194,7 @@ class Relocalizer:
         if isinstance(image, RgsiamError):
             raise image
         began = time.perf_counter()
-        input_CHW = self._estimator.network_input(self._live_view.fit(image))
+        input_CHW = self._estimator.prepare(self._live_view, image)
         return _Prepared(index, input_CHW, _since(began), self._frozen_camera.observe(image), image)
 
     def _estimate(

@@ -39,7 +39,6 @@ from rgsiam_ros.features.network import (
     feature_preprocessing,
     intrinsics,
     network_for,
-    network_input,
     opset,
 )
 from rgsiam_ros.features.vlad import Vlad
@@ -180,7 +179,7 @@ def _extract(
     images = chain.from_iterable(dataset.read_images() for dataset in datasets)
     for fitted, found in extractor.each(image.decode() for image in images):
         if len(keypoints) in kept:
-            golden[len(keypoints)] = network_input(fitted)[0, 0].astype(np.uint8)
+            golden[len(keypoints)] = fitted
         keypoints.append(_compact(found))
         advance(1)
     return _Features(keypoints, golden)

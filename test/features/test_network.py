@@ -12,6 +12,7 @@ from rgsiam_ros.features.keypoints import extract
 from rgsiam_ros.features.matching import mutual_matches
 from rgsiam_ros.features.network import (
     feature_preprocessing,
+    grey,
     intrinsics,
     network_for,
     network_input,
@@ -62,13 +63,13 @@ def blob(x, y, width, height, sigma):
     """A bright spot on black; x, y in pixels, the centre of the first pixel is (0, 0)."""
     rows, columns = np.mgrid[:height, :width]
     value = 255.0 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2.0 * sigma**2))
-    return np.repeat(np.rint(value).astype(np.uint8)[..., None], 3, axis=2)
+    return np.rint(value).astype(np.uint8)
 
 
-def centre_of(image_HW3):
-    grey = network_input(image_HW3)[0, 0].astype(np.float64)
-    rows, columns = np.mgrid[: grey.shape[0], : grey.shape[1]]
-    return np.array([(columns * grey).sum(), (rows * grey).sum()]) / grey.sum()
+def centre_of(image_HW):
+    value = network_input(image_HW)[0, 0].astype(np.float64)
+    rows, columns = np.mgrid[: value.shape[0], : value.shape[1]]
+    return np.array([(columns * value).sum(), (rows * value).sum()]) / value.sum()
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_every_shipped_network_is_tested():
 
 def test_keypoints_move_with_the_image():
     """Two parts of one real image, of which one begins 37 pixels to the right and 19 below the other."""
-    image = next(open_dataset(TOWN_MAP).read_images()).decode()
+    image = grey(next(open_dataset(TOWN_MAP).read_images()).decode())
     network = network_for(feature_preprocessing(camera(256, 160), 256))
     engine = create_engine("onnxruntime", EngineRequest(network, threads=1))
     parts = image[:160, :256], image[19:179, 37:293]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rgsiam_ros.bundle import Bundle, network_io, rewrite_bundle
 from rgsiam_ros.bundle.npz import npz_bytes
 from rgsiam_ros.bundle.precision import Precision, calibration_name
+from rgsiam_ros.camera.preprocessing import normalise
 from rgsiam_ros.engines import Engine, EngineRequest, create_engine
 from rgsiam_ros.errors import CameraError, DatasetError, EngineError
 from rgsiam_ros.geometry.poses import Array
@@ -225,7 +226,7 @@ def _collect(
     def estimate(
         image: NDArray[np.uint8], i: int, allowed: NDArray[np.int64] | None, kind: str
     ) -> None:
-        network_input = estimator.network_input(image)
+        network_input = normalise(image, estimator.preprocessing)
         outputs = engine.infer({network_io.IMAGE: network_input[None]})
         result = estimator.estimate(outputs, {}, allowed=allowed)
         if not _is_usable(result):

@@ -29,6 +29,7 @@ from rgsiam_ros.features.network import (
     FILE,
     LARGEST_SIDE,
     feature_preprocessing,
+    grey,
     network_input,
 )
 from rgsiam_ros.recordings.formats import open_dataset
@@ -87,7 +88,7 @@ def calibration_images(paths: Sequence[Path]) -> NDArray[np.float32]:
         step = max(1, len(dataset.frames) // IMAGES_OF_A_DATASET)
         for image in islice(dataset.read_images(), 0, None, step):
             images.append(
-                network_input(fit_image(image.decode(), preprocessing, dataset.camera))[0]
+                network_input(fit_image(grey(image.decode()), preprocessing, dataset.camera))[0]
             )
     return np.stack(images)
 
