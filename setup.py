@@ -26,6 +26,7 @@ RUNTIME = [
     "rich>=13.7",
     "matplotlib>=3.6.3",
     "pyproj>=3.6.1",
+    "threadpoolctl>=3.1",
     "transforms3d>=0.4.1",
 ]
 TRAINING = [

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from threadpoolctl import ThreadpoolController
 
 from rgsiam_ros.bundle.map_points import MapPoints
 from rgsiam_ros.features.keypoints import Keypoints, from_bytes
@@ -88,6 +89,7 @@ class GeometricBranch:
         self._descriptor_PD = from_bytes(points.descriptor_PD)
         self._global_NG = points.global_feature_NG.astype(np.float32)
         self._camera_N3 = points.T_points_camera_N44[:, :3, 3]
+        self._threads = ThreadpoolController()
 
     def localize(
         self,
@@ -105,6 +107,17 @@ class GeometricBranch:
         `near` does not lead to a sure pose. A pose with few inliers may be wrong: the caller decides how many
         it asks for.
         """
+        # BLAS's own threads would wait in a busy loop, on the cores of the engine's threads.
+        with self._threads.limit(limits=1, user_api="blas"):
+            return self._localize_once(keypoints, K, near, allowed)
+
+    def _localize_once(
+        self,
+        keypoints: Keypoints,
+        K: Array,
+        near: Sequence[Array],
+        allowed: NDArray[np.int64] | None,
+    ) -> GeometricPose | None:
         T_points_map = invert(self._T_map_points)
         look_alikes = self._look_alikes(keypoints, allowed)
         near_found = None

@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from rgsiam_ros.features.keypoints import DESCRIPTOR_SIZE, Keypoints, from_bytes
+from rgsiam_ros.features.vlad import Vlad
 from rgsiam_ros.geometry.poses import pose_errors
 from rgsiam_ros.localization.geometric import GeometricBranch
 from rgsiam_ros.localization.pnp import reprojection_residuals
@@ -223,6 +225,28 @@ def test_a_pose_in_another_place_than_expected_must_beat_its_rival(small_map):
     found = branch.localize(small_map.held_out[2], small_map.K, near=[T_expected[1]])
     right = pose_errors(found.T_map_camera, T_expected[1])[0] < 0.25
     assert right or why_not_trusted(found.quality, small_map.geometry.fewest_inliers)
+
+
+def test_matrix_products_use_one_thread(small_map):
+    """Idle threads of BLAS would busy-wait on the cores of the engine. Other code keeps its threads."""
+    used = []
+
+    def blas_threads():
+        return [i["num_threads"] for i in threadpool_info() if i["user_api"] == "blas"]
+
+    class Watched(Vlad):
+        def feature(self, descriptor_MD):
+            used.extend(blas_threads())
+            return super().feature(descriptor_MD)
+
+    vlad = small_map.points.vlad
+    watched = Watched(vlad.word_WD, vlad.mean_E, vlad.basis_EG)
+    branch = GeometricBranch(replace(small_map.points, vlad=watched), np.eye(4), 10)
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        branch.localize(small_map.held_out[0], small_map.K)
+        assert blas_threads() == before
+    assert set(used) == {1}
 
 
 def test_equal_images_give_equal_poses(branch, small_map):
