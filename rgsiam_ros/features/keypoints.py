@@ -80,7 +80,9 @@ def to_bytes(descriptor_ND: NDArray[np.float32], steps: float = FINE_STEPS) -> N
 def from_bytes(descriptor_ND: NDArray[np.int8]) -> NDArray[np.float32]:
     """Unit descriptors from 8-bit integers."""
     descriptors = descriptor_ND.astype(np.float32)
-    return descriptors / np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1e-12)
+    length = np.sqrt(np.einsum("ij,ij->i", descriptors, descriptors))[:, None]
+    descriptors /= np.maximum(length, 1e-12)
+    return descriptors
 
 
 def _offset(

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans2
 
 from rgsiam_ros.features.keypoints import DESCRIPTOR_SIZE
 
@@ -47,6 +46,8 @@ class Vlad:
 
         descriptors: ``(M, D)`` unit descriptors of each image.
         """
+        from scipy.cluster.vq import kmeans2  # only a map build needs it
+
         random = np.random.default_rng(seed)
         pool = np.concatenate(descriptors)
         chosen = random.permutation(len(pool))[:SAMPLES]

@@ -6,13 +6,16 @@ The axes of such a map are east, north and up at the datum.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field
-from pyproj import Transformer
 
 from rgsiam_ros.geometry.poses import Array
+
+if TYPE_CHECKING:
+    from pyproj import Transformer
 
 
 class Datum(BaseModel):
@@ -53,6 +56,8 @@ class LocalFrame:
 
 @lru_cache(maxsize=8)
 def _pipeline(latitude_deg: float, longitude_deg: float, height_m: float) -> Transformer:
+    from pyproj import Transformer  # only a map with a datum needs it
+
     return Transformer.from_pipeline(
         "+proj=pipeline +step +proj=unitconvert +xy_in=deg +xy_out=rad "
         "+step +proj=cart +ellps=WGS84 "
