@@ -109,7 +109,7 @@ class GeometricBranch:
         """
         # BLAS's own threads would wait in a busy loop, on the cores of the engine's threads.
         with self._threads.limit(limits=1, user_api="blas"):
-            return self._localize_once(keypoints, K, near, allowed)
+            return self._localize_once(keypoints, K, near, allowed, then_near)
 
     def _localize_once(
         self,
@@ -117,6 +117,7 @@ class GeometricBranch:
         K: Array,
         near: Sequence[Array],
         allowed: NDArray[np.int64] | None,
+        then_near: Callable[[], Sequence[Array]],
     ) -> GeometricPose | None:
         T_points_map = invert(self._T_map_points)
         look_alikes = self._look_alikes(keypoints, allowed)

@@ -136,7 +136,7 @@ class Relocalizer:
 
         None if images are wanted as they are: the absolute branch learnt from images of full size.
         """
-        return None if self._geometric is None else self._live_view.enough
+        return self._live_view.enough if self.branch == "refined" else None
 
     def forget(self) -> None:
         """Forget the previous images: their look, by which a frozen camera is found, and their poses."""
