@@ -157,7 +157,7 @@ def test_a_weak_pose_near_the_expected_one_beats_a_weaker_look_alike(small_map):
 
 
 def twice(points, shift_m, noise=0.0):
-    """A map with a second copy of everything in another place. noise: of descriptors, steps of 8 bits."""
+    """A map with a second copy of everything in another place. noise: of descriptors, in the steps that they are stored in."""
     random = np.random.default_rng(0)
     count = len(points.position_P3)
     T = points.T_points_camera_N44.copy()
@@ -185,7 +185,7 @@ def in_copies(small_map, noise):
 
 def test_two_places_that_look_alike_are_rivals(small_map):
     """Which of them it is only an expected pose can tell."""
-    branch, T_expected = in_copies(small_map, noise=2.0)
+    branch, T_expected = in_copies(small_map, noise=0.4)
     keypoints, fewest = small_map.held_out[2], small_map.geometry.fewest_inliers
     found = branch.localize(keypoints, small_map.K)
     assert found.quality.rival_inliers > 0.55 * found.quality.inliers
@@ -202,7 +202,7 @@ def test_two_places_that_look_alike_are_rivals(small_map):
 
 def test_more_expected_poses_are_asked_for_only_if_needed(small_map):
     """In a street that repeats itself, a second source of expected poses tells the places apart."""
-    repeated, T_expected = in_copies(small_map, noise=2.0)
+    repeated, T_expected = in_copies(small_map, noise=0.4)
     keypoints = small_map.held_out[2]
     asked = []
 
