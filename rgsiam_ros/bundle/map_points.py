@@ -99,9 +99,10 @@ class MapPoints:
 
     def seen_by(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
         """Indices of the points that at least one of these map images sees, rising."""
-        return np.unique(
-            np.concatenate([np.empty(0, np.int64), *(self.visible[i] for i in images)])
-        )
+        seen = np.zeros(len(self.position_P3), bool)
+        for i in images:
+            seen[self.visible[i]] = True
+        return np.flatnonzero(seen)
 
     def observations_P(self) -> NDArray[np.int64]:
         """Number of map images that see each point."""

@@ -68,6 +68,17 @@ class GeometricPose:
     """The best pose in another place, if there is one."""
 
 
+@dataclass(frozen=True)
+class _Compared:
+    """The N live keypoints, compared with P points of the map."""
+
+    pixel_N2: NDArray[np.float32]
+    point_P: NDArray[np.int64]
+    """Indices of the points, rising."""
+    similarity_NP: NDArray[np.float32]
+    """Cosines of their descriptors."""
+
+
 class GeometricBranch:
     """The map's points, ready to localize images."""
 
@@ -128,12 +139,13 @@ class GeometricBranch:
                 continue
             near_images = _joined(*(self._near(T, allowed) for T in expected))
             few = _joined(look_alikes[:FEW_LOOK_ALIKES], near_images)
-            found = self._localize(keypoints, K, few, expected)
+            found = self._localize(self._compare(keypoints, few), K, few, expected)
             if found is not None and self._is_sure(found, near_images):
                 return found
             near_found = _better(near_found, found)
-        found = _better(self._localize(keypoints, K, look_alikes, []), near_found)
-        return None if found is None else self._against_rival(found, keypoints, K, look_alikes)
+        compared = self._compare(keypoints, look_alikes)
+        found = _better(self._localize(compared, K, look_alikes, []), near_found)
+        return None if found is None else self._against_rival(found, compared, K, look_alikes)
 
     def _is_sure(self, found: GeometricPose, near_images: NDArray[np.int64]) -> bool:
         """Whether a pose has many inliers, and images near the expected pose see most of their points."""
@@ -144,7 +156,7 @@ class GeometricBranch:
     def _against_rival(
         self,
         found: GeometricPose,
-        keypoints: Keypoints,
+        compared: _Compared,
         K: Array,
         candidates: NDArray[np.int64],
     ) -> GeometricPose:
@@ -154,7 +166,7 @@ class GeometricBranch:
         others = np.array(
             [i for i in candidates if not used[self.points.visible[i]].any()], np.int64
         )
-        rival = self._localize(keypoints, K, others, []) if len(others) else None
+        rival = self._localize(compared, K, others, []) if len(others) else None
         if rival is None:
             return found
         if rival.quality.inliers > found.quality.inliers:
@@ -162,20 +174,30 @@ class GeometricBranch:
         quality = replace(found.quality, rival_inliers=rival.quality.inliers)
         return replace(found, quality=quality, T_map_rival=rival.T_map_camera)
 
+    def _compare(self, keypoints: Keypoints, candidates: NDArray[np.int64]) -> _Compared:
+        index = self.points.seen_by(candidates)
+        similarity = keypoints.descriptor_ND @ self._descriptor_PD[index].T
+        return _Compared(keypoints.pixel_N2, index, similarity)
+
     def _localize(
         self,
-        keypoints: Keypoints,
+        compared: _Compared,
         K: Array,
         candidates: NDArray[np.int64],
         expected: Sequence[Array],
     ) -> GeometricPose | None:
-        """The pose from the points that candidates see. expected: poses in the points' frame, tried first."""
-        index = self.points.seen_by(candidates)
-        if len(index) < FEWEST_MATCHES:
+        """The pose from the points that candidates see; compared: all of these points, and maybe others.
+
+        expected: poses in the points' frame, tried first.
+        """
+        index, similarity = compared.point_P, compared.similarity_NP
+        seen = self.points.seen_by(candidates)
+        if len(seen) < FEWEST_MATCHES:
             return None
-        position, descriptor = self.points.position_P3[index], self._descriptor_PD[index]
-        pixel = keypoints.pixel_N2.astype(np.float64)
-        similarity = keypoints.descriptor_ND @ descriptor.T
+        if len(seen) < len(index):
+            index, similarity = seen, similarity[:, np.searchsorted(index, seen)]
+        position = self.points.position_P3[index]
+        pixel = compared.pixel_N2.astype(np.float64)
         found = mutual_matches(similarity, LEAST_SIMILARITY)
         solution = solve_pnp(
             position[found.second_M],
@@ -188,11 +210,11 @@ class GeometricBranch:
         if solution is None or solution.inlier_M.sum() < FEWEST_MATCHES:
             return None
         T = solution.T_map_camera
-        first, second = _near_pairs(T, position, keypoints.pixel_N2, K)
+        first, second = _near_pairs(T, position, compared.pixel_N2, K)
         guided = mutual_pairs(first, second, similarity[first, second], GUIDED_SIMILARITY)
-        matched, seen = position[guided.second_M], pixel[guided.first_M]
-        T, information = refine_pose(T, matched, seen, K, cauchy_px=CAUCHY_PX)
-        residual = reprojection_residuals(T, matched, seen, K)
+        matched, observed = position[guided.second_M], pixel[guided.first_M]
+        T, information = refine_pose(T, matched, observed, K, cauchy_px=CAUCHY_PX)
+        residual = reprojection_residuals(T, matched, observed, K)
         inlier = residual <= INLIER_PX
         quality = GeometricQuality(
             inliers=int(inlier.sum()),
@@ -213,7 +235,8 @@ class GeometricBranch:
 
     def most_similar(self, descriptor_ND: NDArray[np.float32]) -> Array:
         """Pose, in the points' frame, of the map image that looks most like one with these descriptors."""
-        similarity = self._global_NG @ self.points.vlad.feature(descriptor_ND)
+        with self._threads.limit(limits=1, user_api="blas"):
+            similarity = self._global_NG @ self.points.vlad.feature(descriptor_ND)
         return self.points.T_points_camera_N44[int(similarity.argmax())]
 
     def _look_alikes(
