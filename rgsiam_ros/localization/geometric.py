@@ -37,9 +37,9 @@ SMALLEST_DEPTH = 1e-6
 NEAR = 4
 FEW_LOOK_ALIKES = 2
 """With an expected pose: number of candidates near it, and number of those that look alike."""
-SURE_INLIERS = 90
-"""A pose from these few candidates with so many inliers, most of them near the expected pose, is taken.
-Otherwise all look-alikes are tried."""
+SURE_INLIERS, SURE_SHARE = 90, 0.25
+"""A pose from these few candidates is taken if it has so many inliers, and if map images near the expected pose see
+this share of them. In another place they would see none. Otherwise all look-alikes are tried."""
 SEARCH_ITERATIONS = 4
 """Refinement steps at the end of the search. The last refinement comes after the second matching."""
 
@@ -148,10 +148,10 @@ class GeometricBranch:
         return None if found is None else self._against_rival(found, compared, K, look_alikes)
 
     def _is_sure(self, found: GeometricPose, near_images: NDArray[np.int64]) -> bool:
-        """Whether a pose has many inliers, and images near the expected pose see most of their points."""
+        """Whether a pose has many inliers, and images near the expected pose see enough of their points."""
         points = found.point_M[found.inlier_M]
         expected = np.isin(points, self.points.seen_by(near_images))
-        return len(points) >= SURE_INLIERS and bool(expected.mean() > 0.5)
+        return len(points) >= SURE_INLIERS and bool(expected.mean() > SURE_SHARE)
 
     def _against_rival(
         self,
