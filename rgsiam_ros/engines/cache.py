@@ -49,10 +49,7 @@ class EngineKey:
 
 
 def build_hint(key: EngineKey) -> str:
-    """Return the advice to run the command that builds the engine of this key.
-
-    The command builds the relative unit with any precision.
-    """
+    """Return the advice to run the command that builds the engine of this key."""
     batch = " --batch" if key.batches[2] > 1 else ""
     return (
         f"run `rgsiam engine build BUNDLE --engine {key.library} --precision {key.precision}{batch}` on "
