@@ -267,16 +267,26 @@ def _joined(*parts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.array(list(dict.fromkeys(np.concatenate(parts).tolist())), np.int64)
 
 
+def projected_pixels(
+    T_map_camera: Array, position_P3: Array, K: Array
+) -> tuple[Array, NDArray[np.bool_]]:
+    """Where a camera with the intrinsic matrix K sees points: pixels ``(P, 2)``, and which lie in front of it.
+
+    T_map_camera: ``(4, 4)``; position_P3: in the same frame, metres. Pixels of points behind the camera are 0.
+    """
+    inside = (position_P3 - T_map_camera[:3, 3]) @ T_map_camera[:3, :3]
+    depth = inside[:, 2]
+    front = depth > SMALLEST_DEPTH
+    return (inside @ K.T)[:, :2] / np.where(front, depth, np.inf)[:, None], front
+
+
 def _near_pairs(
     T_map_camera: Array, position_P3: Array, pixel_N2: NDArray[np.float32], K: Array
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """All pairs of a keypoint and a point that projects within `GUIDED_PX` of it: indices of both."""
-    inside = (position_P3 - T_map_camera[:3, 3]) @ T_map_camera[:3, :3]
-    depth = inside[:, 2]
-    projected = inside @ K.T
-    projected = projected[:, :2] / np.where(depth > SMALLEST_DEPTH, depth, np.inf)[:, None]
+    projected, front = projected_pixels(T_map_camera, position_P3, K)
     low, high = pixel_N2.min(axis=0) - GUIDED_PX, pixel_N2.max(axis=0) + GUIDED_PX
-    near = (depth > SMALLEST_DEPTH) & ((projected > low) & (projected < high)).all(axis=1)
+    near = front & ((projected > low) & (projected < high)).all(axis=1)
     index = np.flatnonzero(near)
     if not len(index):
         return index, index

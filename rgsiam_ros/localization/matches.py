@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rgsiam_ros.bundle.map_points import MapPoints
-from rgsiam_ros.geometry.poses import Array, invert
-from rgsiam_ros.localization.geometric import SMALLEST_DEPTH, GeometricPose
+from rgsiam_ros.geometry.poses import Array
+from rgsiam_ros.localization.geometric import GeometricPose, projected_pixels
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,8 @@ class Matches:
         point_M3 = self.points.position_P3[point_M] @ T[:3, :3].T + T[:3, 3]
         expected_M2 = np.full((len(point_M), 2), np.nan)
         if self.found is not None:
-            T_camera_map = invert(self.found.T_map_camera)
-            ray_M3 = (point_M3 @ T_camera_map[:3, :3].T + T_camera_map[:3, 3]) @ self.K.T
-            seen = ray_M3[:, 2] > SMALLEST_DEPTH
-            expected_M2[seen] = ray_M3[seen, :2] / ray_M3[seen, 2:]
+            pixel_M2, seen = projected_pixels(self.found.T_map_camera, point_M3, self.K)
+            expected_M2[seen] = pixel_M2[seen]
         return Pairs(self.pixel_N2[keypoint_M].astype(np.float64), expected_M2, point_M3)
 
 

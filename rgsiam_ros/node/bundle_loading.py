@@ -87,7 +87,7 @@ def log_loaded(node: Node, loaded: LoadedBundle, note: str) -> None:
     note: text at the end of the line that names bundle and engine.
     """
     log, relocalizer = node.get_logger(), loaded.relocalizer
-    log_engines(log, relocalizer.engine)
+    log_engine(log, relocalizer.engine)
     info, name = relocalizer.describe_engine(), relocalizer.manifest.name
     log.info(
         f"bundle {name} ({loaded.path}), engine {info.name} {info.version} {info.precision} on "
@@ -100,12 +100,12 @@ def log_loaded(node: Node, loaded: LoadedBundle, note: str) -> None:
         )
 
 
-def log_engines(log: Any, engines: SelectedEngine) -> None:
+def log_engine(log: Any, engine: SelectedEngine) -> None:
     """Log a fallback and failed engines as WARN, and the result of the self-test as INFO."""
-    failed = [str(refused) for refused in engines.refused if refused.installed]
-    info, differences = engines.describe(), engines.differences
-    if engines.fell_back:
-        reasons = "; ".join(str(refused) for refused in engines.refused)
+    failed = [str(refused) for refused in engine.refused if refused.installed]
+    info, differences = engine.describe(), engine.differences
+    if engine.fell_back:
+        reasons = "; ".join(str(refused) for refused in engine.refused)
         log.warning(f"falling back to engine {info.name} {info.precision}: {reasons}")
     elif failed:
         log.warning(f"not used: {'; '.join(failed)}")

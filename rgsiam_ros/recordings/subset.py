@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from rgsiam_ros.recordings.base import Dataset, SourceImage
 
@@ -19,4 +20,5 @@ class Subset:
 
     def read_images(self) -> Iterator[SourceImage]:
         """The images of these frames."""
-        return (im for i, im in enumerate(self._dataset.read_images()) if i in self._kept)
+        images = islice(self._dataset.read_images(), max(self._kept, default=-1) + 1)
+        return (image for i, image in enumerate(images) if i in self._kept)

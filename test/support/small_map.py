@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 
 import numpy as np
 
@@ -15,23 +14,18 @@ from rgsiam_ros.mapping.build import MapOptions, build_bundle
 from rgsiam_ros.mapping.extraction import Extractor
 from rgsiam_ros.mapping.labels import read_labels
 from rgsiam_ros.recordings.formats import open_dataset
+from rgsiam_ros.recordings.subset import Subset
 from support.paths import TOWN_MAP
 
 FRAMES, WIDTH = 52, 416
 FEW_FRAMES, SMALL_WIDTH = 16, 256
 
 
-class Part:
-    """The first frames of a dataset. See `rgsiam_ros.recordings.base.Dataset`."""
+class Part(Subset):
+    """The first frames of a dataset."""
 
     def __init__(self, dataset, frames=FRAMES):
-        self._dataset = dataset
-        self.path, self.camera = dataset.path, dataset.camera
-        self.map_frame, self.dropped = dataset.map_frame, dataset.dropped
-        self.frames = dataset.frames[:frames]
-
-    def read_images(self):
-        return islice(self._dataset.read_images(), len(self.frames))
+        super().__init__(dataset, range(min(frames, len(dataset.frames))))
 
     def with_poses(self, T_map_camera_N44):
         """The same images with other poses."""

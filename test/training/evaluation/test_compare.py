@@ -19,6 +19,7 @@ from rgsiam_training.config import PAIR_TERMS, TrainingConfig
 from rgsiam_training.data.preparation import PreparedImages
 from rgsiam_training.evaluation.compare.estimators import NearestImageEstimator, thumbnail
 from rgsiam_training.evaluation.compare.presets import PRESETS, presets_named, trainable
+from rgsiam_training.evaluation.compare.robust_mean import robust_mean
 from rgsiam_training.evaluation.compare.runner import RESULT_NAME, run_comparison
 from rgsiam_training.evaluation.compare.scenes import open_scene
 from rgsiam_training.evaluation.compare.table import MEAN_OF_SCENES, read_rows, write_tables
@@ -260,3 +261,20 @@ def test_an_interrupted_training_is_resumed(scene_file, tmp_path):
     second = json.loads((folder / RESULT_NAME).read_text())
     assert second["estimates"][0]["median_m"] == first["estimates"][0]["median_m"]
     assert second["estimates"][0]["training_s"] > first["estimates"][0]["training_s"]
+
+
+@pytest.mark.slow
+def test_the_geometric_branch_is_compared_on_a_map_of_its_own(scene_file, tmp_path):
+    compare_presets(open_scene(str(scene_file)), tmp_path, ["geometric"])
+    row = rows_of(tmp_path)["geometric"]
+    assert row.mean["answered"] > 0.9
+    assert row.mean["median_m"] < 0.5
+    assert row.mean["training_s"] > 0.0
+
+
+def test_the_robust_mean_ignores_a_pose_that_is_far_off():
+    T = np.tile(np.eye(4), (5, 1, 1))
+    T[:, 0, 3] = [1.0, 1.01, 0.99, 1.0, 60.0]
+    mean = robust_mean(T, agree_m=0.5, metres_per_radian=4.0)
+    np.testing.assert_allclose(mean[:3, 3], [1.0, 0.0, 0.0], atol=0.02)
+    np.testing.assert_allclose(mean[:3, :3], np.eye(3), atol=1e-9)

@@ -13,14 +13,12 @@ from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.mapping.build import MapOptions, build_bundle
-from rgsiam_ros.recordings.formats import open_dataset
-from rgsiam_ros.recordings.subset import Subset
 from rgsiam_training.config import TrainingConfig
-from rgsiam_training.data.splits import split_contiguous
+from rgsiam_training.evaluation.compare.training_images import training_images
 
 
 class GeometricBranchEstimator:
-    """Localizes each image alone, as the vehicle does without an earlier pose. It gives no lost pose."""
+    """Localizes each image alone, as the vehicle does without an earlier pose."""
 
     parameters = 0
     """Nothing is trained on the scene."""
@@ -30,20 +28,10 @@ class GeometricBranchEstimator:
 
         camera: of the images to localize. Raises what `rgsiam_ros.mapping.build.build_bundle` raises.
         """
-        datasets = [
-            open_dataset(path, split="train", topics=config.topics) for path in config.datasets
-        ]
-        frames = [frame for dataset in datasets for frame in dataset.frames]
-        training, _ = split_contiguous(frames, config.split, config.seed)
-        parts, first = [], 0
-        for dataset in datasets:
-            last = first + len(dataset.frames)
-            own = training[(training >= first) & (training < last)] - first
-            if len(own):
-                parts.append(Subset(dataset, own))
-            first = last
         with tempfile.TemporaryDirectory() as folder:
-            bundle = build_bundle(parts, Path(folder) / "map", MapOptions(seed=config.seed)).path
+            bundle = build_bundle(
+                training_images(config), Path(folder) / "map", MapOptions(seed=config.seed)
+            ).path
             self._relocalizer = Relocalizer.from_bundle(
                 bundle, EngineOptions(fallback="none"), frozen_images=0
             )

@@ -7,6 +7,7 @@ the scene points that the nearest map images see, and a camera pose is fitted to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, islice
 
 import cv2
 import numpy as np
@@ -17,9 +18,7 @@ from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.geometry.poses import Array, invert
 from rgsiam_ros.recordings.base import common_camera, poses_of
-from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_training.config import TrainingConfig
-from rgsiam_training.data.splits import split_contiguous
 from rgsiam_training.evaluation.compare.structure_map import (
     FeatureExtractor,
     ImageFeatures,
@@ -27,6 +26,7 @@ from rgsiam_training.evaluation.compare.structure_map import (
     build_map,
     mutual_matches,
 )
+from rgsiam_training.evaluation.compare.training_images import training_images
 
 SETTINGS = {
     "circuit": StructureSettings(enlargement=1.5, keypoints=800, brighten=True),
@@ -169,15 +169,15 @@ def build_structure(
 
     camera: of the images to localize.
     """
-    datasets = [open_dataset(path, split="train", topics=config.topics) for path in config.datasets]
-    map_camera = common_camera(datasets)
-    frames = [frame for dataset in datasets for frame in dataset.frames]
-    training, _ = split_contiguous(frames, config.split, config.seed)
-    chosen = training[:: settings.every]
-    extract, wanted = FeatureExtractor(settings), set(chosen.tolist())
-    images = enumerate(image for dataset in datasets for image in dataset.read_images())
-    features = [extract(image.decode(), map_camera) for i, image in images if i in wanted]
-    T_map_camera_N44 = poses_of(frames)[chosen]
+    parts = training_images(config)
+    map_camera = common_camera(parts)
+    extract = FeatureExtractor(settings)
+    images = chain.from_iterable(part.read_images() for part in parts)
+    features = [
+        extract(image.decode(), map_camera) for image in islice(images, None, None, settings.every)
+    ]
+    frames = [frame for part in parts for frame in part.frames]
+    T_map_camera_N44 = poses_of(frames[:: settings.every])
     return StructureEstimator(
         features, T_map_camera_N44, config.pairs.reach_m, camera, settings, config.seed
     )
