@@ -193,6 +193,22 @@ class GeometricValidation(StrictModel):
     p95_deg: NotNegative
 
 
+class PoseRefinement(StrictModel):
+    """How far the given mapping poses were from the images, and how far they were moved."""
+
+    residual_px: NotNegative
+    """Median distance of verified matches from the epipolar lines of the given poses, pixels of the network's
+    image."""
+    sigma_m: NotNegative
+    """Estimated standard deviation of the given positions along each axis."""
+    sigma_deg: NotNegative
+    """The same for the rotations, about each axis."""
+    moved_median_m: NotNegative
+    moved_p95_m: NotNegative
+    moved_median_deg: NotNegative
+    moved_p95_deg: NotNegative
+
+
 class GeometricPart(StrictModel):
     """The geometric branch: the pose from matches of a live image's keypoints with the map's points."""
 
@@ -211,6 +227,8 @@ class GeometricPart(StrictModel):
     """A live image with fewer inliers is lost."""
     time_offset_s: float = Field(default=0.0, ge=-10.0, le=10.0)
     """The labels were moved by this: an image shows where the camera was this many seconds before its stamp."""
+    pose_refinement: PoseRefinement | None = None
+    """None if the map was made with the given poses."""
     variants: dict[Precision, FeatureVariant]
     """What the export accepted. ``float32`` is always there."""
     validation: GeometricValidation | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.progress import Progress, TaskID
@@ -37,6 +37,12 @@ def map_build(
         int, typer.Option(min=50, help="Points that the map keeps for each image.")
     ] = 250,
     time_offset: TimeOffset = 0.0,
+    refine: Annotated[
+        Literal["auto", "on", "off"],
+        typer.Option(
+            "--refine-poses", help="Adjust poses that do not fit the images: auto, on or off."
+        ),
+    ] = "auto",
     seed: Seed = 0,
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
@@ -52,7 +58,11 @@ def map_build(
     topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame)
     opened = [open_dataset(path, "train", topics) for path in datasets]
     options = MapOptions(
-        feature_width=feature_width, points_per_image=points, time_offset_s=time_offset, seed=seed
+        feature_width=feature_width,
+        points_per_image=points,
+        refine_poses=refine,
+        time_offset_s=time_offset,
+        seed=seed,
     )
     with progress_bar(console) as bar:
         bundle = build_bundle(opened, out, options, Stages(bar))

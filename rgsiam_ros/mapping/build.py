@@ -2,7 +2,8 @@
 
 1. Read the labels, and refuse what cannot give a map before any image is read (`labels`).
 2. Find the local features of each image (`extraction`).
-3. Make the map's points from all images but the held-out ones (`points`).
+3. Refine the poses if they are worse than the features (`refinement`). Make the map's points from all images
+   but the held-out ones (`points`).
 4. Compute the global features by which candidates are found (`rgsiam_ros.features.vlad`).
 5. Localize the held-out images; fit the covariance on their errors (`validation`).
 6. Write the bundle. It appears under its name only when it is complete.
@@ -51,6 +52,7 @@ from rgsiam_ros.mapping.matching import MapImage
 from rgsiam_ros.mapping.points import PointCloud, make_points
 from rgsiam_ros.mapping.precisions import FEWEST_INLIERS, REFERENCE_ENGINE, make_variants
 from rgsiam_ros.mapping.progress import Progress, Silent
+from rgsiam_ros.mapping.refinement import Refine, Refined, refine_poses
 from rgsiam_ros.mapping.validation import Validated, validate
 from rgsiam_ros.recordings.base import Dataset, common_camera, describe_dropped, fingerprint
 from rgsiam_ros.recordings.time_offset import with_time_offset
@@ -69,6 +71,8 @@ LARGEST_POOR_SHARE = 0.5
 LARGEST_ERROR_SHARE = 0.05
 """If the held-out images' median error is a larger share of the points' distance, poses are wrong."""
 GOLDEN_VIEWS = 4
+AS_GIVEN = "; errors are from their given poses, whose noise is part of them"
+"""Is said of the validation if the map's poses were refined: those of held-out frames are not."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ class MapOptions:
     """Most keypoints of a live image."""
     candidates: int = 10
     """Number of map images that a live image is matched with."""
+    refine_poses: Refine = "auto"
+    """Whether noisy mapping poses are refined, see `rgsiam_ros.mapping.refinement`."""
     time_offset_s: float = 0.0
     """An image shows where the camera was this long before its stamp, seconds."""
     seed: int = 0
@@ -130,7 +136,9 @@ def build_bundle(
         engine.close()
     names = [frame.name for dataset in datasets for frame in dataset.frames]
     _refuse_without_texture(features.keypoints, names)
-    points, origin_m, cloud = _make_map(labels, features, camera, preprocessing, options, progress)
+    points, origin_m, cloud, refined = _make_map(
+        labels, features, camera, preprocessing, options, progress
+    )
     _refuse_few_points(
         points, cloud, [n for n, held in zip(names, labels.held_out_N, strict=True) if not held]
     )
@@ -144,7 +152,7 @@ def build_bundle(
         K,
         FEWEST_INLIERS,
     )
-    _report(found, cloud.typical_distance_m(points.T_points_camera_N44))
+    _report(found, cloud.typical_distance_m(points.T_points_camera_N44), refined)
     golden = _golden_views(found, features, held)
     variants, networks = make_variants(preprocessing, found, golden, branch, K, options.keypoints)
     contents = {
@@ -161,8 +169,9 @@ def build_bundle(
         origin_m,
         options,
         found,
-        held_out_text(labels),
+        held_out_text(labels) + (AS_GIVEN if refined is not None else ""),
         variants,
+        refined,
     )
     return write_bundle(out, description, contents)
 
@@ -207,8 +216,9 @@ def _make_map(
     preprocessing: Preprocessing,
     options: MapOptions,
     progress: Progress,
-) -> tuple[MapPoints, Array, PointCloud]:
-    """The map of all frames but the held-out ones, the origin of its points, and the points' observations."""
+) -> tuple[MapPoints, Array, PointCloud, Refined | None]:
+    """The map of all frames but the held-out ones, the origin of its points, the points' observations, and
+    how the poses were refined."""
     mapped = np.flatnonzero(~labels.held_out_N)
     images = [
         MapImage(features.keypoints[i].pixel_N2, to_bytes(features.keypoints[i].descriptor_ND))
@@ -217,14 +227,14 @@ def _make_map(
     T_map_camera = labels.T_map_camera_N44[mapped]
     origin_m = T_map_camera[:, :3, 3].mean(axis=0)
     T_points_camera = _placed(T_map_camera, -origin_m)
-    cloud = make_points(
-        images,
-        T_points_camera,
+    K, size_wh = (
         intrinsics(camera, preprocessing),
         (preprocessing.input_width, preprocessing.input_height),
-        options.points_per_image,
-        progress,
     )
+    refined = refine_poses(images, T_points_camera, K, size_wh, options.refine_poses, progress)
+    if refined is not None:
+        T_points_camera = refined.T_map_camera_N44
+    cloud = make_points(images, T_points_camera, K, size_wh, options.points_per_image, progress)
     if not len(cloud.position_P3):
         raise DatasetError(
             "no point could be triangulated: the camera hardly moves between images that show the same "
@@ -239,7 +249,7 @@ def _make_map(
         cloud.visible(len(images)),
         vlad,
     )
-    return MapPoints.from_arrays(points.to_arrays()), origin_m, cloud
+    return MapPoints.from_arrays(points.to_arrays()), origin_m, cloud, refined
 
 
 def _placed(T_N44: Array, shift_m: Array) -> Array:
@@ -287,9 +297,9 @@ def _refuse_few_points(points: MapPoints, cloud: PointCloud, names: Sequence[str
         )
 
 
-def _report(found: Validated, distance_m: float) -> None:
+def _report(found: Validated, distance_m: float, refined: Refined | None) -> None:
     """Log how well the held-out images were localized. distance_m: of the map's points from the cameras."""
-    logger.info(found.describe())
+    logger.info(found.describe() + (AS_GIVEN if refined is not None else ""))
     median_m = found.errors()[0]
     if median_m > LARGEST_ERROR_SHARE * distance_m:
         logger.warning(
@@ -335,6 +345,7 @@ def _describe(
     found: Validated,
     kind: str,
     variants: dict[str, dict[str, Any]],
+    refined: Refined | None,
 ) -> dict[str, Any]:
     """The manifest's fields except the files."""
     return {
@@ -362,6 +373,7 @@ def _describe(
             "candidates": options.candidates,
             "fewest_inliers": FEWEST_INLIERS,
             "time_offset_s": options.time_offset_s,
+            "pose_refinement": None if refined is None else refined.summary(),
             "variants": variants,
             "validation": found.summary(kind),
             **vars(found.uncertainty),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rgsiam_ros.features.keypoints import from_bytes
-from rgsiam_ros.features.matching import mutual_matches
+from rgsiam_ros.features.matching import Matches, mutual_matches
 from rgsiam_ros.geometry.poses import Array, invert
 from rgsiam_ros.mapping.pairs import epipolar_distances
 from rgsiam_ros.mapping.progress import Advance
@@ -40,6 +40,16 @@ class MapMatches:
     """Number of matches before the epipolar check."""
 
 
+def proposed_matches(images: Sequence[MapImage], pairs_P2: NDArray[np.int64]) -> Iterator[Matches]:
+    """The matches of each pair of images, by their descriptors alone."""
+    last, descriptors = -1, np.empty((0, 0), np.float32)
+    for i, j in pairs_P2:
+        if i != last:
+            last, descriptors = i, from_bytes(images[i].descriptor_ND)
+        other = from_bytes(images[j].descriptor_ND)
+        yield mutual_matches(descriptors @ other.T, LEAST_SIMILARITY)
+
+
 def match_pairs(
     images: Sequence[MapImage],
     T_map_camera_N44: Array,
@@ -51,12 +61,8 @@ def match_pairs(
     offset = np.cumsum([0] + [len(image.pixel_N2) for image in images])
     T_camera_map = invert(T_map_camera_N44)
     first, second, similarity = [], [], []
-    proposed, last, descriptors = 0, -1, np.empty((0, 0), np.float32)
-    for i, j in pairs_P2:
-        if i != last:
-            last, descriptors = i, from_bytes(images[i].descriptor_ND)
-        other = from_bytes(images[j].descriptor_ND)
-        found = mutual_matches(descriptors @ other.T, LEAST_SIMILARITY)
+    proposed = 0
+    for (i, j), found in zip(pairs_P2, proposed_matches(images, pairs_P2), strict=True):
         distance = epipolar_distances(
             images[i].pixel_N2[found.first_M].astype(np.float64),
             images[j].pixel_N2[found.second_M].astype(np.float64),

@@ -18,7 +18,7 @@ from rgsiam_ros.features.keypoints import COARSE_STEPS, DESCRIPTOR_SIZE, from_by
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.mapping.matching import MapImage, match_pairs
 from rgsiam_ros.mapping.pairs import neighbour_pairs
-from rgsiam_ros.mapping.progress import Progress
+from rgsiam_ros.mapping.progress import Advance, Progress
 from rgsiam_ros.mapping.selection import best_points
 from rgsiam_ros.mapping.tracks import join_matches
 from rgsiam_ros.mapping.triangulation import triangulate
@@ -84,15 +84,9 @@ def make_points(
     pixel_N2 = np.concatenate([image.pixel_N2 for image in images]).astype(np.float64)
     descriptor_ND = np.concatenate([image.descriptor_ND for image in images])
     advance = progress.start("triangulation", len(table))
-    positions, residuals = [np.empty((0, 3))], [np.empty((0, table.shape[1]))]
-    for start in range(0, len(table), CHUNK):
-        position, residual = _points_of(
-            table[start : start + CHUNK], image_of, pixel_N2, T_map_camera_N44, K
-        )
-        positions.append(position)
-        residuals.append(residual)
-        advance(len(residual))
-    position, residual = np.concatenate(positions), np.concatenate(residuals)
+    position, residual = points_of_tracks(
+        table, image_of, pixel_N2, T_map_camera_N44, K, LIMIT_PX, advance
+    )
     good = residual <= LIMIT_PX
     usable = good.sum(axis=1) >= 2
     position, residual, good, table_kept = (
@@ -124,23 +118,34 @@ def make_points(
     )
 
 
-def _points_of(
+def points_of_tracks(
     table_PL: NDArray[np.int64],
     image_of_N: NDArray[np.int64],
     pixel_N2: Array,
     T_map_camera_N44: Array,
     K: Array,
+    limit_px: float,
+    advance: Advance,
 ) -> tuple[Array, Array]:
-    """Positions ``(P, 3)`` and reprojection errors ``(P, L)``; infinite where a track gives no point."""
-    valid = table_PL >= 0
-    keypoint = np.where(valid, table_PL, 0)
-    image = image_of_N[keypoint]
+    """Positions ``(P, 3)`` and reprojection errors ``(P, L)``; infinite where a track gives no point.
+
+    table_PL: keypoints of each track, see `Tracks`; image_of_N, pixel_N2: of all keypoints; limit_px: see
+    `triangulate`; advance: is called with the number of tracks done since the last call.
+    """
     R_camera_map = np.swapaxes(T_map_camera_N44[:, :3, :3], 1, 2)
-    found = triangulate(
-        T_map_camera_N44[image, :3, 3], R_camera_map[image], pixel_N2[keypoint], valid, K, LIMIT_PX
-    )
-    flat = found.parallax_P < SMALLEST_PARALLAX
-    return found.position_P3, np.where(flat[:, None], np.inf, found.residual_PL)
+    positions, residuals = [np.empty((0, 3))], [np.empty((0, table_PL.shape[1]))]
+    for start in range(0, len(table_PL), CHUNK):
+        table = table_PL[start : start + CHUNK]
+        valid = table >= 0
+        keypoint = np.where(valid, table, 0)
+        image = image_of_N[keypoint]
+        origin, pixel = T_map_camera_N44[image, :3, 3], pixel_N2[keypoint]
+        found = triangulate(origin, R_camera_map[image], pixel, valid, K, limit_px)
+        flat = found.parallax_P < SMALLEST_PARALLAX
+        positions.append(found.position_P3)
+        residuals.append(np.where(flat[:, None], np.inf, found.residual_PL))
+        advance(len(table))
+    return np.concatenate(positions), np.concatenate(residuals)
 
 
 def _mean_descriptors(
