@@ -218,7 +218,8 @@ def _make_map(
     progress: Progress,
 ) -> tuple[MapPoints, Array, PointCloud, Refined | None]:
     """The map of all frames but the held-out ones, the origin of its points, the points' observations, and
-    how the poses were refined."""
+    how the poses were refined.
+    """
     mapped = np.flatnonzero(~labels.held_out_N)
     images = [
         MapImage(features.keypoints[i].pixel_N2, to_bytes(features.keypoints[i].descriptor_ND))
