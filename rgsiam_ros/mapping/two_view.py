@@ -35,6 +35,8 @@ class TwoView:
     inlier_M: NDArray[np.bool_]
     residual_px: float
     """Median distance of the inliers from the epipolar lines of the given poses."""
+    own_px: float
+    """Median distance of the inliers from their own epipolar lines, those of the essential matrix."""
     turn_rad: float
     """Angle between the relative rotation that the matches give and that of the given poses."""
     aside_m: float
@@ -69,5 +71,10 @@ def verify(
         return None
     seen_from_first = -R_second_first[best].T @ direction.ravel()
     aside = np.linalg.norm(np.cross(seen_from_first, T_first_second[:3, 3]))
-    distance = epipolar_distances(a[inlier], b[inlier], T_first_second, K)
-    return TwoView(inlier, float(np.median(distance)), float(angles[best]), float(aside))
+    T_own = np.eye(4)
+    T_own[:3, :3], T_own[:3, 3] = R_second_first[best].T, seen_from_first
+    residual_px, own_px = (
+        float(np.median(epipolar_distances(a[inlier], b[inlier], T, K)))
+        for T in (T_first_second, T_own)
+    )
+    return TwoView(inlier, residual_px, own_px, float(angles[best]), float(aside))

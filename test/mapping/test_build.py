@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 from support.frames import FramesInMemory, along_x, frames_at
 from support.images import flat_image
 from support.paths import TOWN_MAP
@@ -94,6 +95,7 @@ def test_the_bundle_is_read_back_and_describes_itself(small_map):
     assert manifest.mapping_data.frames == geometry.map_images == 46
     assert (geometry.preprocessing.input_width, geometry.preprocessing.input_height) == (416, 224)
     assert geometry.fewest_inliers == FEWEST_INLIERS
+    assert geometry.pose_refinement is None
     assert geometry.network.licence == "Apache-2.0"
     assert geometry.points == len(bundle.map_points.position_P3)
     assert min(len(points) for points in bundle.map_points.visible) > 100
@@ -211,6 +213,27 @@ def test_poses_in_a_wrong_order_are_told(few_frames, tmp_path, caplog):
     shuffled = few_frames.with_poses(T[np.random.default_rng(0).permutation(len(T))])
     build_bundle([shuffled], tmp_path / "out", SMALL)
     assert "the poses do not fit the images; check them with `rgsiam inspect`" in caplog.text
+
+
+def test_noisy_poses_are_refined_and_the_manifest_says_so(tmp_path, caplog):
+    dataset = part_of_town(40)
+    T = poses_of(dataset.frames)
+    random = np.random.default_rng(0)
+    T[:, :3, 3] += random.normal(0.0, 0.3, (len(T), 3))
+    turn = Rotation.from_rotvec(random.normal(0.0, np.radians(1.0), (len(T), 3)))
+    T[:, :3, :3] = T[:, :3, :3] @ turn.as_matrix()
+    with caplog.at_level("INFO"):
+        bundle = build_bundle([dataset.with_poses(T)], tmp_path / "refined", SMALL)
+    geometry = bundle.manifest.geometric_part
+    assert 0.15 < geometry.pose_refinement.sigma_m < 0.5
+    assert geometry.pose_refinement.moved_median_m > 0.2
+    assert "refined; moved by median" in caplog.text
+    assert "whose noise is part of them" in geometry.validation.kind
+    as_given = bundle.points_in_map().T_points_camera_N44[:, :3, 3]
+    assert (
+        np.linalg.norm(as_given - T[~read_labels([dataset]).held_out_N][:, :3, 3], axis=1).max()
+        > 0.2
+    )
 
 
 def test_poses_that_do_not_fit_the_images_are_refused(few_frames, tmp_path):

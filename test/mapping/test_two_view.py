@@ -43,6 +43,7 @@ def test_how_far_the_given_poses_are_from_the_matches(pair):
     T_first_second = invert(pair[3][0]) @ pair[3][1]
     right, off = verified(pair, T_first_second), verified(pair, turned(T_first_second, 3.0))
     assert right.residual_px < 1.0 < 2.0 < off.residual_px
+    assert off.own_px < 1.0
     assert right.turn_rad < np.radians(1.0) < np.radians(2.0) < off.turn_rad < np.radians(4.0)
     sideways = T_first_second.copy()
     sideways[:3, 3] += [0.0, 0.2, 0.0]
