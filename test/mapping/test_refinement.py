@@ -7,7 +7,6 @@ from rgsiam_ros.geometry.poses import invert, pose_errors
 from rgsiam_ros.mapping.progress import Silent
 from rgsiam_ros.mapping.refinement import refine_poses
 
-
 pytestmark = pytest.mark.slow
 
 
