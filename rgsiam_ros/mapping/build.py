@@ -1,7 +1,7 @@
 """Build a bundle with a geometric branch from recorded drives with known poses.
 
-1. Read the labels, and refuse what cannot give a map before any image is read (`labels`).
-2. Find the local features of each image (`extraction`).
+1. Read the labels, and refuse what cannot give a map before any image is read (`labels`, `checks`).
+2. Look at the texture of a few images, then find the local features of each image (`extraction`).
 3. Refine the poses if they are worse than the features (`refinement`). Make the map's points from all images
    but the held-out ones (`points`).
 4. Compute the global features by which candidates are found (`rgsiam_ros.features.vlad`).
@@ -46,6 +46,13 @@ from rgsiam_ros.features.vlad import Vlad
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.geometry.units import length_text
 from rgsiam_ros.localization.geometric import GeometricBranch
+from rgsiam_ros.mapping.checks import (
+    FEWEST_KEYPOINTS,
+    check_neighbours,
+    check_points,
+    check_sample,
+    check_texture,
+)
 from rgsiam_ros.mapping.extraction import Extractor
 from rgsiam_ros.mapping.labels import Labels, held_out_text, read_labels
 from rgsiam_ros.mapping.matching import MapImage
@@ -62,12 +69,6 @@ logger = logging.getLogger(__name__)
 
 MAP_KEYPOINTS = 1000
 """Most keypoints of a map image."""
-FEWEST_KEYPOINTS = 50
-"""A map image with fewer keypoints has too little texture."""
-FEWEST_POINTS = 30
-"""A map image that sees fewer points cannot be found again."""
-LARGEST_POOR_SHARE = 0.5
-"""Share of the images that may have too little texture, or see too few points."""
 LARGEST_ERROR_SHARE = 0.05
 """If the held-out images' median error is a larger share of the points' distance, poses are wrong."""
 GOLDEN_VIEWS = 4
@@ -112,9 +113,10 @@ def build_bundle(
     """Build the bundle `out` from the images and poses of `datasets`.
 
     Raises BundleError if `out` exists. Raises DatasetError before any image is read if the datasets differ in
-    camera or map frame, if there are too few frames, or if the camera only turns. Raises it later, but before
-    anything is written, if the images have too little texture or share too few points, or if no held-out
-    image can be localized.
+    camera or map frame, if there are too few frames, or if most of them have no neighbour that can share points,
+    because they are too far apart or the camera only turns. Raises it after a few images if these have too
+    little texture, and later, but before anything is written, if most images have too little texture or share
+    too few points, or if no held-out image can be localized.
     """
     options, progress = options or MapOptions(), progress or Silent()
     refuse_existing(out)
@@ -125,23 +127,27 @@ def build_bundle(
             logger.warning(left_out)
     camera = common_camera(datasets)
     labels = read_labels(datasets)
+    check_neighbours(labels)
     preprocessing = feature_preprocessing(camera, options.feature_width)
     network = network_for(preprocessing)
     engine = create_engine(REFERENCE_ENGINE, EngineRequest(network))
+    extractor = Extractor(engine, camera, preprocessing, MAP_KEYPOINTS)
     try:
-        features = _extract(
-            datasets, labels, Extractor(engine, camera, preprocessing, MAP_KEYPOINTS), progress
-        )
+        check_sample(datasets, labels, extractor)
+        features = _extract(datasets, labels, extractor, progress)
     finally:
         engine.close()
-    names = [frame.name for dataset in datasets for frame in dataset.frames]
-    _refuse_without_texture(features.keypoints, names)
+    found_N = np.array([len(keypoints.score_N) for keypoints in features.keypoints])
+    check_texture(found_N < FEWEST_KEYPOINTS, labels, len(found_N))
     points, origin_m, cloud, refined = _make_map(
         labels, features, camera, preprocessing, options, progress
     )
-    _refuse_few_points(
-        points, cloud, [n for n, held in zip(names, labels.held_out_N, strict=True) if not held]
+    seen_N = np.array([len(seen) for seen in points.visible])
+    logger.info(
+        "%d points from %d tracks of %d image pairs; %.0f points for each of %d map images",
+        *(len(points.position_P3), cloud.tracks, cloud.pairs, seen_N.mean(), len(seen_N)),
     )
+    check_points(seen_N, labels)
     held = np.flatnonzero(labels.held_out_N)
     K = intrinsics(camera, preprocessing)
     branch = GeometricBranch(points, np.eye(4), options.candidates, options.seed)
@@ -257,45 +263,6 @@ def _placed(T_N44: Array, shift_m: Array) -> Array:
     moved = T_N44.copy()
     moved[:, :3, 3] += shift_m
     return moved
-
-
-def _refuse_without_texture(keypoints: Sequence[Keypoints], names: Sequence[str]) -> None:
-    poor = [
-        name
-        for name, found in zip(names, keypoints, strict=True)
-        if len(found.score_N) < FEWEST_KEYPOINTS
-    ]
-    if len(poor) > LARGEST_POOR_SHARE * len(names):
-        raise DatasetError(
-            f"{len(poor)} of {len(names)} images have fewer than {FEWEST_KEYPOINTS} keypoints (the first is "
-            f"{poor[0]}): they show too little texture, are blurred or dark; a map cannot be built from them"
-        )
-    if poor:
-        logger.warning(
-            "%d of %d images have fewer than %d keypoints, from %s to %s: poses there will be rare",
-            *(len(poor), len(names), FEWEST_KEYPOINTS, poor[0], poor[-1]),
-        )
-
-
-def _refuse_few_points(points: MapPoints, cloud: PointCloud, names: Sequence[str]) -> None:
-    poor = [
-        name for name, seen in zip(names, points.visible, strict=True) if len(seen) < FEWEST_POINTS
-    ]
-    logger.info(
-        "%d points from %d tracks of %d image pairs; %.0f points for each of %d map images",
-        *(len(points.position_P3), cloud.tracks, cloud.pairs),
-        *(np.mean([len(seen) for seen in points.visible]), len(names)),
-    )
-    if len(poor) > LARGEST_POOR_SHARE * len(names):
-        raise DatasetError(
-            f"{len(poor)} of {len(names)} images share fewer than {FEWEST_POINTS} points with others (the "
-            f"first is {poor[0]}): record images closer together, or check the poses with `rgsiam inspect`"
-        )
-    if poor:
-        logger.warning(
-            "%d of %d images share fewer than %d points with others, from %s to %s: poses there will be rare",
-            *(len(poor), len(names), FEWEST_POINTS, poor[0], poor[-1]),
-        )
 
 
 def _report(found: Validated, distance_m: float, refined: Refined | None) -> None:
