@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 FEWEST_INLIERS = 30
 """A live image with fewer inliers is lost."""
 REFERENCE_ENGINE = "onnxruntime"
-REDUCED: tuple[Precision, ...] = ("bfloat16", "int8")
+REDUCED: tuple[Precision, ...] = ("bfloat16", "float16", "int8", "int8_symmetric")
 """Reduced precisions that the package ships; bfloat16 takes the float32 file."""
 TOLERANCE_SHARE, REDUCED_TOLERANCE_SHARE = 0.5, 2.0
 """Tolerance of another engine's poses on the golden views, as a share of the median validation error: in

@@ -18,6 +18,8 @@ from support.bundles import colour_absolute
 from support.paths import TOWN_BUNDLE
 
 from rgsiam_ros.bundle import Bundle
+from rgsiam_ros.bundle.precision import local_features_name
+from rgsiam_ros.camera.preprocessing import Preprocessing
 from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.engines.availability import why_not
 from rgsiam_ros.engines.build import build_for_bundle
@@ -25,6 +27,7 @@ from rgsiam_ros.engines.cache import EngineCache
 from rgsiam_ros.engines.served import absolute_network
 from rgsiam_ros.engines.tensorrt_build import BATCHES, build_engine, engine_key, load_library
 from rgsiam_ros.errors import EngineError, EngineNotBuiltError
+from rgsiam_ros.features.network import network_for
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,16 @@ def test_polygraphy_reports_full_support(rtx, name):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Graph is fully supported by TensorRT" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_local_features_build_in_half_precision(rtx):
+    size = Preprocessing(input_width=512, input_height=288)
+    full, half = (
+        build_engine("tensorrt_rtx", network_for(size, local_features_name(p)), p)
+        for p in ("float32", "float16")
+    )
+    assert 0.3 * len(full) < len(half) < 0.9 * len(full)
 
 
 @pytest.mark.slow

@@ -36,7 +36,12 @@ def camera(width, height, **lens):
 
 
 WIDE_LENS = {"distortion_model": "plumb_bob", "distortion": (-0.2, 0.04, 0.001, -0.001)}
-SHIPPED = [("local_features.onnx", "float32"), ("local_features.int8.onnx", "int8")]
+SHIPPED = [
+    ("local_features.onnx", "float32"),
+    ("local_features.float16.onnx", "float16"),
+    ("local_features.int8.onnx", "int8"),
+    ("local_features.int8_symmetric.onnx", "int8_symmetric"),
+]
 POINTS = np.array([[-0.9, -0.4, 3.0], [0.8, 0.5, 2.5], [0.1, -0.2, 1.2], [1.1, -0.6, 3.1]])
 """In the camera's axes, metres."""
 
@@ -117,9 +122,43 @@ def test_every_shipped_network_is_tested():
     assert {path.name for path in folder.glob("*.onnx")} == {file for file, _ in SHIPPED}
 
 
+def town_image():
+    return grey(next(open_dataset(TOWN_MAP).read_images()).decode())
+
+
+@pytest.mark.parametrize(("file", "precision"), SHIPPED[1:])
+def test_reduced_networks_find_nearly_the_same_keypoints(file, precision):
+    image = network_input(town_image()[:160, :256])
+    size = feature_preprocessing(camera(256, 160), 256)
+    found = []
+    for name, kind in (SHIPPED[0], (file, precision)):
+        engine = create_engine("onnxruntime", EngineRequest(network_for(size, name), kind))
+        found.append(extract(engine.infer({"image": image}), 200))
+        engine.close()
+    full, reduced = found
+    apart = np.linalg.norm(full.pixel_N2[:, None] - reduced.pixel_N2[None], axis=2)
+    nearest = apart.argmin(axis=1)
+    same = apart.min(axis=1) < 1.0
+    assert same.mean() > 0.8
+    similar = (full.descriptor_ND * reduced.descriptor_ND[nearest]).sum(axis=1)[same]
+    assert np.median(similar) > 0.97
+
+
+def test_the_symmetric_network_is_as_tensorrt_takes_it():
+    """No zero points, and no biases of 32 bits."""
+    model = onnx.load_model_from_string(shipped_network("local_features.int8_symmetric.onnx"))
+    weights = {w.name: w for w in model.graph.initializer}
+    quantised = [n for n in model.graph.node if n.op_type == "DequantizeLinear"]
+    assert len(quantised) > 50
+    for node in quantised:
+        zero_point = onnx.numpy_helper.to_array(weights[node.input[2]])
+        assert zero_point.dtype == np.int8
+        assert not zero_point.any()
+
+
 def test_keypoints_move_with_the_image():
     """Two parts of one real image, of which one begins 37 pixels to the right and 19 below the other."""
-    image = grey(next(open_dataset(TOWN_MAP).read_images()).decode())
+    image = town_image()
     network = network_for(feature_preprocessing(camera(256, 160), 256))
     engine = create_engine("onnxruntime", EngineRequest(network, threads=1))
     parts = image[:160, :256], image[19:179, 37:293]

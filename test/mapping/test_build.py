@@ -11,6 +11,7 @@ from support.small_map import FEW_FRAMES, SMALL_WIDTH, Part, part_of_town
 
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.bundle.npz import npz_bytes
+from rgsiam_ros.bundle.precision import PRECISIONS
 from rgsiam_ros.errors import BundleError, DatasetError
 from rgsiam_ros.geometry.poses import pose_errors
 from rgsiam_ros.mapping.build import FEWEST_INLIERS, MapOptions, build_bundle
@@ -97,6 +98,7 @@ def test_the_bundle_is_read_back_and_describes_itself(small_map):
     assert geometry.fewest_inliers == FEWEST_INLIERS
     assert geometry.pose_refinement is None
     assert geometry.network.licence == "Apache-2.0"
+    assert geometry.precisions == PRECISIONS
     assert geometry.points == len(bundle.map_points.position_P3)
     assert min(len(points) for points in bundle.map_points.visible) > 100
 

@@ -54,8 +54,7 @@ def test_a_stop_is_named_with_where_it_was(caplog):
     check_neighbours(labels)
     (text,) = caplog.messages
     assert (
-        "218 of 596 images have no parallax: the camera stands or only turns: drive1/32 to"
-        in text
+        "218 of 596 images have no parallax: the camera stands or only turns: drive1/32 to" in text
     )
     assert "3.2 to 27.9 s and 900 m to 900 m from the start of drive1)" in text
     assert "poses there will be rare" in text

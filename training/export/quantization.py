@@ -46,12 +46,17 @@ CHUNK = 16
 """Number of images that the calibrator gets at once."""
 
 
-def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The network with its convolutions in half precision; inputs and outputs stay float32."""
+def to_float16(model: onnx.ModelProto, keep_float32: Sequence[str] = ()) -> onnx.ModelProto:
+    """The network with its convolutions in half precision; inputs and outputs stay float32.
+
+    keep_float32: names of nodes that stay in float32 too.
+    """
     others = sorted({node.op_type for node in model.graph.node} - set(BODY))
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
-    halved = convert_float_to_float16(copied, keep_io_types=True, op_block_list=others)
+    halved = convert_float_to_float16(
+        copied, keep_io_types=True, op_block_list=others, node_block_list=list(keep_float32)
+    )
     del halved.graph.value_info[:]  # some entries still say float32
     return halved
 

