@@ -191,6 +191,17 @@ class GeometricValidation(StrictModel):
     p95_m: NotNegative
     median_deg: NotNegative
     p95_deg: NotNegative
+    right: Fraction
+    """Share of the frames whose pose is right: within `right_m` and 5 degrees."""
+    wrong: Fraction
+    """Share of the frames whose pose is wrong: off by more than `wrong_m` or 20 degrees."""
+    spoilt_right: Fraction | None = None
+    """The same for held-out images that were darkened, blurred and covered. None if there were none."""
+    spoilt_wrong: Fraction | None = None
+    unmapped_accepted: Fraction | None = None
+    """Share of the held-out images that got a wrong pose when the map images of their place were withheld."""
+    mirrored_accepted: Fraction | None = None
+    """The same share of these images if they are mirrored as well: another place."""
 
 
 class PoseRefinement(StrictModel):
@@ -225,6 +236,12 @@ class GeometricPart(StrictModel):
     """Number of map images whose points a live image is matched with."""
     fewest_inliers: int = Field(ge=4)
     """A live image with fewer inliers is lost."""
+    trust_threshold: float = 0.0
+    """Smallest score of a pose that may be used, see `rgsiam_ros.uncertainty.geometric_trust`."""
+    right_m: Positive = 1.0
+    """Position error within which a pose counts as right, metres."""
+    wrong_m: Positive = 5.0
+    """Position error beyond which a pose counts as wrong, metres."""
     time_offset_s: float = Field(default=0.0, ge=-10.0, le=10.0)
     """The labels were moved by this: an image shows where the camera was this many seconds before its stamp."""
     pose_refinement: PoseRefinement | None = None
@@ -237,6 +254,11 @@ class GeometricPart(StrictModel):
     position_factor: Positive
     """By which the standard deviations of the position, computed from the geometry, are multiplied."""
     rotation_factor: Positive
+    """The same for the rotation."""
+    position_slopes: tuple[float, float] = (0.0, 0.0)
+    """How `position_factor` changes with the similarity and the number of the inliers, see
+    `rgsiam_ros.uncertainty.geometric`."""
+    rotation_slopes: tuple[float, float] = (0.0, 0.0)
     """The same for the rotation."""
     floor_m: NotNegative
     """Smallest standard deviation of the position."""

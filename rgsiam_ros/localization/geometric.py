@@ -90,7 +90,7 @@ class GeometricBranch:
         """
         self.points = points
         self._T_map_points = T_map_points
-        self._candidates = candidates
+        self.candidates = candidates
         self._options = PnpOptions(
             inlier_px=INLIER_PX,
             cauchy_px=CAUCHY_PX,
@@ -220,6 +220,7 @@ class GeometricBranch:
             inliers=int(inlier.sum()),
             matches=len(found.first_M),
             residual_px=float(np.sqrt(np.square(residual[inlier]).mean())) if inlier.any() else 0.0,
+            similarity=float(guided.similarity_M[inlier].mean()) if inlier.any() else 0.0,
         )
         return GeometricPose(
             self._T_map_points @ T,
@@ -245,7 +246,7 @@ class GeometricBranch:
         """Indices of the map images that look most like the live image, best first."""
         index = np.arange(len(self._camera_N3)) if allowed is None else allowed
         similarity = self._global_NG[index] @ self.points.vlad.feature(keypoints.descriptor_ND)
-        return index[np.argsort(-similarity, kind="stable")[: self._candidates]]
+        return index[np.argsort(-similarity, kind="stable")[: self.candidates]]
 
     def _near(self, T: Array, allowed: NDArray[np.int64] | None) -> NDArray[np.int64]:
         """Indices of the map images nearest to a pose that face its way, nearest first."""

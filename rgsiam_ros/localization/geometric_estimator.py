@@ -17,7 +17,8 @@ from rgsiam_ros.localization.live_view import LiveView
 from rgsiam_ros.localization.matches import Matches
 from rgsiam_ros.localization.pose_estimate import Branch, PoseEstimate
 from rgsiam_ros.uncertainty.covariance import rotate_axes
-from rgsiam_ros.uncertainty.geometric import GeometricUncertainty, trust_of, why_not_trusted
+from rgsiam_ros.uncertainty.geometric import GeometricUncertainty
+from rgsiam_ros.uncertainty.geometric_trust import GeometricTrust
 from rgsiam_ros.uncertainty.pose_quality import PoseQuality
 
 SIGMA_WITHOUT_POSE = np.repeat([1e3, np.pi], 3)
@@ -35,13 +36,16 @@ class GeometricEstimator:
         """Raises BundleError for a bundle without a geometric branch."""
         part = bundle.manifest.geometric_part
         self.preprocessing = part.preprocessing
-        self._keypoints, self._fewest = part.keypoints, part.fewest_inliers
+        self._keypoints = part.keypoints
+        self._trust = GeometricTrust(part.fewest_inliers, part.trust_threshold)
         self._T_map_points = pose_matrix(part.placement.origin_m, part.placement.turn_wxyz)
         self._branch = GeometricBranch(bundle.map_points, self._T_map_points, part.candidates)
         self._uncertainty = GeometricUncertainty(
             part.pixel_sigma,
             part.position_factor,
             part.rotation_factor,
+            part.position_slopes,
+            part.rotation_slopes,
             part.floor_m,
             part.floor_rad,
         )
@@ -84,16 +88,16 @@ class GeometricEstimator:
         matches = Matches(self._branch.points, self._T_map_points, K, keypoints.pixel_N2, found)
         if found is None:
             return self._without_pose(keypoints.descriptor_ND, timings, frozen, matches)
-        why_not = why_not_trusted(found.quality, self._fewest)
+        why_not = self._trust.why_not(found.quality)
         self._last = None if why_not or frozen else found.T_map_camera
-        covariance = self._uncertainty.covariance(found.information_66)
+        covariance = self._uncertainty.covariance(found.information_66, found.quality)
         return PoseEstimate(
             T_map_camera=found.T_map_camera,
             covariance_66=rotate_axes(covariance, found.T_map_camera[:3, :3]),
             timings_ms=timings,
             branch=self.branch,
             quality=PoseQuality(geometric_quality=found.quality),
-            trust=trust_of(found.quality, self._fewest),
+            trust=self._trust.margin(found.quality),
             frozen=frozen,
             why_no_pose=why_not,
             matches=matches,

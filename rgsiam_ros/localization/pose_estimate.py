@@ -34,8 +34,8 @@ class PoseEstimate:
     raw_covariance_66: Array | None = None
     """Covariance of the *absolute* pose as the network predicts it, not calibrated; axes as above."""
     trust: float | None = None
-    """Trust score minus threshold, see `rgsiam_ros.uncertainty.calibration`; of the geometric branch: the share
-    of inliers beyond those that are needed. None without a calibration."""
+    """Trust score minus threshold, see `rgsiam_ros.uncertainty.calibration`; of the geometric branch: see
+    `rgsiam_ros.uncertainty.geometric_trust`. None without a calibration."""
     frozen: bool = False
     """Whether the camera repeats this image."""
     why_no_pose: str = ""

@@ -178,7 +178,7 @@ def _sums(index_V: NDArray[np.int64], values: Array, size: int) -> Array:
     flat = values.reshape(len(values), -1)
     rows = np.arange(len(values))
     sums = csr_array((np.ones(len(rows)), (index_V, rows)), shape=(size, len(rows))) @ flat
-    return sums.reshape(size, *values.shape[1:])  # type: ignore[no-any-return]
+    return np.asarray(sums, np.float64).reshape(size, *values.shape[1:])
 
 
 def _image_order(seen: Observations, images: int, points: int) -> NDArray[np.int64]:

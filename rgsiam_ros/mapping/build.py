@@ -5,7 +5,7 @@
 3. Refine the poses if they are worse than the features (`refinement`). Make the map's points from all images
    but the held-out ones (`points`).
 4. Compute the global features by which candidates are found (`rgsiam_ros.features.vlad`).
-5. Localize the held-out images; fit the covariance on their errors (`validation`).
+5. Localize the held-out images; fit the trust threshold and the covariance on the answers (`validation`).
 6. Write the bundle. It appears under its name only when it is complete.
 """
 
@@ -15,12 +15,10 @@ import datetime
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rgsiam_ros.bundle import Bundle, refuse_existing, write_bundle
 from rgsiam_ros.bundle.golden_views import GoldenViews
@@ -31,7 +29,7 @@ from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import Preprocessing
 from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.errors import DatasetError
-from rgsiam_ros.features.keypoints import Keypoints, from_bytes, to_bytes
+from rgsiam_ros.features.keypoints import from_bytes, to_bytes
 from rgsiam_ros.features.network import (
     DEFAULT_WIDTH,
     LICENCE,
@@ -54,6 +52,8 @@ from rgsiam_ros.mapping.checks import (
     check_texture,
 )
 from rgsiam_ros.mapping.extraction import Extractor
+from rgsiam_ros.mapping.frame_features import GOLDEN_VIEWS, FrameFeatures, find_features
+from rgsiam_ros.mapping.held_out import held_out_images, placed
 from rgsiam_ros.mapping.labels import Labels, held_out_text, read_labels
 from rgsiam_ros.mapping.matching import MapImage
 from rgsiam_ros.mapping.points import PointCloud, make_points
@@ -64,15 +64,17 @@ from rgsiam_ros.mapping.validation import Validated, validate
 from rgsiam_ros.recordings.base import Dataset, common_camera, describe_dropped, fingerprint
 from rgsiam_ros.recordings.time_offset import with_time_offset
 from rgsiam_ros.uncertainty.covariance import MINIMUM_SAMPLES
+from rgsiam_ros.uncertainty.geometric_trust import limits_for
 
 logger = logging.getLogger(__name__)
 
 MAP_KEYPOINTS = 1000
 """Most keypoints of a map image."""
+LEAST_RIGHT_SHARE = 0.5
+"""If fewer held-out images get a right pose, a warning tells."""
 LARGEST_ERROR_SHARE = 0.05
 """If the held-out images' median error is a larger share of the points' distance, poses are wrong."""
-GOLDEN_VIEWS = 4
-AS_GIVEN = "; errors are from their given poses, whose noise is part of them"
+AS_GIVEN = "; errors are from the given poses of the held-out images, whose noise is part of them"
 """Is said of the validation if the map's poses were refined: those of held-out frames are not."""
 
 
@@ -93,15 +95,6 @@ class MapOptions:
     time_offset_s: float = 0.0
     """An image shows where the camera was this long before its stamp, seconds."""
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class _Features:
-    """The local features of all frames."""
-
-    keypoints: list[Keypoints]
-    golden_HW: dict[int, NDArray[np.uint8]]
-    """Grey images of some held-out frames, by index."""
 
 
 def build_bundle(
@@ -134,7 +127,9 @@ def build_bundle(
     extractor = Extractor(engine, camera, preprocessing, MAP_KEYPOINTS)
     try:
         check_sample(datasets, labels, extractor)
-        features = _extract(datasets, labels, extractor, progress)
+        features = find_features(
+            datasets, labels, extractor, options.keypoints, options.seed, progress
+        )
     finally:
         engine.close()
     found_N = np.array([len(keypoints.score_N) for keypoints in features.keypoints])
@@ -148,18 +143,13 @@ def build_bundle(
         *(len(points.position_P3), cloud.tracks, cloud.pairs, seen_N.mean(), len(seen_N)),
     )
     check_points(seen_N, labels)
-    held = np.flatnonzero(labels.held_out_N)
     K = intrinsics(camera, preprocessing)
     branch = GeometricBranch(points, np.eye(4), options.candidates, options.seed)
-    found = validate(
-        branch,
-        [_strongest(features.keypoints[i], options.keypoints) for i in held],
-        _placed(labels.T_map_camera_N44[held], -origin_m),
-        K,
-        FEWEST_INLIERS,
-    )
-    _report(found, cloud.typical_distance_m(points.T_points_camera_N44), refined)
-    golden = _golden_views(found, features, held)
+    distance_m = cloud.typical_distance_m(points.T_points_camera_N44)
+    held_out = held_out_images(datasets, labels, features, points, -origin_m, distance_m)
+    found = validate(branch, held_out, K, FEWEST_INLIERS, limits_for(distance_m))
+    _report(found, distance_m, refined)
+    golden = _golden_views(found, features, branch, K)
     variants, networks = make_variants(preprocessing, found, golden, branch, K, options.keypoints)
     contents = {
         **networks,
@@ -182,42 +172,9 @@ def build_bundle(
     return write_bundle(out, description, contents)
 
 
-def _extract(
-    datasets: Sequence[Dataset], labels: Labels, extractor: Extractor, progress: Progress
-) -> _Features:
-    """The keypoints of every frame, and the images of those from which golden views are chosen."""
-    advance = progress.start("local features", len(labels.held_out_N))
-    held = np.flatnonzero(labels.held_out_N)
-    kept = set(held[:: max(1, len(held) // (4 * GOLDEN_VIEWS))].tolist())
-    keypoints: list[Keypoints] = []
-    golden: dict[int, NDArray[np.uint8]] = {}
-    images = chain.from_iterable(dataset.read_images() for dataset in datasets)
-    for fitted, found in extractor.each(image.decode() for image in images):
-        if len(keypoints) in kept:
-            golden[len(keypoints)] = fitted
-        keypoints.append(_compact(found))
-        advance(1)
-    return _Features(keypoints, golden)
-
-
-def _compact(keypoints: Keypoints) -> Keypoints:
-    """The same keypoints with descriptors in half precision, which need half the memory."""
-    return Keypoints(
-        keypoints.pixel_N2, keypoints.descriptor_ND.astype(np.float16), keypoints.score_N
-    )
-
-
-def _strongest(keypoints: Keypoints, most: int) -> Keypoints:
-    return Keypoints(
-        keypoints.pixel_N2[:most],
-        keypoints.descriptor_ND[:most].astype(np.float32),
-        keypoints.score_N[:most],
-    )
-
-
 def _make_map(
     labels: Labels,
-    features: _Features,
+    features: FrameFeatures,
     camera: Camera,
     preprocessing: Preprocessing,
     options: MapOptions,
@@ -233,7 +190,7 @@ def _make_map(
     ]
     T_map_camera = labels.T_map_camera_N44[mapped]
     origin_m = T_map_camera[:, :3, 3].mean(axis=0)
-    T_points_camera = _placed(T_map_camera, -origin_m)
+    T_points_camera = placed(T_map_camera, -origin_m)
     K, size_wh = (
         intrinsics(camera, preprocessing),
         (preprocessing.input_width, preprocessing.input_height),
@@ -259,47 +216,52 @@ def _make_map(
     return MapPoints.from_arrays(points.to_arrays()), origin_m, cloud, refined
 
 
-def _placed(T_N44: Array, shift_m: Array) -> Array:
-    moved = T_N44.copy()
-    moved[:, :3, 3] += shift_m
-    return moved
-
-
 def _report(found: Validated, distance_m: float, refined: Refined | None) -> None:
     """Log how well the held-out images were localized. distance_m: of the map's points from the cameras."""
-    logger.info(found.describe() + (AS_GIVEN if refined is not None else ""))
-    median_m = found.errors()[0]
+    for line in found.describe():
+        logger.info(line)
+    if refined is not None:
+        logger.info(AS_GIVEN.removeprefix("; "))
+    median_m, recorded = found.errors()[0], found.recorded
+    right = recorded.share(recorded.right_N) or 0.0
     if median_m > LARGEST_ERROR_SHARE * distance_m:
         logger.warning(
             "half of the localized held-out images are more than %s off, and points are %s away: the poses "
             "do not fit the images; check them with `rgsiam inspect`",
             *(length_text(median_m), length_text(distance_m)),
         )
+    elif right < LEAST_RIGHT_SHARE:
+        logger.warning(
+            "%.0f %% of the held-out images get a right pose: the images are too far apart, or the poses do not fit "
+            "the images; check them with `rgsiam inspect`",
+            100.0 * right,
+        )
     if not found.fitted:
         logger.warning(
             "%d localized held-out images are too few to fit the covariance, %d are needed: it only says how "
             "the matches constrain the pose; record more images",
-            *(found.answered_N.sum(), MINIMUM_SAMPLES),
+            *(found.recorded.answered_N.sum(), MINIMUM_SAMPLES),
         )
 
 
-def _golden_views(found: Validated, features: _Features, held_N: NDArray[np.int64]) -> GoldenViews:
-    """Some held-out images with their poses, those with the most inliers first."""
-    usable = [
-        (place, index)
-        for place, index in enumerate(held_N.tolist())
-        if index in features.golden_HW and found.answered_N[place]
-    ]
-    usable.sort(key=lambda item: -found.inliers_N[item[0]])
+def _golden_views(
+    found: Validated, features: FrameFeatures, branch: GeometricBranch, K: Array
+) -> GoldenViews:
+    """Some held-out images with their poses in the whole map, those with the most inliers first."""
+    usable = []
+    for index, view in features.view_HW.items():
+        pose = branch.localize(features.live[index], K)
+        if pose is not None and not found.trust.why_not(pose.quality):
+            usable.append((pose, view))
+    usable.sort(key=lambda item: -item[0].quality.inliers)
     chosen = usable[:GOLDEN_VIEWS]
     if not chosen:
         raise DatasetError(
-            f"{found.answered_N.sum()} of {len(held_N)} held-out images could be localized: the poses do not "
-            "fit the images, or the images are too far apart; check them with `rgsiam inspect`"
+            f"{found.recorded.answered_N.sum()} of {len(found.recorded.poses)} held-out images could be localized: the "
+            "poses do not fit the images, or the images are too far apart; check them with `rgsiam inspect`"
         )
-    poses = [found.poses[place] for place, _ in chosen]
-    T = np.stack([pose.T_map_camera for pose in poses if pose is not None])
-    return GoldenViews(np.stack([features.golden_HW[index] for _, index in chosen]), T)
+    T = np.stack([pose.T_map_camera for pose, _ in chosen])
+    return GoldenViews(np.stack([view for _, view in chosen]), T)
 
 
 def _describe(
@@ -340,6 +302,8 @@ def _describe(
             "keypoints": options.keypoints,
             "candidates": options.candidates,
             "fewest_inliers": FEWEST_INLIERS,
+            "trust_threshold": found.trust.threshold,
+            **vars(found.recorded.limits),
             "time_offset_s": options.time_offset_s,
             "pose_refinement": None if refined is None else refined.summary(),
             "variants": variants,

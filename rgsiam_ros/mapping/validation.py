@@ -1,9 +1,15 @@
-"""Localize the images that were held out of a map, and fit the covariance on their errors."""
+"""Localize the images that were held out of a map, and fit the trust threshold and the covariance on the answers.
+
+Each held-out image is localized without the nearest images of the same pass (`withheld`), as if it were of another
+drive. Some are localized again: darkened, blurred and covered; and with their own place withheld from the map, as an
+unmapped stretch. Mirrored, they are another place that the map never saw.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,49 +19,95 @@ from rgsiam_ros.features.keypoints import Keypoints
 from rgsiam_ros.geometry.poses import Array, pose_errors
 from rgsiam_ros.geometry.units import angle_text, length_text
 from rgsiam_ros.localization.geometric import GeometricBranch, GeometricPose
+from rgsiam_ros.mapping.held_out import HeldOut
+from rgsiam_ros.mapping.withheld import other_places
 from rgsiam_ros.uncertainty.covariance import (
     MINIMUM_SAMPLES,
     pose_error_vectors,
     turn_errors,
 )
-from rgsiam_ros.uncertainty.geometric import (
-    GeometricUncertainty,
-    fit_uncertainty,
-    why_not_trusted,
+from rgsiam_ros.uncertainty.geometric import GeometricUncertainty, fit_uncertainty
+from rgsiam_ros.uncertainty.geometric_trust import (
+    ErrorLimits,
+    GeometricTrust,
+    fit_threshold,
+    score_of,
 )
 
-OUTLYING = 20.0
-"""An error of this many times the median is that of a pose in another place. The covariance is not fitted on
-it."""
+
+@dataclass(frozen=True)
+class Answers:
+    """The poses of N images."""
+
+    poses: list[GeometricPose | None]
+    T_true_N44: Array
+    limits: ErrorLimits
+    trust: GeometricTrust
+
+    @cached_property
+    def metres_N(self) -> Array:
+        """Position errors; NaN without a pose."""
+        return self._errors[0]
+
+    @cached_property
+    def degrees_N(self) -> Array:
+        """Rotation errors; NaN without a pose."""
+        return np.degrees(self._errors[1])
+
+    @cached_property
+    def answered_N(self) -> NDArray[np.bool_]:
+        """Which images have a pose that may be used."""
+        return np.array(
+            [p is not None and not self.trust.why_not(p.quality) for p in self.poses], bool
+        )
+
+    @cached_property
+    def right_N(self) -> NDArray[np.bool_]:
+        """Which poses are right, whether they may be used or not."""
+        return self.limits.right(self.metres_N, self.degrees_N)
+
+    @cached_property
+    def wrong_N(self) -> NDArray[np.bool_]:
+        """Which poses are wrong, whether they may be used or not."""
+        return self.limits.wrong(self.metres_N, self.degrees_N)
+
+    @cached_property
+    def _errors(self) -> tuple[Array, Array]:
+        nothing = np.full((4, 4), np.nan)
+        T = np.array([nothing if pose is None else pose.T_map_camera for pose in self.poses])
+        return pose_errors(T.reshape(-1, 4, 4), self.T_true_N44)
+
+    def scores(self, which_N: NDArray[np.bool_]) -> Array:
+        """Scores of some poses."""
+        return np.array(
+            [score_of(p.quality) for p, w in zip(self.poses, which_N, strict=True) if w and p]
+        )
+
+    def share(self, which_N: NDArray[np.bool_]) -> float | None:
+        """Share of the images that are answered and marked; None without images."""
+        return float((self.answered_N & which_N).mean()) if self.poses else None
 
 
 @dataclass(frozen=True)
 class Validated:
-    """The poses of N held-out images."""
+    """The answers for the held-out images, and what was fitted on them."""
 
-    poses: list[GeometricPose | None]
-    inliers_N: NDArray[np.int64]
-    answered_N: NDArray[np.bool_]
-    """Which images have a pose that may be used."""
-    metres_N: Array
-    """Position errors; NaN without a pose."""
-    radians_N: Array
-    """Rotation errors; NaN without a pose."""
-    wrong_N: NDArray[np.bool_]
-    """Answered images whose error is far beyond all others: they were taken for images of another place."""
+    recorded: Answers
+    spoilt: Answers
+    mirrored: Answers
+    unmapped: Answers
+    """With their place withheld from the map."""
+    trust: GeometricTrust
     uncertainty: GeometricUncertainty
-
-    @property
-    def fitted(self) -> bool:
-        """Whether enough images have a right pose to fit the covariance."""
-        return int((self.answered_N & ~self.wrong_N).sum()) >= MINIMUM_SAMPLES
+    fitted: bool
+    """Whether enough images have a pose to fit the covariance."""
 
     def errors(self) -> tuple[float, float, float, float]:
         """Median and 95th percentile of the position errors, metres, and of the rotation errors, degrees."""
-        if not self.answered_N.any():
+        found = self.recorded
+        if not found.answered_N.any():
             return 0.0, 0.0, 0.0, 0.0
-        metres = self.metres_N[self.answered_N]
-        degrees = np.degrees(self.radians_N[self.answered_N])
+        metres, degrees = found.metres_N[found.answered_N], found.degrees_N[found.answered_N]
         return tuple(  # type: ignore[return-value]
             float(np.percentile(values, q)) for values in (metres, degrees) for q in (50, 95)
         )
@@ -63,70 +115,128 @@ class Validated:
     def summary(self, kind: str) -> dict[str, Any]:
         """Fields of the manifest's `GeometricValidation`. kind: how the images were held out, in words."""
         median_m, p95_m, median_deg, p95_deg = self.errors()
+        recorded, spoilt = self.recorded, self.spoilt
         return {
             "kind": kind,
-            "frames": len(self.poses),
-            "answered": float(self.answered_N.mean()),
+            "frames": len(recorded.poses),
+            "answered": float(recorded.answered_N.mean()),
             "median_m": median_m,
             "p95_m": p95_m,
             "median_deg": median_deg,
             "p95_deg": p95_deg,
+            "right": recorded.share(recorded.right_N),
+            "wrong": recorded.share(recorded.wrong_N),
+            "spoilt_right": spoilt.share(spoilt.right_N),
+            "spoilt_wrong": spoilt.share(spoilt.wrong_N),
+            "unmapped_accepted": self.unmapped.share(self.unmapped.wrong_N),
+            "mirrored_accepted": self.mirrored.share(self.mirrored.wrong_N),
         }
 
-    def describe(self) -> str:
-        """One line for a log."""
+    def describe(self) -> list[str]:
+        """Lines for a log."""
         median_m, p95_m, median_deg, p95_deg = self.errors()
-        wrong = ""
-        if self.wrong_N.any():
-            wrong = (
-                f"; {self.wrong_N.sum()} of them in another place, up to "
-                f"{length_text(float(self.metres_N[self.wrong_N].max()))} away, which looks alike"
+        found, spoilt = self.recorded, self.spoilt
+        wrong = found.answered_N & found.wrong_N
+        elsewhere = ""
+        if wrong.any():
+            elsewhere = (
+                f"; {wrong.sum()} of them wrong, up to "
+                f"{length_text(float(found.metres_N[wrong].max()))} away: their place looks like another"
             )
-        return (
-            f"{self.answered_N.sum()} of {len(self.poses)} held-out images localized: median "
+        lines = [
+            f"{found.answered_N.sum()} of {len(found.poses)} held-out images localized: median "
             f"{length_text(median_m)} and {angle_text(median_deg)}, 95 % within {length_text(p95_m)} and "
-            f"{angle_text(p95_deg)}{wrong}"
-        )
+            f"{angle_text(p95_deg)}{elsewhere}"
+        ]
+        if spoilt.poses:
+            lines.append(
+                f"dark, blurred or covered: {spoilt.share(spoilt.right_N):.0%} right, "
+                f"{spoilt.share(spoilt.wrong_N):.1%} wrong"
+            )
+        for name, answers in (
+            ("place withheld from the map", self.unmapped),
+            ("place withheld, and mirrored", self.mirrored),
+        ):
+            if answers.poses:
+                lines.append(f"{name}: {answers.share(answers.wrong_N):.1%} got a wrong pose")
+        return lines
 
 
 def validate(
     branch: GeometricBranch,
-    keypoints: Sequence[Keypoints],
-    T_points_camera_N44: Array,
+    held_out: Sequence[HeldOut],
     K: Array,
     fewest_inliers: int,
+    limits: ErrorLimits,
 ) -> Validated:
-    """Localize N images with known poses, and fit the covariance on the errors.
+    """Localize held-out images, and fit the threshold and the covariance on the answers.
 
-    branch: over the map, in the points' frame; keypoints: of each image; T_points_camera_N44: the known
-    poses, ``(4, 4)`` each, metres, in that frame; K: intrinsic matrix of the images in which the keypoints
-    were found; fewest_inliers: a pose with fewer inliers is no answer.
+    branch: over the map, in the points' frame; K: intrinsic matrix of the images in which the keypoints were found;
+    fewest_inliers: a pose with fewer inliers is no answer; limits: which errors are right and wrong.
     """
-    poses = [branch.localize(found, K) for found in keypoints]
-    inliers = np.array([0 if pose is None else pose.quality.inliers for pose in poses])
-    T = np.stack([np.full((4, 4), np.nan) if pose is None else pose.T_map_camera for pose in poses])
-    metres, radians = pose_errors(T, T_points_camera_N44)
-    answered = np.array(
-        [pose is not None and not why_not_trusted(pose.quality, fewest_inliers) for pose in poses]
+    start = GeometricTrust(fewest_inliers)
+
+    def answers(
+        images: Iterable[tuple[Keypoints, Array, NDArray[np.int64] | None]],
+    ) -> Answers:
+        poses, true = [], []
+        for keypoints, T, allowed in images:
+            poses.append(branch.localize(keypoints, K, allowed=allowed))
+            true.append(T)
+        return Answers(poses, np.array(true).reshape(-1, 4, 4), limits, start)
+
+    some = [image for image in held_out if image.mirrored is not None]
+    recorded = answers((i.keypoints, i.T_points_camera, i.allowed) for i in held_out)
+    spoilt = answers((k, i.T_points_camera, i.allowed) for i in some for k in i.spoilt)
+    places = [(i, other_places(i.T_points_camera, branch.points)) for i in some]
+    places = [(i, elsewhere) for i, elsewhere in places if len(elsewhere) >= branch.candidates]
+    mirrored = answers((i.mirrored, i.T_points_camera, e) for i, e in places if i.mirrored)
+    unmapped = answers(
+        (keypoints, image.T_points_camera, elsewhere)
+        for image, elsewhere in places
+        for keypoints in (image.keypoints, *image.spoilt)
     )
-    uncertainty = GeometricUncertainty()
-    wrong = answered & (_outlying(metres, answered) | _outlying(radians, answered))
-    right = answered & ~wrong
-    if right.sum() >= MINIMUM_SAMPLES:
-        error = pose_error_vectors(T[right], T_points_camera_N44[right])
-        own_axes = turn_errors(error, np.swapaxes(T[right, :3, :3], 1, 2))
-        kept = [pose for pose, ok in zip(poses, right, strict=True) if ok and pose is not None]
-        uncertainty = fit_uncertainty(
-            own_axes,
-            [pose.information_66 for pose in kept],
-            np.array([pose.quality.residual_px for pose in kept]),
-        )
-    return Validated(poses, inliers, answered, metres, radians, wrong, uncertainty)
+    threshold = _threshold(recorded, [spoilt, mirrored, unmapped])
+    trust = GeometricTrust(fewest_inliers, threshold)
+    recorded, spoilt, mirrored, unmapped = (
+        replace(found, trust=trust) for found in (recorded, spoilt, mirrored, unmapped)
+    )
+    uncertainty, fitted = _uncertainty([recorded, spoilt])
+    return Validated(recorded, spoilt, mirrored, unmapped, trust, uncertainty, fitted)
 
 
-def _outlying(error_N: Array, answered_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which errors are far beyond those of the other answered images."""
-    if not answered_N.any():
-        return np.zeros(len(error_N), bool)
-    limit = OUTLYING * float(np.median(error_N[answered_N]))
-    return answered_N & (np.nan_to_num(error_N, nan=np.inf) > limit)
+def _threshold(recorded: Answers, others: Sequence[Answers]) -> float:
+    """The smallest score of a pose that may be used. Poses that are lost for another reason do not count."""
+    right = [found.scores(found.answered_N & found.right_N) for found in (recorded, *others)]
+    wrong = [found.scores(found.answered_N & found.wrong_N) for found in (recorded, *others)]
+    marked = np.zeros(sum(map(len, right)), bool)
+    marked[: len(right[0])] = True
+    images = sum(len(found.poses) for found in others)
+    return fit_threshold(np.concatenate(right), marked, np.concatenate(wrong), images)
+
+
+def _uncertainty(found: Sequence[Answers]) -> tuple[GeometricUncertainty, bool]:
+    """Fitted on the answers that are not wrong, and whether there were enough of the first kind.
+
+    found: as recorded, and spoilt.
+    """
+    errors, poses = [], []
+    for answers in found:
+        used = answers.answered_N & ~answers.wrong_N
+        own = [pose for pose, use in zip(answers.poses, used, strict=True) if use and pose]
+        if own:
+            T = np.stack([pose.T_map_camera for pose in own])
+            error = pose_error_vectors(T, answers.T_true_N44[used])
+            errors.append(turn_errors(error, np.swapaxes(T[:, :3, :3], 1, 2)))
+            poses += own
+    if (found[0].answered_N & ~found[0].wrong_N).sum() < MINIMUM_SAMPLES:
+        return GeometricUncertainty(), False
+    return (
+        fit_uncertainty(
+            np.concatenate(errors),
+            [pose.information_66 for pose in poses],
+            [pose.quality for pose in poses],
+            np.arange(len(poses)) < len(errors[0]),
+        ),
+        True,
+    )

@@ -17,6 +17,8 @@ class GeometricQuality:
     """Number of matches that the pose was searched with."""
     residual_px: float
     """Root mean square distance of the inliers from their expected pixel."""
+    similarity: float
+    """Mean cosine of the inliers' descriptors with those of their points."""
     rival_inliers: int = 0
     """The same number for the best pose in another place; 0 without one, or if the place was expected."""
 

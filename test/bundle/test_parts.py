@@ -202,7 +202,8 @@ def test_bad_values_of_the_geometric_part_are_refused(geometric, change, message
 
 def test_the_figures_on_held_out_frames_are_read(geometric):
     errors = dict.fromkeys(("median_m", "p95_m", "median_deg", "p95_deg"), 0.1)
-    figures = {"kind": "every tenth image", "frames": 10, "answered": 0.9, **errors}
+    shares = {"answered": 0.9, "right": 0.8, "wrong": 0.1}
+    figures = {"kind": "every tenth image", "frames": 10, **shares, **errors}
     edit_manifest(geometric.path, lambda data: data["geometry"].update(validation=figures))
     validation = Bundle.load(geometric.path).manifest.geometric_part.validation
     assert validation is not None

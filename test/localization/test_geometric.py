@@ -13,7 +13,8 @@ from rgsiam_ros.geometry.poses import pose_errors
 from rgsiam_ros.localization.geometric import GeometricBranch
 from rgsiam_ros.localization.pnp import reprojection_residuals
 from rgsiam_ros.uncertainty.covariance import check_covariance
-from rgsiam_ros.uncertainty.geometric import GeometricUncertainty, why_not_trusted
+from rgsiam_ros.uncertainty.geometric import GeometricUncertainty
+from rgsiam_ros.uncertainty.geometric_trust import GeometricTrust
 
 NO_KEYPOINTS = Keypoints(
     np.empty((0, 2), np.float32),
@@ -48,7 +49,7 @@ def test_held_out_images_get_the_right_pose_in_the_map_frame(branch, small_map):
         assert found.quality.inliers > 60
         assert found.quality.inliers == found.inlier_M.sum()
         assert 0.1 < found.quality.residual_px < 3.0
-        check_covariance(GeometricUncertainty().covariance(found.information_66))
+        check_covariance(GeometricUncertainty().covariance(found.information_66, found.quality))
 
 
 def test_the_matches_are_those_that_the_pose_fits(branch, small_map):
@@ -191,13 +192,13 @@ def test_two_places_that_look_alike_are_rivals(small_map):
     assert found.quality.rival_inliers > 0.55 * found.quality.inliers
     places = [found.T_map_camera[0, 3], found.T_map_rival[0, 3]]
     np.testing.assert_allclose(sorted(places), T_expected[:, 0, 3], atol=0.25)
-    assert "two places look alike" in why_not_trusted(found.quality, fewest)
+    assert "two places look alike" in GeometricTrust(fewest).why_not(found.quality)
     for T in T_expected:
         known = branch.localize(keypoints, small_map.K, near=[T])
         assert pose_errors(known.T_map_camera, T)[0] < 0.25
-        assert why_not_trusted(known.quality, fewest) == ""
+        assert GeometricTrust(fewest).why_not(known.quality) == ""
     single, _, _ = located(small_map.branch(), small_map, 2)
-    assert why_not_trusted(single.quality, fewest) == ""
+    assert GeometricTrust(fewest).why_not(single.quality) == ""
 
 
 def test_more_expected_poses_are_asked_for_only_if_needed(small_map):
@@ -224,7 +225,7 @@ def test_a_pose_in_another_place_than_expected_must_beat_its_rival(small_map):
     branch, T_expected = in_copies(small_map, noise=0.0)
     found = branch.localize(small_map.held_out[2], small_map.K, near=[T_expected[1]])
     right = pose_errors(found.T_map_camera, T_expected[1])[0] < 0.25
-    assert right or why_not_trusted(found.quality, small_map.geometry.fewest_inliers)
+    assert right or GeometricTrust(small_map.geometry.fewest_inliers).why_not(found.quality)
 
 
 def test_matrix_products_use_one_thread(small_map):

@@ -215,7 +215,7 @@ def test_poses_in_a_wrong_order_are_told(few_frames, tmp_path, caplog):
     T = poses_of(few_frames.frames)
     shuffled = few_frames.with_poses(T[np.random.default_rng(0).permutation(len(T))])
     build_bundle([shuffled], tmp_path / "out", SMALL)
-    assert "the poses do not fit the images; check them with `rgsiam inspect`" in caplog.text
+    assert "poses do not fit the images; check them with `rgsiam inspect`" in caplog.text
 
 
 def test_noisy_poses_are_refined_and_the_manifest_says_so(tmp_path, caplog):

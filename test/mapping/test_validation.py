@@ -3,12 +3,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rgsiam_ros.bundle.map_points import MapPoints
 from rgsiam_ros.features.keypoints import DESCRIPTOR_SIZE, Keypoints
 from rgsiam_ros.geometry.poses import invert
 from rgsiam_ros.localization.geometric import GeometricBranch
+from rgsiam_ros.mapping.held_out import HeldOut
 from rgsiam_ros.mapping.validation import validate
+from rgsiam_ros.mapping.withheld import other_passes, other_places
 from rgsiam_ros.uncertainty.covariance import pose_error_vectors, rotate_axes
 from rgsiam_ros.uncertainty.geometric import GeometricUncertainty
+from rgsiam_ros.uncertainty.geometric_trust import OUTDOORS
 
 
 def noise(count=500, seed=0):
@@ -31,27 +35,41 @@ def true_poses(small_map):
     return invert(small_map.T_map_points) @ T
 
 
+def validated_images(small_map, images):
+    return validate(in_points_frame(small_map), images, small_map.K, 30, OUTDOORS)
+
+
 @pytest.fixture(scope="module")
-def validated(small_map, true_poses):
+def images(small_map, true_poses):
     """The held-out images twice, so that there are enough for a fit, and two images of nothing."""
     keypoints = [*small_map.held_out, *small_map.held_out, noise(), noise(seed=1)]
-    return validate(in_points_frame(small_map), keypoints, true_poses, small_map.K, 30)
+    return [HeldOut(found, T) for found, T in zip(keypoints, true_poses, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def validated(small_map, images):
+    return validated_images(small_map, images)
 
 
 def test_errors_are_those_of_the_answered_images(validated):
-    assert validated.answered_N.tolist() == [True] * 12 + [False] * 2
+    found = validated.recorded
+    assert found.answered_N.tolist() == [True] * 12 + [False] * 2
+    assert found.right_N[:12].all()
     median_m, p95_m, median_deg, p95_deg = validated.errors()
-    assert median_m == pytest.approx(np.median(validated.metres_N[:12]))
-    assert p95_m == pytest.approx(np.percentile(validated.metres_N[:12], 95))
-    assert median_deg == pytest.approx(np.degrees(np.median(validated.radians_N[:12])))
+    assert median_m == pytest.approx(np.median(found.metres_N[:12]))
+    assert p95_m == pytest.approx(np.percentile(found.metres_N[:12], 95))
+    assert median_deg == pytest.approx(np.median(found.degrees_N[:12]))
     assert 0.0 < median_deg <= p95_deg < 0.5
     summary = validated.summary("twice")
     assert summary["kind"] == "twice"
     assert summary["frames"] == 14
-    assert summary["answered"] == pytest.approx(12 / 14)
+    assert summary["answered"] == summary["right"] == pytest.approx(12 / 14)
+    assert summary["wrong"] == 0.0
+    assert summary["spoilt_right"] is summary["unmapped_accepted"] is None
     assert summary["median_m"] == median_m
     assert summary["p95_m"] == p95_m < 0.3
-    assert validated.describe().startswith("12 of 14 held-out images localized: median ")
+    (line,) = validated.describe()
+    assert line.startswith("12 of 14 held-out images localized: median ")
 
 
 def test_the_covariance_is_fitted_to_the_errors(validated, true_poses):
@@ -59,10 +77,13 @@ def test_the_covariance_is_fitted_to_the_errors(validated, true_poses):
     assert validated.fitted
     uncertainty = replace(validated.uncertainty, floor_m=0.0, floor_rad=0.0)
     assert 0.1 < uncertainty.pixel_sigma < 3.0
-    poses = validated.poses[:12]
+    poses = validated.recorded.poses[:12]
     covariances = np.stack(
         [
-            rotate_axes(uncertainty.covariance(pose.information_66), pose.T_map_camera[:3, :3])
+            rotate_axes(
+                uncertainty.covariance(pose.information_66, pose.quality),
+                pose.T_map_camera[:3, :3],
+            )
             for pose in poses
         ]
     )
@@ -73,17 +94,100 @@ def test_the_covariance_is_fitted_to_the_errors(validated, true_poses):
         assert squares.mean() / 3.0 == pytest.approx(1.0, rel=1e-3)
 
 
-def test_few_images_leave_the_covariance_as_the_matches_give_it(small_map, true_poses):
-    few = validate(
-        in_points_frame(small_map), small_map.held_out[:2], true_poses[:2], small_map.K, 30
-    )
-    assert few.answered_N.all()
+def test_few_images_leave_the_covariance_as_the_matches_give_it(small_map, images):
+    few = validated_images(small_map, images[:2])
+    assert few.recorded.answered_N.all()
     assert not few.fitted
     assert few.uncertainty == GeometricUncertainty()
 
 
 def test_without_answers_there_are_no_errors(small_map):
-    found = validate(in_points_frame(small_map), [noise()], np.eye(4)[None], small_map.K, 30)
-    assert not found.answered_N.any()
+    found = validated_images(small_map, [HeldOut(noise(), np.eye(4))])
+    assert not found.recorded.answered_N.any()
     assert found.errors() == (0.0, 0.0, 0.0, 0.0)
     assert found.summary("none")["answered"] == 0.0
+
+
+def test_an_image_uses_only_the_map_images_that_it_may_use(small_map, images):
+    allowed = np.arange(40, 46)  # far from the first held-out image
+    found = validated_images(small_map, [replace(images[0], allowed=allowed)])
+    pose = found.recorded.poses[0]
+    assert pose is None or set(pose.candidates) <= set(allowed)
+
+
+def test_wrong_answers_for_images_of_nowhere_raise_the_threshold(small_map, images):
+    """A right image with a false label stands for a place that looks nearly like another."""
+    elsewhere = images[0].T_points_camera.copy()
+    elsewhere[:3, 3] += 300.0
+    wrong = replace(images[0], T_points_camera=elsewhere)
+    before = validated_images(small_map, images)
+    after = validated_images(small_map, [*images, *[wrong] * 5])
+    assert before.trust.threshold == 0.0
+    assert after.trust.threshold > 0.0
+    assert (after.recorded.answered_N & after.recorded.right_N).sum() >= 11
+
+
+@pytest.fixture(scope="module")
+def with_a_copy(small_map):
+    """The map, and a second one that looks the same, a kilometre away."""
+    points = small_map.points
+    T = points.T_points_camera_N44.copy()
+    T[:, 0, 3] += 1000.0
+    return MapPoints(
+        np.concatenate([points.position_P3, points.position_P3 + [1000.0, 0.0, 0.0]]),
+        np.concatenate([points.descriptor_PD] * 2),
+        np.concatenate([points.T_points_camera_N44, T]),
+        np.concatenate([points.global_feature_NG] * 2),
+        (*points.visible, *(seen + len(points.position_P3) for seen in points.visible)),
+        points.vlad,
+    )
+
+
+def test_spoilt_mirrored_and_unmapped_images_have_shares_of_their_own(
+    small_map, images, with_a_copy
+):
+    """An image whose place is withheld is found in the place that looks the same."""
+    branch = GeometricBranch(with_a_copy, np.eye(4), candidates=8)
+    own = np.arange(46)
+    hard = replace(
+        images[0], allowed=own, spoilt=(images[0].keypoints, noise()), mirrored=noise(seed=2)
+    )
+    found = validate(branch, [hard], small_map.K, 30, OUTDOORS)
+    summary = found.summary("")
+    assert summary["right"] == 1.0
+    assert (summary["spoilt_right"], summary["spoilt_wrong"]) == (0.5, 0.0)
+    assert len(found.unmapped.poses) == 3
+    assert summary["unmapped_accepted"] == pytest.approx(2 / 3)
+    assert len(found.mirrored.poses) == 1
+    assert summary["mirrored_accepted"] == 0.0
+    assert "dark, blurred or covered: 50% right, 0.0% wrong" in found.describe()
+    assert "place withheld from the map: 66.7% got a wrong pose" in found.describe()
+
+
+def test_other_places_see_nothing_of_what_is_near_a_pose(with_a_copy):
+    """Images that share points with one that shares points with the nearest are left out, the copy is not."""
+    points = with_a_copy
+    elsewhere = other_places(points.T_points_camera_N44[3], points)
+    assert set(range(46, 92)) <= set(elsewhere) < {*range(20, 92)}
+    sharing = [i for i, seen in enumerate(points.visible) if np.isin(seen, points.visible[3]).any()]
+    near = points.seen_by(np.array(sharing))
+    assert not any(np.isin(points.visible[i], near).any() for i in elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("positions", "sessions", "left_out"),
+    [
+        ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0] * 6, [1, 2, 3, 4]),
+        ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0, 0, 0, 1, 1, 1], [1, 2]),  # another session
+        ([2.5, 9.0, 2.0, 3.0, 9.0, 2.5], [0] * 6, [2, 3]),  # passed here before and after
+        ([0.0, 9.0, 9.5, 20.0, 30.0, 40.0], [0] * 6, []),
+    ],
+)
+def test_near_images_of_the_same_pass_are_left_out(positions, sessions, left_out):
+    """The held-out frame lies between the third and the fourth map image, at 2.5 m, of the third's session."""
+    mapped = np.array([0, 1, 2, 4, 5, 6])
+    session_of = np.array([*sessions[:3], sessions[2], *sessions[3:]])
+    position = np.zeros((6, 3))
+    position[:, 0] = positions
+    kept = other_passes(3, np.array([2.5, 0.0, 0.0]), mapped, position, session_of, 1.6)
+    assert sorted(set(range(6)) - set(kept.tolist())) == left_out

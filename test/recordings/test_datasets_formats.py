@@ -28,7 +28,7 @@ from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.recordings.base import PointDataset, describe_dropped
 from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_training.config import SplitConfig
-from rgsiam_training.data.splits import split_contiguous
+from rgsiam_training.data.splits import split_stretches
 
 BAD_LABELS = {
     "nan 0 0 1 0 0 0": "non-finite position",
@@ -304,7 +304,7 @@ def test_alternating_sessions_can_be_split(tmp_path):
     path = write_csv(tmp_path, views(count=60), extra={"session": names})
     dataset = open_dataset(path)
     config = SplitConfig(stretch_frames=4, guard_frames=1)
-    training, validation = split_contiguous(dataset.frames, config, seed=0)
+    training, validation = split_stretches(dataset.frames, config, seed=0)
     for session in "ab":
         held = [i for i in validation if dataset.frames[i].session == session]
         assert held == list(range(held[0], held[-1] + 1))

@@ -31,7 +31,7 @@ from rgsiam_ros.recordings.base import (
 )
 from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_training.config import TrainingConfig
-from rgsiam_training.data.splits import split_contiguous
+from rgsiam_training.data.splits import split_frames
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def prepare(config: TrainingConfig) -> PreparedData:
         input_width=config.input_width, input_height=config.input_height, mean=mean, std=std
     )
     frames = [frame for dataset in datasets for frame in dataset.frames]
-    training, validation = split_contiguous(frames, config.split, config.seed)
+    training, validation = split_frames(frames, config.split, config.seed, config.pairs.reach_m)
     fitted = np.stack(
         [
             fit_image(image.decode(), preprocessing, camera)

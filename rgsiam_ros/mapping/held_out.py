@@ -1,0 +1,61 @@
+"""The images that were held out of a map, each with the map images that it may use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rgsiam_ros.bundle.map_points import MapPoints
+from rgsiam_ros.features.keypoints import Keypoints
+from rgsiam_ros.geometry.poses import Array
+from rgsiam_ros.mapping.frame_features import FrameFeatures
+from rgsiam_ros.mapping.labels import Labels
+from rgsiam_ros.mapping.withheld import GAP_SHARE, other_passes
+from rgsiam_ros.recordings.base import Dataset
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """An image that was held out of the map."""
+
+    keypoints: Keypoints
+    T_points_camera: Array
+    """Its known pose ``(4, 4)`` in the frame of the points, metres."""
+    allowed: NDArray[np.int64] | None = None
+    """Map images that it may use, None for all."""
+    spoilt: tuple[Keypoints, ...] = ()
+    """The same image, darkened, blurred, covered."""
+    mirrored: Keypoints | None = None
+
+
+def held_out_images(
+    datasets: Sequence[Dataset],
+    labels: Labels,
+    features: FrameFeatures,
+    points: MapPoints,
+    shift_m: Array,
+    distance_m: float,
+) -> list[HeldOut]:
+    """All held-out images. shift_m: from the map frame to the points' frame; distance_m: typical, of points."""
+    sessions = [f"{d.path}/{frame.session}" for d in datasets for frame in d.frames]
+    session_N = np.unique(sessions, return_inverse=True)[1]
+    mapped = np.flatnonzero(~labels.held_out_N)
+    mapped_position = points.T_points_camera_N44[:, :3, 3]
+    T_N44 = placed(labels.T_map_camera_N44, shift_m)
+    gap_m = GAP_SHARE * distance_m
+    images = []
+    for i in np.flatnonzero(labels.held_out_N).tolist():
+        allowed = other_passes(i, T_N44[i, :3, 3], mapped, mapped_position, session_N, gap_m)
+        more = (features.spoilt.get(i, ()), features.mirrored.get(i))
+        images.append(HeldOut(features.live[i], T_N44[i], allowed, *more))
+    return images
+
+
+def placed(T_N44: Array, shift_m: Array) -> Array:
+    """The same poses in a frame whose origin lies at minus `shift_m`."""
+    moved = T_N44.copy()
+    moved[:, :3, 3] += shift_m
+    return moved

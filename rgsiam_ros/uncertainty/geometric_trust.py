@@ -1,0 +1,131 @@
+"""Whether a pose of the geometric branch is right: a score, and a threshold that is fitted to each map.
+
+Even in a place that the map does not show, dozens of matches agree with some pose: keypoints are dense, and pixels fit
+by chance. Such matches have less similar descriptors than right ones. The score is a logistic regression on figures of
+one pose: right and wrong answers on validation images of three maps (an indoor one, a circuit, a synthetic town), of
+which places were withheld, and which were covered, mirrored, dark and blurred. The weights are the same for all
+maps. The spread of the inliers over the image, their share of the visible points, their residual and the information of
+the pose were tried too. They did not separate better.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rgsiam_ros.geometry.poses import Array
+from rgsiam_ros.uncertainty.pose_quality import GeometricQuality
+
+SIMILARITY_WEIGHT = 48.0
+INLIER_WEIGHT = 0.2
+"""By which the logarithm of the number of inliers is multiplied."""
+RIVAL_WEIGHT = -2.4
+"""By which the rival's inliers, as a share of the pose's inliers, are multiplied."""
+OFFSET = -39.5
+LARGEST_RIVAL_SHARE = 0.5
+"""If the best pose in another place has more than this share of the inliers, the two places look alike."""
+FALSE_ACCEPTS = 0.01
+"""Share of the images that the fitted threshold may accept with a wrong pose."""
+KEPT, KEPT_AS_RECORDED = 0.95, 0.99
+"""Share of the right poses that the threshold accepts at least: of all images, and of those that are not spoilt."""
+ROOM_M = 5.0
+"""If points are nearer than this on average, the map is of a room."""
+RIGHT_DEG, WRONG_DEG = 5.0, 20.0
+
+
+@dataclass(frozen=True)
+class ErrorLimits:
+    """Which errors make a pose right, and which make it wrong. There are poses between both."""
+
+    right_m: float
+    wrong_m: float
+
+    def right(self, metres_N: Array, degrees_N: Array) -> NDArray[np.bool_]:
+        """Poses with errors within `right_m` and 5 degrees. NaN is never right."""
+        return (metres_N <= self.right_m) & (degrees_N <= RIGHT_DEG)
+
+    def wrong(self, metres_N: Array, degrees_N: Array) -> NDArray[np.bool_]:
+        """Poses with an error of more than `wrong_m` or 20 degrees. NaN is never wrong."""
+        return (metres_N > self.wrong_m) | (degrees_N > WRONG_DEG)
+
+
+ROOM = ErrorLimits(0.25, 0.5)
+OUTDOORS = ErrorLimits(1.0, 5.0)
+
+
+def limits_for(distance_m: float) -> ErrorLimits:
+    """The limits for a map. distance_m: median distance of its points from the cameras that see them."""
+    return ROOM if distance_m < ROOM_M else OUTDOORS
+
+
+def score_of(quality: GeometricQuality) -> float:
+    """Logarithm of the odds that a pose is right rather than wrong, if both were equally frequent."""
+    inliers = max(quality.inliers, 1)
+    return (
+        SIMILARITY_WEIGHT * quality.similarity
+        + INLIER_WEIGHT * math.log(inliers)
+        + RIVAL_WEIGHT * min(quality.rival_inliers / inliers, 1.0)
+        + OFFSET
+    )
+
+
+@dataclass(frozen=True)
+class GeometricTrust:
+    """The bar of one map for a pose that may be used."""
+
+    fewest_inliers: int
+    threshold: float = 0.0
+    """Smallest score, see `score_of`."""
+
+    def why_not(self, quality: GeometricQuality) -> str:
+        """Why a pose must not be used, in a few words; empty if it may be used."""
+        if quality.inliers < self.fewest_inliers:
+            return f"{quality.inliers} matches with the map agree, {self.fewest_inliers} are needed"
+        if quality.rival_inliers > LARGEST_RIVAL_SHARE * quality.inliers:
+            return (
+                f"two places look alike: {quality.inliers} matches agree with one, "
+                f"{quality.rival_inliers} with the other"
+            )
+        if score_of(quality) < self.threshold:
+            return (
+                f"the matches are not similar enough: {quality.inliers} agree, with a mean similarity of "
+                f"{quality.similarity:.2f}"
+            )
+        return ""
+
+    def margin(self, quality: GeometricQuality) -> float:
+        """The smallest margin over the bar: at least 0 exactly if the pose may be used, see `why_not`.
+
+        In units of the score. A factor of e in the number of inliers, or in the rival's, counts as 1.
+        """
+        inliers = max(quality.inliers, 1e-9)
+        rival = max(quality.rival_inliers, 1e-9)
+        return min(
+            score_of(quality) - self.threshold,
+            math.log(inliers / self.fewest_inliers),
+            math.log(LARGEST_RIVAL_SHARE * inliers / rival),
+        )
+
+
+def fit_threshold(
+    right_score_N: Array, recorded_N: NDArray[np.bool_], wrong_score_M: Array, images: int
+) -> float:
+    """The threshold that accepts a wrong pose for `FALSE_ACCEPTS` of the images, or a lower one.
+
+    images: number of images that should be lost or could be wrong, of which M got a wrong pose. The threshold accepts at
+    least `KEPT` of the N right poses, and `KEPT_AS_RECORDED` of those that `recorded_N` marks: of images that were not
+    spoilt. It is never below 0, where right and wrong are equally likely: a few wrong poses of one map cannot tell that
+    worse ones do not exist.
+    """
+    allowed = int(FALSE_ACCEPTS * images)
+    if len(wrong_score_M) <= allowed:
+        return 0.0
+    limits = [math.nextafter(float(np.sort(wrong_score_M)[::-1][allowed]), math.inf)]
+    if len(right_score_N):
+        limits.append(float(np.quantile(right_score_N, 1.0 - KEPT)))
+    if recorded_N.any():
+        limits.append(float(np.quantile(right_score_N[recorded_N], 1.0 - KEPT_AS_RECORDED)))
+    return max(0.0, min(limits))
