@@ -22,6 +22,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchDescription
+from rgsiam_ros.fusion.installed import why_gps_fails
 
 SHARE = FindPackageShare("rgsiam_ros")
 SETUP = "fusion_setup.yaml"
@@ -59,9 +60,12 @@ def nodes(context):
     """The nodes to start, for the folder that fusion_config names.
 
     The filters broadcast map -> odom -> base_link. The relocalization node broadcasts no transform.
+    Raises RuntimeError if the folder cannot be read, or if GPS cannot be fused.
     """
     folder = Path(LaunchConfiguration("fusion_config").perform(context))
     setup = read_setup(folder)
+    if "gps" in setup["sources"] and (reason := why_gps_fails()):
+        raise RuntimeError(reason)
     sim_time = {
         "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
     }

@@ -6,8 +6,6 @@ ROS.
 
 from __future__ import annotations
 
-import os
-import re
 import signal
 import subprocess
 import sys
@@ -26,6 +24,7 @@ from tf2_msgs.msg import TFMessage
 
 from rgsiam_ros.bundle import Manifest
 from rgsiam_ros.errors import RgsiamError
+from rgsiam_ros.fusion.installed import LOCAL_CARTESIAN_SINCE, version_of
 from rgsiam_ros.fusion.robot_localization import (
     EKF_MAP,
     EKF_ODOM,
@@ -48,24 +47,7 @@ SETS: dict[str, tuple[str, ...]] = {
 NOT_FINITE = np.full((4, 4), np.nan)
 """Stands in a track for a pose that is not valid. A diverged filter publishes such poses."""
 SENSOR_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
-LOCAL_CARTESIAN_SINCE = (3, 8, 1)
-"""First version of robot_localization that supports ``use_local_cartesian``."""
 STOP_S = 5.0
-
-
-def find_robot_localization() -> Path | None:
-    """The installation prefix of robot_localization, or None if it is not installed."""
-    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
-        if prefix and (Path(prefix) / "lib/robot_localization/ekf_node").is_file():
-            return Path(prefix)
-    return None
-
-
-def version_of(prefix: Path) -> tuple[int, ...]:
-    """The version of the robot_localization below `prefix`; empty if its package.xml does not say."""
-    path = prefix / "share/robot_localization/package.xml"
-    found = re.search(r"<version>([\d.]+)</version>", path.read_text()) if path.is_file() else None
-    return tuple(int(part) for part in found[1].split(".")) if found else ()
 
 
 @dataclass

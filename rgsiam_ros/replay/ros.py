@@ -135,7 +135,8 @@ class _Player(Node):
 
     def start_filters(self, bundle: Path, setup: FusionSetup) -> None:
         """Start robot_localization beside the node, or warn that it is not installed."""
-        from rgsiam_ros.replay.filters import Filters, find_robot_localization
+        from rgsiam_ros.fusion.installed import find_robot_localization
+        from rgsiam_ros.replay.filters import Filters
 
         prefix = find_robot_localization()
         if prefix is None:

@@ -188,3 +188,27 @@ def test_a_folder_that_fusion_config_did_not_write_is_named(launch, tmp_path):
         RuntimeError, match=r"fusion_setup.yaml cannot be read.*rgsiam fusion-config"
     ):
         launch(fusion_config=str(tmp_path))
+
+
+@pytest.mark.parametrize("version", ["3.8.0", "3.8.1", "3.10.0", None])
+@pytest.mark.parametrize("sources", [("gps", "visual"), ("visual",)])
+def test_a_robot_localization_that_cannot_convert_fixes(
+    launch, tmp_path, monkeypatch, version, sources
+):
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    for name, text in {
+        "lib/robot_localization/ekf_node": "",
+        "share/robot_localization/package.xml": f"<version>{version}</version>",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        if version or "lib" in name:
+            (tmp_path / name).write_text(text)
+    setup = FusionSetup(sources=sources)
+    write_files(Bundle.load(TOWN_BUNDLE).manifest, setup, tmp_path / "fusion")
+    if version in ("3.8.0", None) and "gps" in sources:
+        with pytest.raises(
+            RuntimeError, match=rf"{version or 'unknown version'}.*before 3.8.1.*--without gps"
+        ):
+            launch(fusion_config=str(tmp_path / "fusion"))
+    else:
+        launch(fusion_config=str(tmp_path / "fusion"))

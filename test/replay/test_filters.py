@@ -25,8 +25,9 @@ from tf2_msgs.msg import TFMessage
 
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.errors import FusionError, RgsiamError
+from rgsiam_ros.fusion.installed import find_robot_localization
 from rgsiam_ros.fusion.robot_localization import FusionSetup, write_files
-from rgsiam_ros.replay.filters import Filters, find_robot_localization
+from rgsiam_ros.replay.filters import Filters
 from rgsiam_ros.replay.options import ReplayOptions
 from rgsiam_ros.replay.run import run_replay
 
