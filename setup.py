@@ -82,6 +82,7 @@ setup(
         "console_scripts": [
             "rgsiam = rgsiam_ros.cli.main:main",
             "relocalize = rgsiam_ros.node.relocalize:main",
+            "fusion_supervisor = rgsiam_ros.node.fusion_supervisor:main",
             "wait_for_transforms = rgsiam_ros.node.wait_for_transforms:main",
         ],
         # `rgsiam` loads the commands of this group, so that rgsiam_ros never imports rgsiam_training

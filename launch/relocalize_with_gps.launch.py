@@ -17,7 +17,7 @@ from launch.actions import (
 from launch.event_handlers import OnProcessExit
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
-from launch_ros.actions import Node, SetRemap
+from launch_ros.actions import LifecycleNode, Node, SetRemap
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
@@ -27,6 +27,12 @@ from rgsiam_ros.fusion.installed import why_gps_fails
 SHARE = FindPackageShare("rgsiam_ros")
 SETUP = "fusion_setup.yaml"
 NODE_POSE = "/relocalize/pose_with_covariance"
+UNCHECKED = "/unchecked"
+"""Behind the topic of converted fixes: what navsat_transform publishes, before fusion_supervisor checks it."""
+HELD_BACK = {"disabled_at_startup": True}
+"""The map filter publishes nothing, TF included, until fusion_supervisor has set its pose and enabled it."""
+MAP_FILTER = [("set_pose", "/ekf_map/set_pose"), ("enable", "/ekf_map/enable")]
+"""Both filters have these names without a prefix. robot_localization 3.10 has the service with it."""
 
 ARGUMENTS = {
     "bundle": (
@@ -59,7 +65,8 @@ def generate_launch_description():
 def nodes(context):
     """The nodes to start, for the folder that fusion_config names.
 
-    The filters broadcast map -> odom -> base_link. The relocalization node broadcasts no transform.
+    The filters broadcast map -> odom -> base_link: map -> odom once fusion_supervisor has started the map
+    filter. The relocalization node broadcasts no transform.
     Raises RuntimeError if the folder cannot be read, or if GPS cannot be fused.
     """
     folder = Path(LaunchConfiguration("fusion_config").perform(context))
@@ -83,24 +90,50 @@ def nodes(context):
             }
         ).items(),
     )
+    gps_topic, gps_frame = (
+        LaunchConfiguration(name).perform(context) or setup[name]
+        for name in ("gps_topic", "gps_frame")
+    )
+    converted = setup["gps_odometry_topic"] + UNCHECKED
     filters = [
         Node(
             package="robot_localization",
             executable="ekf_node",
             name=f"ekf_{world}",
-            parameters=[str(folder / f"ekf_{world}.yaml"), sim_time],
-            remappings=[("odometry/filtered", f"/odometry/filtered/{world}")],
+            parameters=[str(folder / f"ekf_{world}.yaml"), sim_time, *further],
+            remappings=[("odometry/filtered", f"/odometry/filtered/{world}"), *remappings],
             output="screen",
         )
-        for world in ("odom", "map")
+        for world, further, remappings in (("odom", [], []), ("map", [HELD_BACK], MAP_FILTER))
     ]
-    started = [SetRemap(NODE_POSE, setup["pose_topic"]), relocalize, *filters]
+    files = [folder / name for name in ("ekf_map.yaml", "navsat_transform.yaml")]
+    sources = {f"use_{name}": name in setup["sources"] for name in ("gps", "visual")}
+    supervisor = LifecycleNode(
+        package="rgsiam_ros",
+        executable="fusion_supervisor",
+        name="fusion_supervisor",
+        namespace="",
+        parameters=[
+            *(str(file) for file in files if file.is_file()),
+            sim_time,
+            {**sources, "autostart": True},
+        ],
+        remappings=[
+            *MAP_FILTER,
+            ("pose", setup["pose_topic"]),
+            ("odometry/map", "/odometry/filtered/map"),
+            ("odometry/odom", "/odometry/filtered/odom"),
+            ("gps/fix", gps_topic),
+            ("gps/unchecked", converted),
+            ("gps/odometry", setup["gps_odometry_topic"]),
+        ],
+        respawn=True,
+        respawn_delay=2.0,
+        output="screen",
+    )
+    started = [SetRemap(NODE_POSE, setup["pose_topic"]), relocalize, *filters, supervisor]
     if "gps" not in setup["sources"]:
         return started
-    gps_topic, gps_frame = (
-        LaunchConfiguration(name).perform(context) or setup[name]
-        for name in ("gps_topic", "gps_frame")
-    )
     navsat = Node(
         package="robot_localization",
         executable="navsat_transform_node",
@@ -109,7 +142,7 @@ def nodes(context):
         remappings=[
             ("gps/fix", gps_topic),
             ("odometry/filtered", "/odometry/filtered/map"),
-            ("odometry/gps", setup["gps_odometry_topic"]),
+            ("odometry/gps", converted),
         ],
         output="screen",
     )

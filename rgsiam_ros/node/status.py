@@ -29,7 +29,9 @@ PERIOD_S = 1.0
 TASK = "relocalization"
 
 
-def publish_regularly(node: Node, summarise: Callable[[], DiagnosticStatus]) -> None:
+def publish_regularly(
+    node: Node, summarise: Callable[[], DiagnosticStatus], task: str = TASK
+) -> None:
     """Publish the result of `summarise` on ``/diagnostics`` once a second.
 
     If diagnostic_updater is installed, its parameter sets the period. The timer uses a steady clock, because
@@ -56,7 +58,7 @@ def publish_regularly(node: Node, summarise: Callable[[], DiagnosticStatus]) -> 
     updater = Updater(node, PERIOD_S)
     updater.node_name = node_name(node)
     updater.timer.cancel()
-    updater.add(TASK, fill)
+    updater.add(task, fill)
     node.create_timer(updater.period, updater.force_update, clock=clock)
 
 

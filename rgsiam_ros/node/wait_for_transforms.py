@@ -60,9 +60,10 @@ def wait(node: WaitForTransforms, stop: threading.Event) -> bool:
                 warn_at += WARN_PERIOD_S
                 names = ", ".join(f"{parent} -> {child}" for parent, child in missing)
                 node.get_logger().warning(
-                    f"GPS is not fused yet, because transforms are missing: {names}. Publish the "
-                    "antenna's mount on /tf_static; map -> base_link comes from both filters, once "
-                    "wheels, IMU and the visual pose arrive"
+                    f"navsat_transform is not started yet, because transforms are missing: {names}. The "
+                    "antenna's mount belongs on /tf_static. The filters need only wheels and IMU for "
+                    "map -> base_link, but fusion_supervisor holds the map filter back until there is a "
+                    "pose: see /diagnostics"
                 )
             executor.spin_once(timeout_sec=LONGEST_WAIT_S)
         return False

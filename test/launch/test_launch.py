@@ -1,118 +1,22 @@
-"""The nodes and parameters that the launch file for fusion asks for.
+"""The nodes and parameters that the launch file for fusion asks for, see `support.launched`."""
 
-launch and launch_ros are replaced by recorders, because they are not installed here. The tests check the
-calls of the launch file, not what launch does with them.
-"""
-
-import runpy
 import shlex
-import sys
-from types import ModuleType, SimpleNamespace
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from support.command_line import rgsiam
+from support.launched import LAUNCH, run_launch_file
 from support.paths import ROOT, TOWN_BUNDLE
 
 from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.fusion.robot_localization import FusionSetup, write_files
 
-LAUNCH = ROOT / "launch" / "relocalize_with_gps.launch.py"
-MODULES = {
-    "launch": ["LaunchDescription"],
-    "launch.actions": ["DeclareLaunchArgument", "IncludeLaunchDescription", "OpaqueFunction"]
-    + ["RegisterEventHandler"],
-    "launch.event_handlers": ["OnProcessExit"],
-    "launch.launch_description_sources": ["PythonLaunchDescriptionSource"],
-    "launch_ros.actions": ["Node", "SetRemap"],
-    "launch_ros.parameter_descriptions": ["ParameterValue"],
-}
-
-
-class Share:
-    def __init__(self, package):
-        assert package == "rgsiam_ros"
-
-    def perform(self, context):
-        return str(ROOT)
-
-
-class Argument:
-    def __init__(self, name):
-        self.name = name
-
-    def perform(self, context):
-        return context[self.name]
-
-
-class Joined:
-    def __init__(self, parts):
-        self.parts = parts
-
-    def perform(self, context):
-        return "/".join(p if isinstance(p, str) else p.perform(context) for p in self.parts)
-
-
-def recorder(name):
-    """A class whose objects keep their arguments: positional ones in ``args``, keywords as attributes."""
-
-    def remember(self, *args, **keywords):
-        self.args = args
-        vars(self).update(keywords)
-
-    return type(name, (), {"__init__": remember})
-
 
 @pytest.fixture
 def launch(monkeypatch):
-    """Runs the launch file with arguments, as `ros2 launch` does, and returns a `Started`."""
-    for name, classes in MODULES.items():
-        module = ModuleType(name)
-        vars(module).update({class_name: recorder(class_name) for class_name in classes})
-        monkeypatch.setitem(sys.modules, name, module)
-    substitutions = {
-        "launch.substitutions": {"LaunchConfiguration": Argument, "PathJoinSubstitution": Joined},
-        "launch_ros.substitutions": {"FindPackageShare": Share},
-    }
-    for name, classes in substitutions.items():
-        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**classes))
-
-    def run(**arguments):
-        (entities,) = runpy.run_path(str(LAUNCH))["generate_launch_description"]().args
-        *declared, last = entities
-        context = {}
-        for argument in declared:
-            default = argument.default_value
-            context[argument.args[0]] = (
-                default if isinstance(default, str) else default.perform(context)
-            )
-        assert set(arguments) <= set(context), "the launch file has no such argument"
-        return Started(last.function(context | arguments), context | arguments)
-
-    return run
-
-
-class Started:
-    """The actions that the launch file returned."""
-
-    def __init__(self, entities, context):
-        self.nodes, self.context = {}, context
-        self.names = [type(entity).__name__ for entity in entities]
-        for entity in entities:
-            kind = type(entity).__name__
-            if kind == "Node":
-                self.nodes[getattr(entity, "name", entity.executable)] = entity
-            elif kind == "IncludeLaunchDescription":
-                passed_on = dict(entity.launch_arguments)
-                self.relocalize = {
-                    key: value if isinstance(value, str) else value.perform(context)
-                    for key, value in passed_on.items()
-                }
-            elif kind == "SetRemap":
-                self.remap = entity.args
-            else:
-                handler = entity.args[0]
-                self.waits_for = handler.target_action
-                self.after = handler.on_exit
+    """Runs the launch file with arguments, and returns a `Started`."""
+    return partial(run_launch_file, monkeypatch)
 
 
 def after_waiting(started, returncode=0):
@@ -122,12 +26,16 @@ def after_waiting(started, returncode=0):
 def test_the_defaults_are_for_the_demo_town(launch):
     started = launch()
     assert started.context["bundle"] == str(ROOT / "models" / "town")
-    assert set(started.nodes) == {"ekf_odom", "ekf_map", "wait_for_transforms"}
+    names = {"ekf_odom", "ekf_map", "wait_for_transforms", "fusion_supervisor"}
+    assert set(started.nodes) == names
     for name in ("ekf_odom", "ekf_map"):
         node = started.nodes[name]
         assert node.parameters[0] == str(ROOT / "config" / f"{name}.yaml")
         world = name.removeprefix("ekf_")
-        assert node.remappings == [("odometry/filtered", f"/odometry/filtered/{world}")]
+        filtered = ("odometry/filtered", f"/odometry/filtered/{world}")
+        own = [("set_pose", "/ekf_map/set_pose"), ("enable", "/ekf_map/enable")]
+        assert node.remappings == [filtered, *(own if world == "map" else [])]
+        assert ({"disabled_at_startup": True} in node.parameters) == (world == "map")
     assert started.relocalize["tf_mode"] == "none"
     assert started.relocalize["planar_covariance"] == "true"
     assert started.remap == ("/relocalize/pose_with_covariance",) * 2
@@ -137,6 +45,12 @@ def test_the_defaults_are_for_the_demo_town(launch):
     assert dict(navsat.remappings)["gps/fix"] == "/gps/fix"
     assert dict(navsat.remappings)["odometry/filtered"] == "/odometry/filtered/map"
     assert after_waiting(started, returncode=1) == []
+    supervisor = started.nodes["fusion_supervisor"]
+    between = dict(supervisor.remappings)
+    assert between["gps/unchecked"] == dict(navsat.remappings)["odometry/gps"]
+    assert between["gps/odometry"] == "/odometry/gps" != between["gps/unchecked"]
+    assert supervisor.parameters[-1] == {"use_gps": True, "use_visual": True, "autostart": True}
+    assert supervisor.respawn
 
 
 @pytest.mark.slow
@@ -171,7 +85,8 @@ def test_another_map_frame_without_gps_and_in_three_dimensions(launch, tmp_path)
     setup = FusionSetup(map_frame="yard", two_d_mode=False, sources=("visual",))
     write_files(manifest, setup, tmp_path)
     started = launch(fusion_config=str(tmp_path))
-    assert set(started.nodes) == {"ekf_odom", "ekf_map"}
+    assert set(started.nodes) == {"ekf_odom", "ekf_map", "fusion_supervisor"}
+    assert started.nodes["fusion_supervisor"].parameters[-1]["use_gps"] is False
     assert "RegisterEventHandler" not in started.names
     assert started.relocalize["map_frame"] == "yard"
     assert started.relocalize["planar_covariance"] == "false"
