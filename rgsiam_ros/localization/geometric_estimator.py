@@ -26,7 +26,10 @@ SIGMA_WITHOUT_POSE = np.repeat([1e3, np.pi], 3)
 
 
 class GeometricEstimator:
-    """Keeps the last trusted pose: map images near it are candidates for the next image."""
+    """Keeps the last trusted pose: map images near it are candidates for the next image.
+
+    So are those near a pose that `expect` was given, until there is a trusted one.
+    """
 
     branch: Branch = "refined"
     calibrated = True
@@ -50,10 +53,15 @@ class GeometricEstimator:
             part.floor_rad,
         )
         self._last: Array | None = None
+        self._expected: Array | None = None
 
     def forget(self) -> None:
-        """Forget the last pose."""
-        self._last = None
+        """Forget the last pose and the expected one."""
+        self._last = self._expected = None
+
+    def expect(self, T_map_camera: Array) -> None:
+        """Expect the camera near a pose ``(4, 4)``, metres: it may be metres and tens of degrees off."""
+        self._expected = T_map_camera
 
     def prepare(self, view: LiveView, image_HW3: ImageBGR) -> NDArray[np.float32]:
         """The network's input ``(1, H, W)`` of a BGR image. Raises ImageError, CameraError."""
@@ -78,7 +86,7 @@ class GeometricEstimator:
         began = time.perf_counter()
         keypoints = extract(outputs, self._keypoints)
         between = time.perf_counter()
-        near = [] if self._last is None else [self._last]
+        near = [T for T in (self._last, self._expected) if T is not None]
         found = self._branch.localize(keypoints, K, near, allowed, then_near)
         timings = {
             **timings_ms,
@@ -90,6 +98,8 @@ class GeometricEstimator:
             return self._without_pose(keypoints.descriptor_ND, timings, frozen, matches)
         why_not = self._trust.why_not(found.quality)
         self._last = None if why_not or frozen else found.T_map_camera
+        if self._last is not None:
+            self._expected = None
         covariance = self._uncertainty.covariance(found.information_66, found.quality)
         return PoseEstimate(
             T_map_camera=found.T_map_camera,

@@ -20,6 +20,7 @@ from rgsiam_ros.engines.batching import infer_all
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.engines.selection import SelectedEngine, select_engine
 from rgsiam_ros.errors import EngineError, RgsiamError
+from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.absolute_estimator import AbsoluteEstimator
 from rgsiam_ros.localization.absolute_prior import AbsolutePrior
 from rgsiam_ros.localization.geometric_estimator import GeometricEstimator
@@ -137,6 +138,16 @@ class Relocalizer:
         None if images are wanted as they are: the absolute branch learnt from images of full size.
         """
         return self._live_view.enough if self.branch == "refined" else None
+
+    def expect(self, T_map_camera: Array) -> bool:
+        """Expect the camera near a pose ``(4, 4)``, metres, until there is a trusted pose. False without effect.
+
+        Only the geometric branch can use it: map images near the pose are candidates.
+        """
+        if isinstance(self._estimator, AbsoluteEstimator):
+            return False
+        self._estimator.expect(T_map_camera)
+        return True
 
     def forget(self) -> None:
         """Forget the previous images: their look, by which a frozen camera is found, and their poses."""

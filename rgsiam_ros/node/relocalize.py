@@ -36,6 +36,7 @@ from rgsiam_ros.node.map_output import MapOutput
 from rgsiam_ros.node.messages import ReceivedImage
 from rgsiam_ros.node.odometry_gate import OdometryGate
 from rgsiam_ros.node.parameters import declare_all, why_refused
+from rgsiam_ros.node.pose_hint import PoseHint
 from rgsiam_ros.node.pose_output import PoseOutput
 from rgsiam_ros.node.qos import image_qos
 from rgsiam_ros.node.status import ACTIVE, INACTIVE, UNCONFIGURED, StatusOutput
@@ -229,7 +230,9 @@ class RelocalizeNode(LifecycleNode):
             (Image, "image") if transport == "raw" else (CompressedImage, "image/compressed")
         )
         self._image_stream.topic = self.resolve_topic_name(topic)
+        self._hint = PoseHint(self, self._map_frame)
         self._inputs = [
+            self._hint.subscription,
             self.create_subscription(
                 kind,
                 topic,
@@ -301,6 +304,7 @@ class RelocalizeNode(LifecycleNode):
                 self._forget_if_asked(loaded)
                 self._camera.apply(loaded.relocalizer)
                 T_base_camera = self._mount.lookup(header.frame_id)
+                self._hint.give(loaded.relocalizer, T_base_camera)
                 estimate = loaded.relocalizer.estimate(received.image())
                 if not (self._active and self._enabled):
                     return
