@@ -166,6 +166,12 @@ def fusion_config(
     base_frame: Annotated[str, typer.Option(help="Vehicle frame.")] = "base_link",
     gps_frame: Annotated[str, typer.Option(help="Antenna frame.")] = "gps_link",
     delay: Annotated[float, typer.Option(min=0.0, help="Seconds from image to pose.")] = 0.1,
+    sensor_rate: Annotated[
+        float,
+        typer.Option(
+            min=1.0, max=1000.0, help="Hz of wheel odometry and IMU, the slower of the two."
+        ),
+    ] = 10.0,
     three_d: Annotated[
         bool, typer.Option("--three-d", help="Fuse height, roll, pitch too.")
     ] = False,
@@ -192,6 +198,7 @@ def fusion_config(
         gps_frame=gps_frame,
         two_d_mode=not three_d,
         delay_s=delay,
+        sensor_rate_hz=sensor_rate,
         sources=tuple(name for name in SOURCES if name not in (without or ())),
     )
     for path in write_files(manifest, setup, out):

@@ -50,6 +50,8 @@ INITIAL = [1e6, 1e6, 1e-6, 1e-6, 1e-6, 10.0, 10.0, 1.0, 1e-6, 1e-6, 1e-6, 1.0, 1
 """Initial variances of a planar filter, in the order of `AXES`: x, y and yaw are unknown."""
 INITIAL_3D = [1e6, 1e6, 1e6, *[10.0] * 3, *[10.0, 1.0, 1.0], *[1.0] * 3, *[1.0] * 3]
 """Initial variances of a filter in three dimensions: the whole pose is unknown."""
+TIMEOUT_PERIODS = 2.0
+"""Periods of the sensors without a message, after which the filter goes on by prediction alone."""
 HISTORY_DELAYS = 10.0
 """Length of the filter's history, as a multiple of `FusionSetup.delay_s`."""
 SHORTEST_HISTORY_S = 1.0
@@ -71,6 +73,8 @@ class FusionSetup:
     two_d_mode: bool = True
     delay_s: float = 0.1
     """Time from the stamp of an image to the arrival of its pose, seconds."""
+    sensor_rate_hz: float = 10.0
+    """Rate of wheel odometry and IMU, Hz: the slower of the two."""
     sources: tuple[str, ...] = SOURCES
     """At least one of `SOURCES`."""
 
@@ -83,8 +87,8 @@ def filter_parameters(manifest: Manifest, setup: FusionSetup) -> dict[str, dict[
     check_setup(manifest, setup)
     planar, sources = setup.two_d_mode, setup.sources
     shared = {
-        "frequency": 30.0,
-        "sensor_timeout": 0.1,
+        "frequency": setup.sensor_rate_hz,
+        "sensor_timeout": TIMEOUT_PERIODS / setup.sensor_rate_hz,
         "two_d_mode": True,
         "print_diagnostics": True,
         "publish_tf": True,
@@ -257,6 +261,8 @@ SETUP_HEADING = (
     "# Written by `rgsiam fusion-config`. To change it, write a new folder.\n"
 )
 COMMENTS = {
+    "sensor_timeout": "seconds: two periods of wheels and IMU. frequency is theirs too, because a faster filter\n"
+    "has nothing new to publish between their messages",
     "odom0_config": "order: x y z, roll pitch yaw, vx vy vz, vroll vpitch vyaw, ax ay az; vy is not used:\n"
     "in bends base_link moves sideways, unless it is on the rear axle",
     "imu0_config": "only the yaw rate: in practice an IMU's yaw is wrong by a degree or two",

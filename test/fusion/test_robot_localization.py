@@ -278,12 +278,24 @@ def test_a_wrong_altitude_scales_the_fixes():
     assert np.hypot(x - 1000.0, y) < 0.1
 
 
+def test_the_filters_follow_the_rate_of_their_sensors(manifest):
+    """A message may be late by nearly a period before the filter predicts without it."""
+    for rate in (10.0, 50.0):
+        files = filter_parameters(manifest, FusionSetup(sensor_rate_hz=rate))
+        for name in (EKF_ODOM, EKF_MAP):
+            assert files[name]["frequency"] == rate
+            assert files[name]["sensor_timeout"] == pytest.approx(2.0 / rate)
+        assert files[NAVSAT]["frequency"] == 30.0  # it must only be faster than GPS
+
+
 @pytest.mark.slow
 def test_fusion_commands(tmp_path):
     done = rgsiam("fusion-config", TOWN_BUNDLE, "--out", tmp_path / "a", "--base-frame", "car")
     assert done.returncode == 0, done.stderr
     assert "relocalize_with_gps.launch.py" in done.stdout
     assert "car" in (tmp_path / "a" / EKF_MAP).read_text()
+    done = rgsiam("fusion-config", TOWN_BUNDLE, "--out", tmp_path / "g", "--sensor-rate", "50")
+    assert read_setup(tmp_path / "g").sensor_rate_hz == 50.0
     done = rgsiam("fusion-config", TOWN_BUNDLE, "--out", tmp_path / "b", "--odom-frame", "map")
     assert done.returncode == 1
     assert "name two frames" in done.stderr
