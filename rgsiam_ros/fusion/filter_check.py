@@ -1,7 +1,8 @@
 """Compare poses of the map filter with measured ones, as robot_localization compares them.
 
 robot_localization rejects a pose by one Mahalanobis distance over all axes that it fuses, with the sum of its
-own covariance and the pose's. An uncertain position therefore does not help a pose whose heading disagrees.
+own covariance and the pose's. A large sigma therefore does not help where the covariance is narrow: across the
+direction in which the position is uncertain, or in the heading.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from rgsiam_ros.uncertainty.gate import GateLimits
 
 PLANE, SPACE = (0, 1, 5), (0, 1, 2, 3, 4, 5)
 """The axes of a pose that a filter fuses in two and in three dimensions: x y z, roll pitch yaw."""
-AXIS_NAMES = ("x", "y", "z", "roll", "pitch", "yaw")
 KEPT = 1024
 """Number of covariances that a track keeps."""
 DRIFT = GateLimits()
@@ -41,6 +41,10 @@ class MapPose:
         """Standard deviation of the position in the plane, both axes together, metres."""
         return float(np.sqrt(max(float(self.covariance_66[0, 0] + self.covariance_66[1, 1]), 0.0)))
 
+    def widened(self, covariance_66: Array) -> MapPose:
+        """The pose with so much more covariance, ``(6, 6)``."""
+        return MapPose(self.stamp_ns, self.T_map_base, self.covariance_66 + covariance_66)
+
 
 def rejection_distance(measured: MapPose, filtered: MapPose, axes: tuple[int, ...]) -> float:
     """The Mahalanobis distance, in sigmas, by which robot_localization decides on a pose.
@@ -51,10 +55,10 @@ def rejection_distance(measured: MapPose, filtered: MapPose, axes: tuple[int, ..
     return float(np.sqrt(max(float(difference @ np.linalg.solve(covariance, difference)), 0.0)))
 
 
-def worst_axis(measured: MapPose, filtered: MapPose, axes: tuple[int, ...]) -> str:
-    """The name of the axis in which the two poses are most sigmas apart."""
-    difference, covariance = _difference(measured, filtered, axes)
-    return AXIS_NAMES[axes[int(np.argmax(np.abs(difference) / np.sqrt(np.diag(covariance))))]]
+def worst_part(measured: MapPose, filtered: MapPose, axes: tuple[int, ...]) -> str:
+    """The part of the pose in which the two are more sigmas apart: ``position`` or ``heading``."""
+    position = rejection_distance(measured, filtered, tuple(axis for axis in axes if axis < 3))
+    return "position" if position >= rejection_distance(measured, filtered, (5,)) else "heading"
 
 
 def _difference(measured: MapPose, filtered: MapPose, axes: tuple[int, ...]) -> tuple[Array, Array]:
@@ -100,6 +104,13 @@ class OdometryTrack:
         self._tree.update("odom", "base", T_odom_base, stamp_ns, static=False)
         self._newest_ns = stamp_ns
 
+    def at(self, stamp_ns: int) -> Array | None:
+        """``T_odom_base`` ``(4, 4)`` at a stamp, metres; None if the track does not reach there."""
+        try:
+            return self._tree.lookup("odom", "base", stamp_ns)
+        except TransformUnavailableError:
+            return None
+
     def carried(self, pose: MapPose) -> MapPose:
         """The pose carried on to the newest odometry; unchanged if odometry does not reach its stamp.
 
@@ -107,10 +118,8 @@ class OdometryTrack:
         """
         if self._newest_ns is None or self._newest_ns <= pose.stamp_ns:
             return pose
-        try:
-            T_odom_then = self._tree.lookup("odom", "base", pose.stamp_ns)
-            T_odom_now = self._tree.lookup("odom", "base", self._newest_ns)
-        except TransformUnavailableError:
+        T_odom_then, T_odom_now = self.at(pose.stamp_ns), self.at(self._newest_ns)
+        if T_odom_then is None or T_odom_now is None:
             return pose
         T_then_now = invert(T_odom_then) @ T_odom_now
         covariance = move_to_body_point(pose.covariance_66, pose.T_map_base, T_then_now)

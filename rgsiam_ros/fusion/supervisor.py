@@ -1,9 +1,8 @@
 """Decide when the map filter starts, with which pose, and whether it still takes the visual poses.
 
-robot_localization believes what comes first. A map filter that starts on its own is at the map's origin; if
-its heading has once become certain and wrong, it rejects every later pose, silently and for good. So the
-filter is held back until there is a visual pose, is set to it, and is watched. This module knows no ROS:
-`rgsiam_ros.node.fusion_supervisor` connects it.
+A map filter that starts on its own is at the map's origin, with an unknown heading, and may reject every later pose,
+silently and for good. So it is held back until there is a visual pose, is set to it, and is watched. This module
+knows no ROS: `rgsiam_ros.node.fusion_supervisor` connects it.
 """
 
 from __future__ import annotations
@@ -22,8 +21,9 @@ from rgsiam_ros.fusion.filter_check import (
     MapPose,
     OdometryTrack,
     rejection_distance,
-    worst_axis,
+    worst_part,
 )
+from rgsiam_ros.fusion.gps_start import GpsStart
 from rgsiam_ros.geometry.poses import Array
 
 Source = Literal["visual", "gps", "hint"]
@@ -39,8 +39,9 @@ SHOWN_S = 10.0
 """A new start is shown as an error for this time, because /diagnostics is read once a second."""
 EMPTY_EVERY_S = 60.0
 """While the filter is held back it keeps every wheel and IMU message. Setting a pose empties this queue."""
-FLOOR = np.diag(np.repeat([0.5, 0.05], 3) ** 2)
-"""Added to the covariance when a filter's first poses are compared with the pose that it was set to."""
+MARGIN = np.diag(np.repeat([1.0, 0.1], 3) ** 2)
+"""Added to the covariance of a pose that the filter is set to. ``set_pose`` also sets its speeds to zero, and it takes
+some messages of the wheels until it moves: the next visual pose must not be rejected for that."""
 SMALLEST_SIGMA_M = 0.1
 """A filter whose sigma is within `Limits.sigma_factor` of this is sure enough, however sure the poses are."""
 WORDS = {"visual": "a visual pose", "gps": "GPS alone", "hint": "a hint"}
@@ -102,7 +103,7 @@ class FilterSupervisor:
         self._offers = 0
         self._offered_s = self._heard_s = -math.inf
         self._emptied_s = now_s
-        self._fix: tuple[MapPose, float] | None = None
+        self._gps, self._fix_s = GpsStart(), -math.inf
         self._pending: tuple[MapPose, str] | None = None
         self._previous_sigma_m = math.inf
         self._smallest_sigma_m = math.inf
@@ -125,8 +126,9 @@ class FilterSupervisor:
         self._wheels.add(stamp_ns, T_odom_base)
 
     def add_fix(self, pose: MapPose, now_s: float) -> None:
-        """A position by GPS, with an unknown heading."""
-        self._fix = (pose, now_s)
+        """A position by GPS. Its rotation is not used."""
+        self._gps.add(pose)
+        self._fix_s = now_s
 
     def add_hint(self, pose: MapPose, now_s: float) -> None:
         """A pose that a person gave. The filter is set to it, until a visual pose comes."""
@@ -143,7 +145,7 @@ class FilterSupervisor:
             self._pending = pose, self._why_unsure(smallest, previous)
             self._judge_pending(now_s)
         elif self.phase is Phase.STARTING and self.source == "visual":
-            self._offer = pose
+            self._offer = pose.widened(MARGIN)
         else:
             self._begin(pose, "visual", now_s)
 
@@ -206,31 +208,32 @@ class FilterSupervisor:
         return found
 
     def _waiting_text(self, waited_s: float) -> str:
+        drive = "some metres of driving give the heading"
         if not self.limits.uses_visual:
-            return f"no fix for {waited_s:.0f} s: the map filter is held back"
+            return f"no position by GPS for {waited_s:.0f} s: the map filter is held back; {drive}"
         text = f"no visual pose for {waited_s:.0f} s: the map filter is held back"
         if not self.limits.uses_gps:
             return text
-        return f"{text}; it starts from GPS alone after {self.limits.wait_s:g} s"
+        return f"{text}; it starts from GPS alone after {self.limits.wait_s:g} s, {drive}"
 
     def _begin(self, pose: MapPose, source: Source, now_s: float) -> None:
         level: Level = "info" if source == "visual" or not self.limits.uses_visual else "warning"
         self._events.append((level, f"the map filter is set to {WORDS[source]}"))
         self.counts["restarted" if self.counts["started"] else "started"] += 1
         self.phase, self.source, self._since_s = Phase.STARTING, source, now_s
-        self._offer, self._offers = pose, 0
+        self._offer, self._offers = pose.widened(MARGIN), 0
         self._pending, self.rejected_in_row = None, 0
 
     def _start_from_gps(self, now_s: float) -> None:
         wait_s = self.limits.wait_s if self.limits.uses_visual else 0.0
         if not self.limits.uses_gps or now_s - self._since_s < wait_s:
             return
-        if self._fix is None or now_s - self._fix[1] > FRESH_S:
+        if now_s - self._fix_s > FRESH_S:
             return
-        if now_s - self._heard_s > FRESH_S:
-            self._begin(self._fix[0], "gps", now_s)
-        else:  # it was not this supervisor that started it: it may know its heading
+        if now_s - self._heard_s <= FRESH_S:  # it was not this supervisor that started it
             self.phase, self.source = Phase.RUNNING, "gps"
+        elif (pose := self._gps.pose(self._wheels)) is not None:
+            self._begin(pose, "gps", now_s)
 
     def _wait_anew(self, now_s: float) -> None:
         text = f"the map filter has been silent for over {FRESH_S:g} s: it is set to the next pose"
@@ -247,7 +250,6 @@ class FilterSupervisor:
         if self._offer is None or not self._offers:
             return False
         wanted = self._wheels.carried(self._offer)
-        wanted = MapPose(wanted.stamp_ns, wanted.T_map_base, wanted.covariance_66 + FLOOR)
         return self._is_sure(filtered.horizontal_sigma_m, wanted.horizontal_sigma_m) and (
             rejection_distance(wanted, filtered, self._axes) <= self.limits.sigmas
         )
@@ -272,7 +274,7 @@ class FilterSupervisor:
         self._pending = None
         distance = rejection_distance(pose, filtered, self._axes)
         if distance > self.limits.sigmas:
-            worst = worst_axis(pose, filtered, self._axes)
+            worst = worst_part(pose, filtered, self._axes)
             text = f"{distance:.1f} sigmas away, over {self.limits.sigmas:g}, most in {worst}"
             self._reject(pose, text, now_s)
         elif why_unsure:

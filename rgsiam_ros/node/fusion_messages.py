@@ -19,7 +19,7 @@ from rgsiam_ros.geometry.geodesy import Datum, LocalFrame
 UNKNOWN = np.diag([1e6] * 3 + [10.0] * 3)
 """Covariance of a pose of which nothing is known, as the filter's initial one."""
 LEVER_M = 2.0
-"""Standard deviation for the antenna's place on the vehicle, whose heading is not known yet."""
+"""Standard deviation for the antenna's place on the vehicle, metres: the heading is not known yet."""
 WITHOUT_COVARIANCE_M = 10.0
 """Standard deviation of a fix that states none."""
 

@@ -1,8 +1,8 @@
 """Stands in for a node of robot_localization and writes down what it gets: one JSON line for each event.
 
-Usage: NAME FILE --ros-args ..., where NAME is ekf_odom, ekf_map or navsat_transform. The vehicle stands still.
-As the real ones, the map filter does nothing before it is enabled, and starts at the origin; each second fix is
-converted to zero. The map filter takes no pose but by set_pose.
+Usage: NAME FILE --ros-args ..., where NAME is ekf_odom, ekf_map or navsat_transform. As the real ones, the map
+filter does nothing before it is enabled, and starts at the origin; each second fix is converted to zero. The odometry
+filter gives the pose of the wheel odometry. The map filter stays where set_pose has put it.
 """
 
 import json
@@ -63,6 +63,8 @@ class Recorder(Node):
     def filter(self, message):
         if not self.enabled:
             return
+        if self.world == self.odom:
+            self.now.pose.pose = message.pose.pose
         self.now.header.stamp, self.now.header.frame_id = message.header.stamp, self.world
         self.filtered.publish(self.now)
         moved = TransformStamped(header=self.now.header)
