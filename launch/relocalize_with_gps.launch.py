@@ -27,8 +27,8 @@ from rgsiam_ros.fusion.installed import why_gps_fails
 SHARE = FindPackageShare("rgsiam_ros")
 SETUP = "fusion_setup.yaml"
 NODE_POSE = "/relocalize/pose_with_covariance"
-UNCHECKED = "/unchecked"
-"""Behind the topic of converted fixes: what navsat_transform publishes, before fusion_supervisor checks it."""
+UNCHECKED, CHECKED = "/unchecked", "/checked"
+"""Behind a topic: converted fixes before fusion_supervisor has let them pass, visual poses after it."""
 HELD_BACK = {"disabled_at_startup": True}
 """The map filter publishes nothing, TF included, until fusion_supervisor has set its pose and enabled it."""
 MAP_FILTER = [("set_pose", "/ekf_map/set_pose"), ("enable", "/ekf_map/enable")]
@@ -94,7 +94,7 @@ def nodes(context):
         LaunchConfiguration(name).perform(context) or setup[name]
         for name in ("gps_topic", "gps_frame")
     )
-    converted = setup["gps_odometry_topic"] + UNCHECKED
+    converted, checked = setup["gps_odometry_topic"] + UNCHECKED, setup["pose_topic"] + CHECKED
     filters = [
         Node(
             package="robot_localization",
@@ -104,7 +104,10 @@ def nodes(context):
             remappings=[("odometry/filtered", f"/odometry/filtered/{world}"), *remappings],
             output="screen",
         )
-        for world, further, remappings in (("odom", [], []), ("map", [HELD_BACK], MAP_FILTER))
+        for world, further, remappings in (
+            ("odom", [], []),
+            ("map", [HELD_BACK], [*MAP_FILTER, (setup["pose_topic"], checked)]),
+        )
     ]
     files = [folder / name for name in ("ekf_map.yaml", "navsat_transform.yaml")]
     sources = {f"use_{name}": name in setup["sources"] for name in ("gps", "visual")}
@@ -121,6 +124,7 @@ def nodes(context):
         remappings=[
             *MAP_FILTER,
             ("pose", setup["pose_topic"]),
+            ("pose/checked", checked),
             ("odometry/map", "/odometry/filtered/map"),
             ("odometry/odom", "/odometry/filtered/odom"),
             ("gps/fix", gps_topic),
@@ -131,7 +135,8 @@ def nodes(context):
         respawn_delay=2.0,
         output="screen",
     )
-    started = [SetRemap(NODE_POSE, setup["pose_topic"]), relocalize, *filters, supervisor]
+    # SetRemap is for the nodes behind it. It would win over the map filter's own rule for that topic
+    started = [*filters, supervisor, SetRemap(NODE_POSE, setup["pose_topic"]), relocalize]
     if "gps" not in setup["sources"]:
         return started
     navsat = Node(

@@ -39,9 +39,11 @@ SHOWN_S = 10.0
 """A new start is shown as an error for this time, because /diagnostics is read once a second."""
 EMPTY_EVERY_S = 60.0
 """While the filter is held back it keeps every wheel and IMU message. Setting a pose empties this queue."""
-MARGIN = np.diag(np.repeat([1.0, 0.1], 3) ** 2)
-"""Added to the covariance of a pose that the filter is set to. ``set_pose`` also sets its speeds to zero, and it takes
-some messages of the wheels until it moves: the next visual pose must not be rejected for that."""
+MARGIN_M, MARGIN_S, MARGIN_RAD = 1.0, 0.3, 0.1
+"""Standard deviations that a pose gets more before the filter is set to it: metres, seconds of driving, radians.
+``set_pose`` also sets the filter's speeds to zero, and it takes some messages of the wheels until it moves."""
+SPEED_TOLERANCE, SPEED_TOLERANCE_M_S = 0.1, 0.5
+"""The filter moves once its speed is that of the wheels, within this part of it and this much."""
 SMALLEST_SIGMA_M = 0.1
 """A filter whose sigma is within `Limits.sigma_factor` of this is sure enough, however sure the poses are."""
 WORDS = {"visual": "a visual pose", "gps": "GPS alone", "hint": "a hint"}
@@ -99,6 +101,7 @@ class FilterSupervisor:
         self._axes = SPACE if limits.three_d else PLANE
         self._since_s = now_s
         self._wheels, self._track = OdometryTrack(), FilterTrack()
+        self._speed_m_s = 0.0
         self._offer: MapPose | None = None
         self._offers = 0
         self._offered_s = self._heard_s = -math.inf
@@ -112,8 +115,11 @@ class FilterSupervisor:
         self._events: list[tuple[Level, str]] = []
 
     @property
-    def gps_passes(self) -> bool:
-        """Whether converted fixes may reach the filter."""
+    def passes(self) -> bool:
+        """Whether visual poses and converted fixes may reach the filter.
+
+        They may not while it does not move yet: they would make it sure of its place, and then reject the next.
+        """
         return self.phase is Phase.RUNNING
 
     def take_events(self) -> list[tuple[Level, str]]:
@@ -121,9 +127,10 @@ class FilterSupervisor:
         events, self._events = self._events, []
         return events
 
-    def add_odometry(self, stamp_ns: int, T_odom_base: Array) -> None:
-        """A pose by wheels and IMU, ``(4, 4)``, metres. Raises ValueError if it is not finite."""
+    def add_odometry(self, stamp_ns: int, T_odom_base: Array, speed_m_s: float) -> None:
+        """A pose by wheels and IMU, ``(4, 4)``, metres, and the speed. Raises ValueError if it is not finite."""
         self._wheels.add(stamp_ns, T_odom_base)
+        self._speed_m_s = abs(speed_m_s)
 
     def add_fix(self, pose: MapPose, now_s: float) -> None:
         """A position by GPS. Its rotation is not used."""
@@ -145,16 +152,16 @@ class FilterSupervisor:
             self._pending = pose, self._why_unsure(smallest, previous)
             self._judge_pending(now_s)
         elif self.phase is Phase.STARTING and self.source == "visual":
-            self._offer = pose.widened(MARGIN)
+            self._offer = self._with_margin(pose)
         else:
             self._begin(pose, "visual", now_s)
 
-    def add_filtered(self, pose: MapPose, now_s: float) -> None:
-        """A pose that the map filter published. Raises ValueError if it is not finite."""
+    def add_filtered(self, pose: MapPose, speed_m_s: float, now_s: float) -> None:
+        """A pose and speed that the map filter published. Raises ValueError if the pose is not finite."""
         self._track.add(pose)
         self._heard_s = now_s
         self._smallest_sigma_m = min(self._smallest_sigma_m, pose.horizontal_sigma_m)
-        if self.phase is Phase.STARTING and self._has_taken(pose):
+        if self.phase is Phase.STARTING and self._has_taken(pose, abs(speed_m_s)):
             self.phase = Phase.RUNNING
             self._smallest_sigma_m = self._previous_sigma_m = math.inf
             self._events.append(("info", f"the map filter runs, from {WORDS[self.source]}"))
@@ -221,8 +228,12 @@ class FilterSupervisor:
         self._events.append((level, f"the map filter is set to {WORDS[source]}"))
         self.counts["restarted" if self.counts["started"] else "started"] += 1
         self.phase, self.source, self._since_s = Phase.STARTING, source, now_s
-        self._offer, self._offers = pose.widened(MARGIN), 0
+        self._offer, self._offers = self._with_margin(pose), 0
         self._pending, self.rejected_in_row = None, 0
+
+    def _with_margin(self, pose: MapPose) -> MapPose:
+        sigma = np.repeat([MARGIN_M + MARGIN_S * self._speed_m_s, MARGIN_RAD], 3)
+        return pose.widened(np.diag(sigma**2))
 
     def _start_from_gps(self, now_s: float) -> None:
         wait_s = self.limits.wait_s if self.limits.uses_visual else 0.0
@@ -245,9 +256,12 @@ class FilterSupervisor:
         self._events.append(("error", text))
         self._restart = (text, now_s)
 
-    def _has_taken(self, filtered: MapPose) -> bool:
-        """Whether the filter is where it was set to, and as sure."""
+    def _has_taken(self, filtered: MapPose, speed_m_s: float) -> bool:
+        """Whether the filter is where it was set to, as sure, and as fast as the wheels."""
         if self._offer is None or not self._offers:
+            return False
+        tolerance_m_s = SPEED_TOLERANCE * self._speed_m_s + SPEED_TOLERANCE_M_S
+        if abs(speed_m_s - self._speed_m_s) > tolerance_m_s:
             return False
         wanted = self._wheels.carried(self._offer)
         return self._is_sure(filtered.horizontal_sigma_m, wanted.horizontal_sigma_m) and (

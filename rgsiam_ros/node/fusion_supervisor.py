@@ -1,6 +1,7 @@
 """The lifecycle node `fusion_supervisor`: it starts, sets and watches robot_localization's map filter.
 
-The decisions are made by `rgsiam_ros.fusion.supervisor`. Converted fixes pass through this node to the filter.
+The decisions are made by `rgsiam_ros.fusion.supervisor`. Visual poses and converted fixes
+pass through this node to the filter.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class FusionSupervisorNode(LifecycleNode):
             PoseWithCovarianceStamped, "set_pose", QoSProfile(depth=1)
         )
         self._gps = self.create_publisher(Odometry, "gps/odometry", QoSProfile(depth=10))
+        self._poses = self.create_publisher(PoseWithCovarianceStamped, "pose/checked", pose_qos())
         self._enable = self.create_client(Empty, "enable")
         publish_regularly(self, self._summary, TASK)
 
@@ -136,17 +138,21 @@ class FusionSupervisorNode(LifecycleNode):
 
     def _on_visual(self, message: PoseWithCovarianceStamped) -> None:
         self._core.add_visual(self._in_map(message, message.header), self._now())
+        if self._core.passes:
+            self._poses.publish(message)
 
     def _on_hint(self, message: PoseWithCovarianceStamped) -> None:
         self._core.add_hint(self._in_map(message, message.header), self._now())
 
     def _on_filtered(self, message: Odometry) -> None:
-        self._core.add_filtered(self._in_map(message, message.header), self._now())
+        speed_m_s = message.twist.twist.linear.x
+        self._core.add_filtered(self._in_map(message, message.header), speed_m_s, self._now())
 
     def _on_odometry(self, message: Odometry) -> None:
         pose = message.pose.pose
         T_odom_base = pose_from_message(pose.position, pose.orientation)
-        self._core.add_odometry(stamp_to_ns(message.header.stamp), T_odom_base)
+        speed_m_s = message.twist.twist.linear.x
+        self._core.add_odometry(stamp_to_ns(message.header.stamp), T_odom_base, speed_m_s)
 
     def _on_fix(self, message: NavSatFix) -> None:
         assert self._fixes is not None
@@ -161,7 +167,7 @@ class FusionSupervisorNode(LifecycleNode):
             self._warn(
                 "a fix was converted to zero, because navsat_transform lacks a transform: it is not fused"
             )
-        elif self._core.gps_passes:
+        elif self._core.passes:
             self._gps.publish(message)
 
     @property

@@ -37,7 +37,7 @@ def running(**limits):
     core = new(**limits)
     core.add_visual(at(100.0, t=1.0), 1.0)
     core.tick(1.0)
-    core.add_filtered(at(100.0, t=1.0), 1.1)
+    core.add_filtered(at(100.0, t=1.0), 0.0, 1.1)
     assert core.phase is Phase.RUNNING
     core.take_events()
     return core
@@ -47,7 +47,7 @@ def drive(core, poses, filtered, first=0, step_s=0.2):
     """A visual pose and the filter's pose at the same stamps, five times a second from two seconds on."""
     for i, (pose, own) in enumerate(zip(poses, filtered, strict=True), start=first):
         t = 2.0 + step_s * i
-        core.add_filtered(at(*own[:2], own[2], t, *own[3:]), t)
+        core.add_filtered(at(*own[:2], own[2], t, *own[3:]), 0.0, t)
         core.add_visual(at(*pose, t=t), t)
         core.tick(t)
     return 2.0 + step_s * (first + len(poses) - 1)
@@ -61,7 +61,7 @@ def test_nothing_starts_before_a_visual_pose():
     core = new(uses_gps=False)
     for t in np.arange(0.0, 50.0, 0.5):
         assert core.tick(t) is None
-        assert not core.gps_passes
+        assert not core.passes
     assert core.phase is Phase.WAITING
     assert "no visual pose for 49 s: the map filter is held back" in messages(core, 49.4, "warning")
 
@@ -83,19 +83,31 @@ def test_the_filter_is_set_first_then_enabled_until_it_agrees():
     assert place(first) == place(second) == [100.0, 50.0, 0.0]
     assert core.tick(1.3) is None
     assert core.tick(1.8).enable
-    assert not core.gps_passes
-    core.add_filtered(at(0.0, t=1.8, sigma=1000.0, yaw_sigma=3.0), 1.9)  # as sure as nothing
+    assert not core.passes
+    core.add_filtered(at(0.0, t=1.8, sigma=1000.0, yaw_sigma=3.0), 0.0, 1.9)  # as sure as nothing
     assert core.phase is Phase.STARTING
-    core.add_filtered(at(20.0, t=1.9), 2.0)  # elsewhere
+    core.add_filtered(at(20.0, t=1.9), 0.0, 2.0)  # elsewhere
     assert core.phase is Phase.STARTING
     again = core.tick(2.4)
     assert not again.enable  # it runs already
     assert place(again) == [100.0, 50.0, 0.0]
-    core.add_filtered(at(100.1, 50.0, 0.3, t=2.4), 2.5)
+    core.add_filtered(at(100.1, 50.0, 0.3, t=2.4), 0.0, 2.5)
     assert core.phase is Phase.RUNNING
-    assert core.gps_passes
+    assert core.passes
     assert core.findings(2.5) == []
     assert core.tick(3.1) is None
+
+
+def test_poses_pass_once_the_filter_moves_as_the_wheels_do():
+    """`set_pose` sets the speeds to zero, and the covariance allows for the way that is lost by that."""
+    core = new()
+    core.add_odometry(0, np.eye(4), 9.0)
+    core.add_visual(at(100.0, t=1.0), 1.0)
+    sigma_m = np.sqrt(core.tick(1.0).pose.covariance_66[0, 0])
+    assert sigma_m == pytest.approx(np.hypot(SURE, 1.0 + 0.3 * 9.0))
+    for t, speed, passes in [(1.1, 0.0, False), (1.2, 7.2, False), (1.3, 8.2, True)]:
+        core.add_filtered(at(100.0, t=t), speed, t)
+        assert core.passes == passes
 
 
 def test_a_filter_that_never_answers_is_an_error():
@@ -111,7 +123,9 @@ def test_the_pose_is_carried_on_by_odometry_to_the_time_it_is_set():
     """Ten metres on, along the heading in the map: a turn of 90 degrees between map and odometry."""
     core = new()
     for t in (0.0, 0.5, 1.0):
-        core.add_odometry(round(t * 1e9), pose_matrix([20.0 * t, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]))
+        core.add_odometry(
+            round(t * 1e9), pose_matrix([20.0 * t, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]), 0.0
+        )
     core.add_visual(at(100.0, 50.0, np.pi / 2, t=0.5), 1.0)
     offer = core.tick(1.0)
     np.testing.assert_allclose(place(offer), [100.0, 60.0, 0.0], atol=1e-9)
@@ -136,7 +150,7 @@ def drive_with_gps(core, first, last, speed=5.0, heading=2.0, sigma=0.4, bias=la
     way = np.array([np.cos(heading), np.sin(heading)])
     for t in np.arange(first, last + 1e-6, 0.5):
         T = pose_matrix([speed * t, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0])
-        core.add_odometry(round(t * 1e9), T)
+        core.add_odometry(round(t * 1e9), T, 0.0)
         x, y = way * speed * t + bias(t)
         core.add_fix(at(x, y, sigma=sigma, yaw_sigma=3.0, t=t), t)
     return way * speed * last
@@ -153,13 +167,13 @@ def test_without_a_visual_pose_it_starts_from_gps_and_then_over():
     T = offer.pose.T_map_base
     assert np.arctan2(T[1, 0], T[0, 0]) == pytest.approx(2.0)
     assert ("warning", "the map filter is set to GPS alone") in core.take_events()
-    core.add_filtered(at(x, y, 2.0, 10.1, 1.0, 0.1), 10.2)
-    assert core.gps_passes
+    core.add_filtered(at(x, y, 2.0, 10.1, 1.0, 0.1), 0.0, 10.2)
+    assert core.passes
     assert "runs from GPS alone, no visual pose yet" in messages(core, 10.2, "warning")
     core.add_visual(at(35.0, 41.0, 2.0, t=11.0), 11.0)
     assert place(core.tick(11.1)) == [35.0, 41.0, 0.0]
-    assert not core.gps_passes
-    core.add_filtered(at(35.0, 41.0, 2.0, t=11.1), 11.2)
+    assert not core.passes
+    core.add_filtered(at(35.0, 41.0, 2.0, t=11.1), 0.0, 11.2)
     assert core.findings(11.2) == []
 
 
@@ -184,11 +198,11 @@ def test_a_filter_that_runs_already_is_set_to_visual_poses_only():
     """As after a restart of the supervisor: neither GPS nor the emptying of queues may move the filter."""
     core = new(wait_s=10.0)
     for t in np.arange(0.0, 2.0 * EMPTY_EVERY_S, 0.5):
-        core.add_filtered(at(100.0 + t, t=t), t)
+        core.add_filtered(at(100.0 + t, t=t), 0.0, t)
         if t > 1.5 * EMPTY_EVERY_S:
             drive_with_gps(core, t, t)
         assert core.tick(t) is None
-    assert core.gps_passes
+    assert core.passes
     core.add_visual(at(500.0, t=t), t)
     assert place(core.tick(t)) == [500.0, 0.0, 0.0]
 
@@ -200,9 +214,9 @@ def test_without_visual_poses_it_starts_from_gps_at_once():
     assert core.tick(5.0) is None
     x, y = drive_with_gps(core, 0.0, 5.0)
     assert place(core.tick(5.1)) == pytest.approx([x, y, 0.0])
-    core.add_filtered(at(x, y, 2.0, 5.1, 1.0, 0.1), 5.2)
+    core.add_filtered(at(x, y, 2.0, 5.1, 1.0, 0.1), 0.0, 5.2)
     core.add_visual(at(1.0, t=5.2), 5.2)
-    assert core.gps_passes
+    assert core.passes
     assert core.findings(5.2) == []
 
 
@@ -210,7 +224,7 @@ def test_a_hint_sets_the_filter_until_a_visual_pose_comes():
     core = running()
     core.add_hint(at(-50.0, t=2.0, sigma=0.5, yaw_sigma=0.26), 2.0)
     assert place(core.tick(2.1)) == [-50.0, 0.0, 0.0]
-    core.add_filtered(at(-50.0, t=2.1, sigma=0.5, yaw_sigma=0.26), 2.2)
+    core.add_filtered(at(-50.0, t=2.1, sigma=0.5, yaw_sigma=0.26), 0.0, 2.2)
     assert "runs from a hint" in messages(core, 2.2, "warning")
     core.add_visual(at(-52.0, t=3.0), 3.0)
     assert place(core.tick(3.1)) == [-52.0, 0.0, 0.0]
@@ -251,7 +265,7 @@ def test_a_filter_that_rejects_the_poses_is_an_error(filtered, why, reinitialise
     assert core.counts["restarted"] == int(reinitialise)
     assert any(level == "error" for level, _ in core.take_events())
     if reinitialise:
-        core.add_filtered(at(100.0, t=end), end + 0.1)
+        core.add_filtered(at(100.0, t=end), 0.0, end + 0.1)
         assert "it is set to the newest" in messages(core, end + 0.1, "error")  # shown for a while
         assert messages(core, end + 20.0, "error") == ""
 
@@ -267,9 +281,9 @@ def test_one_pose_that_is_taken_ends_the_count():
 def test_a_pose_is_judged_once_the_filter_has_reached_its_stamp():
     core = running()
     core.add_visual(at(160.0, t=2.0), 2.1)
-    core.add_filtered(at(100.0, t=1.9), 2.1)
+    core.add_filtered(at(100.0, t=1.9), 0.0, 2.1)
     assert core.counts["rejected"] == 0
-    core.add_filtered(at(100.0, t=2.1), 2.2)
+    core.add_filtered(at(100.0, t=2.1), 0.0, 2.2)
     assert core.counts["rejected"] == 1
 
 
@@ -279,6 +293,6 @@ def test_a_filter_that_falls_silent_is_set_to_the_next_pose():
     core.tick(2.0 + FRESH_S)
     assert core.phase is Phase.WAITING
     assert "silent" in messages(core, 2.0 + FRESH_S, "error")
-    assert not core.gps_passes
+    assert not core.passes
     core.add_visual(at(120.0, t=5.0), 5.0)
     assert [core.tick(5.0 + 0.1 * i).enable for i in range(2)] == [False, True]

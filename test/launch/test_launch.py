@@ -34,11 +34,16 @@ def test_the_defaults_are_for_the_demo_town(launch):
         world = name.removeprefix("ekf_")
         filtered = ("odometry/filtered", f"/odometry/filtered/{world}")
         own = [("set_pose", "/ekf_map/set_pose"), ("enable", "/ekf_map/enable")]
+        pose = "/relocalize/pose_with_covariance"
+        own.append((pose, f"{pose}/checked"))
         assert node.remappings == [filtered, *(own if world == "map" else [])]
         assert ({"disabled_at_startup": True} in node.parameters) == (world == "map")
     assert started.relocalize["tf_mode"] == "none"
     assert started.relocalize["planar_covariance"] == "true"
     assert started.remap == ("/relocalize/pose_with_covariance",) * 2
+    behind = started.names[started.names.index("SetRemap") :]
+    assert "IncludeLaunchDescription" in behind
+    assert "LifecycleNode" not in behind  # the first rule for a topic wins
     assert started.waits_for is started.nodes["wait_for_transforms"]
     (navsat,) = after_waiting(started)
     assert navsat.executable == "navsat_transform_node"
@@ -48,6 +53,7 @@ def test_the_defaults_are_for_the_demo_town(launch):
     supervisor = started.nodes["fusion_supervisor"]
     between = dict(supervisor.remappings)
     assert between["gps/unchecked"] == dict(navsat.remappings)["odometry/gps"]
+    assert between["pose/checked"] == f"{between['pose']}/checked"
     assert between["gps/odometry"] == "/odometry/gps" != between["gps/unchecked"]
     assert supervisor.parameters[-1] == {"use_gps": True, "use_visual": True, "autostart": True}
     assert supervisor.respawn

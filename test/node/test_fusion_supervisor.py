@@ -193,9 +193,12 @@ def test_the_map_filter_starts_with_a_visual_pose_and_is_set_anew(vehicle):
     assert "enable" in kinds
     assert set(car.places_of_odom()) == {(100.0, 50.0)}  # never at the origin
     car.drive_until(lambda: len(car.events("gps")) > 3, "fixes", pose=(100.0, 50.0))
+    car.drive_until(lambda: len(car.events("pose")) > 3, "visual poses", pose=(100.0, 50.0))
+    assert all(place == [100.0, 50.0] for _, place in car.events("pose"))
     assert all(place == [7.0, 7.0] for _, place in car.events("gps"))
     all_kinds = [kind for kind, _ in car.events()]
-    assert all_kinds.index("gps") > all_kinds.index("enable")
+    for kind in ("gps", "pose"):
+        assert all_kinds.index(kind) > all_kinds.index("enable")
 
     text = "does not take the visual poses, 5 in a row"
     status = car.diagnosis(text, DiagnosticStatus.ERROR, pose=(200.0, 50.0))

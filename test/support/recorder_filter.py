@@ -41,7 +41,14 @@ class Recorder(Node):
         self.create_subscription(PoseWithCovarianceStamped, "set_pose", self.set_pose, 1)
         self.create_service(Empty, "enable", self.enable)
         if "odom1" in value:
-            self.create_subscription(Odometry, value["odom1"], self.take, 10)
+            self.create_subscription(
+                Odometry, value["odom1"], lambda message: self.take("gps", message), 10
+            )
+        if "pose0" in value:
+            kind = PoseWithCovarianceStamped
+            self.create_subscription(
+                kind, value["pose0"], lambda message: self.take("pose", message), 10
+            )
 
     def record(self, event, position=None):
         place = None if position is None else [position.x, position.y]
@@ -57,12 +64,13 @@ class Recorder(Node):
         self.enabled = True
         return response
 
-    def take(self, message):
-        self.record("gps", message.pose.pose.position)
+    def take(self, kind, message):
+        self.record(kind, message.pose.pose.position)
 
     def filter(self, message):
         if not self.enabled:
             return
+        self.now.twist = message.twist
         if self.world == self.odom:
             self.now.pose.pose = message.pose.pose
         self.now.header.stamp, self.now.header.frame_id = message.header.stamp, self.world
