@@ -299,7 +299,9 @@ def main(
                 fusion = Fusion(sensors, SETS["both"], start_s, supervised)
                 stamps, T = fusion.run(start_s + first_s).track
                 if not len(stamps):
-                    console.print(f"start {start_s} s: GPS alone gave no heading, no start")
+                    console.print(
+                        f"start {start_s} s: the filter did not start before the drive ended"
+                    )
                     continue
                 T_true, known = drive.true_base_poses(stamps)
                 error_m = np.linalg.norm((T - T_true)[known, :2, 3], axis=1)
