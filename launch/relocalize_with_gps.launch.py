@@ -43,8 +43,11 @@ ARGUMENTS = {
         PathJoinSubstitution([SHARE, "config"]),
         "Folder that `rgsiam fusion-config` wrote. Default: for the demo town.",
     ),
-    "image_topic": ("/camera/image_raw", "Base topic of the images, without /compressed."),
-    "camera_info_topic": ("/camera/camera_info", "Topic of the camera info of these images."),
+    "image_topic": ("camera/image_raw", "Base topic of the images, without /compressed."),
+    "camera_info_topic": (
+        "",
+        "Topic of the camera info of these images. Empty: camera_info beside the images.",
+    ),
     "image_transport": ("raw", "Transport of the images: raw or compressed."),
     "gps_topic": ("", "sensor_msgs/NavSatFix of the antenna. Empty: as in fusion_config."),
     "gps_frame": ("", "frame_id of the fixes, below base_frame. Empty: as in fusion_config."),

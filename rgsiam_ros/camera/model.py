@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rgsiam_ros.errors import CameraError
 from rgsiam_ros.geometry.poses import Array
@@ -71,25 +71,33 @@ class Camera(BaseModel):
     ) -> Camera:
         """Create a camera from the fields of a ``sensor_msgs/CameraInfo``.
 
-        k_9: the intrinsic matrix, row by row; d: the distortion coefficients. A lens whose coefficients are
-        all zero gets the distortion model "none". Raises CameraError for an uncalibrated camera (zero K)
-        or an unknown distortion model.
+        k_9: the intrinsic matrix, row by row; d: the distortion coefficients, maybe with further ones that
+        are zero. A polynomial lens whose coefficients are all zero gets the distortion model "none"; an
+        equidistant one does not, because without coefficients it is still no pinhole. Raises CameraError for
+        an uncalibrated camera (zero K), an unknown distortion model, or coefficients that do not fit it.
         """
         k = np.asarray(k_9, np.float64).ravel().tolist()
         coefficients = tuple(np.asarray(d, np.float64).ravel().tolist())
         if len(k) != 9 or k[0] == 0.0 or k[4] == 0.0:
             raise CameraError("camera_info has no focal length (K is zero): calibrate the camera")
         model = distortion_model or "none"
-        if not any(coefficients):
+        if not any(coefficients) and model != "equidistant":
             model, coefficients = "none", ()
+        most = max(COEFFICIENTS.get(model, (len(coefficients),)))  # type: ignore[call-overload]
+        if not any(coefficients[most:]):
+            coefficients = coefficients[:most]
         try:
             return cls.model_validate(
                 {"width": width, "height": height}
                 | {"fx": k[0], "fy": k[4], "cx": k[2], "cy": k[5]}
                 | {"distortion_model": model, "distortion": coefficients}
             )
-        except ValueError as error:
-            raise CameraError(f"camera_info cannot be used: {error}") from error
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(str(part) for part in item['loc']) or 'distortion'}: {item['msg']}"
+                for item in error.errors()
+            )
+            raise CameraError(f"camera_info cannot be used: {problems}") from error
 
 
 class ViewMatch(BaseModel):
@@ -105,6 +113,16 @@ class ViewMatch(BaseModel):
     """The parameters of both cameras, for a log."""
 
 
+def _same_lens(a: Camera, b: Camera) -> bool:
+    """Whether the distortions agree. Polynomial models differ only in the number of their coefficients."""
+    if (a.distortion_model == "equidistant") != (b.distortion_model == "equidistant"):
+        return False
+    first, second = (
+        np.pad(camera.distortion, (0, 8 - len(camera.distortion))) for camera in (a, b)
+    )
+    return np.allclose(first, second, atol=DISTORTION_TOLERANCE)
+
+
 def match_view(live: Camera, trained: Camera) -> ViewMatch:
     """Find the part of a live image that shows the view of the training camera.
 
@@ -113,10 +131,7 @@ def match_view(live: Camera, trained: Camera) -> ViewMatch:
     distortions differ.
     """
     parameters = f"live camera {live.describe()}; bundle's camera {trained.describe()}"
-    same_lens = live.distortion_model == trained.distortion_model and np.allclose(
-        live.distortion, trained.distortion, atol=DISTORTION_TOLERANCE
-    )
-    if not same_lens:
+    if not _same_lens(live, trained):
         raise CameraError(
             f"the lens distortion differs ({parameters}): undistort the images of both cameras with "
             "image_proc and train again, or use the camera that the bundle was trained with"

@@ -32,6 +32,7 @@ from rgsiam_ros.cli.options import (
     ImageTopic,
     InfoTopic,
     PrecisionName,
+    Rectified,
     ResultsFolder,
     Threads,
     TruthTopic,
@@ -95,6 +96,7 @@ def replay(
     batch: BatchSize = 1,
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
+    rectified: Rectified = False,
     truth_topic: TruthTopic = TRUTH_TOPIC,
     base_frame: BaseFrame = BASE_FRAME,
 ) -> None:
@@ -116,7 +118,9 @@ def replay(
         with_filter=with_filter,
         fusion=None if fusion_config is None else read_setup(fusion_config),
         rate=rate,
-        topics=BagTopics(image_topic, camera_info_topic, truth_topic, base_frame),
+        topics=BagTopics(
+            image_topic, camera_info_topic, truth_topic, base_frame, rectified=rectified
+        ),
         rerun=rerun,
     )
     run_replay(bag, bundle, out, options, console)
@@ -139,6 +143,7 @@ def georeference(
     ] = None,
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
+    rectified: Rectified = False,
     truth_topic: TruthTopic = TRUTH_TOPIC,
     base_frame: BaseFrame = BASE_FRAME,
 ) -> None:
@@ -146,7 +151,7 @@ def georeference(
     from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_ros.replay.georeference import GeoreferenceOptions, run_georeference
 
-    topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame)
+    topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame, rectified=rectified)
     options = GeoreferenceOptions(poses, topics, fix_topic)
     run_georeference(bag, bundle, out, picture, options, console)
 

@@ -16,6 +16,7 @@ from rgsiam_ros.cli.options import (
     BundlePath,
     ImageTopic,
     InfoTopic,
+    Rectified,
     Seed,
     TimeOffset,
     TruthTopic,
@@ -46,6 +47,7 @@ def map_build(
     seed: Seed = 0,
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
+    rectified: Rectified = False,
     truth_topic: TruthTopic = TRUTH_TOPIC,
     base_frame: BaseFrame = BASE_FRAME,
 ) -> None:
@@ -55,7 +57,7 @@ def map_build(
     from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_ros.replay.progress import progress_bar
 
-    topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame)
+    topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame, rectified=rectified)
     opened = [open_dataset(path, "train", topics) for path in datasets]
     options = MapOptions(
         feature_width=feature_width,
@@ -86,6 +88,7 @@ def map_show(
     ] = 1800,
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
+    rectified: Rectified = False,
     truth_topic: TruthTopic = TRUTH_TOPIC,
     base_frame: BaseFrame = BASE_FRAME,
 ) -> None:
@@ -96,7 +99,7 @@ def map_show(
 
     if frame is not None and dataset is None:
         raise typer.BadParameter("--frame needs a DATASET")
-    topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame)
+    topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame, rectified=rectified)
     opened = None if dataset is None else open_dataset(dataset, "train", topics)
     show_map(bundle, out, width, opened, frame)
     console.print(f"picture: {out}", soft_wrap=True, highlight=False)

@@ -40,6 +40,12 @@ InfoTopic = Annotated[
     str | None,
     typer.Option(help="Camera info topic; default: camera_info in the namespace of the images."),
 ]
+Rectified = Annotated[
+    bool,
+    typer.Option(
+        "--rectified", help="The images are rectified: use P of camera_info, without distortion."
+    ),
+]
 TruthTopic = Annotated[
     str,
     typer.Option(

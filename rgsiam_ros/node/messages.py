@@ -9,19 +9,13 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose, PoseStamped, PoseWithCovarianceStamped, TransformStamped
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from rgsiam_ros.camera.decoding import decode_message
-from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.geometry.conversions import NANOSECONDS, quaternion_xyzw_of
 from rgsiam_ros.geometry.poses import Array
-
-
-def camera_from_message(info: CameraInfo) -> Camera:
-    """The camera model of a CameraInfo. Raises CameraError."""
-    return Camera.from_camera_info(info.width, info.height, info.k, info.distortion_model, info.d)
 
 
 def stamp_message(nanoseconds: int) -> Time:

@@ -138,6 +138,12 @@ SPECS = (
         launch_argument=True,
     ),
     Spec(
+        "rectified_images",
+        "bool",
+        False,
+        "The images are rectified: use P of camera_info, without distortion.",
+    ),
+    Spec(
         "tf_mode",
         "string",
         "none",

@@ -31,6 +31,7 @@ from rgsiam_ros.node.bundle_reload import BundleReload
 from rgsiam_ros.node.camera import CameraMount, LiveCamera
 from rgsiam_ros.node.health import WARN, Health, cause_of
 from rgsiam_ros.node.image_stream import ImageStream, delay_s
+from rgsiam_ros.node.input_topics import camera_info_topic, image_topic
 from rgsiam_ros.node.log_throttle import LogThrottle
 from rgsiam_ros.node.map_output import MapOutput
 from rgsiam_ros.node.messages import ReceivedImage
@@ -78,7 +79,11 @@ class RelocalizeNode(LifecycleNode):
         self._poses = PoseOutput(self)
         self._map_output = MapOutput(self, self._throttle)
         self._status = StatusOutput(
-            self, self._health, lambda: self._image_stream.topic, self._other_findings
+            self,
+            self._health,
+            lambda: self._image_stream.topic,
+            self._other_findings,
+            self._camera.state,
         )
         self._transforms = create_transforms(self)
         self._worker = NewestWorker(
@@ -219,29 +224,32 @@ class RelocalizeNode(LifecycleNode):
         return response
 
     def _other_findings(self) -> list[tuple[int, str]]:
-        findings = self._image_stream.findings() if self._active and self._enabled else []
+        findings = []
+        if self._active and self._enabled:
+            findings = self._image_stream.findings() + self._camera.findings()
         if self._bundle_reload.outcome.startswith("refused"):
             findings.append((WARN, f"another bundle was {self._bundle_reload.outcome}"))
         return findings
 
     def _open_inputs(self) -> None:
         transport = self._value("image_transport")
-        kind, topic = (
-            (Image, "image") if transport == "raw" else (CompressedImage, "image/compressed")
-        )
-        self._image_stream.topic = self.resolve_topic_name(topic)
+        images = image_topic(self, transport)
+        camera_info = camera_info_topic(self, images)
+        self._image_stream.topic = images
+        self._camera.open(images, camera_info)
+        self.get_logger().info(f"images from {images}, camera_info from {camera_info}")
         self._hint = PoseHint(self, self._map_frame)
         self._inputs = [
             self._hint.subscription,
             self.create_subscription(
-                kind,
-                topic,
+                Image if transport == "raw" else CompressedImage,
+                images,
                 self._on_image,
                 image_qos(),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             ),
             self.create_subscription(
-                CameraInfo, "camera_info", self._camera.take, qos_profile_sensor_data
+                CameraInfo, camera_info, self._camera.take, qos_profile_sensor_data
             ),
         ]
 
@@ -289,7 +297,8 @@ class RelocalizeNode(LifecycleNode):
             self._reject(at_ns, reason, "stamp")
         else:
             loaded = self._loaded
-            enough = None if loaded is None else loaded.relocalizer.enough
+            may_shrink = loaded is not None and self._camera.any_resolution
+            enough = loaded.relocalizer.enough if loaded is not None and may_shrink else None
             self._worker.submit(ReceivedImage(message, time.monotonic(), enough))
 
     def _process(self, received: ReceivedImage) -> None:
@@ -302,10 +311,12 @@ class RelocalizeNode(LifecycleNode):
                 if loaded is None:
                     return
                 self._forget_if_asked(loaded)
-                self._camera.apply(loaded.relocalizer)
+                self._camera.apply(loaded.relocalizer, header.frame_id)
                 T_base_camera = self._mount.lookup(header.frame_id)
                 self._hint.give(loaded.relocalizer, T_base_camera)
-                estimate = loaded.relocalizer.estimate(received.image())
+                image = received.image()
+                self._camera.check_size(image)
+                estimate = loaded.relocalizer.estimate(image)
                 if not (self._active and self._enabled):
                     return
                 self._publish(at_ns, received.at, estimate, T_base_camera)

@@ -76,11 +76,18 @@ class StatusOutput:
     """Publishes ``~/status`` for each image and each change of state, and ``/diagnostics``. Thread-safe."""
 
     def __init__(
-        self, node: Node, health: Health, topic: Callable[[], str], findings: Findings
+        self,
+        node: Node,
+        health: Health,
+        topic: Callable[[], str],
+        findings: Findings,
+        camera: Callable[[], str],
     ) -> None:
-        """topic: returns the topic of the images; findings: returns further findings for ``/diagnostics``."""
+        """topic: returns the topic of the images; findings: returns further findings for ``/diagnostics``;
+        camera: returns what is known of the lens.
+        """
         self._node, self._health = node, health
-        self._topic, self._findings = topic, findings
+        self._topic, self._findings, self._camera = topic, findings, camera
         self._lock = threading.Lock()
         self._identity: dict[str, str] = {}
         self._state, self._enabled = UNCONFIGURED, True
@@ -177,7 +184,7 @@ class StatusOutput:
         limits, others = self._limits(), self._findings()
         with self._lock:
             idle, last, values = self._why_idle(), self._last, dict(self._values)
-            values |= self._identity
+            values |= self._identity | {"camera_info": self._camera()}
         missing = None if idle else self._health.missing_image(limits, self._topic())
         if missing is not None:
             self._status.publish(self._message(*missing, {}))

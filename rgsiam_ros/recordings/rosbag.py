@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +13,17 @@ import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.typesys import Stores, get_typestore
 
+from rgsiam_ros.camera.camera_info import (
+    beside,
+    calibrated_camera,
+    contradicts_rectified,
+    frames_differ,
+    part_of_image,
+)
 from rgsiam_ros.camera.decoding import decode_message
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import ImageBGR
-from rgsiam_ros.errors import BagError, CameraError, TransformUnavailableError
+from rgsiam_ros.errors import BagError, CameraError, ImageError, TransformUnavailableError
 from rgsiam_ros.geometry.conversions import pose_from_message, stamp_to_ns
 from rgsiam_ros.geometry.frame_tree import TransformTree
 from rgsiam_ros.geometry.poses import (
@@ -25,6 +33,8 @@ from rgsiam_ros.geometry.poses import (
     quaternion_wxyz_from_xyzw,
 )
 from rgsiam_ros.recordings.topics import BagTopics
+
+logger = logging.getLogger(__name__)
 
 IMAGE_TYPES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
 TRUTH_TYPES = (
@@ -161,7 +171,7 @@ def read_drive(path: str | Path, topics: BagTopics | None = None) -> Drive:
         image_topic=image_topic,
         image_type=types[image_topic],
         camera_info_topic=info_topic,
-        camera=_camera(bag, info[0]) if info else None,
+        camera=_camera(bag, info[0], first_image[0], image_topic, wanted) if info else None,
         camera_frame=camera_frame,
         base_frame=base_frame,
         map_frame=truth[0].header.frame_id if truth else "map",
@@ -285,16 +295,34 @@ def _choose(
 
 
 def _sibling_camera_info(image_topic: str, types: dict[str, str]) -> str | None:
-    namespace = image_topic.removesuffix("/compressed").rsplit("/", 1)[0]
-    sibling = f"{namespace}/camera_info"
+    sibling = beside(image_topic)
     return sibling if types.get(sibling) == "sensor_msgs/msg/CameraInfo" else None
 
 
-def _camera(bag: Path, info: Any) -> Camera:
-    k, d = (info.k, info.d) if hasattr(info, "k") else (info.K, info.D)  # ROS 1 has capitals
+def _camera(bag: Path, info: Any, image: Any, image_topic: str, wanted: BagTopics) -> Camera:
+    """The camera of the images. image: the first one."""
+    if frames_differ(image.header.frame_id, info.header.frame_id):
+        logger.warning(
+            "%s: the images are of the frame %s, the camera_info of %s: if that is another camera, name the "
+            "right topic with --camera-info-topic",
+            bag,
+            image.header.frame_id,
+            info.header.frame_id,
+        )
+    if not wanted.rectified and contradicts_rectified(info, image_topic):
+        logger.warning(
+            "%s: %s is rectified by its name, but K and D of its camera_info are those of raw images: if the "
+            "images are rectified, give --rectified, so that P is used",
+            bag,
+            image_topic,
+        )
     try:
-        return Camera.from_camera_info(info.width, info.height, k, info.distortion_model, d)
-    except CameraError as error:
+        part = part_of_image(info)
+        if not part.whole:
+            height, width = decode_message(image).shape[:2]
+            part.check_size(width, height)
+        return part.of(calibrated_camera(info, rectified=wanted.rectified))
+    except (CameraError, ImageError) as error:
         raise BagError(f"{bag}: {error}") from error
 
 

@@ -19,3 +19,5 @@ class BagTopics:
     """Vehicle frame. It is used if the true poses name no child frame."""
     depth: str | None = None
     """Depth images. None: the only ``sensor_msgs/Image`` topic with ``depth`` in its name."""
+    rectified: bool = False
+    """The images are rectified: P of camera_info holds, without distortion."""

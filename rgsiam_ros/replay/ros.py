@@ -234,6 +234,7 @@ def _node_process(drive: Drive, bundle: Path, options: ReplayOptions) -> Iterato
         "branch": options.branch,
         "threads": str(options.engine.threads),
         "base_frame": drive.base_frame,
+        "rectified_images": str(options.topics.rectified).lower(),
         "planar_covariance": str(planar).lower(),
         "autostart": "true",
     }

@@ -16,11 +16,16 @@ IMAGES = "/camera/image_raw/compressed"
 
 
 def copy_bag(
-    source, target, keep, change=lambda connection, index, raw: raw, at_end=lambda writer: None
+    source,
+    target,
+    keep,
+    change=lambda connection, index, raw: raw,
+    at_end=lambda writer: None,
+    rename=None,
 ):
     """Copy the messages for which ``keep(topic, index)`` is true.
 
-    change: returns the new bytes of a message. at_end: may write other messages.
+    change: returns the new bytes of a message. at_end: may write other messages. rename: new names of topics.
     """
     counts = {}
     with (
@@ -34,8 +39,9 @@ def copy_bag(
             if not keep(connection.topic, index):
                 continue
             if connection.topic not in made:
+                name = (rename or {}).get(connection.topic, connection.topic)
                 made[connection.topic] = writer.add_connection(
-                    connection.topic, connection.msgtype, typestore=TYPES
+                    name, connection.msgtype, typestore=TYPES
                 )
             writer.write(made[connection.topic], at, change(connection, index, raw))
         at_end(writer)

@@ -18,8 +18,10 @@ from support.waiting import PATIENCE_S
 
 
 def ros_arguments(parameters):
-    """Parameters as command-line arguments, which ROS itself parses."""
+    """Parameters as command-line arguments, which ROS itself parses. `remap`: new names by names."""
     arguments = ["--ros-args"]
+    for name, new in parameters.pop("remap", {}).items():
+        arguments += ["-r", f"{name}:={new}"]
     for name, value in parameters.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         arguments += ["-p", f"{name}:={text}"]

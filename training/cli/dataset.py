@@ -16,7 +16,7 @@ from rich.progress import (
 )
 
 from rgsiam_ros.cli.console import console
-from rgsiam_ros.cli.options import TRUTH_TOPIC, ImageTopic, InfoTopic, TruthTopic
+from rgsiam_ros.cli.options import TRUTH_TOPIC, ImageTopic, InfoTopic, Rectified, TruthTopic
 
 
 def inspect(
@@ -29,6 +29,7 @@ def inspect(
     ] = None,
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
+    rectified: Rectified = False,
     truth_topic: TruthTopic = TRUTH_TOPIC,
 ) -> None:
     """Count, check and draw a dataset. Problems are listed under "look at these"."""
@@ -41,7 +42,7 @@ def inspect(
     from rgsiam_training.datasets.inspection_plot import draw_inspection
     from rgsiam_training.datasets.inspection_table import print_inspection
 
-    topics = BagTopics(image_topic, camera_info_topic, truth_topic)
+    topics = BagTopics(image_topic, camera_info_topic, truth_topic, rectified=rectified)
     if out is not None:
         claim_folder(out)
     opened = open_dataset(dataset, "train", topics)

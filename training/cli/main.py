@@ -19,6 +19,7 @@ from rgsiam_ros.cli.options import (
     ImageTopic,
     InfoTopic,
     PrecisionName,
+    Rectified,
     ResultsFolder,
     Seed,
     Split,
@@ -202,6 +203,7 @@ def calibrate(
     split: Split = "test",
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
+    rectified: Rectified = False,
     truth_topic: TruthTopic = TRUTH_TOPIC,
 ) -> None:
     """Fit covariance and trust on images that were not trained on. `rgsiam export` does this too."""
@@ -217,7 +219,7 @@ def calibrate(
     if run is not None:
         held_out = images_of_run(open_run(run))
     else:
-        topics = BagTopics(image_topic, camera_info_topic, truth_topic)
+        topics = BagTopics(image_topic, camera_info_topic, truth_topic, rectified=rectified)
         opened = [open_dataset(path, split, topics) for path in data or ()]
         held_out = images_of_datasets(opened, loaded)
     target = out or bundle
@@ -237,6 +239,7 @@ def evaluate(
     time_offset: TimeOffset = 0.0,
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
+    rectified: Rectified = False,
     truth_topic: TruthTopic = TRUTH_TOPIC,
 ) -> None:
     """Relocalize every image of a dataset and report errors. For bags, see also `rgsiam replay`."""
@@ -250,7 +253,7 @@ def evaluate(
         out,
         console,
         split=split,
-        topics=BagTopics(image_topic, camera_info_topic, truth_topic),
+        topics=BagTopics(image_topic, camera_info_topic, truth_topic, rectified=rectified),
         branch=branch,
         engine=EngineOptions(engine, precision, batch=batch, fallback="none"),
         time_offset_s=time_offset,
@@ -267,6 +270,7 @@ def look_alikes(
     split: Split = "test",
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
+    rectified: Rectified = False,
     truth_topic: TruthTopic = TRUTH_TOPIC,
 ) -> None:
     """Measure how well a bundle distinguishes places that look alike."""
@@ -278,7 +282,7 @@ def look_alikes(
         places = [(float(x), float(y)) for x, y in (text.split(",") for text in place)]
     except ValueError as error:
         raise typer.BadParameter(f"--place takes x,y, not {' '.join(place)}") from error
-    topics = BagTopics(image_topic, camera_info_topic, truth_topic)
+    topics = BagTopics(image_topic, camera_info_topic, truth_topic, rectified=rectified)
     figures = measure_look_alikes(open_dataset(dataset, split, topics), bundle, places, radius)
     console.print(
         f"{figures['images']} images; AUROC of the metric features, {figures['near_pairs']} pairs at the same "
