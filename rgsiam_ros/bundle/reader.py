@@ -79,9 +79,10 @@ class Bundle:
         directory = Path(path)
         if not directory.is_dir():
             raise BundleError(f"{directory} is not a directory: give the folder of a bundle")
-        manifest = read_manifest(directory / MANIFEST_NAME)
-        _check_listing(directory, manifest)
-        contents = {name: _read_verified(directory / name, manifest) for name in manifest.files}
+        home = real_folder(directory)
+        manifest = read_manifest(home / MANIFEST_NAME)
+        _check_listing(directory, home, manifest)
+        contents = {name: _read_verified(home / name, manifest) for name in manifest.files}
         bundle = cls(directory, manifest, contents)
         for name, content in contents.items():
             if name.endswith(".png"):
@@ -324,7 +325,16 @@ def read_mask(content: bytes, path: Path, camera: Camera) -> NDArray[np.uint8]:
     return mask  # type: ignore[return-value]
 
 
-def _check_listing(directory: Path, manifest: Manifest) -> None:
+def real_folder(directory: Path) -> Path:
+    """The folder that holds the manifest of the bundle in `directory`, with every link resolved.
+
+    `colcon build --symlink-install` makes each file of an installed bundle a link to the source.
+    """
+    return Path(os.path.realpath(directory / MANIFEST_NAME)).parent
+
+
+def _check_listing(directory: Path, home: Path, manifest: Manifest) -> None:
+    """Raise BundleError unless `directory` has the files of the manifest, and all of them lie in `home`."""
     present = {entry.name for entry in directory.iterdir()} - {MANIFEST_NAME}
     missing, extra = sorted(set(manifest.files) - present), sorted(present - set(manifest.files))
     if missing:
@@ -334,6 +344,12 @@ def _check_listing(directory: Path, manifest: Manifest) -> None:
             f"{directory} holds {', '.join(extra)}, which the manifest does not list: "
             "remove it, or export the bundle anew"
         )
+    for name in (MANIFEST_NAME, *manifest.files):
+        if Path(os.path.realpath(directory / name)) != home / name:
+            raise BundleError(
+                f"{directory / name} is not a regular file in {home}, where {MANIFEST_NAME} lies (the links "
+                f"of a bundle must all lead into one folder): {REFETCH}"
+            )
 
 
 def _read_verified(path: Path, manifest: Manifest) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 from rclpy.node import Node
 
 from rgsiam_ros.bundle import Manifest
-from rgsiam_ros.bundle.reader import MANIFEST_NAME, read_manifest
+from rgsiam_ros.bundle.reader import MANIFEST_NAME, read_manifest, real_folder
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.engines.selection import SelectedEngine
 from rgsiam_ros.errors import BundleError
@@ -51,7 +51,7 @@ def load(node: Node, path: str) -> LoadedBundle:
         return node.get_parameter(name).value
 
     read_manifest_of(path)
-    digest = hashlib.sha256((Path(path) / MANIFEST_NAME).read_bytes()).hexdigest()
+    digest = hashlib.sha256((real_folder(Path(path)) / MANIFEST_NAME).read_bytes()).hexdigest()
     options = EngineOptions(
         engine=value("engine"),
         precision=value("precision"),
@@ -69,7 +69,7 @@ def read_manifest_of(path: str) -> Manifest:
     """The manifest of the bundle at `path`, without reading its other files. Raises BundleError."""
     if not Path(path).is_dir():
         raise BundleError(f"{path or '(empty)'} is not a directory: give the folder of a bundle")
-    return read_manifest(Path(path) / MANIFEST_NAME)
+    return read_manifest(real_folder(Path(path)) / MANIFEST_NAME)
 
 
 def refuse_without_datum(node: Node, path: str, manifest: Manifest) -> None:

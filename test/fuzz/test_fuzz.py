@@ -173,7 +173,8 @@ def test_links_pipes_and_folders_are_refused(tmp_path, name, kind):
         "pipe": lambda: os.mkfifo(path),
         "folder": path.mkdir,
     }[kind]()
-    with pytest.raises(BundleError, match=f"{name} is not a regular file|{name} cannot be read"):
+    # where the manifest is the link, the other files do not lie beside it
+    with pytest.raises(BundleError, match=rf"is not a regular file|{name} cannot be read"):
         Bundle.load(bundle)
 
 
