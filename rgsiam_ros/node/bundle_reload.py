@@ -61,7 +61,7 @@ class BundleReload:
             check_branch(path, manifest, value("branch").value)
         except RgsiamError as error:
             return str(error)
-        frame = value("map_frame").value or manifest.map_frame
+        frame = value("map_frame").value or manifest.map_frame.lstrip("/")
         if frame != map_frame:
             return (
                 f"{path} is of the map frame {frame}, and poses are published in {map_frame}: "

@@ -158,8 +158,8 @@ class CameraMount:
 
         Raises TransformUnavailableError, which says what to publish.
         """
-        camera_frame = self._node.get_parameter("camera_frame").value or image_frame
-        if camera_frame.lstrip("/") == self._base_frame.lstrip("/"):
+        camera_frame = self._node.get_parameter("camera_frame").value or image_frame.lstrip("/")
+        if camera_frame == self._base_frame:
             return np.eye(4)
         try:
             T_base_camera = self._transforms.lookup(self._base_frame, camera_frame, None)

@@ -24,7 +24,7 @@ TRANSPORTS = ("raw", "compressed")
 GATE_MODES = ("none", "speed", "odometry")
 
 Kind = Literal["string", "integer", "double", "bool", "double_array"]
-Value = str | int | float | bool
+Value = str | int | float | bool | tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class Spec:
 
     name: str
     kind: Kind
-    default: Value | None
-    """None leaves the parameter unset."""
+    default: Value
     description: str
     """What the parameter does, with its unit. The allowed values are added from `choices` and `bounds`."""
     choices: tuple[str, ...] = ()
@@ -42,10 +41,33 @@ class Spec:
     length: int | None = None
     live: bool = False
     """Whether it may change while the node is configured."""
+    read_only: bool = False
+    """Whether it has its value from the start of the process."""
     launch_argument: bool = False
     """Whether relocalize.launch.py has an argument for it."""
+    path: bool = False
+    """Whether it is a folder, so that ``~`` is the home folder."""
+    rule: str = ""
+    """What else a value must satisfy."""
     example: str = ""
-    """A value to show, for a parameter that is unset by default."""
+    """A value to show."""
+
+    def constraints(self) -> str:
+        """Which values are allowed, and when the parameter may change."""
+        rules = [f"One of {', '.join(self.choices)}."] if self.choices else []
+        if self.bounds:
+            rules.append(f"From {self.bounds[0]:g} to {self.bounds[1]:g}.")
+        if self.length:
+            rules.append(f"{self.length} numbers.")
+        if self.rule:
+            rules.append(self.rule)
+        if self.read_only:
+            rules.append("Read-only: set it at the start.")
+        elif self.live:
+            rules.append("May change while the node runs.")
+        else:
+            rules.append("May change only while the node is not configured.")
+        return " ".join(rules)
 
 
 SPECS = (
@@ -55,6 +77,7 @@ SPECS = (
         "",
         "Folder of the bundle. A new value takes effect once that bundle is loaded and tested.",
         live=True,
+        path=True,
         launch_argument=True,
     ),
     Spec(
@@ -93,6 +116,7 @@ SPECS = (
         "string",
         "",
         "Folder of engines that `rgsiam engine build` made. Empty: ~/.cache/rgsiam_ros/engines.",
+        path=True,
     ),
     Spec(
         "branch",
@@ -227,18 +251,20 @@ SPECS = (
     Spec(
         "mount_translation",
         "double_array",
-        None,
-        "Position x y z of the camera in base_frame, metres. Used if TF does not join the two frames.",
+        (0.0, 0.0, 0.0),
+        "Position x y z of the camera in base_frame, metres. Used with mount_quaternion_xyzw.",
         length=3,
         example="[1.2, 0.0, 1.6]",
     ),
     Spec(
         "mount_quaternion_xyzw",
         "double_array",
-        None,
-        "Rotation of the camera's optical frame in base_frame, unit quaternion x y z w. Example: a "
-        "camera that looks ahead.",
+        (0.0, 0.0, 0.0, 0.0),
+        "Rotation of the camera's optical frame in base_frame, unit quaternion x y z w. All zero: the mount "
+        "comes from TF only. Else it is used if TF does not join the two frames. Example: a camera that "
+        "looks ahead.",
         length=4,
+        rule="Of length 1, or all zero.",
         example="[-0.5, 0.5, -0.5, 0.5]",
     ),
     Spec(
@@ -270,6 +296,7 @@ SPECS = (
         "bool",
         False,
         "Configure and activate at the start. The launch file sets it.",
+        read_only=True,
         launch_argument=True,
     ),
 )
@@ -292,8 +319,7 @@ def as_markdown() -> str:
     """The table of docs/node.md."""
     lines = ["| parameter | default | meaning |", "|---|---|---|"]
     for spec in SPECS:
-        default = "unset" if spec.default is None else _shown(spec.default) or "empty"
-        default = default if default in ("unset", "empty") else f"`{default}`"
+        default = _shown(spec.default)
         notes = [spec.description.replace("|", "\\|")]
         if spec.choices:
             notes.append(f"One of {', '.join(f'`{choice}`' for choice in spec.choices)}.")
@@ -303,7 +329,10 @@ def as_markdown() -> str:
             notes.append(f"Example: `{spec.example}`.")
         if spec.live:
             notes.append("May change while the node runs.")
-        lines.append(f"| `{spec.name}` | {default} | {' '.join(notes)} |")
+        if spec.read_only:
+            notes.append("Read-only.")
+        shown = "empty" if default == EMPTY else f"`{default}`"
+        lines.append(f"| `{spec.name}` | {shown} | {' '.join(notes)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -316,10 +345,9 @@ def as_yaml() -> str:
         lines.append(f"    # {spec.description}")
         if spec.choices:
             lines.append(f"    # One of {', '.join(spec.choices)}.")
-        if spec.default is None:
-            lines.append(f"    # {spec.name}: {spec.example}")
-        else:
-            lines.append(f"    {spec.name}: {_shown(spec.default) or EMPTY}")
+        if spec.example:
+            lines.append(f"    # Example: {spec.example}")
+        lines.append(f"    {spec.name}: {_shown(spec.default)}")
     return YAML_HEADING.format(arguments) + "\n".join(lines) + "\n"
 
 
@@ -333,7 +361,10 @@ def write_places(root: Path) -> None:
 
 
 def _shown(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """A value in YAML."""
+    if isinstance(value, tuple):
+        return str(list(value))
+    return (str(value).lower() if isinstance(value, bool) else str(value)) or EMPTY
 
 
 if __name__ == "__main__":

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 import threading
 import time
 import traceback
 from typing import Any
 
-import rclpy
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.exceptions import InvalidParameterException, InvalidParameterValueException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
@@ -39,6 +34,7 @@ from rgsiam_ros.node.odometry_gate import OdometryGate
 from rgsiam_ros.node.parameters import declare_all, why_refused
 from rgsiam_ros.node.pose_hint import PoseHint
 from rgsiam_ros.node.pose_output import PoseOutput
+from rgsiam_ros.node.process import ros_program
 from rgsiam_ros.node.qos import image_qos
 from rgsiam_ros.node.status import ACTIVE, INACTIVE, UNCONFIGURED, StatusOutput
 from rgsiam_ros.node.tf import TfFrames, TfOutput, create_transforms, refuse_equal_frames
@@ -73,8 +69,7 @@ class RelocalizeNode(LifecycleNode):
         self._image_stream = ImageStream(self, self._health, self._throttle)
         self._camera = LiveCamera(self, self._health)
         self._bundle_reload = BundleReload(self, self._adopt)
-        self.add_on_set_parameters_callback(self._check_parameters)
-        declare_all(self)
+        declare_all(self, self._check_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
         self._poses = PoseOutput(self)
         self._map_output = MapOutput(self, self._throttle)
@@ -105,11 +100,11 @@ class RelocalizeNode(LifecycleNode):
         try:
             self._loaded = load(self, path)
             self._open_outputs(self._loaded.relocalizer.manifest)
+            self._mount = CameraMount(self, self._transforms, self._base_frame, self._health)
         except (RgsiamError, OSError) as error:
             log.error(f"cannot configure: {error}")
             self._close()
             return FAILED
-        self._mount = CameraMount(self, self._transforms, self._base_frame, self._health)
         self._open_inputs()
         log_loaded(self, self._loaded, f"publishing {self._base_frame} in {self._map_frame}")
         self._status.set_identity(self._loaded.identity())
@@ -169,7 +164,8 @@ class RelocalizeNode(LifecycleNode):
     def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         configured = self._loaded is not None
         for parameter in parameters:
-            reason = why_refused(parameter, configured)
+            current = self.get_parameter_or(parameter.name).value
+            reason = why_refused(parameter, configured, current)
             if not reason and configured and parameter.name == "bundle":
                 reason = self._bundle_reload.why_refused(parameter.value, self._map_frame)
             if reason:
@@ -184,7 +180,7 @@ class RelocalizeNode(LifecycleNode):
     def _adopt(self, loaded: LoadedBundle) -> None:
         """Use another bundle from the next image on. Raises BundleError if its map frame differs."""
         manifest, old = loaded.relocalizer.manifest, self._loaded
-        if (self._value("map_frame") or manifest.map_frame) != self._map_frame:
+        if self._map_frame_of(manifest) != self._map_frame:
             loaded.relocalizer.close()
             raise BundleError(
                 f"{loaded.path} is of the map frame {manifest.map_frame}, and poses are published in "
@@ -256,7 +252,7 @@ class RelocalizeNode(LifecycleNode):
     def _open_outputs(self, manifest: Manifest) -> None:
         """Raises RgsiamError if frame names are equal, or if the bundle has no datum for ``publish_fix``."""
         frames = TfFrames(
-            map=self._value("map_frame") or manifest.map_frame,
+            map=self._map_frame_of(manifest),
             odom=self._value("odom_frame"),
             base=self._value("base_frame"),
         )
@@ -266,6 +262,9 @@ class RelocalizeNode(LifecycleNode):
         self._configure_poses(manifest)
         self._tf = TfOutput(self, self._transforms, self._value("tf_mode"), frames)
         self._gate = OdometryGate(self, self._value("gate"))
+
+    def _map_frame_of(self, manifest: Manifest) -> str:
+        return str(self._value("map_frame") or manifest.map_frame.lstrip("/"))
 
     def _configure_poses(self, manifest: Manifest) -> None:
         datum = manifest.datum if self._value("publish_fix") else None
@@ -374,30 +373,17 @@ class RelocalizeNode(LifecycleNode):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the node until SIGINT or SIGTERM.
-
-    rclpy's signal handlers are not used: on a busy machine their wake-up of a waiting executor can get lost,
-    and the node would then never stop. Here each wait is bounded.
-    """
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    try:
+    """Run the node until SIGINT or SIGTERM."""
+    with ros_program(NAME, arguments) as stop:
         node = RelocalizeNode()
-    except (InvalidParameterException, InvalidParameterValueException) as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
-        rclpy.try_shutdown()
-        sys.exit(2)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        node.autostart()
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=LONGEST_WAIT_S)
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        try:
+            node.autostart()
+            while not stop.is_set():
+                executor.spin_once(timeout_sec=LONGEST_WAIT_S)
+        finally:
+            node.destroy_node()
 
 
 if __name__ == "__main__":

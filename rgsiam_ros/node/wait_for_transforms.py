@@ -7,18 +7,16 @@ ended with status 0. Until then this program logs which transforms are missing.
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 import time
 
-import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from rgsiam_ros.errors import TransformUnavailableError
+from rgsiam_ros.node.process import ros_program
 from rgsiam_ros.node.tf import create_transforms
 
 NAME = "wait_for_transforms"
@@ -77,18 +75,14 @@ def main(arguments: list[str] | None = None) -> None:
     if not frames or len(frames) % 2:
         print(USAGE, file=sys.stderr)
         sys.exit(2)
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    node = WaitForTransforms(list(zip(frames[::2], frames[1::2], strict=True)))
-    try:
-        complete = wait(node, stop)
-        if complete:
-            node.get_logger().info("every transform is known")
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+    with ros_program(NAME, arguments) as stop:
+        node = WaitForTransforms(list(zip(frames[::2], frames[1::2], strict=True)))
+        try:
+            complete = wait(node, stop)
+            if complete:
+                node.get_logger().info("every transform is known")
+        finally:
+            node.destroy_node()
     sys.exit(0 if complete else 1)
 
 

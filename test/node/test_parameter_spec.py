@@ -42,10 +42,9 @@ def test_the_page_and_the_yaml_are_written_from_the_specification():
 
 def test_the_yaml_has_each_default_that_is_no_launch_argument():
     values = yaml.safe_load(as_yaml())["/**"]["ros__parameters"]
-    wanted = {s.name: s.default for s in SPECS if not s.launch_argument and s.default is not None}
-    assert values == wanted
-    for spec in SPECS:
-        assert (f"# {spec.name}: {spec.example}" in as_yaml()) == (spec.default is None)
+    wanted = {s.name: s.default for s in SPECS if not s.launch_argument}
+    plain = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+    assert plain == wanted
 
 
 def test_the_launch_file_has_the_same_names_defaults_and_texts():
@@ -92,20 +91,25 @@ def test_write_places_changes_only_the_table_and_the_yaml(tmp_path):
 @pytest.mark.ros
 def test_the_node_declares_exactly_the_specified_parameters():
     rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
+    from rcl_interfaces.msg import SetParametersResult
+
     from rgsiam_ros.node.parameters import declare_all
 
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=59)
     node = rclpy.create_node("declares", context=context)
     before = set(node._parameters)
-    declare_all(node)
+    declare_all(node, lambda _: SetParametersResult(successful=True))
     declared = set(node._parameters) - before
     try:
         assert declared == set(BY_NAME)
         for spec in SPECS:
-            if spec.default is not None:
-                assert node.get_parameter(spec.name).value == spec.default
-            assert node.describe_parameter(spec.name).description == spec.description
+            value = node.get_parameter(spec.name).value
+            assert (value if not spec.length else tuple(value)) == spec.default
+            described = node.describe_parameter(spec.name)
+            assert described.description == spec.description
+            assert described.additional_constraints == spec.constraints() != ""
+            assert described.read_only == spec.read_only == ("Read-only" in spec.constraints())
     finally:
         node.destroy_node()
         context.try_shutdown()

@@ -18,8 +18,13 @@ from support.waiting import PATIENCE_S
 
 
 def ros_arguments(parameters):
-    """Parameters as command-line arguments, which ROS itself parses. `remap`: new names by names."""
+    """Parameters as command-line arguments, which ROS itself parses.
+
+    `remap`: new names by names; `params_file`: a YAML file.
+    """
     arguments = ["--ros-args"]
+    if "params_file" in parameters:
+        arguments += ["--params-file", str(parameters.pop("params_file"))]
     for name, new in parameters.pop("remap", {}).items():
         arguments += ["-r", f"{name}:={new}"]
     for name, value in parameters.items():
