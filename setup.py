@@ -1,5 +1,6 @@
 """ament_python package: `rgsiam_ros` for the vehicle, `training/` as `rgsiam_training` offline."""
 
+import sys
 from glob import glob
 from pathlib import Path
 
@@ -44,20 +45,28 @@ TRAINING = [
 
 
 def shared_files():
-    """Everything a ROS user edits or launches, and the bundles, under share/rgsiam_ros."""
+    """Everything a ROS user edits or launches, and the bundles, under share/rgsiam_ros; for colcon, bin/rgsiam.
+
+    setup.cfg puts entry points where `ros2 run` looks, which is not on the PATH. A wheel has its own bin/rgsiam.
+    """
     share = f"share/{NAME}"
-    return [
-        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
-        (share, ["package.xml"]),
-        (f"{share}/launch", sorted(glob("launch/*.launch.py"))),
-        (f"{share}/config", sorted(p for p in glob("config/*") if Path(p).is_file())),
-        (f"{share}/config/sros2", sorted(glob("config/sros2/*"))),
-        (f"{share}/rviz", sorted(glob("rviz/*"))),
-    ] + [
-        (f"{share}/models/{Path(folder).name}", sorted(glob(f"{folder}/*")))
-        for folder in sorted(glob("models/*"))
-        if Path(folder, "manifest.yaml").is_file()
-    ]
+    wheel = {"bdist_wheel", "editable_wheel"} & set(sys.argv)
+    return (
+        ([] if wheel else [("bin", ["bin/rgsiam"])])
+        + [
+            ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+            (share, ["package.xml"]),
+            (f"{share}/launch", sorted(glob("launch/*.launch.py"))),
+            (f"{share}/config", sorted(p for p in glob("config/*") if Path(p).is_file())),
+            (f"{share}/config/sros2", sorted(glob("config/sros2/*"))),
+            (f"{share}/rviz", sorted(glob("rviz/*"))),
+        ]
+        + [
+            (f"{share}/models/{Path(folder).name}", sorted(glob(f"{folder}/*")))
+            for folder in sorted(glob("models/*"))
+            if Path(folder, "manifest.yaml").is_file()
+        ]
+    )
 
 
 setup(

@@ -53,6 +53,10 @@ ARGUMENTS = {
     ),
     "autostart": ("true", "Configure and activate at the start. The launch file sets it."),
     "respawn": ("false", "Start the node again when it ends."),
+    "exit_on_failure": (
+        "false",
+        "If autostart fails, end the process with status 1, so that respawn starts it again.",
+    ),
 }
 STRINGS = (
     "bundle",
@@ -66,7 +70,7 @@ STRINGS = (
     "tf_mode",
 )
 TRUE = ("true", "1", "yes", "on")
-BOOLEANS = ("use_sim_time", "autostart", "planar_covariance")
+BOOLEANS = ("use_sim_time", "autostart", "exit_on_failure", "planar_covariance")
 
 
 def generate_launch_description():

@@ -1,8 +1,10 @@
 """The package as it is installed: the wheel, the editable install, the files ROS looks for."""
 
+import os
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -46,6 +48,7 @@ def test_training_installs_under_its_import_name_from_a_wheel(wheel, tmp_path):
     data = f"rgsiam_ros-{__version__}.data/data/share"
     assert f"{data}/ament_index/resource_index/packages/rgsiam_ros" in names
     assert f"{data}/rgsiam_ros/launch/relocalize.launch.py" in names
+    assert not [name for name in names if "/bin/" in name]  # the entry point of the wheel is enough
     assert f"{data}/rgsiam_ros/config/relocalize.yaml" in names
     assert f"{data}/rgsiam_ros/models/town/manifest.yaml" in names
     for file in (ROOT / "rgsiam_ros/features/data").iterdir():
@@ -74,3 +77,23 @@ def test_catkin_pkg_accepts_package_xml():
     package = pytest.importorskip("catkin_pkg.package", reason="comes with the ROS wheels")
     parsed = package.parse_package(str(ROOT))
     assert parsed.get_build_type() == "ament_python"
+
+
+def test_the_command_is_on_the_path_of_a_colcon_workspace(tmp_path):
+    """colcon installs the data files, and puts a package's folder `bin` on the PATH."""
+    command = [sys.executable, "setup.py", "-q", "install_data", f"--install-dir={tmp_path}"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:/usr/bin",
+    }
+    done = subprocess.run(
+        ["rgsiam", "--help"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Camera relocalization for ROS 2" in done.stdout
+
+
+def test_what_the_node_imports_of_ros_is_in_package_xml():
+    named = {e.text for e in ElementTree.parse(ROOT / "package.xml").getroot().iter("exec_depend")}
+    assert {"diagnostic_updater", "diagnostic_msgs", "tf2_ros_py", "rclpy"} <= named

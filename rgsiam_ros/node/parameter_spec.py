@@ -299,6 +299,14 @@ SPECS = (
         read_only=True,
         launch_argument=True,
     ),
+    Spec(
+        "exit_on_failure",
+        "bool",
+        False,
+        "If autostart fails, end the process with status 1, so that respawn starts it again.",
+        read_only=True,
+        launch_argument=True,
+    ),
 )
 BY_NAME = {spec.name: spec for spec in SPECS}
 

@@ -19,15 +19,12 @@ class PoseOutput:
     """Publishes a pose as pose, as pose with covariance, and as fix if the map has a datum."""
 
     def __init__(self, node: LifecycleNode) -> None:
-        def publisher(kind: type, topic: str) -> LifecyclePublisher:
-            overridable = QoSOverridingOptions.with_default_policies()
-            return node.create_lifecycle_publisher(
-                kind, topic, pose_qos(), qos_overriding_options=overridable
-            )
-
-        self._pose = publisher(PoseStamped, "~/pose")
-        self._pose_with_covariance = publisher(PoseWithCovarianceStamped, "~/pose_with_covariance")
-        self._fix = publisher(NavSatFix, "~/fix")
+        self._node = node
+        self._pose = self._publisher(PoseStamped, "~/pose")
+        self._pose_with_covariance = self._publisher(
+            PoseWithCovarianceStamped, "~/pose_with_covariance"
+        )
+        self._fix: LifecyclePublisher | None = None
         self._local_frame: LocalFrame | None = None
         self._map_frame = self._base_frame = ""
 
@@ -35,6 +32,22 @@ class PoseOutput:
         """Set the frames, and the datum of the map. datum: None publishes no fix."""
         self._map_frame, self._base_frame = map_frame, base_frame
         self._local_frame = None if datum is None else LocalFrame(datum)
+        if datum is not None and self._fix is None:
+            self._fix = self._publisher(NavSatFix, "~/fix")
+
+    def close(self) -> None:
+        """Publish no fix any more."""
+        fix, self._fix, self._local_frame = self._fix, None, None
+        if fix is not None:
+            self._node.destroy_lifecycle_publisher(fix)
+
+    def _publisher(self, kind: type, topic: str) -> LifecyclePublisher:
+        return self._node.create_lifecycle_publisher(
+            kind,
+            topic,
+            pose_qos(),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
 
     def publish(self, at_ns: int, T_map_base: Array, covariance_66: Array) -> None:
         """Publish a pose on all topics.
@@ -47,7 +60,7 @@ class PoseOutput:
         self._pose_with_covariance.publish(
             pose_with_covariance_message(header, T_map_base, covariance_66)
         )
-        if self._local_frame is not None:
+        if self._local_frame is not None and self._fix is not None:
             place = self._local_frame.to_geodetic(T_map_base[:3, 3])
             self._fix.publish(fix_message(at_ns, self._base_frame, place, covariance_66[:3, :3]))
 

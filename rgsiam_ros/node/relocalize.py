@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import traceback
@@ -92,19 +93,15 @@ class RelocalizeNode(LifecycleNode):
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Load the bundle, then subscribe to images and camera_info."""
-        log = self.get_logger()
         path = self._value("bundle")
         if not path:
-            log.error("parameter bundle is empty: set it to the folder of a bundle")
-            return FAILED
+            return self._fail("parameter bundle is empty: set it to the folder of a bundle")
         try:
             self._loaded = load(self, path)
             self._open_outputs(self._loaded.relocalizer.manifest)
             self._mount = CameraMount(self, self._transforms, self._base_frame, self._health)
         except (RgsiamError, OSError) as error:
-            log.error(f"cannot configure: {error}")
-            self._close()
-            return FAILED
+            return self._fail(str(error))
         self._open_inputs()
         log_loaded(self, self._loaded, f"publishing {self._base_frame} in {self._map_frame}")
         self._status.set_identity(self._loaded.identity())
@@ -142,14 +139,19 @@ class RelocalizeNode(LifecycleNode):
         self._close()
         return OK
 
-    def autostart(self) -> None:
-        """Configure and activate, if the parameter ``autostart`` is set."""
+    def autostart(self) -> bool:
+        """Configure and activate, if the parameter ``autostart`` is set.
+
+        False if that fails and the process shall then end.
+        """
         if not self._value("autostart"):
-            return
-        if self.trigger_configure() == OK:
-            self.trigger_activate()
-        else:
-            self.get_logger().error("autostart failed: correct the error above, then configure")
+            return True
+        if self.trigger_configure() == OK and self.trigger_activate() == OK:
+            return True
+        ends = bool(self._value("exit_on_failure"))
+        what = "the node ends" if ends else "then configure"
+        self.get_logger().error(f"autostart failed: correct the error above; {what}")
+        return not ends
 
     def destroy_node(self) -> None:
         """Stop the worker, then destroy the node."""
@@ -157,6 +159,13 @@ class RelocalizeNode(LifecycleNode):
         self._worker.stop()
         self._close()
         super().destroy_node()
+
+    def _fail(self, reason: str) -> TransitionCallbackReturn:
+        """Give up configuring, and say why in the log, on ``~/status`` and in ``/diagnostics``."""
+        self.get_logger().error(f"cannot configure: {reason}")
+        self._close()
+        self._status.set_failure(reason)
+        return FAILED
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
@@ -275,10 +284,10 @@ class RelocalizeNode(LifecycleNode):
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
-        for output in (self._tf, self._gate):
+        idle = self._worker.drain(WAIT_FOR_FRAME_S)
+        for output in (self._tf, self._gate, self._poses):
             if output is not None:
                 output.close()
-        idle = self._worker.drain(WAIT_FOR_FRAME_S)
         if self._loaded is not None and idle:  # otherwise the worker still uses the engine
             self._loaded.relocalizer.close()
         self._loaded = self._tf = self._gate = None
@@ -379,11 +388,12 @@ def main(arguments: list[str] | None = None) -> None:
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         try:
-            node.autostart()
-            while not stop.is_set():
+            started = node.autostart()
+            while started and not stop.is_set():
                 executor.spin_once(timeout_sec=LONGEST_WAIT_S)
         finally:
             node.destroy_node()
+    sys.exit(0 if started else 1)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ except ImportError:  # optional: it only adds its own parameters
 
 PERIOD_S = 1.0
 TASK = "relocalization"
+NO_HARDWARE = "none"
+"""The hardware id while no bundle is loaded; diagnostic_updater's word for software."""
 
 
 def publish_regularly(
@@ -57,6 +59,7 @@ def publish_regularly(
 
     updater = Updater(node, PERIOD_S)
     updater.node_name = node_name(node)
+    updater.setHardwareID(NO_HARDWARE)  # `fill` replaces it; without one, the updater complains
     updater.timer.cancel()
     updater.add(task, fill)
     node.create_timer(updater.period, updater.force_update, clock=clock)
@@ -91,6 +94,7 @@ class StatusOutput:
         self._lock = threading.Lock()
         self._identity: dict[str, str] = {}
         self._state, self._enabled = UNCONFIGURED, True
+        self._failure = ""
         self._last: tuple[int, str] = (OK, "")
         self._values: dict[str, Any] = {}
         self._status = node.create_publisher(DiagnosticStatus, "~/status", latched_qos())
@@ -105,10 +109,16 @@ class StatusOutput:
     def set_state(self, state: str) -> None:
         """Set the node's state: `UNCONFIGURED`, `INACTIVE` or `ACTIVE`."""
         with self._lock:
-            self._state = state
+            self._state, self._failure = state, ""
             if state == UNCONFIGURED:
                 self._identity = {}
         self._restart()
+
+    def set_failure(self, reason: str) -> None:
+        """Report why the node could not be configured. It holds until the next change of state."""
+        with self._lock:
+            self._failure = reason
+        self._publish_state()
 
     def set_enabled(self, enabled: bool) -> None:
         """Set whether images are processed."""
@@ -152,10 +162,13 @@ class StatusOutput:
         self._health.count("rejected", f"rejected_{cause}")
         self._publish_image(ERROR, reason, at_ns, {})
 
-    def _why_idle(self) -> str:
+    def _why_idle(self) -> tuple[int, str] | None:
+        """Level and message if images are not processed."""
+        if self._failure:
+            return ERROR, f"{self._state}: {self._failure}"
         if self._state != ACTIVE:
-            return self._state
-        return "" if self._enabled else "disabled by ~/enable"
+            return STALE, self._state
+        return None if self._enabled else (STALE, "disabled by ~/enable")
 
     def _restart(self) -> None:
         self._health.start()
@@ -165,8 +178,8 @@ class StatusOutput:
 
     def _publish_state(self) -> None:
         with self._lock:
-            message = self._why_idle() or "no image yet"
-        self._status.publish(self._message(STALE, message, {}))
+            level, message = self._why_idle() or (STALE, "no image yet")
+        self._status.publish(self._message(level, message, {}))
 
     def _publish_image(self, level: int, message: str, at_ns: int, values: dict[str, Any]) -> None:
         values = {"stamp": stamp_text(at_ns), **values}
@@ -189,7 +202,7 @@ class StatusOutput:
         if missing is not None:
             self._status.publish(self._message(*missing, {}))
         found = [missing] if missing else self._health.findings(limits, last)
-        findings = [(STALE, idle)] if idle else [*found, *others]
+        findings = [idle] if idle else [*found, *others]
         level = max((level for level, _ in findings), default=OK)
         text = "; ".join(m for _, m in sorted(findings, key=lambda item: -item[0]))
         return self._message(level, text or "poses published", values | self._health.values())
@@ -200,7 +213,7 @@ class StatusOutput:
             level=bytes([level]),
             name=f"{node_name(self._node)}: {TASK}",
             message=message,
-            hardware_id=f"bundle {bundle}" if bundle else "",
+            hardware_id=f"bundle {bundle}" if bundle else NO_HARDWARE,
             values=[KeyValue(key=name, value=str(value)) for name, value in values.items()],
         )
 

@@ -1,4 +1,4 @@
-"""Look up and broadcast transforms, with tf2_ros if it is installed, otherwise with plain TF messages."""
+"""Look up transforms, with tf2_ros if it is installed, otherwise with plain TF messages, and broadcast one."""
 
 from __future__ import annotations
 
@@ -27,17 +27,13 @@ except ImportError:
 
 
 class Transforms(Protocol):
-    """The operations on TF that the node needs."""
+    """Looks up transforms on TF."""
 
     def lookup(self, target: str, source: str, at_ns: int | None) -> Array:
         """``T_target_source`` ``(4, 4)``, metres, at a stamp. Raises TransformUnavailableError.
 
         at_ns: None for the newest.
         """
-        ...
-
-    def send(self, transform: TransformStamped) -> None:
-        """Broadcast one moving transform."""
         ...
 
 
@@ -52,7 +48,6 @@ class Tf2RosTransforms:
     def __init__(self, node: Node) -> None:
         self._buffer = tf2_ros.Buffer()
         self._listener = tf2_ros.TransformListener(self._buffer, node)
-        self._broadcaster = tf2_ros.TransformBroadcaster(node)
 
     def lookup(self, target: str, source: str, at_ns: int | None) -> Array:
         """See `Transforms`."""
@@ -63,10 +58,6 @@ class Tf2RosTransforms:
         except (tf2_ros.TransformException, ValueError) as error:
             raise TransformUnavailableError(f"{target} -> {source}: {error}") from error
 
-    def send(self, transform: TransformStamped) -> None:
-        """See `Transforms`."""
-        self._broadcaster.sendTransform(transform)
-
 
 class PlainTransforms:
     """Transforms by tf2_msgs/TFMessage and `rgsiam_ros.geometry.frame_tree.TransformTree`."""
@@ -75,7 +66,6 @@ class PlainTransforms:
         self._node = node
         self._tree = TransformTree()
         self._lock = threading.Lock()
-        self._publisher = node.create_publisher(TFMessage, "/tf", TF_QOS)
         node.create_subscription(TFMessage, "/tf", self._take_moving, TF_QOS)
         node.create_subscription(TFMessage, "/tf_static", self._take_static, STATIC_TF_QOS)
 
@@ -83,10 +73,6 @@ class PlainTransforms:
         """See `Transforms`."""
         with self._lock:
             return self._tree.lookup(target, source, at_ns)
-
-    def send(self, transform: TransformStamped) -> None:
-        """See `Transforms`."""
-        self._publisher.publish(TFMessage(transforms=[transform]))
 
     def _take_moving(self, message: TFMessage) -> None:
         self._take(message, static=False)
@@ -113,8 +99,9 @@ class PlainTransforms:
 class OwnedTransform:
     """Broadcasts one transform, and logs an error when another node broadcasts the same child frame."""
 
-    def __init__(self, node: Node, transforms: Transforms, parent: str, child: str) -> None:
-        self._node, self._transforms = node, transforms
+    def __init__(self, node: Node, parent: str, child: str) -> None:
+        self._node = node
+        self._publisher = node.create_publisher(TFMessage, "/tf", TF_QOS)
         self.parent, self.child = parent, child
         self._sent: deque[tuple[int, float, float, float]] = deque(maxlen=400)
         self._subscriptions = [
@@ -126,12 +113,13 @@ class OwnedTransform:
         """Broadcast the transform: ``(4, 4)``, metres, with this stamp."""
         message = transform_message(self.parent, self.child, at_ns, T_parent_child)
         self._sent.append(_stamp_and_translation(message))
-        self._transforms.send(message)
+        self._publisher.publish(TFMessage(transforms=[message]))
 
     def close(self) -> None:
-        """Unsubscribe from TF."""
+        """Leave TF."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
+        self._node.destroy_publisher(self._publisher)
 
     def _watch(self, message: TFMessage) -> None:
         for item in message.transforms:
@@ -176,7 +164,7 @@ class TfOutput:
         self._sending = True
         self._timer = None
         child = {"map_to_base": frames.base, "map_to_odom": frames.odom}.get(mode)
-        self._owned = OwnedTransform(node, transforms, frames.map, child) if child else None
+        self._owned = OwnedTransform(node, frames.map, child) if child else None
         if mode == "map_to_odom":
             period = 1.0 / node.get_parameter("tf_rebroadcast_rate").value
             self._timer = node.create_timer(period, self._rebroadcast)

@@ -85,12 +85,16 @@ class Updater:
         self.period = node.declare_parameter("diagnostic_updater.period", period).value
         self.timer = node.create_timer(self.period, self.force_update)
 
+    def setHardwareID(self, hardware_id):
+        self.hardware_id = hardware_id
+
     def add(self, name, fill):
         self.tasks.append((name, fill))
 
     def force_update(self):
         array = DiagnosticArray()
         for name, fill in self.tasks:
+            assert self.hardware_id
             status = fill(DiagnosticStatus())
             status.name = f"{self.node_name}: {name}"
             array.status.append(status)
