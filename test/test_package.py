@@ -96,4 +96,4 @@ def test_the_command_is_on_the_path_of_a_colcon_workspace(tmp_path):
 
 def test_what_the_node_imports_of_ros_is_in_package_xml():
     named = {e.text for e in ElementTree.parse(ROOT / "package.xml").getroot().iter("exec_depend")}
-    assert {"diagnostic_updater", "diagnostic_msgs", "tf2_ros_py", "rclpy"} <= named
+    assert {"diagnostic_updater", "cv_bridge", "diagnostic_msgs", "tf2_ros_py", "rclpy"} <= named

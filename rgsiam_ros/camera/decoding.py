@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rgsiam_ros.camera.encodings import ENCODINGS, to_bgr
+from rgsiam_ros.camera.encodings import ENCODINGS, Pixels, to_bgr
 from rgsiam_ros.camera.preprocessing import LARGEST_SIDE_PX, ImageBGR
+from rgsiam_ros.camera.webp import is_webp, webp_size
 from rgsiam_ros.errors import ImageError
 
 LARGEST_PIXELS = 2**26
@@ -26,6 +27,11 @@ JPEG_SCAN = 0xDA
 JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 JPEG_WITHOUT_CONTENT = {0x01, *range(0xD0, 0xD9)}
 """Marker codes that no length field follows (ITU-T T.81, table B.1)."""
+
+VIDEO = ("h264", "h265", "hevc", "av1", "vp8", "vp9", "mpeg")
+"""Words in the field ``format`` of messages that hold a piece of a video."""
+VIDEO_START = b"\0\0\0\1"
+"""How a piece of H.264 or H.265 begins (Annex B)."""
 
 Payload = bytes | bytearray | memoryview | array.array | np.ndarray
 
@@ -66,6 +72,18 @@ def decode_raw(
     bytes from one row to the next. The result may share memory with `data`. Raises ImageError when the
     fields do not fit each other or the encoding is not supported.
     """
+    packed = check_raw(encoding, height, width, step, data)
+    try:
+        return to_bgr(encoding, packed, height, width, is_bigendian)
+    except cv2.error as error:
+        raise ImageError(f"the image cannot be converted ({error.err})", "damaged") from error
+
+
+def check_raw(encoding: str, height: int, width: int, step: int, data: Payload) -> Pixels:
+    """The rows ``(rows, row_bytes)`` of a ``sensor_msgs/Image``, without padding, see `decode_raw`.
+
+    They share memory with `data`. Raises ImageError.
+    """
     if height == 0 or width == 0:
         raise ImageError(f"the image is empty ({width}x{height}): check the camera driver", "empty")
     layout = ENCODINGS.get(encoding)
@@ -97,23 +115,24 @@ def decode_raw(
             f"with step {step}: check the camera driver",
             "truncated",
         )
-    packed = np.lib.stride_tricks.as_strided(buffer, (rows, row_bytes), (step, 1), writeable=False)
-    try:
-        return to_bgr(encoding, packed, height, width, is_bigendian)
-    except cv2.error as error:
-        raise ImageError(f"the image cannot be converted ({error.err})", "damaged") from error
+    return np.lib.stride_tricks.as_strided(buffer, (rows, row_bytes), (step, 1), writeable=False)
 
 
 def decode_compressed(data: Payload, format_text: str = "", enough: Size | None = None) -> ImageBGR:
-    """Decode the payload of a ``sensor_msgs/CompressedImage``, JPEG or PNG, to ``(H, W, 3)`` uint8 BGR.
+    """Decode the payload of a ``sensor_msgs/CompressedImage``, JPEG, PNG or WebP, to ``(H, W, 3)`` uint8 BGR.
 
     format_text: the message's field ``format``; enough: a JPEG may be shrunk by 2, 4 or 8, which saves time, if
-    this divides its sides and leaves at least this size; None: never. Raises ImageError when the data are not a complete JPEG or
-    PNG. The end marker is checked because JPEG decoders fill a missing part with grey without an error.
+    this divides its sides and leaves at least this size; None: never. Raises ImageError when the data are not a complete JPEG,
+    PNG or still WebP. The end marker is checked because JPEG decoders fill a missing part with grey without an error.
     """
     content = bytes(data)
     if not content:
         raise ImageError("the compressed image is empty: check the camera driver", "empty")
+    if is_webp(content):
+        _check_size(*webp_size(content))
+        return _decoded(content, cv2.IMREAD_COLOR)
+    if not content.startswith((JPEG_START, PNG_START)):
+        _refuse_video(content, format_text)
     if "compressedDepth" in format_text:
         raise ImageError(
             "compressedDepth is a depth image: subscribe to the colour image", "encoding"
@@ -124,7 +143,7 @@ def decode_compressed(data: Payload, format_text: str = "", enough: Size | None 
         complete = content.rstrip(b"\0").endswith(PNG_END)
     else:
         raise ImageError(
-            f"the compressed image is neither JPEG nor PNG (format {format_text!r}, first bytes "
+            f"the compressed image is neither JPEG nor PNG nor WebP (format {format_text!r}, first bytes "
             f"{content[:4].hex()}): set the image_transport plugin to jpeg",
             "encoding",
         )
@@ -138,6 +157,22 @@ def decode_compressed(data: Payload, format_text: str = "", enough: Size | None 
         _check_size(width, height)
     jpeg = content.startswith(JPEG_START)
     colour = _reduced(sizes, enough) if jpeg and enough is not None else cv2.IMREAD_COLOR
+    return _decoded(content, colour)
+
+
+def _refuse_video(content: bytes, format_text: str) -> None:
+    """Raise ImageError if this is a piece of a video, by its format or its first bytes."""
+    named = next((name for name in VIDEO if name in format_text.lower()), "")
+    if named or content.startswith(VIDEO_START):
+        raise ImageError(
+            f"{named or 'h264'} is a video, whose images depend on earlier ones: subscribe to JPEG, PNG or WebP "
+            "images, or to raw ones",
+            "encoding",
+        )
+
+
+def _decoded(content: bytes, colour: int) -> ImageBGR:
+    """What OpenCV decodes, ``(H, W, 3)``. colour: its flag. Raises ImageError."""
     flags = colour | cv2.IMREAD_IGNORE_ORIENTATION
     image: NDArray | None
     try:

@@ -78,6 +78,7 @@ def _supported_encodings() -> dict[str, Encoding]:
     for name in ("yuv422_yuy2", "yuyv"):
         encodings[name] = Encoding(2, cv2.COLOR_YUV2BGR_YUY2, even=(True, False))
     encodings["nv21"] = Encoding(1, cv2.COLOR_YUV2BGR_NV21, rows_per_2=3, even=(True, True))
+    encodings["nv12"] = Encoding(1, cv2.COLOR_YUV2BGR_NV12, rows_per_2=3, even=(True, True))
     encodings["nv24"] = Encoding(1, rows_per_2=6)
     return encodings
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from rgsiam_ros.camera.decoding import decode_message
+from rgsiam_ros.camera.decoding import Size, decode_message
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.geometry.conversions import NANOSECONDS, quaternion_xyzw_of
 from rgsiam_ros.geometry.poses import Array
@@ -112,6 +114,8 @@ class ReceivedImage:
     """Time of receipt, seconds of the monotonic clock."""
     enough: tuple[int, int] | None = None
     """See `rgsiam_ros.camera.decoding.decode_compressed`."""
+    decode_by: Callable[[Any, Size | None], ImageBGR] = decode_message
+    """Decodes the message, see `rgsiam_ros.node.raw_images`."""
     decoded: ImageBGR | Exception | None = None
     """The decoded image, or the error of decoding it; None before `decode`."""
 
@@ -120,7 +124,7 @@ class ReceivedImage:
         if self.decoded is not None:
             return self
         try:
-            return replace(self, decoded=decode_message(self.message, self.enough))
+            return replace(self, decoded=self.decode_by(self.message, self.enough))
         except Exception as error:  # whatever failed, `image` raises it in the worker's thread
             return replace(self, decoded=error)
 

@@ -37,6 +37,7 @@ from rgsiam_ros.node.pose_hint import PoseHint
 from rgsiam_ros.node.pose_output import PoseOutput
 from rgsiam_ros.node.process import ros_program
 from rgsiam_ros.node.qos import image_qos
+from rgsiam_ros.node.raw_images import choose_decoder
 from rgsiam_ros.node.status import ACTIVE, INACTIVE, UNCONFIGURED, StatusOutput
 from rgsiam_ros.node.tf import TfFrames, TfOutput, create_transforms, refuse_equal_frames
 from rgsiam_ros.node.worker import NewestWorker
@@ -82,6 +83,7 @@ class RelocalizeNode(LifecycleNode):
             self._camera.state,
         )
         self._transforms = create_transforms(self)
+        self._decode = choose_decoder(self.get_logger())
         self._worker = NewestWorker(
             self._process,
             "relocalizer",
@@ -307,7 +309,7 @@ class RelocalizeNode(LifecycleNode):
             loaded = self._loaded
             may_shrink = loaded is not None and self._camera.any_resolution
             enough = loaded.relocalizer.enough if loaded is not None and may_shrink else None
-            self._worker.submit(ReceivedImage(message, time.monotonic(), enough))
+            self._worker.submit(ReceivedImage(message, time.monotonic(), enough, self._decode))
 
     def _process(self, received: ReceivedImage) -> None:
         """Process one image, in the worker's thread. No error ends the node."""

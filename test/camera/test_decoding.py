@@ -95,6 +95,7 @@ def test_yuv_encodings():
         "yuv422_yuy2": np.dstack([y, halved]),
         "yuv422": np.dstack([halved, y]),
         "nv21": np.vstack([y, np.dstack([v[::2, ::2], u[::2, ::2]]).reshape(12, 32)]),
+        "nv12": np.vstack([y, np.dstack([u[::2, ::2], v[::2, ::2]]).reshape(12, 32)]),
         "nv24": np.vstack([y, np.dstack([u, v]).reshape(48, 32)]),
     }
     for encoding, rows in content.items():
