@@ -187,4 +187,4 @@ def test_what_ships_is_within_its_size():
     drives = size(ROOT / "test/data/town_map", ROOT / "test/data/town_drive")
     assert 1e6 < drives <= 15e6
     assert drives + size(ROOT / "models" / "town") <= 42e6
-    assert size(ROOT / "models" / "town") <= 18e6
+    assert size(ROOT / "models" / "town") <= 20e6

@@ -11,6 +11,8 @@ from rgsiam_ros.geometry.poses import Array
 GAP_SHARE = 0.1
 """Another drive passes this far from the mapped one, as a share of the points' distance. Nearer images of the same
 pass know more than a map does: a hand-held camera takes dozens of them, with the same labels' errors."""
+FEW = 4
+"""So few of them are no more than what another drive finds in the map, and are not left out."""
 NEAR = 4
 """So many map images show a place."""
 
@@ -23,7 +25,7 @@ def other_passes(
     session_of: NDArray[np.int64],
     gap_m: float,
 ) -> NDArray[np.int64]:
-    """Indices of the map images without those of the same pass that are nearer than a gap.
+    """Indices of the map images without those of the same pass that are nearer than a gap, if there are many.
 
     index, position_3: of a held-out frame, in the drive and in the map, metres; mapped_I: frames of the I map images,
     rising; mapped_position_I3: their positions; session_of: session of every frame.
@@ -34,7 +36,8 @@ def other_passes(
     after = int(np.argmin(np.append(near_I[middle:], False)))
     before = int(np.argmin(np.append(near_I[:middle][::-1], False)))
     kept = np.ones(len(mapped_I), bool)
-    kept[middle - before : middle + after] = False
+    if before + after > FEW:
+        kept[middle - before : middle + after] = False
     return np.flatnonzero(kept)
 
 

@@ -174,20 +174,24 @@ def test_other_places_see_nothing_of_what_is_near_a_pose(with_a_copy):
     assert not any(np.isin(points.visible[i], near).any() for i in elsewhere)
 
 
+SPREAD = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 3.5, 4.0, 4.5, 5.0]
+
+
 @pytest.mark.parametrize(
     ("positions", "sessions", "left_out"),
     [
-        ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0] * 6, [1, 2, 3, 4]),
-        ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0, 0, 0, 1, 1, 1], [1, 2]),  # another session
-        ([2.5, 9.0, 2.0, 3.0, 9.0, 2.5], [0] * 6, [2, 3]),  # passed here before and after
-        ([0.0, 9.0, 9.5, 20.0, 30.0, 40.0], [0] * 6, []),
+        (SPREAD, [0] * 10, [2, 3, 4, 5, 6, 7]),
+        (SPREAD, [0] * 6 + [1] * 4, []),  # few, because another session begins
+        ([0.0, 0.5, 9.0, *SPREAD[3:]], [0] * 10, [3, 4, 5, 6, 7]),
+        ([2.5, *SPREAD[1:9], 2.5], [0] * 10, [2, 3, 4, 5, 6, 7]),  # passed here before and after
+        ([4.0 * x for x in SPREAD], [0] * 10, []),  # a road: few images are that near
     ],
 )
 def test_near_images_of_the_same_pass_are_left_out(positions, sessions, left_out):
-    """The held-out frame lies between the third and the fourth map image, at 2.5 m, of the third's session."""
-    mapped = np.array([0, 1, 2, 4, 5, 6])
-    session_of = np.array([*sessions[:3], sessions[2], *sessions[3:]])
-    position = np.zeros((6, 3))
+    """The held-out frame lies at 2.5 m, between the fifth and the sixth map image, and is of the fifth's session."""
+    mapped = np.delete(np.arange(11), 5)
+    session_of = np.insert(sessions, 5, sessions[4])
+    position = np.zeros((10, 3))
     position[:, 0] = positions
-    kept = other_passes(3, np.array([2.5, 0.0, 0.0]), mapped, position, session_of, 1.6)
-    assert sorted(set(range(6)) - set(kept.tolist())) == left_out
+    kept = other_passes(5, np.array([2.5, 0.0, 0.0]), mapped, position, session_of, 1.6)
+    assert sorted(set(range(10)) - set(kept.tolist())) == left_out
