@@ -255,10 +255,9 @@ class GeometricPart(StrictModel):
     """By which the standard deviations of the position, computed from the geometry, are multiplied."""
     rotation_factor: Positive
     """The same for the rotation."""
-    position_slopes: tuple[float, float] = (0.0, 0.0)
-    """How `position_factor` changes with the similarity and the number of the inliers, see
-    `rgsiam_ros.uncertainty.geometric`."""
-    rotation_slopes: tuple[float, float] = (0.0, 0.0)
+    position_slope: float = 0.0
+    """How `position_factor` changes with the similarity of the inliers, see `rgsiam_ros.uncertainty.geometric`."""
+    rotation_slope: float = 0.0
     """The same for the rotation."""
     floor_m: NotNegative
     """Smallest standard deviation of the position."""

@@ -47,8 +47,8 @@ class GeometricEstimator:
             part.pixel_sigma,
             part.position_factor,
             part.rotation_factor,
-            part.position_slopes,
-            part.rotation_slopes,
+            part.position_slope,
+            part.rotation_slope,
             part.floor_m,
             part.floor_rad,
         )

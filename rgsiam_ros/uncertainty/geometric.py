@@ -2,8 +2,8 @@
 
 The inverse of the information, times the variance of a pixel, is the covariance if matches were independent
 and the map exact. Neither is true, so the standard deviations of position and rotation are each multiplied by
-a factor. The factor grows where descriptors are less similar and inliers are fewer: at night, behind something that
-covers the view, far from the mapped road. It is fitted on images that were held out of the map.
+a factor. The factor grows where descriptors are less similar: at night, behind something that covers the view, far from
+the mapped road. It is fitted on images that were held out of the map.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import minimize_scalar
+from scipy.special import gammainc, gammaincinv
 
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.uncertainty.covariance import MINIMUM_SIGMA_M, MINIMUM_SIGMA_RAD
 from rgsiam_ros.uncertainty.pose_quality import GeometricQuality
 
+TRIMMED = 0.02
+"""Share of the largest errors that the factors leave out: a few labels are wrong."""
 REFERENCE_SIMILARITY, SIMILARITY_STEP = 0.9, 0.1
-REFERENCE_INLIERS = 200.0
-"""At these the factor is as stated. Per step of similarity, and per factor of e in inliers, its logarithm changes by
-the slopes."""
-EXPECTED_SLOPES = (-0.5, -0.7)
-SLOPE_SIGMA = 0.5
-"""Slopes for similarity and inliers that were found on three maps, and how far a map's own may lie from them."""
+"""At this similarity the factor is as stated. Per step, its logarithm changes by the slope."""
+EXPECTED_SLOPE, SLOPE_SIGMA = -0.7, 0.5
+"""A slope that was found on three maps, and how far a map's own may lie from it."""
 SMALLEST_INFORMATION = 1e-7
 """Share of the largest eigenvalue that every eigenvalue of the scaled information gets at least."""
 TINY = 1e-30
@@ -39,11 +39,11 @@ class GeometricUncertainty:
     pixel_sigma: float = 1.0
     """Standard deviation of one coordinate of a reprojection, pixels."""
     position_factor: float = 1.0
-    """By which the standard deviations of the position are multiplied, at a mean similarity of 0.9 and 200 inliers."""
+    """By which the standard deviations of the position are multiplied, at a mean similarity of 0.9."""
     rotation_factor: float = 1.0
-    position_slopes: tuple[float, float] = (0.0, 0.0)
-    """Change of the logarithm of `position_factor` per 0.1 of similarity, and per factor of e in inliers."""
-    rotation_slopes: tuple[float, float] = (0.0, 0.0)
+    position_slope: float = 0.0
+    """Change of the logarithm of `position_factor` per 0.1 of similarity."""
+    rotation_slope: float = 0.0
     floor_m: float = MINIMUM_SIGMA_M
     """Smallest standard deviation of each coordinate of the position, metres."""
     floor_rad: float = MINIMUM_SIGMA_RAD
@@ -55,25 +55,17 @@ class GeometricUncertainty:
         """
         grade = _grade(quality)
         factors = [
-            factor * math.exp(float(np.dot(slopes, grade)))
-            for factor, slopes in (
-                (self.position_factor, self.position_slopes),
-                (self.rotation_factor, self.rotation_slopes),
-            )
+            self.position_factor * math.exp(self.position_slope * grade),
+            self.rotation_factor * math.exp(self.rotation_slope * grade),
         ]
         scale = self.pixel_sigma * np.repeat(factors, 3)
         covariance = np.outer(scale, scale) * _inverse(information_66)
         return covariance + np.diag(np.repeat([self.floor_m**2, self.floor_rad**2], 3))
 
 
-def _grade(quality: GeometricQuality) -> Array:
-    """How much better than the reference the matches are ``(2,)``: in similarity, and in number."""
-    return np.array(
-        [
-            (quality.similarity - REFERENCE_SIMILARITY) / SIMILARITY_STEP,
-            math.log(max(quality.inliers, 1) / REFERENCE_INLIERS),
-        ]
-    )
+def _grade(quality: GeometricQuality) -> float:
+    """How much more similar than the reference the matches are, in steps."""
+    return (quality.similarity - REFERENCE_SIMILARITY) / SIMILARITY_STEP
 
 
 def fit_uncertainty(
@@ -86,38 +78,44 @@ def fit_uncertainty(
 
     error_N6: errors in the camera's axes, order and units as those of `GeometricUncertainty.covariance`;
     information_N66: see there; recorded_N: images that were not spoilt, at least one. With the factors the squared errors
-    of these have the predicted size on average.
-    The slopes are held near `EXPECTED_SLOPES`, because a small map has few errors.
+    of these have the predicted size on average. The largest are left out, and the mean of the others is compared with what it
+    is for normally distributed errors of which as many were left out.
+    The slopes are held near `EXPECTED_SLOPE`, because a small map has few errors.
     """
     residual_px_N = [quality.residual_px for quality in quality_N]
     pixel_sigma = float(max(np.median(residual_px_N) / np.sqrt(2.0), 0.05))
     inverses = pixel_sigma**2 * np.stack([_inverse(matrix) for matrix in information_N66])
-    grade_N2 = np.stack([_grade(quality) for quality in quality_N])
+    grade_N = np.array([_grade(quality) for quality in quality_N])
     fitted = []
     for part in (slice(0, 3), slice(3, 6)):
         error = error_N6[:, part]
         solved = np.linalg.solve(inverses[:, part, part], error[..., None])[..., 0]
-        fitted.append(_fit((error * solved).sum(axis=1) / 3.0, grade_N2, recorded_N))
-    (position, position_slopes), (rotation, rotation_slopes) = fitted
-    return GeometricUncertainty(pixel_sigma, position, rotation, position_slopes, rotation_slopes)
+        fitted.append(_fit((error * solved).sum(axis=1) / 3.0, grade_N, recorded_N))
+    (position, position_slope), (rotation, rotation_slope) = fitted
+    return GeometricUncertainty(pixel_sigma, position, rotation, position_slope, rotation_slope)
 
 
-def _fit(
-    square_N: Array, grade_N2: Array, recorded_N: NDArray[np.bool_]
-) -> tuple[float, tuple[float, float]]:
-    """Factor and slopes for N squared errors per degree of freedom, relative to the predicted ones."""
+def _fit(square_N: Array, grade_N: Array, recorded_N: NDArray[np.bool_]) -> tuple[float, float]:
+    """Factor and slope for N squared errors per degree of freedom, relative to the predicted ones."""
 
-    def cost(slopes: Array) -> float:
-        """Negative log likelihood with the best factor, and the penalty of the slopes."""
-        relative_N = square_N * np.exp(-2.0 * grade_N2 @ slopes)
+    def cost(slope: float) -> float:
+        """Negative log likelihood with the best factor, and the penalty of the slope."""
+        relative_N = square_N * np.exp(-2.0 * slope * grade_N)
         likely = 1.5 * len(square_N) * math.log(max(float(relative_N.mean()), TINY))
-        likely += 3.0 * float((grade_N2 @ slopes).sum())
-        return likely + 0.5 * float(np.square((slopes - EXPECTED_SLOPES) / SLOPE_SIGMA).sum())
+        likely += 3.0 * slope * float(grade_N.sum())
+        return likely + 0.5 * ((slope - EXPECTED_SLOPE) / SLOPE_SIGMA) ** 2
 
-    slopes = minimize(cost, np.array(EXPECTED_SLOPES), method="BFGS").x
-    relative_N = square_N * np.exp(-2.0 * grade_N2 @ slopes)
-    factor = float(np.sqrt(relative_N[recorded_N].mean()))
-    return max(factor, 1e-3), (float(slopes[0]), float(slopes[1]))
+    slope = float(minimize_scalar(cost, (EXPECTED_SLOPE, EXPECTED_SLOPE + SLOPE_SIGMA)).x)
+    relative = np.sort((square_N * np.exp(-2.0 * slope * grade_N))[recorded_N])
+    kept = relative[: max(1, round((1.0 - TRIMMED) * len(relative)))]
+    factor = float(np.sqrt(kept.mean() / _trimmed_mean(len(kept) / len(relative))))
+    return max(factor, 1e-3), slope
+
+
+def _trimmed_mean(share: float) -> float:
+    """Mean of the smallest `share` of a third of chi-squared numbers with three degrees of freedom."""
+    limit = float(gammaincinv(1.5, share))  # half of that quantile of chi-squared
+    return float(gammainc(2.5, limit) / share)
 
 
 def _inverse(information_66: Array) -> Array:
