@@ -42,8 +42,9 @@ class LiveCamera:
         self._warning = self._frame = ""
 
     def open(self, image_topic: str, info_topic: str) -> None:
-        """Set the names of the topics, for messages."""
+        """Set the names of the topics, for messages, and log them."""
         self._image_topic, self._info_topic = image_topic, info_topic
+        self._node.get_logger().info(f"images from {image_topic}, camera_info from {info_topic}")
 
     def take(self, message: CameraInfo) -> None:
         """Store the camera of a camera_info message. A message without a usable camera is logged."""

@@ -12,9 +12,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import qos_profile_sensor_data
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
 from rgsiam_ros.bundle import Manifest
@@ -27,7 +25,12 @@ from rgsiam_ros.node.bundle_reload import BundleReload
 from rgsiam_ros.node.camera import CameraMount, LiveCamera
 from rgsiam_ros.node.health import WARN, Health, cause_of
 from rgsiam_ros.node.image_stream import ImageStream, delay_s
-from rgsiam_ros.node.input_topics import camera_info_topic, image_topic
+from rgsiam_ros.node.input_topics import (
+    camera_info_topic,
+    image_topic,
+    subscribe_camera_info,
+    subscribe_images,
+)
 from rgsiam_ros.node.log_throttle import LogThrottle
 from rgsiam_ros.node.map_output import MapOutput
 from rgsiam_ros.node.messages import ReceivedImage
@@ -36,7 +39,6 @@ from rgsiam_ros.node.parameters import declare_all, why_refused
 from rgsiam_ros.node.pose_hint import PoseHint
 from rgsiam_ros.node.pose_output import PoseOutput
 from rgsiam_ros.node.process import ros_program
-from rgsiam_ros.node.qos import image_qos
 from rgsiam_ros.node.raw_images import choose_decoder
 from rgsiam_ros.node.status import ACTIVE, INACTIVE, UNCONFIGURED, StatusOutput
 from rgsiam_ros.node.tf import TfFrames, TfOutput, create_transforms, refuse_equal_frames
@@ -244,6 +246,7 @@ class RelocalizeNode(LifecycleNode):
         camera_info = camera_info_topic(self, images)
         self._image_stream.topic = images
         self._camera.open(images, camera_info)
+<<<<<<< HEAD
         self.get_logger().info(f"images from {images}, camera_info from {camera_info}")
         self._hint = PoseHint(self, self._map_frame)
         self._inputs = [
@@ -258,6 +261,11 @@ class RelocalizeNode(LifecycleNode):
             self.create_subscription(
                 CameraInfo, camera_info, self._camera.take, qos_profile_sensor_data
             ),
+=======
+        self._inputs = [
+            subscribe_images(self, transport, images, self._on_image),
+            subscribe_camera_info(self, camera_info, self._camera.take),
+>>>>>>> 8b06652 (The camera's subscriptions stand beside the names of their topics)
         ]
 
     def _open_outputs(self, manifest: Manifest) -> None:
