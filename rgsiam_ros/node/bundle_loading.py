@@ -72,6 +72,11 @@ def read_manifest_of(path: str) -> Manifest:
     return read_manifest(real_folder(Path(path)) / MANIFEST_NAME)
 
 
+def map_frame_of(node: Node, manifest: Manifest) -> str:
+    """The frame that poses are published in: ``map_frame``, if it is set, and else the bundle's."""
+    return str(node.get_parameter("map_frame").value or manifest.map_frame.lstrip("/"))
+
+
 def refuse_without_datum(node: Node, path: str, manifest: Manifest) -> None:
     """Raise BundleError if ``publish_fix`` is set and the bundle has no datum."""
     if node.get_parameter("publish_fix").value and manifest.datum is None:

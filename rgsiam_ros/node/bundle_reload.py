@@ -18,6 +18,7 @@ from rgsiam_ros.localization.networks import check_branch
 from rgsiam_ros.node.bundle_loading import (
     LoadedBundle,
     load,
+    map_frame_of,
     read_manifest_of,
     refuse_without_datum,
 )
@@ -54,14 +55,13 @@ class BundleReload:
                 f"bundle {self._attempt.path} is still being loaded: set the parameter again when it "
                 "serves"
             )
-        value = self._node.get_parameter
         try:
             manifest = read_manifest_of(path)
             refuse_without_datum(self._node, path, manifest)
-            check_branch(path, manifest, value("branch").value)
+            check_branch(path, manifest, self._node.get_parameter("branch").value)
         except RgsiamError as error:
             return str(error)
-        frame = value("map_frame").value or manifest.map_frame.lstrip("/")
+        frame = map_frame_of(self._node, manifest)
         if frame != map_frame:
             return (
                 f"{path} is of the map frame {frame}, and poses are published in {map_frame}: "

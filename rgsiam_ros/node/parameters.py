@@ -92,6 +92,21 @@ def _descriptor(spec: Spec) -> ParameterDescriptor:
     return descriptor
 
 
+def checked(
+    node: Node,
+    parameters: list[Parameter],
+    configured: bool,
+    also: Callable[[Parameter], str | None],
+) -> SetParametersResult:
+    """Whether new values are valid, with the reason of the first that is not. also: a further check."""
+    for parameter in parameters:
+        current = node.get_parameter_or(parameter.name).value
+        reason = why_refused(parameter, configured, current) or also(parameter)
+        if reason:
+            return SetParametersResult(successful=False, reason=reason)
+    return SetParametersResult(successful=True)
+
+
 def why_refused(parameter: Parameter, configured: bool, current: Any) -> str | None:
     """Why a new value is refused; None if it is valid. rclpy itself checks ranges and types.
 

@@ -20,7 +20,13 @@ from rgsiam_ros.errors import BundleError, RgsiamError
 from rgsiam_ros.geometry.conversions import stamp_to_ns
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.pose_estimate import PoseEstimate
-from rgsiam_ros.node.bundle_loading import LoadedBundle, load, log_loaded, refuse_without_datum
+from rgsiam_ros.node.bundle_loading import (
+    LoadedBundle,
+    load,
+    log_loaded,
+    map_frame_of,
+    refuse_without_datum,
+)
 from rgsiam_ros.node.bundle_reload import BundleReload
 from rgsiam_ros.node.camera import CameraMount, LiveCamera
 from rgsiam_ros.node.health import WARN, Health, cause_of
@@ -35,13 +41,13 @@ from rgsiam_ros.node.log_throttle import LogThrottle
 from rgsiam_ros.node.map_output import MapOutput
 from rgsiam_ros.node.messages import ReceivedImage
 from rgsiam_ros.node.odometry_gate import OdometryGate
-from rgsiam_ros.node.parameters import declare_all, why_refused
+from rgsiam_ros.node.parameters import checked, declare_all
 from rgsiam_ros.node.pose_hint import PoseHint
 from rgsiam_ros.node.pose_output import PoseOutput
 from rgsiam_ros.node.process import ros_program
 from rgsiam_ros.node.raw_images import choose_decoder
 from rgsiam_ros.node.status import ACTIVE, INACTIVE, UNCONFIGURED, StatusOutput
-from rgsiam_ros.node.tf import TfFrames, TfOutput, create_transforms, refuse_equal_frames
+from rgsiam_ros.node.tf import TfOutput, create_transforms, frames_from_parameters
 from rgsiam_ros.node.worker import NewestWorker
 from rgsiam_ros.uncertainty.covariance import check_covariance, decouple_plane, vehicle_pose
 
@@ -176,14 +182,13 @@ class RelocalizeNode(LifecycleNode):
 
     def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         configured = self._loaded is not None
-        for parameter in parameters:
-            current = self.get_parameter_or(parameter.name).value
-            reason = why_refused(parameter, configured, current)
-            if not reason and configured and parameter.name == "bundle":
-                reason = self._bundle_reload.why_refused(parameter.value, self._map_frame)
-            if reason:
-                return SetParametersResult(successful=False, reason=reason)
-        return SetParametersResult(successful=True)
+
+        def also(parameter: Parameter) -> str | None:
+            if not configured or parameter.name != "bundle":
+                return None
+            return self._bundle_reload.why_refused(parameter.value, self._map_frame)
+
+        return checked(self, parameters, configured, also)
 
     def _take_parameters(self, parameters: list[Parameter]) -> None:
         for parameter in parameters:
@@ -193,7 +198,7 @@ class RelocalizeNode(LifecycleNode):
     def _adopt(self, loaded: LoadedBundle) -> None:
         """Use another bundle from the next image on. Raises BundleError if its map frame differs."""
         manifest, old = loaded.relocalizer.manifest, self._loaded
-        if self._map_frame_of(manifest) != self._map_frame:
+        if map_frame_of(self, manifest) != self._map_frame:
             loaded.relocalizer.close()
             raise BundleError(
                 f"{loaded.path} is of the map frame {manifest.map_frame}, and poses are published in "
@@ -246,44 +251,21 @@ class RelocalizeNode(LifecycleNode):
         camera_info = camera_info_topic(self, images)
         self._image_stream.topic = images
         self._camera.open(images, camera_info)
-<<<<<<< HEAD
-        self.get_logger().info(f"images from {images}, camera_info from {camera_info}")
         self._hint = PoseHint(self, self._map_frame)
         self._inputs = [
             self._hint.subscription,
-            self.create_subscription(
-                Image if transport == "raw" else CompressedImage,
-                images,
-                self._on_image,
-                image_qos(),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            ),
-            self.create_subscription(
-                CameraInfo, camera_info, self._camera.take, qos_profile_sensor_data
-            ),
-=======
-        self._inputs = [
             subscribe_images(self, transport, images, self._on_image),
             subscribe_camera_info(self, camera_info, self._camera.take),
->>>>>>> 8b06652 (The camera's subscriptions stand beside the names of their topics)
         ]
 
     def _open_outputs(self, manifest: Manifest) -> None:
         """Raises RgsiamError if frame names are equal, or if the bundle has no datum for ``publish_fix``."""
-        frames = TfFrames(
-            map=self._map_frame_of(manifest),
-            odom=self._value("odom_frame"),
-            base=self._value("base_frame"),
-        )
-        refuse_equal_frames(frames, self._value("tf_mode"))
+        frames = frames_from_parameters(self, map_frame_of(self, manifest))
         refuse_without_datum(self, self._value("bundle"), manifest)
         self._map_frame, self._base_frame = frames.map, frames.base
         self._configure_poses(manifest)
         self._tf = TfOutput(self, self._transforms, self._value("tf_mode"), frames)
         self._gate = OdometryGate(self, self._value("gate"))
-
-    def _map_frame_of(self, manifest: Manifest) -> str:
-        return str(self._value("map_frame") or manifest.map_frame.lstrip("/"))
 
     def _configure_poses(self, manifest: Manifest) -> None:
         datum = manifest.datum if self._value("publish_fix") else None

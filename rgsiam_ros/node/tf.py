@@ -224,14 +224,16 @@ class TfOutput:
         self._unpaired = None
 
 
-def refuse_equal_frames(frames: TfFrames, tf_mode: str) -> None:
-    """Raise RgsiamError if two of the frames that `tf_mode` needs have the same name."""
-    if frames.map.lstrip("/") == frames.base.lstrip("/"):
-        raise RgsiamError(f"map_frame and base_frame are both {frames.map}: name two frames")
-    if tf_mode == "map_to_odom" and frames.odom.lstrip("/") in (
-        frames.map.lstrip("/"),
-        frames.base.lstrip("/"),
-    ):
+def frames_from_parameters(node: Node, map_frame: str) -> TfFrames:
+    """The frames that the node's parameters name. map_frame: that of the map in use.
+
+    Raises RgsiamError if two of the frames that ``tf_mode`` needs have the same name.
+    """
+    base, odom = (str(node.get_parameter(name).value) for name in ("base_frame", "odom_frame"))
+    if map_frame == base:
+        raise RgsiamError(f"map_frame and base_frame are both {map_frame}: name two frames")
+    if node.get_parameter("tf_mode").value == "map_to_odom" and odom in (map_frame, base):
         raise RgsiamError(
-            f"odom_frame is {frames.odom}, which is also the map or the base: name three frames"
+            f"odom_frame is {odom}, which is also the map or the base: name three frames"
         )
+    return TfFrames(map=map_frame, odom=odom, base=base)
