@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rgsiam_ros.features.keypoints import DESCRIPTOR_SIZE
+from rgsiam_ros.features.keypoints import DESCRIPTOR_SIZE, from_bytes
 from rgsiam_ros.features.vlad import Vlad
 from rgsiam_ros.geometry.poses import Array, pose_matrix, quaternion_wxyz
 
@@ -38,6 +39,11 @@ class MapPoints:
     visible: tuple[NDArray[np.int64], ...]
     """For each map image the indices of the points that it sees, rising."""
     vlad: Vlad
+
+    @cached_property
+    def unit_descriptor_PD(self) -> NDArray[np.float32]:
+        """The descriptors as unit vectors."""
+        return from_bytes(self.descriptor_PD)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray]) -> MapPoints:

@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 from threadpoolctl import ThreadpoolController
 
 from rgsiam_ros.bundle.map_points import MapPoints
-from rgsiam_ros.features.keypoints import Keypoints, from_bytes
+from rgsiam_ros.features.keypoints import Keypoints
 from rgsiam_ros.features.matching import mutual_matches, mutual_pairs
 from rgsiam_ros.geometry.poses import Array, invert
 from rgsiam_ros.localization.pnp import PnpOptions, refine_pose, reprojection_residuals, solve_pnp
@@ -97,7 +97,6 @@ class GeometricBranch:
             refine_iterations=SEARCH_ITERATIONS,
             seed=seed,
         )
-        self._descriptor_PD = from_bytes(points.descriptor_PD)
         self._global_NG = points.global_feature_NG.astype(np.float32)
         self._camera_N3 = points.T_points_camera_N44[:, :3, 3]
         self._threads = ThreadpoolController()
@@ -176,7 +175,7 @@ class GeometricBranch:
 
     def _compare(self, keypoints: Keypoints, candidates: NDArray[np.int64]) -> _Compared:
         index = self.points.seen_by(candidates)
-        similarity = keypoints.descriptor_ND @ self._descriptor_PD[index].T
+        similarity = keypoints.descriptor_ND @ self.points.unit_descriptor_PD[index].T
         return _Compared(keypoints.pixel_N2, index, similarity)
 
     def _localize(

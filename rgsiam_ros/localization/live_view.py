@@ -33,6 +33,11 @@ class LiveView:
         self._trained = self._camera = bundle.manifest.camera
         self._mask_HW = bundle.mask_HW(preprocessing)
         self._view: ViewMatch | None = None
+        self.K = self._intrinsics()
+        """Intrinsic matrix ``(3, 3)`` of the fitted images of the camera in use, pixels.
+
+        The centre of the first pixel is at (0, 0). Only for a preprocessing that stretches.
+        """
 
     def use_camera(self, camera: Camera) -> ViewMatch:
         """Adapt to the camera that takes the images.
@@ -41,14 +46,10 @@ class LiveView:
         """
         view = match_view(camera, self._trained)
         self._camera, self._view = camera, view
+        self.K = self._intrinsics()
         return view
 
-    @property
-    def K(self) -> Array:
-        """Intrinsic matrix ``(3, 3)`` of the fitted images of the camera in use, pixels.
-
-        The centre of the first pixel is at (0, 0). Only for a preprocessing that stretches.
-        """
+    def _intrinsics(self) -> Array:
         camera = self._camera
         x, y, width, height = (0, 0, camera.width, camera.height)
         if self._view is not None:

@@ -67,21 +67,22 @@ class Relocalizer:
     @classmethod
     def from_bundle(
         cls,
-        path: str | Path,
+        bundle: str | Path | Bundle,
         options: EngineOptions | None = None,
         *,
         branch: str = "auto",
         frozen_images: int = DEFAULT_LIMIT,
     ) -> Relocalizer:
-        """Load the bundle at `path` and start the best engine that passes the self-test.
+        """Start the best engine that passes the self-test.
 
-        options: how to run the network; branch: one of `BRANCHES`; frozen_images: this many identical
+        bundle: a loaded one, or the path of one; options: how to run the network; branch: one of `BRANCHES`; frozen_images: this many identical
         images in a row count as a frozen camera, 0: never. Raises BundleError, also if the bundle does not
         have `branch`, and EngineError.
         """
         options = options or EngineOptions()
-        bundle = Bundle.load(path)
-        check_branch(path, bundle.manifest, branch)
+        if not isinstance(bundle, Bundle):
+            bundle = Bundle.load(bundle)
+        check_branch(bundle.path, bundle.manifest, branch)
         engine = select_engine(bundle, options, network_of(bundle, branch, options.batch))
         if uses_geometry(bundle.manifest, branch):
             helped = branch == "auto" and bundle.manifest.absolute is not None

@@ -33,7 +33,7 @@ def show_map(
         out.parent.mkdir(parents=True, exist_ok=True)
         frame = None
         if dataset is not None and index is not None:
-            frame = localize_frame(bundle_path, dataset, index)
+            frame = localize_frame(bundle, dataset, index)
         draw_map(points, bundle.manifest, out, width, frame)
     except OSError as error:
         raise ResultsError(f"{out} cannot be written ({error}): change --out") from error
@@ -54,9 +54,9 @@ def _chosen(dataset: Dataset, index: int | None) -> int:
     return index
 
 
-def localize_frame(bundle_path: Path, dataset: Dataset, index: int) -> LocalizedFrame:
+def localize_frame(bundle: Bundle, dataset: Dataset, index: int) -> LocalizedFrame:
     """Localize one frame of a dataset alone, without the frame before. Raises RgsiamError."""
-    relocalizer = Relocalizer.from_bundle(bundle_path)
+    relocalizer = Relocalizer.from_bundle(bundle)
     try:
         relocalizer.use_camera(dataset.camera)
         turn = truth_turn(relocalizer.manifest, dataset.map_frame, dataset.path)

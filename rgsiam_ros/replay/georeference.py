@@ -168,7 +168,7 @@ def _poses(drive: Drive, bundle: Bundle, options: GeoreferenceOptions) -> tuple[
             f"{drive.path}: the camera's mount is unknown: record {drive.base_frame} -> "
             f"{drive.camera_frame} on /tf_static"
         )
-    relocalizer = Relocalizer.from_bundle(bundle.path)
+    relocalizer = Relocalizer.from_bundle(bundle)
     record = replay_offline(drive, relocalizer)
     relocalizer.close()
     published = [(f.stamp_ns, f.T_map_frame) for f in record.frames if f.T_map_frame is not None]

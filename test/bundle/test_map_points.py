@@ -40,6 +40,14 @@ def points():
     return small_points()
 
 
+def test_unit_descriptors_are_computed_once(points):
+    units = points.unit_descriptor_PD
+    assert units.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(units, axis=1), 1.0, atol=1e-6)
+    np.testing.assert_array_equal(to_bytes(units), points.descriptor_PD)
+    assert points.unit_descriptor_PD is units
+
+
 def test_points_are_read_back(points):
     with np.load(io.BytesIO(npz_bytes(points.to_arrays()))) as stored:
         back = MapPoints.from_arrays(dict(stored))

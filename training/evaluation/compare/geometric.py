@@ -31,10 +31,10 @@ class GeometricBranchEstimator:
         with tempfile.TemporaryDirectory() as folder:
             bundle = build_bundle(
                 training_images(config), Path(folder) / "map", MapOptions(seed=config.seed)
-            ).path
-            self._relocalizer = Relocalizer.from_bundle(
-                bundle, EngineOptions(fallback="none"), frozen_images=0
             )
+        self._relocalizer = Relocalizer.from_bundle(
+            bundle, EngineOptions(fallback="none"), frozen_images=0
+        )
         self._relocalizer.use_camera(camera)
 
     def estimate(self, image_HW3: NDArray[np.uint8]) -> Array | None:
