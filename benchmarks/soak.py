@@ -16,19 +16,26 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseWithCovarianceStamped
+from geometry_msgs.msg import PoseWithCovarianceStamped, TransformStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from rcl_interfaces.msg import Parameter, ParameterValue
+from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from scipy.stats import theilslopes
 from sensor_msgs.msg import CompressedImage
+from std_srvs.srv import SetBool
+from tf2_msgs.msg import TFMessage
 
 from rgsiam_ros.geometry.conversions import quaternion_xyzw_of, stamp_to_ns
 from rgsiam_ros.recordings.rosbag import read_drive
@@ -59,6 +66,8 @@ class Camera(Node):
         """Monotonic time at which each pose was received, and its latency in milliseconds."""
         self.diagnostics: dict[str, str] = {}
         self.publisher = self.create_publisher(CompressedImage, "image/compressed", RELIABLE)
+        self.tf = self.create_publisher(TFMessage, "/tf", RELIABLE)
+        self._clients_of: dict[str, Any] = {}
         name = "relocalize/pose_with_covariance"
         self.create_subscription(PoseWithCovarianceStamped, name, self._receive_pose, RELIABLE)
         self.create_subscription(
@@ -66,23 +75,36 @@ class Camera(Node):
         )
 
     def send(
-        self, content: bytes | None = None, kind: str = "jpeg", stamp: int | None = None
+        self,
+        content: bytes | None = None,
+        kind: str = "jpeg",
+        stamp: int | None = None,
+        nanosec: int | None = None,
     ) -> None:
         """Send the next image of the drive, or `content` in its place.
 
-        kind: the format in the message; stamp: nanoseconds, None for the current time.
+        kind: the format in the message; stamp: nanoseconds, None for the current time; nanosec: the
+        field of that name in the stamp, None for what follows from the stamp.
         """
         now_ns = time.time_ns() + self.offset_ns if stamp is None else stamp
         message = CompressedImage(format=kind)
         message.header.frame_id = "camera_optical_frame"
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(now_ns, 10**9)
+        if nanosec is not None:
+            message.header.stamp.nanosec = nanosec
         message.data = self.jpegs[self.index % len(self.jpegs)] if content is None else content
         self.index += 1
-        if content is None:
+        if content is None and nanosec is None:
             self.sent[now_ns] = time.monotonic()
         self.publisher.publish(message)
         if len(self.sent) > 300:
             self.sent.pop(next(iter(self.sent)))
+
+    def ask(self, kind: Any, name: str, **request: Any) -> None:
+        """Call a service of the node, and do not wait for the answer."""
+        if name not in self._clients_of:
+            self._clients_of[name] = self.create_client(kind, f"relocalize/{name}")
+        self._clients_of[name].call_async(kind.Request(**request))
 
     def _receive_pose(self, message: PoseWithCovarianceStamped) -> None:
         stamp = stamp_to_ns(message.header.stamp)
@@ -103,6 +125,13 @@ class Faults:
         whole = camera.jpegs[0]
         self.large = cv2.imencode(".jpg", np.full((4320, 7680, 3), 90, np.uint8))[1].tobytes()
         self.small = cv2.imencode(".jpg", np.full((45, 80, 3), 90, np.uint8))[1].tobytes()
+        progressive = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+        scans = cv2.imencode(".jpg", np.full((2048, 2048, 3), 90, np.uint8), progressive)[
+            1
+        ].tobytes()
+        first = scans.index(b"\xff\xda")
+        second = scans.index(b"\xff\xda", first + 2)
+        self.many_scans = scans[:first] + scans[first:second] * 1200 + scans[first:]
         noise = np.random.default_rng(0).integers(0, 256, len(whole), np.uint8).tobytes()
         self.kinds = {
             "truncated": lambda i: camera.send(whole[: len(whole) // (i % 5 + 2)]),
@@ -115,8 +144,36 @@ class Faults:
             "8k": lambda i: camera.send(self.large) if i % 10 == 0 else None,
             "another size": lambda i: camera.send(self.small),
             "stamp zero": lambda i: camera.send(stamp=0),
+            "stamp of no time": lambda i: camera.send(nanosec=10**9 + i),
+            "bytes after the end": lambda i: camera.send(whole + noise[:i]),
+            "many scans": lambda i: camera.send(self.many_scans),
+            "frames": self._frames,
+            "requests": self._requests,
+            "disabled and enabled": lambda i: camera.ask(SetBool, "enable", data=i >= 10),
             "backwards": self._backwards,
         }
+
+    def _frames(self, i: int) -> None:
+        """Frames above themselves, and other names in each message."""
+        names = [("base_link", "base_link"), ("above", "below"), ("below", "above")]
+        names += [(f"hostile{i}", f"frame{i}_{number}") for number in range(10)]
+        message = TFMessage()
+        for parent, child in names:
+            item = TransformStamped(child_frame_id=child)
+            item.header.frame_id = parent
+            message.transforms.append(item)
+        self.camera.tf.publish(message)
+        self.camera.send()
+
+    def _requests(self, i: int) -> None:
+        """Requests that the node must refuse."""
+        unknown_type = Parameter(name="bundle", value=ParameterValue(type=99))
+        long_name = Parameter(name="bundle", value=ParameterValue(type=4, string_value="n" * 300))
+        self.camera.ask(ChangeState, "change_state", transition=Transition(id=i % 256 | 128))
+        self.camera.ask(
+            SetParameters, "set_parameters", parameters=[(unknown_type, long_name)[i % 2]]
+        )
+        self.camera.send()
 
     def _backwards(self, i: int) -> None:
         if i == 0:

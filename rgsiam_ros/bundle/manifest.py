@@ -172,6 +172,8 @@ class Manifest(StrictModel):
             raise ValueError("the manifest has neither absolute nor geometry: a bundle needs one")
         if self.absolute is None or self.geometry is None:
             return self
+        if self.absolute.preprocessing.levels != self.geometry.preprocessing.levels:
+            raise ValueError("preprocessing.levels of absolute and geometry differ")
         turns = (self.absolute.target.turn_wxyz, self.geometry.placement.turn_wxyz)
         R, R_geometry = (pose_matrix(np.zeros(3), turn)[:3, :3] for turn in turns)
         if np.abs(R - R_geometry).max() > LARGEST_TURN_DIFFERENCE:

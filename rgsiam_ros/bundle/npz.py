@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -20,6 +22,12 @@ MOST_MEMBERS = 64
 LARGEST_HEADER = 4096
 MOST_AXES = 8
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\.npy")
+"""What the file of an array is called."""
+END = struct.Struct("<4sHHHHIIH")
+"""The end of a zip file: signature, 4 numbers, bytes of the directory, its place, bytes of a comment."""
+END_START, ZIP64_START, ZIP64_SIZE = b"PK\5\6", b"PK\6\7", 20
+LARGEST_DIRECTORY = MOST_MEMBERS * 256
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -31,12 +39,29 @@ def read_plain_npz(content: bytes, path: Path, largest: int) -> dict[str, NDArra
     more than `largest` bytes (before unpacking), and unusual zip features.
     """
     try:
+        _check_directory(content)
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return _arrays(archive, path, largest)
     except (ValueError, RuntimeError, NotImplementedError, OSError, EOFError) as error:
         raise BundleError(f"{path} is not a plain npz file ({error})") from error
     except (zipfile.BadZipFile, zlib.error, TokenError, TypeError, MemoryError) as error:
         raise BundleError(f"{path} is not a plain npz file ({error})") from error
+
+
+def _check_directory(content: bytes) -> None:
+    """Raise ValueError unless the zip directory is small. zipfile would read all of it, whatever its size."""
+    end = content[-END.size :]
+    if len(end) < END.size or not end.startswith(END_START):
+        raise ValueError("it does not end as a zip file without a comment does")
+    *_, directory_bytes, _, comment_bytes = END.unpack(end)
+    if comment_bytes:
+        raise ValueError("it does not end as a zip file without a comment does")
+    if content[-END.size - ZIP64_SIZE : -END.size].startswith(ZIP64_START):
+        raise ValueError("it has a directory for files above 4 GiB")
+    if directory_bytes > LARGEST_DIRECTORY:
+        raise ValueError(
+            f"its directory has {directory_bytes} bytes, more than {LARGEST_DIRECTORY}"
+        )
 
 
 def _arrays(archive: zipfile.ZipFile, path: Path, largest: int) -> dict[str, NDArray]:
@@ -49,8 +74,8 @@ def _arrays(archive: zipfile.ZipFile, path: Path, largest: int) -> dict[str, NDA
     arrays: dict[str, NDArray] = {}
     for member in members:
         name = member.filename.removesuffix(".npy")
-        if name == member.filename or name in arrays:
-            raise ValueError(f"{member.filename!r} is no array, or occurs twice")
+        if not NAME.fullmatch(member.filename) or name in arrays:
+            raise ValueError(f"{member.filename!r:.80} is no name of an array, or occurs twice")
         if member.compress_type not in METHODS or member.flag_bits & 0x1:
             raise ValueError(
                 f"{member.filename!r} is encrypted, or compressed by an unusual method"

@@ -77,6 +77,11 @@ def _check_content(model: onnx.ModelProto, path: Path) -> None:
         for tensor in _tensors(graph):
             _check_tensor(tensor, path)
         for node in graph.node:
+            numbers = [n for a in node.attribute for n in (a.f, *a.floats)]
+            if not np.isfinite(numbers).all():
+                raise BundleError(
+                    f"{path}: the operator {node.name or node.op_type!r} has a non-finite attribute: train anew"
+                )
             if node.domain not in STANDARD_DOMAINS:
                 raise BundleError(
                     f"{path} uses the operator {node.domain}::{node.op_type}; only standard ONNX "
@@ -123,7 +128,13 @@ def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
         values = numpy_helper.to_array(tensor)
     except Exception as error:  # onnx raises many kinds for damaged tensors
         raise BundleError(f"{path}: weight {tensor.name!r} is damaged ({error})") from error
-    if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+    if values.dtype == object:
+        raise BundleError(f"{path}: weight {tensor.name!r} holds text: export the bundle anew")
+    if values.dtype.kind in "biu":
+        return
+    if values.dtype.kind not in "fc":  # types that numpy does not have, such as bfloat16
+        values = values.astype(np.float32)
+    if not np.isfinite(values).all():
         raise BundleError(f"{path}: weight {tensor.name!r} holds a non-finite number: train anew")
 
 

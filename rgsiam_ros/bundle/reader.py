@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import stat
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -14,9 +12,7 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from rgsiam_ros.bundle import network_io
 from rgsiam_ros.bundle.golden import GoldenImages
@@ -27,11 +23,10 @@ from rgsiam_ros.bundle.manifest import (
     MANIFEST_NAME,
     MAP_FEATURES_NAME,
     MAP_POINTS_NAME,
-    MEBIBYTE,
     PLACES,
-    SCHEMA_VERSION,
     Manifest,
 )
+from rgsiam_ros.bundle.manifest_file import REFETCH, ManifestFile, read_regular, real_folder
 from rgsiam_ros.bundle.map_features import MapFeatures
 from rgsiam_ros.bundle.map_points import MapPoints
 from rgsiam_ros.bundle.npz import read_plain_npz
@@ -51,11 +46,9 @@ from rgsiam_ros.features import keypoints
 from rgsiam_ros.geometry.poses import pose_matrix
 from rgsiam_ros.uncertainty.calibration import Calibration
 
-LARGEST_MANIFEST = MEBIBYTE
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 Shapes = dict[str, tuple[int, ...]]
 Parsed = TypeVar("Parsed")
-REFETCH = "copy or download the bundle again, or export it anew with `rgsiam export`"
 
 
 class Bundle:
@@ -65,9 +58,10 @@ class Bundle:
     has no effect.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, contents: dict[str, bytes]) -> None:
+    def __init__(self, path: Path, file: ManifestFile, contents: dict[str, bytes]) -> None:
         self.path = path
-        self.manifest = manifest
+        self.manifest = file.manifest
+        self.manifest_sha256 = file.sha256
         self._contents = contents
         self._unpacked: dict[str, dict[str, NDArray]] = {}
         self._map_features: dict[str, MapFeatures] = {}
@@ -77,13 +71,12 @@ class Bundle:
     def load(cls, path: str | Path) -> Bundle:
         """Read and verify the bundle in the folder `path`. Raises BundleError, which says what is wrong."""
         directory = Path(path)
-        if not directory.is_dir():
-            raise BundleError(f"{directory} is not a directory: give the folder of a bundle")
         home = real_folder(directory)
-        manifest = read_manifest(home / MANIFEST_NAME)
+        file = ManifestFile.of_bundle(home)
+        manifest = file.manifest
         _check_listing(directory, home, manifest)
         contents = {name: _read_verified(home / name, manifest) for name in manifest.files}
-        bundle = cls(directory, manifest, contents)
+        bundle = cls(directory, file, contents)
         for name, content in contents.items():
             if name.endswith(".png"):
                 read_mask(content, directory / name, manifest.camera)
@@ -267,40 +260,6 @@ class Bundle:
         return read_mask(self.content(name), self.path / name, self.manifest.camera)
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Parse and validate a manifest file. Raises BundleError."""
-    if not path.exists():
-        raise BundleError(f"{path} is missing: {path.parent} is not a bundle")
-    content = _read_regular(path, LARGEST_MANIFEST)
-    if len(content) > LARGEST_MANIFEST:
-        raise BundleError(f"{path} is larger than {LARGEST_MANIFEST} bytes: not a manifest")
-    try:
-        text = content.decode("utf-8")
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise BundleError(f"{path} uses YAML aliases, which a manifest never needs: {REFETCH}")
-        data = yaml.safe_load(text)
-    except BundleError:
-        raise
-    except Exception as error:  # PyYAML raises other errors than its own too
-        raise BundleError(f"{path} is not valid YAML ({error}): {REFETCH}") from error
-    if not isinstance(data, dict):
-        raise BundleError(f"{path} does not hold a mapping: {REFETCH}")
-    version = data.get("schema_version")
-    if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise BundleError(
-            f"{path} has schema version {version!r}; this release reads version {SCHEMA_VERSION}: make "
-            "the bundle anew with `rgsiam export`, or install the release that wrote it"
-        )
-    try:
-        return Manifest.model_validate(data)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc']) or 'manifest'}: {item['msg']}"
-            for item in error.errors()
-        )
-        raise BundleError(f"{path} is not a valid manifest: {problems}. {REFETCH}") from error
-
-
 def read_npz(content: bytes, path: Path, largest: int) -> dict[str, NDArray]:
     """The arrays of an npz file, by name, see `read_plain_npz`. Raises BundleError."""
     try:
@@ -325,17 +284,12 @@ def read_mask(content: bytes, path: Path, camera: Camera) -> NDArray[np.uint8]:
     return mask  # type: ignore[return-value]
 
 
-def real_folder(directory: Path) -> Path:
-    """The folder that holds the manifest of the bundle in `directory`, with every link resolved.
-
-    `colcon build --symlink-install` makes each file of an installed bundle a link to the source.
-    """
-    return Path(os.path.realpath(directory / MANIFEST_NAME)).parent
-
-
 def _check_listing(directory: Path, home: Path, manifest: Manifest) -> None:
     """Raise BundleError unless `directory` has the files of the manifest, and all of them lie in `home`."""
-    present = {entry.name for entry in directory.iterdir()} - {MANIFEST_NAME}
+    try:
+        present = {entry.name for entry in directory.iterdir()} - {MANIFEST_NAME}
+    except OSError as error:
+        raise BundleError(f"{directory} cannot be read ({error.strerror}): {REFETCH}") from error
     missing, extra = sorted(set(manifest.files) - present), sorted(present - set(manifest.files))
     if missing:
         raise BundleError(f"{directory} lacks {', '.join(missing)}: {REFETCH}")
@@ -354,7 +308,7 @@ def _check_listing(directory: Path, home: Path, manifest: Manifest) -> None:
 
 def _read_verified(path: Path, manifest: Manifest) -> bytes:
     entry = manifest.files[path.name]
-    content = _read_regular(path, entry.size)
+    content = read_regular(path, entry.size)
     if len(content) != entry.size:
         found = "more" if len(content) > entry.size else len(content)
         raise BundleError(f"{path} has {found} bytes, the manifest says {entry.size}: {REFETCH}")
@@ -365,16 +319,3 @@ def _read_verified(path: Path, manifest: Manifest) -> bytes:
             f"{REFETCH}"
         )
     return content
-
-
-def _read_regular(path: Path, largest: int) -> bytes:
-    """At most `largest` + 1 bytes of a regular file. Raises BundleError for links, devices and pipes."""
-    try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise BundleError(f"{path} is not a regular file: {REFETCH}")
-            return file.read(largest + 1)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise BundleError(f"{path} is not a regular file, but a link: {REFETCH}") from error
-        raise BundleError(f"{path} cannot be read ({error}): {REFETCH}") from error

@@ -6,14 +6,22 @@ The node on the vehicle and the readers of recordings use the same code.
 from __future__ import annotations
 
 import array
-from collections.abc import Iterator
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rgsiam_ros.camera.containers import (
+    JPEG_START,
+    PNG_START,
+    Container,
+    Size,
+    read_jpeg,
+    read_png,
+)
 from rgsiam_ros.camera.encodings import ENCODINGS, Pixels, to_bgr
+from rgsiam_ros.camera.levels import Levels, to_8_bits
 from rgsiam_ros.camera.preprocessing import LARGEST_SIDE_PX, ImageBGR
 from rgsiam_ros.camera.webp import is_webp, webp_size
 from rgsiam_ros.errors import ImageError
@@ -21,12 +29,10 @@ from rgsiam_ros.errors import ImageError
 LARGEST_PIXELS = 2**26
 """Number of pixels of 8192 x 8192. A larger image is refused before memory is allocated for it."""
 
-JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
-PNG_START, PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
-JPEG_SCAN = 0xDA
-JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-JPEG_WITHOUT_CONTENT = {0x01, *range(0xD0, 0xD9)}
-"""Marker codes that no length field follows (ITU-T T.81, table B.1)."""
+LARGEST_PROGRESSIVE_PIXELS = 2**24
+"""The same for a JPEG of several scans, because each scan goes over all pixels."""
+MOST_SCANS = 32
+"""A progressive JPEG of a camera has about ten."""
 
 VIDEO = ("h264", "h265", "hevc", "av1", "vp8", "vp9", "mpeg")
 """Words in the field ``format`` of messages that hold a piece of a video."""
@@ -35,9 +41,6 @@ VIDEO_START = b"\0\0\0\1"
 
 Payload = bytes | bytearray | memoryview | array.array | np.ndarray
 
-
-Size = tuple[int, int]
-"""Width and height, pixels."""
 REDUCED = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
     4: cv2.IMREAD_REDUCED_COLOR_4,
@@ -46,13 +49,16 @@ REDUCED = {
 """Factors by which OpenCV can shrink a JPEG while it decodes it."""
 
 
-def decode_message(message: Any, enough: Size | None = None) -> ImageBGR:
+def decode_message(
+    message: Any, enough: Size | None = None, levels: Levels | None = None
+) -> ImageBGR:
     """Decode a ``sensor_msgs/Image`` or ``CompressedImage``, of rclpy or of a bag, to ``(H, W, 3)`` uint8 BGR.
 
-    enough: see `decode_compressed`. Raises ImageError.
+    enough: see `decode_compressed`; levels: by which 16-bit pixels are scaled to 8 bits, None for the whole range.
+    Raises ImageError.
     """
     if hasattr(message, "format"):
-        return decode_compressed(message.data, message.format, enough)
+        return decode_compressed(message.data, message.format, enough, levels)
     return decode_raw(
         message.encoding,
         message.height,
@@ -60,21 +66,28 @@ def decode_message(message: Any, enough: Size | None = None) -> ImageBGR:
         message.step,
         bool(message.is_bigendian),
         message.data,
+        levels,
     )
 
 
 def decode_raw(
-    encoding: str, height: int, width: int, step: int, is_bigendian: bool, data: Payload
+    encoding: str,
+    height: int,
+    width: int,
+    step: int,
+    is_bigendian: bool,
+    data: Payload,
+    levels: Levels | None = None,
 ) -> ImageBGR:
     """Decode the fields of a ``sensor_msgs/Image`` to ``(H, W, 3)`` uint8 BGR.
 
-    encoding: a key of `rgsiam_ros.camera.encodings.ENCODINGS`; 16-bit pixels are scaled to 8 bits; step:
+    encoding: a key of `rgsiam_ros.camera.encodings.ENCODINGS`; levels: see `decode_message`; step:
     bytes from one row to the next. The result may share memory with `data`. Raises ImageError when the
     fields do not fit each other or the encoding is not supported.
     """
     packed = check_raw(encoding, height, width, step, data)
     try:
-        return to_bgr(encoding, packed, height, width, is_bigendian)
+        return to_bgr(encoding, packed, height, width, is_bigendian, levels)
     except cv2.error as error:
         raise ImageError(f"the image cannot be converted ({error.err})", "damaged") from error
 
@@ -89,7 +102,7 @@ def check_raw(encoding: str, height: int, width: int, step: int, data: Payload) 
     layout = ENCODINGS.get(encoding)
     if layout is None:
         raise ImageError(
-            f"encoding {encoding!r} is not supported: publish one of {', '.join(ENCODINGS)}",
+            f"encoding {encoding!r:.80} is not supported: publish one of {', '.join(ENCODINGS)}",
             "encoding",
         )
     _check_size(width, height)
@@ -118,12 +131,19 @@ def check_raw(encoding: str, height: int, width: int, step: int, data: Payload) 
     return np.lib.stride_tricks.as_strided(buffer, (rows, row_bytes), (step, 1), writeable=False)
 
 
-def decode_compressed(data: Payload, format_text: str = "", enough: Size | None = None) -> ImageBGR:
+def decode_compressed(
+    data: Payload,
+    format_text: str = "",
+    enough: Size | None = None,
+    levels: Levels | None = None,
+) -> ImageBGR:
     """Decode the payload of a ``sensor_msgs/CompressedImage``, JPEG, PNG or WebP, to ``(H, W, 3)`` uint8 BGR.
 
     format_text: the message's field ``format``; enough: a JPEG may be shrunk by 2, 4 or 8, which saves time, if
-    this divides its sides and leaves at least this size; None: never. Raises ImageError when the data are not a complete JPEG,
-    PNG or still WebP. The end marker is checked because JPEG decoders fill a missing part with grey without an error.
+    this divides its sides and leaves at least this size; None: never; levels: see `decode_message`. Raises
+    ImageError when the data are not a complete JPEG, PNG or still WebP. The end marker is checked because JPEG
+    decoders fill a missing part with grey without an error. What follows it is ignored: cameras and phones append
+    their own data.
     """
     content = bytes(data)
     if not content:
@@ -137,27 +157,30 @@ def decode_compressed(data: Payload, format_text: str = "", enough: Size | None 
         raise ImageError(
             "compressedDepth is a depth image: subscribe to the colour image", "encoding"
         )
-    if content.startswith(JPEG_START):
-        complete = content.rstrip(b"\0").endswith(JPEG_END)
-    elif content.startswith(PNG_START):
-        complete = content.rstrip(b"\0").endswith(PNG_END)
-    else:
+    jpeg = content.startswith(JPEG_START)
+    if not jpeg and not content.startswith(PNG_START):
         raise ImageError(
-            f"the compressed image is neither JPEG nor PNG nor WebP (format {format_text!r}, first bytes "
+            f"the compressed image is neither JPEG nor PNG nor WebP (format {format_text!r:.80}, first bytes "
             f"{content[:4].hex()}): set the image_transport plugin to jpeg",
             "encoding",
         )
-    if not complete:
+    claims = read_jpeg(content) if jpeg else read_png(content)
+    for width, height in claims.sizes:
+        _check_size(width, height)
+    _check_scans(claims)
+    if not claims.complete:
         raise ImageError(
             f"the compressed image is truncated ({len(content)} bytes): check the network link",
             "truncated",
         )
-    sizes = list(_sizes(content))
-    for width, height in sizes:
-        _check_size(width, height)
-    jpeg = content.startswith(JPEG_START)
-    colour = _reduced(sizes, enough) if jpeg and enough is not None else cv2.IMREAD_COLOR
-    return _decoded(content, colour)
+    colour = _reduced(claims.sizes, enough) if jpeg and enough is not None else cv2.IMREAD_COLOR
+    if levels is not None and not jpeg:
+        colour |= cv2.IMREAD_ANYDEPTH  # otherwise OpenCV takes the upper 8 of 16 bits
+    image = _decoded(content, colour)
+    if image.dtype == np.uint16:
+        wide = image.reshape(len(image), -1).astype(np.uint16, copy=False)
+        return to_8_bits(wide, levels).reshape(image.shape)
+    return image
 
 
 def _refuse_video(content: bytes, format_text: str) -> None:
@@ -171,7 +194,7 @@ def _refuse_video(content: bytes, format_text: str) -> None:
         )
 
 
-def _decoded(content: bytes, colour: int) -> ImageBGR:
+def _decoded(content: bytes, colour: int) -> NDArray:
     """What OpenCV decodes, ``(H, W, 3)``. colour: its flag. Raises ImageError."""
     flags = colour | cv2.IMREAD_IGNORE_ORIENTATION
     image: NDArray | None
@@ -183,7 +206,7 @@ def _decoded(content: bytes, colour: int) -> ImageBGR:
         raise ImageError(
             f"the compressed image is damaged ({len(content)} bytes do not decode)", "damaged"
         )
-    return image  # type: ignore[return-value]
+    return image
 
 
 def _reduced(sizes: list[Size], enough: Size) -> int:
@@ -195,6 +218,18 @@ def _reduced(sizes: list[Size], enough: Size) -> int:
     return cv2.IMREAD_COLOR
 
 
+def _check_scans(claims: Container) -> None:
+    largest = max((width * height for width, height in claims.sizes), default=0)
+    several = claims.progressive or claims.scans > 1
+    if claims.scans > MOST_SCANS or (several and largest > LARGEST_PROGRESSIVE_PIXELS):
+        raise ImageError(
+            f"a progressive JPEG of {claims.scans} scans and {largest / 1e6:.1f} million pixels is more than "
+            f"{MOST_SCANS} scans or {LARGEST_PROGRESSIVE_PIXELS / 1e6:.0f} million pixels: let the camera "
+            "driver write baseline JPEGs",
+            "too_large",
+        )
+
+
 def _check_size(width: int, height: int) -> None:
     if max(height, width) > LARGEST_SIDE_PX or width * height > LARGEST_PIXELS:
         raise ImageError(
@@ -203,25 +238,3 @@ def _check_size(width: int, height: int) -> None:
             "smaller images",
             "too_large",
         )
-
-
-def _sizes(content: bytes) -> Iterator[tuple[int, int]]:
-    """Yield each width and height, pixels, that the headers of a JPEG or PNG state; nothing without a header.
-
-    Bytes between two JPEG segments are skipped, as libjpeg does.
-    """
-    if content.startswith(PNG_START):
-        yield int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
-        return
-    at = len(JPEG_START)
-    while 0 <= (at := content.find(b"\xff", at)) <= len(content) - 9:
-        marker = content[at + 1]
-        if marker in (0x00, 0xFF) or marker in JPEG_WITHOUT_CONTENT:  # fill byte, or no content
-            at += 1 if marker == 0xFF else 2
-            continue
-        if marker in JPEG_FRAMES:
-            height, width = content[at + 5 : at + 7], content[at + 7 : at + 9]
-            yield int.from_bytes(width, "big"), int.from_bytes(height, "big")
-        if marker == JPEG_SCAN:
-            return
-        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")

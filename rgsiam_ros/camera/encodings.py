@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rgsiam_ros.camera.levels import Levels, to_8_bits
+
 Pixels = NDArray[np.uint8]
 
 BAYER = {
@@ -90,16 +92,23 @@ ENCODINGS = _supported_encodings()
 """
 
 
-def to_bgr(name: str, rows: Pixels, height: int, width: int, is_bigendian: bool) -> Pixels:
+def to_bgr(
+    name: str,
+    rows: Pixels,
+    height: int,
+    width: int,
+    is_bigendian: bool,
+    levels: Levels | None = None,
+) -> Pixels:
     """Convert ``(rows, row_bytes)`` bytes without padding to ``(height, width, 3)`` uint8 BGR.
 
-    name: a key of `ENCODINGS`. 16-bit values are scaled to 8 bits.
+    name: a key of `ENCODINGS`; levels: by which 16-bit values are scaled to 8 bits.
     """
     encoding = ENCODINGS[name]
     pixels: NDArray = np.ascontiguousarray(rows)
     if encoding.depth == 2:
         wide = pixels.view(">u2" if is_bigendian else "<u2").astype(np.uint16, copy=False)
-        pixels = cv2.convertScaleAbs(wide, alpha=255.0 / 65535.0)
+        pixels = to_8_bits(wide, levels)
     if name == "nv24":
         return _bgr_from_nv24(pixels, height, width)
     if encoding.channels > 1:

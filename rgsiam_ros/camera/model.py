@@ -17,6 +17,10 @@ SAME_VIEW_TOLERANCE = 0.01
 DISTORTION_TOLERANCE = 0.01
 """Largest difference between the distortion coefficients of two equal lenses."""
 
+SHORTEST_FOCAL_LENGTH_PX = 1.0
+SMALLEST_VIEW_PX = 16
+"""Shortest side of the part of a live image that shows the view of the training camera."""
+
 DistortionModel = Literal["none", "plumb_bob", "rational_polynomial", "equidistant"]
 COEFFICIENTS: dict[DistortionModel, tuple[int, ...]] = {
     "none": (0,),
@@ -37,8 +41,8 @@ class Camera(BaseModel):
 
     width: int = Field(ge=1, le=16384)
     height: int = Field(ge=1, le=16384)
-    fx: float = Field(gt=0.0, le=1e6)
-    fy: float = Field(gt=0.0, le=1e6)
+    fx: float = Field(ge=SHORTEST_FOCAL_LENGTH_PX, le=1e6)
+    fy: float = Field(ge=SHORTEST_FOCAL_LENGTH_PX, le=1e6)
     cx: float = Field(ge=-1e5, le=1e5)
     cy: float = Field(ge=-1e5, le=1e5)
     distortion_model: DistortionModel = "none"
@@ -94,7 +98,9 @@ class Camera(BaseModel):
             )
         except ValidationError as error:
             problems = "; ".join(
-                f"{'.'.join(str(part) for part in item['loc']) or 'distortion'}: {item['msg']}"
+                f"{item['loc'][0]}: {item['msg']}, not {item['input']!r:.60}"
+                if item["loc"]
+                else item["msg"]
                 for item in error.errors()
             )
             raise CameraError(f"camera_info cannot be used: {problems}") from error
@@ -151,6 +157,11 @@ def match_view(live: Camera, trained: Camera) -> ViewMatch:
         )
     x0, y0 = max(0, round(left)), max(0, round(top))
     x1, y1 = min(live.width, round(right)), min(live.height, round(bottom))
+    if min(x1 - x0, y1 - y0) < SMALLEST_VIEW_PX:
+        raise CameraError(
+            f"only {max(0, x1 - x0)}x{max(0, y1 - y0)} pixels of the live image show the view that the network "
+            f"was trained on ({parameters}): correct camera_info, or use a camera with a longer focal length"
+        )
     identical = (
         max(abs(left), abs(right - live.width)) <= slack_x
         and max(abs(top), abs(bottom - live.height)) <= slack_y

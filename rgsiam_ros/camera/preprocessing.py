@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.errors import ImageError
@@ -18,6 +18,7 @@ IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
 IMAGENET_STD_RGB = (0.229, 0.224, 0.225)
 LARGEST_SIDE_PX = 16384
 
+Level = Annotated[int, Field(ge=0, le=65535)]
 Scale = Annotated[float, Field(gt=0.0)]
 
 
@@ -30,6 +31,8 @@ class Preprocessing(BaseModel):
     input_height: int = Field(ge=32, le=2048)
     aspect: Literal["crop", "stretch"] = "crop"
     """``crop`` takes the largest centred part with the input's aspect ratio; ``stretch`` takes all."""
+    levels: tuple[Level, Level] | None = None
+    """16-bit values that become 0 and 255; None: 0 and 65535. Measured on the images of the map or the training."""
     undistort: bool = False
     """Whether the lens distortion of the bundle's camera is removed first."""
     mask: str | None = None
@@ -39,6 +42,13 @@ class Preprocessing(BaseModel):
     """Value per channel, in colour_order, that is subtracted from pixels scaled to 0..1."""
     std: tuple[Scale, Scale, Scale] = IMAGENET_STD_RGB
     """Value per channel, in colour_order, by which the difference is divided."""
+
+    @field_validator("levels")
+    @classmethod
+    def _rising(cls, levels: tuple[int, int] | None) -> tuple[int, int] | None:
+        if levels is not None and levels[0] >= levels[1]:
+            raise ValueError(f"levels {levels[0]} and {levels[1]} do not rise")
+        return levels
 
 
 def check_image(image_HW3: object) -> ImageBGR:

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from rgsiam_ros.camera.levels import Levels
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import ImageBGR, Preprocessing
 from rgsiam_ros.features.keypoints import (
@@ -37,11 +38,13 @@ FILE = "local_features.onnx"
 """The float32 network. Those of other precisions lie beside it."""
 
 
-def feature_preprocessing(camera: Camera, width: int = DEFAULT_WIDTH) -> Preprocessing:
+def feature_preprocessing(
+    camera: Camera, width: int = DEFAULT_WIDTH, levels: Levels | None = None
+) -> Preprocessing:
     """How a camera's images are made into the network's: without lens distortion, resized without a crop.
 
     width: wanted width, 64 to 2048 pixels. It is rounded to a multiple of 32, and so is the height, which
-    follows from the camera's aspect. Both are made smaller if the height would be larger than 2048.
+    follows from the camera's aspect. levels: of 16-bit images, see `rgsiam_ros.camera.levels`. Both are made smaller if the height would be larger than 2048.
     """
     width = min(width, LARGEST_SIDE * camera.width // camera.height)
     columns = max(2, round(width / SIDE_MULTIPLE))
@@ -50,6 +53,7 @@ def feature_preprocessing(camera: Camera, width: int = DEFAULT_WIDTH) -> Preproc
         input_width=columns * SIDE_MULTIPLE,
         input_height=rows * SIDE_MULTIPLE,
         aspect="stretch",
+        levels=levels,
         undistort=camera.distortion_model != "none",
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),

@@ -24,6 +24,20 @@ def stamp_to_ns(stamp: Any) -> int:
     return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
 
 
+LATEST_S = 2**31 - 1 - 24 * 3600
+"""Latest stamp, seconds: a day before the end of the range of ``builtin_interfaces/Time``, so that sums fit."""
+
+
+def checked_stamp_ns(stamp: Any) -> int:
+    """As `stamp_to_ns`, for a stamp from outside. Raises ValueError unless it is a time, so that none is changed."""
+    if not (0 <= stamp.sec <= LATEST_S and 0 <= stamp.nanosec < NANOSECONDS):
+        raise ValueError(
+            f"the stamp of {stamp.sec} s and {stamp.nanosec} ns is not a time: seconds go from 0 to {LATEST_S}, "
+            "nanoseconds to 999999999"
+        )
+    return stamp_to_ns(stamp)
+
+
 def stamp_text(stamp_ns: int) -> str:
     """Seconds with all nine decimals."""
     return f"{stamp_ns // NANOSECONDS}.{stamp_ns % NANOSECONDS:09d}"

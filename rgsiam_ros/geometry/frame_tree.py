@@ -6,6 +6,7 @@ It does what tf2's buffer does, and works without ROS.
 from __future__ import annotations
 
 import bisect
+import heapq
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -23,6 +24,13 @@ HISTORY = 1024
 """Number of poses that are kept for one moving transform."""
 LONGEST_CHAIN = 256
 """Largest number of frames between a frame and its root; a longer chain counts as a loop."""
+
+LONGEST_NAME = 256
+"""Most characters of a frame's name."""
+MOST_FRAMES = 20_000
+"""Most frames with a parent. A vehicle has tens."""
+MOST_SHOWN = 20
+"""Most frames that a message names."""
 
 
 @dataclass
@@ -65,11 +73,14 @@ class TransformTree:
 
         static: the pose holds at every stamp. A moving transform with an older stamp than the newest
         stored one replaces the history of this transform; one with an equal stamp is ignored.
-        Raises ValueError when T_parent_child is not a finite rigid transform.
+        Raises ValueError when T_parent_child is not a finite rigid transform, when a frame would be above
+        itself, and for names that are too long or too many. The tree is then as before.
         """
         T = check_pose(T_parent_child)
         parent, child = parent.lstrip("/"), child.lstrip("/")
         edge = self._edges.get(child)
+        if edge is None or edge.parent != parent:
+            self._check_new(parent, child)
         if edge is None or edge.parent != parent or edge.static != static:
             edge = self._edges[child] = _Edge(parent, static)
         if static:
@@ -94,9 +105,12 @@ class TransformTree:
         chains = {frame: self._ancestors(frame) for frame in (target, source)}
         common = next((frame for frame in chains[source] if frame in chains[target]), None)
         if common is None:
-            known = ", ".join(sorted(self.frames())) or "none"
+            frames = self.frames()
+            shown = heapq.nsmallest(MOST_SHOWN, frames)
+            more = f" and {len(frames) - len(shown)} more" if len(frames) > len(shown) else ""
+            known = ", ".join(shown) + more or "none"
             raise TransformUnavailableError(
-                f"no chain of transforms joins {target} and {source}; known frames: {known}"
+                f"no chain of transforms joins {target:.80} and {source:.80}; known frames: {known}"
             )
         T_common_target = self._pose_in_ancestor(common, chains[target], stamp_ns)
         T_common_source = self._pose_in_ancestor(common, chains[source], stamp_ns)
@@ -105,6 +119,22 @@ class TransformTree:
     def frames(self) -> set[str]:
         """Return the names of all frames, parents and children."""
         return set(self._edges) | {edge.parent for edge in self._edges.values()}
+
+    def _check_new(self, parent: str, child: str) -> None:
+        """Raise ValueError if `child` cannot get this parent."""
+        if max(len(parent), len(child)) > LONGEST_NAME:
+            raise ValueError(f"a frame's name has more than {LONGEST_NAME} characters")
+        if child not in self._edges and len(self._edges) >= MOST_FRAMES:
+            raise ValueError(f"there are {MOST_FRAMES} frames already")
+        above: str | None = parent
+        for _ in range(LONGEST_CHAIN):
+            if above is None:
+                return
+            if above == child:
+                raise ValueError("a frame would be above itself")
+            edge = self._edges.get(above)
+            above = None if edge is None else edge.parent
+        raise ValueError(f"a frame would be more than {LONGEST_CHAIN} levels deep")
 
     def _ancestors(self, frame: str) -> list[str]:
         """`frame`, its parent, the parent's parent, and so on up to the root."""

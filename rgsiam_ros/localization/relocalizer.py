@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rgsiam_ros.bundle import Bundle, Manifest
 from rgsiam_ros.bundle.map_points import MapPoints
 from rgsiam_ros.camera.frozen import DEFAULT_LIMIT, FrozenCamera
+from rgsiam_ros.camera.levels import Levels
 from rgsiam_ros.camera.model import Camera, ViewMatch
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.engines import EngineInfo
@@ -98,6 +99,11 @@ class Relocalizer:
         return self._bundle.manifest
 
     @property
+    def manifest_sha256(self) -> str:
+        """SHA-256 of the manifest, which holds the SHA-256 of every other file."""
+        return self._bundle.manifest_sha256
+
+    @property
     def branch(self) -> Branch:
         """The branch in use."""
         return self._estimator.branch
@@ -149,6 +155,11 @@ class Relocalizer:
             return False
         self._estimator.expect(T_map_camera)
         return True
+
+    @property
+    def levels(self) -> Levels | None:
+        """By which 16-bit images are scaled, see `rgsiam_ros.camera.decoding.decode_message`."""
+        return self._estimator.preprocessing.levels
 
     def forget(self) -> None:
         """Forget the previous images: their look, by which a frozen camera is found, and their poses."""

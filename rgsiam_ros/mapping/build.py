@@ -62,6 +62,7 @@ from rgsiam_ros.mapping.progress import Progress, Silent
 from rgsiam_ros.mapping.refinement import Refine, Refined, refine_poses
 from rgsiam_ros.mapping.validation import Validated, validate
 from rgsiam_ros.recordings.base import Dataset, common_camera, describe_dropped, fingerprint
+from rgsiam_ros.recordings.levels import levels_of, with_levels
 from rgsiam_ros.recordings.time_offset import with_time_offset
 from rgsiam_ros.uncertainty.covariance import MINIMUM_SAMPLES
 from rgsiam_ros.uncertainty.geometric_trust import limits_for
@@ -121,7 +122,9 @@ def build_bundle(
     camera = common_camera(datasets)
     labels = read_labels(datasets)
     check_neighbours(labels)
-    preprocessing = feature_preprocessing(camera, options.feature_width)
+    levels = levels_of(datasets)
+    datasets = [with_levels(dataset, levels) for dataset in datasets]
+    preprocessing = feature_preprocessing(camera, options.feature_width, levels)
     network = network_for(preprocessing)
     engine = create_engine(REFERENCE_ENGINE, EngineRequest(network))
     extractor = Extractor(engine, camera, preprocessing, MAP_KEYPOINTS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 from rclpy.node import Node
 
 from rgsiam_ros.bundle import Manifest
-from rgsiam_ros.bundle.reader import MANIFEST_NAME, read_manifest, real_folder
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.engines.selection import SelectedEngine
 from rgsiam_ros.errors import BundleError
@@ -24,8 +22,6 @@ class LoadedBundle:
 
     path: str
     relocalizer: Relocalizer
-    digest: str
-    """SHA-256 of the manifest, which holds the SHA-256 of every other file."""
 
     def identity(self) -> dict[str, str]:
         """The values that identify bundle and engine in ``/diagnostics``."""
@@ -33,7 +29,7 @@ class LoadedBundle:
         return {
             "bundle": self.relocalizer.manifest.name,
             "bundle_path": self.path,
-            "bundle_sha256": self.digest,
+            "bundle_sha256": self.relocalizer.manifest_sha256,
             "engine": f"{info.name} {info.version}",
             "precision": info.precision,
             "device": info.device,
@@ -50,8 +46,6 @@ def load(node: Node, path: str) -> LoadedBundle:
     def value(name: str) -> Any:
         return node.get_parameter(name).value
 
-    read_manifest_of(path)
-    digest = hashlib.sha256((real_folder(Path(path)) / MANIFEST_NAME).read_bytes()).hexdigest()
     options = EngineOptions(
         engine=value("engine"),
         precision=value("precision"),
@@ -62,14 +56,7 @@ def load(node: Node, path: str) -> LoadedBundle:
     relocalizer = Relocalizer.from_bundle(
         path, options, branch=value("branch"), frozen_images=value("frozen_images")
     )
-    return LoadedBundle(path, relocalizer, digest)
-
-
-def read_manifest_of(path: str) -> Manifest:
-    """The manifest of the bundle at `path`, without reading its other files. Raises BundleError."""
-    if not Path(path).is_dir():
-        raise BundleError(f"{path or '(empty)'} is not a directory: give the folder of a bundle")
-    return read_manifest(real_folder(Path(path)) / MANIFEST_NAME)
+    return LoadedBundle(path, relocalizer)
 
 
 def map_frame_of(node: Node, manifest: Manifest) -> str:
@@ -84,6 +71,20 @@ def refuse_without_datum(node: Node, path: str, manifest: Manifest) -> None:
             f"{path} has no datum, so no fix can be published: set publish_fix to false, or add a "
             "datum with `rgsiam georeference`"
         )
+
+
+def close_unless_fitting(node: Node, loaded: LoadedBundle, map_frame: str) -> None:
+    """Close a bundle and raise BundleError, if its map frame or datum does not fit what is published."""
+    manifest = loaded.relocalizer.manifest
+    try:
+        refuse_without_datum(node, loaded.path, manifest)
+        if map_frame_of(node, manifest) != map_frame:
+            raise BundleError(
+                f"{loaded.path} is of the map frame {manifest.map_frame}, and poses are published in {map_frame}"
+            )
+    except BundleError:
+        loaded.relocalizer.close()
+        raise
 
 
 def log_loaded(node: Node, loaded: LoadedBundle, note: str) -> None:

@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.timer import Timer
 
+from rgsiam_ros.bundle.manifest_file import ManifestFile, real_folder
 from rgsiam_ros.errors import RgsiamError
 from rgsiam_ros.localization.networks import check_branch
 from rgsiam_ros.node.bundle_loading import (
     LoadedBundle,
     load,
     map_frame_of,
-    read_manifest_of,
     refuse_without_datum,
 )
 
 POLL_S = 0.05
+LONGEST_CHECK_S = 0.5
+"""Longest time that `BundleReload.why_refused` waits for the manifest."""
 
 
 class BundleReload:
@@ -43,11 +46,15 @@ class BundleReload:
         self.outcome = ""
         """Result of the last change, for ``/diagnostics``. Empty before the first."""
 
-    def why_refused(self, path: str, map_frame: str) -> str | None:
-        """Why a new bundle cannot be used, as far as its manifest shows; None if it can.
+    def why_refused(self, parameter: Parameter, map_frame: str) -> str | None:
+        """Why a new value of ``bundle`` cannot be used, as far as the manifest shows; None if it can.
 
-        map_frame: the frame that poses are published in.
+        map_frame: the frame that poses are published in. The manifest is read in a thread, so that a slow disk
+        does not stop the executor: after `LONGEST_CHECK_S` the answer is None, and `begin` finds what is wrong.
         """
+        if parameter.name != "bundle":
+            return None
+        path = str(parameter.value)
         if self._restoring:
             return None
         if self._attempt is not None:
@@ -55,11 +62,22 @@ class BundleReload:
                 f"bundle {self._attempt.path} is still being loaded: set the parameter again when it "
                 "serves"
             )
+        found: list[str | None] = []
+        check = threading.Thread(
+            target=lambda: found.append(self._problem(path, map_frame)),
+            name="manifest",
+            daemon=True,
+        )
+        check.start()
+        check.join(LONGEST_CHECK_S)
+        return found[0] if found else None
+
+    def _problem(self, path: str, map_frame: str) -> str | None:
         try:
-            manifest = read_manifest_of(path)
+            manifest = ManifestFile.of_bundle(real_folder(Path(path))).manifest
             refuse_without_datum(self._node, path, manifest)
             check_branch(path, manifest, self._node.get_parameter("branch").value)
-        except RgsiamError as error:
+        except Exception as error:
             return str(error)
         frame = map_frame_of(self._node, manifest)
         if frame != map_frame:

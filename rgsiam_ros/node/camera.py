@@ -20,6 +20,7 @@ from rgsiam_ros.geometry.conversions import roll_pitch_yaw_deg
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.node.health import WARN, Health
+from rgsiam_ros.node.log_throttle import SHOWN
 from rgsiam_ros.node.parameters import mount_from_parameters
 from rgsiam_ros.node.tf import Transforms
 
@@ -169,7 +170,7 @@ class CameraMount:
                 return self._parameter
             raise TransformUnavailableError(
                 f"the camera's mount is unknown ({error}): publish {self._base_frame} -> "
-                f"{camera_frame or '(the image has no frame_id: set camera_frame)'} on /tf_static, "
+                f"{camera_frame[:SHOWN] or '(the image has no frame_id: set camera_frame)'} on /tf_static, "
                 "or set mount_translation and mount_quaternion_xyzw"
             ) from error
         self._log_change(camera_frame, T_base_camera)
@@ -181,7 +182,7 @@ class CameraMount:
             return
         self._health.count("mount_changed")
         self._node.get_logger().warning(
-            f"the mount {self._base_frame} -> {camera_frame} has changed, now at "
+            f"the mount {self._base_frame} -> {camera_frame:.{SHOWN}} has changed, now at "
             f"{np.round(T_base_camera[:3, 3], 3).tolist()} m, roll pitch yaw "
             f"{np.round(roll_pitch_yaw_deg(T_base_camera), 2).tolist()} degrees: poses follow it; if "
             "nobody moved the camera, two nodes publish this transform",

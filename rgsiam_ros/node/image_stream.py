@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 import numpy as np
 from rclpy.node import Node
 
+from rgsiam_ros.camera.levels import has_contrast
+from rgsiam_ros.camera.preprocessing import ImageBGR
+from rgsiam_ros.geometry.conversions import checked_stamp_ns
 from rgsiam_ros.node.health import WARN, Health
 from rgsiam_ros.node.log_throttle import LogThrottle
 
 
 class ImageStream:
-    """Counts and logs what is wrong with the images of a topic. For the executor's thread only."""
+    """Counts and logs what is wrong with the images of a topic. For the executor's thread, if nothing else is said."""
 
     def __init__(self, node: Node, health: Health, throttle: LogThrottle) -> None:
         self._node, self._health, self._throttle = node, health, throttle
@@ -23,9 +27,30 @@ class ImageStream:
         """Forget the stamps of earlier images."""
         self._arrival_rate, self._stamps = ArrivalRate(), StampCheck()
 
-    def check_image(self, stamp_ns: int) -> str:
-        """Count and check an image. Returns why it cannot be used; empty if it can."""
+    def check_image(self, stamp: Any) -> tuple[int | None, str]:
+        """Count and check an image.
+
+        Returns its stamp in nanoseconds, None if it is no time, and why the image cannot be used; empty if it can.
+        """
         self._health.image()
+        try:
+            stamp_ns = checked_stamp_ns(stamp)
+        except ValueError as error:
+            return None, f"{error}: let the camera driver stamp its images"
+        return stamp_ns, self._check_stamp(stamp_ns)
+
+    def check_contrast(self, image_HW3: ImageBGR) -> None:
+        """Count and log an image without contrast. In the worker's thread."""
+        if has_contrast(image_HW3):
+            return
+        self._health.count("no_contrast")
+        self._warn(
+            "contrast",
+            "an image has hardly any contrast: check exposure and lens cap; for a 16-bit camera, build the map "
+            "from its own images, so that its range is known",
+        )
+
+    def _check_stamp(self, stamp_ns: int) -> str:
         self._arrival_rate.add(stamp_ns)
         complaint = self._arrival_rate.complaint()
         if complaint:
@@ -37,7 +62,7 @@ class ImageStream:
         if cause == "zero":
             return message
         self._health.count(f"stamp_{cause}")
-        self._warn(message)
+        self._warn(cause, message)
         return ""
 
     def findings(self) -> list[tuple[int, str]]:
@@ -56,11 +81,11 @@ class ImageStream:
             f"{len(publishers)} publishers on {self.topic} ({', '.join(sorted(names))}): images of "
             "several cameras give poses that jump; stop all but one, or remap image"
         )
-        self._warn(message)
+        self._warn("publishers", message)
         return [(WARN, message)]
 
-    def _warn(self, message: str) -> None:
-        if self._throttle.may_log(message):
+    def _warn(self, kind: str, message: str) -> None:
+        if self._throttle.may_log(kind):
             self._node.get_logger().warning(f"{self.topic}: {message}")
 
 

@@ -1,13 +1,14 @@
-"""Limit how often one message is logged, so that a frequent one does not hide the others."""
+"""Limit how often one kind of fault is logged, so that a frequent one does not hide the others."""
 
 from __future__ import annotations
 
 import math
-import re
 import time
 
 THROTTLE_S = 5.0
-MOST_CAUSES = 100
+MOST_KINDS = 100
+SHOWN = 80
+"""Most characters of a name that a sender chose, in a message."""
 
 
 class LogThrottle:
@@ -16,16 +17,16 @@ class LogThrottle:
     def __init__(self) -> None:
         self._logged_at: dict[str, float] = {}
 
-    def may_log(self, cause: str) -> bool:
+    def may_log(self, kind: str) -> bool:
         """Whether to log a message.
 
-        False if the same message was logged in the last `THROTTLE_S` seconds. Numbers in it may differ.
+        False if one of the same kind was logged in the last `THROTTLE_S` seconds. kind: names the fault, and
+        holds nothing that a sender chooses: each new name of a frame would be a new kind.
         """
-        kind = re.sub(r"[\d.]+", "#", cause)
         now = time.monotonic()
         if now - self._logged_at.get(kind, -math.inf) < THROTTLE_S:
             return False
-        if len(self._logged_at) > MOST_CAUSES:
+        if len(self._logged_at) > MOST_KINDS:
             self._logged_at.clear()
         self._logged_at[kind] = now
         return True

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -15,6 +11,7 @@ from std_msgs.msg import Header
 from rgsiam_ros.localization.match_drawing import draw_estimate
 from rgsiam_ros.localization.pose_estimate import PoseEstimate
 from rgsiam_ros.localization.relocalizer import Relocalizer
+from rgsiam_ros.node.guard import errors_in_log
 from rgsiam_ros.node.log_throttle import LogThrottle
 from rgsiam_ros.node.messages import ReceivedImage, cloud_message, image_message, stamp_message
 from rgsiam_ros.node.qos import drawing_qos, latched_qos
@@ -38,7 +35,7 @@ class MapOutput:
 
     def publish_points(self, relocalizer: Relocalizer, map_frame: str) -> None:
         """Publish the map's points, or none if the geometric branch is not in use."""
-        with self._errors_in_log("~/map_points"):
+        with errors_in_log(self._node, self._throttle, "nothing on ~/map_points"):
             now_ns = self._node.get_clock().now().nanoseconds
             header = Header(stamp=stamp_message(now_ns), frame_id=map_frame)
             points = relocalizer.points_in_map()
@@ -55,16 +52,7 @@ class MapOutput:
 
         Call it in the worker's thread, after the pose is published.
         """
-        with self._errors_in_log("~/matches"):
+        with errors_in_log(self._node, self._throttle, "nothing on ~/matches"):
             if estimate.matches is not None and self._matches.get_subscription_count():
                 drawn = draw_estimate(relocalizer.fit(received.image()), estimate)
                 self._matches.publish(image_message(received.message.header, drawn))
-
-    @contextmanager
-    def _errors_in_log(self, topic: str) -> Iterator[None]:
-        """Only log errors: what a person looks at must not stop poses."""
-        try:
-            yield
-        except Exception:
-            if self._throttle.may_log(topic):
-                self._node.get_logger().error(f"nothing on {topic}:\n{traceback.format_exc()}")

@@ -15,6 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from rgsiam_ros.camera.decoding import Size, decode_message
+from rgsiam_ros.camera.levels import Levels
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.geometry.conversions import NANOSECONDS, quaternion_xyzw_of
 from rgsiam_ros.geometry.poses import Array
@@ -113,8 +114,9 @@ class ReceivedImage:
     at: float
     """Time of receipt, seconds of the monotonic clock."""
     enough: tuple[int, int] | None = None
-    """See `rgsiam_ros.camera.decoding.decode_compressed`."""
-    decode_by: Callable[[Any, Size | None], ImageBGR] = decode_message
+    levels: Levels | None = None
+    """Both: see `rgsiam_ros.camera.decoding.decode_message`."""
+    decode_by: Callable[[Any, Size | None, Levels | None], ImageBGR] = decode_message
     """Decodes the message, see `rgsiam_ros.node.raw_images`."""
     decoded: ImageBGR | Exception | None = None
     """The decoded image, or the error of decoding it; None before `decode`."""
@@ -124,7 +126,7 @@ class ReceivedImage:
         if self.decoded is not None:
             return self
         try:
-            return replace(self, decoded=self.decode_by(self.message, self.enough))
+            return replace(self, decoded=self.decode_by(self.message, self.enough, self.levels))
         except Exception as error:  # whatever failed, `image` raises it in the worker's thread
             return replace(self, decoded=error)
 

@@ -9,10 +9,10 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 
 from rgsiam_ros.errors import TransformUnavailableError
-from rgsiam_ros.geometry.conversions import pose_from_message, stamp_to_ns
+from rgsiam_ros.geometry.conversions import checked_stamp_ns, pose_from_message
 from rgsiam_ros.geometry.frame_tree import TransformTree
 from rgsiam_ros.geometry.poses import Array
-from rgsiam_ros.node.log_throttle import LogThrottle
+from rgsiam_ros.node.log_throttle import SHOWN, LogThrottle
 from rgsiam_ros.uncertainty.gate import GateDecision, GateLimits, TemporalGate
 
 PARENT, CHILD = "odom", "base"
@@ -73,38 +73,39 @@ class OdometryGate:
             return None
 
     def _take(self, message: Odometry) -> None:
-        pose, reason = message.pose.pose, self._why_ignored(message)
+        pose, problem = message.pose.pose, self._problem(message)
         try:
             T_odom_base = pose_from_message(pose.position, pose.orientation)
+            at_ns = checked_stamp_ns(message.header.stamp)
         except ValueError as error:
-            reason = f"{error}; correct what is published there"
-        if reason:
-            if self._throttle.may_log(reason):
+            problem = "numbers", f"{error}; correct what is published there"
+        if problem is not None:
+            kind, reason = problem
+            if self._throttle.may_log(kind):
                 self._node.get_logger().warning(f"odometry ignored: {self._topic}: {reason}")
             return
         self._odom_frame = message.header.frame_id
         with self._lock:
-            at_ns = stamp_to_ns(message.header.stamp)
             self._track.update(PARENT, CHILD, T_odom_base, at_ns, static=False)
 
-    def _why_ignored(self, message: Odometry) -> str:
-        """Why the gate cannot use a message; empty if it can."""
+    def _problem(self, message: Odometry) -> tuple[str, str] | None:
+        """Kind and message of why the gate cannot use a message; None if it can."""
         child, frame = message.child_frame_id.lstrip("/"), message.header.frame_id
         if child and child != self._base_frame:
-            return (
-                f"it is of {child}, not of {self._base_frame}: remap odometry to a topic "
+            return "child", (
+                f"it is of {child:.{SHOWN}}, not of {self._base_frame}: remap odometry to a topic "
                 f"of {self._base_frame}, or set base_frame"
             )
         if self._odom_frame is not None and frame != self._odom_frame:
-            return (
-                f"it is in {frame!r}, and was in {self._odom_frame!r}: let one node publish there, or "
-                "clean up and configure this node"
+            return "frame", (
+                f"it is in {frame!r:.{SHOWN}}, and was in {self._odom_frame!r:.{SHOWN}}: let one node "
+                "publish there, or clean up and configure this node"
             )
         variances = message.pose.covariance[0], message.pose.covariance[7]
         if not all(variance <= LARGEST_VARIANCE_M2 for variance in variances):
-            return (
+            return "variance", (
                 f"its variances in x and y are {variances[0]:g} and {variances[1]:g} m\u00b2, so that it "
                 "has no pose: remap odometry to a topic with one (a filter's odometry/filtered), or set "
                 "gate to speed"
             )
-        return ""
+        return None

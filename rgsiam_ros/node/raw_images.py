@@ -17,9 +17,10 @@ from sensor_msgs.msg import Image
 
 from rgsiam_ros.camera.decoding import Size, check_raw, decode_message
 from rgsiam_ros.camera.encodings import ENCODINGS
+from rgsiam_ros.camera.levels import Levels
 from rgsiam_ros.camera.preprocessing import ImageBGR
 
-Decode = Callable[[Any, "Size | None"], ImageBGR]
+Decode = Callable[[Any, "Size | None", "Levels | None"], ImageBGR]
 """Decodes a message, see `rgsiam_ros.camera.decoding.decode_message`."""
 CV_BRIDGE_ENCODINGS = (
     *("bgr8", "rgb8", "bgra8", "rgba8", "mono8", "yuv422", "yuv422_yuy2"),
@@ -38,10 +39,12 @@ class CvBridgeDecoder:
 
         self._bridge, self._encodings = CvBridge(), encodings
 
-    def __call__(self, message: Any, enough: Size | None) -> ImageBGR:
+    def __call__(
+        self, message: Any, enough: Size | None = None, levels: Levels | None = None
+    ) -> ImageBGR:
         """The image ``(H, W, 3)``, uint8 BGR. Raises ImageError."""
         if not self.takes(message):
-            return decode_message(message, enough)
+            return decode_message(message, enough, levels)
         check_raw(message.encoding, message.height, message.width, message.step, message.data)
         return self.convert(message)
 

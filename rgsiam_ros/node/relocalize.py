@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
-import traceback
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
 from rgsiam_ros.bundle import Manifest
-from rgsiam_ros.errors import BundleError, RgsiamError
+from rgsiam_ros.errors import RgsiamError
 from rgsiam_ros.geometry.conversions import stamp_to_ns
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.pose_estimate import PoseEstimate
 from rgsiam_ros.node.bundle_loading import (
     LoadedBundle,
+    close_unless_fitting,
     load,
     log_loaded,
     map_frame_of,
@@ -29,6 +27,7 @@ from rgsiam_ros.node.bundle_loading import (
 )
 from rgsiam_ros.node.bundle_reload import BundleReload
 from rgsiam_ros.node.camera import CameraMount, LiveCamera
+from rgsiam_ros.node.guard import answer_always, errors_in_log, transition
 from rgsiam_ros.node.health import WARN, Health, cause_of
 from rgsiam_ros.node.image_stream import ImageStream, delay_s
 from rgsiam_ros.node.input_topics import (
@@ -44,7 +43,7 @@ from rgsiam_ros.node.odometry_gate import OdometryGate
 from rgsiam_ros.node.parameters import checked, declare_all
 from rgsiam_ros.node.pose_hint import PoseHint
 from rgsiam_ros.node.pose_output import PoseOutput
-from rgsiam_ros.node.process import ros_program
+from rgsiam_ros.node.program import run
 from rgsiam_ros.node.raw_images import choose_decoder
 from rgsiam_ros.node.status import ACTIVE, INACTIVE, UNCONFIGURED, StatusOutput
 from rgsiam_ros.node.tf import TfOutput, create_transforms, frames_from_parameters
@@ -52,10 +51,8 @@ from rgsiam_ros.node.worker import NewestWorker
 from rgsiam_ros.uncertainty.covariance import check_covariance, decouple_plane, vehicle_pose
 
 NAME = "relocalize"
-WAIT_FOR_FRAME_S = 10.0
-"""Longest wait for the image that is being processed."""
-LONGEST_WAIT_S = 0.2
-"""Longest time that the executor waits, and so the longest delay until a signal is noticed."""
+WAIT_FOR_FRAME_S = 0.3
+"""Longest wait for the image that is being processed when the node ends."""
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -70,7 +67,11 @@ class RelocalizeNode(LifecycleNode):
         self._loaded: LoadedBundle | None = None
         self._active, self._enabled = False, True
         self._forget = threading.Event()
-        self._processing = threading.Lock()  # held while an image is processed
+        # held while a pose is published, and while what decides on it changes; never during inference
+        self._publishing = threading.Lock()
+        # how often poses were stopped: one that was begun before is not published
+        self._stopped = 0
+        self.ended = True
         self._tf: TfOutput | None = None
         self._gate: OdometryGate | None = None
         self._inputs: list[Any] = []
@@ -84,11 +85,7 @@ class RelocalizeNode(LifecycleNode):
         self._poses = PoseOutput(self)
         self._map_output = MapOutput(self, self._throttle)
         self._status = StatusOutput(
-            self,
-            self._health,
-            lambda: self._image_stream.topic,
-            self._other_findings,
-            self._camera.state,
+            self, self._health, self._image_stream, self._camera, self._other_findings
         )
         self._transforms = create_transforms(self)
         self._decode = choose_decoder(self.get_logger())
@@ -100,7 +97,9 @@ class RelocalizeNode(LifecycleNode):
         )
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/enable", self._on_enable)
+        answer_always(self)
 
+    @transition
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Load the bundle, then subscribe to images and camera_info."""
         path = self._value("bundle")
@@ -118,6 +117,7 @@ class RelocalizeNode(LifecycleNode):
         self._status.set_state(INACTIVE)
         return OK
 
+    @transition
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Start publishing."""
         result = super().on_activate(state)
@@ -127,26 +127,36 @@ class RelocalizeNode(LifecycleNode):
         self._status.set_state(ACTIVE)
         return result
 
+    @transition
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
-        """Stop publishing. The image that is being processed is finished, but its pose is not published."""
-        self._active = False
-        self._worker.drain(WAIT_FOR_FRAME_S)
-        if self._tf is not None:
-            self._tf.pause()
-        if self._gate is not None:
-            self._gate.reset()
+        """Stop publishing. The image that is being processed goes on, but its pose is not published."""
+        with self._publishing:
+            self._active = False
+            self._stopped += 1
+            if self._tf is not None:
+                self._tf.pause()
+            if self._gate is not None:
+                self._gate.reset()
+        self._worker.discard()
         self._status.set_state(INACTIVE)
         return super().on_deactivate(state)
 
+    @transition
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
         """Unsubscribe and release the bundle."""
         self._close()
         return OK
 
+    @transition
     def on_shutdown(self, state: State) -> TransitionCallbackReturn:
         """Deactivate and clean up."""
-        self._active = False
         self._close()
+        return OK
+
+    def on_error(self, state: State) -> TransitionCallbackReturn:
+        """Clean up after a transition that failed with an error. The node is then not configured."""
+        self._close()
+        self._status.set_failure("a transition has failed, see the log")
         return OK
 
     def autostart(self) -> bool:
@@ -164,10 +174,9 @@ class RelocalizeNode(LifecycleNode):
         return not ends
 
     def destroy_node(self) -> None:
-        """Stop the worker, then destroy the node."""
-        self._active = False
-        self._worker.stop()
+        """Stop the worker, then destroy the node. `ended` is False afterwards if the worker still works."""
         self._close()
+        self.ended = self._worker.stop(WAIT_FOR_FRAME_S)
         super().destroy_node()
 
     def _fail(self, reason: str) -> TransitionCallbackReturn:
@@ -181,14 +190,12 @@ class RelocalizeNode(LifecycleNode):
         return self.get_parameter(name).value
 
     def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
-        configured = self._loaded is not None
-
-        def also(parameter: Parameter) -> str | None:
-            if not configured or parameter.name != "bundle":
-                return None
-            return self._bundle_reload.why_refused(parameter.value, self._map_frame)
-
-        return checked(self, parameters, configured, also)
+        if self._loaded is None:
+            return checked(self, parameters, False, lambda _: None)
+        map_frame = self._map_frame
+        return checked(
+            self, parameters, True, lambda p: self._bundle_reload.why_refused(p, map_frame)
+        )
 
     def _take_parameters(self, parameters: list[Parameter]) -> None:
         for parameter in parameters:
@@ -196,24 +203,29 @@ class RelocalizeNode(LifecycleNode):
                 self._bundle_reload.begin(parameter.value, self._loaded.path)
 
     def _adopt(self, loaded: LoadedBundle) -> None:
-        """Use another bundle from the next image on. Raises BundleError if its map frame differs."""
+        """Use another bundle from the next image on. Raises BundleError if its map frame or datum does not fit."""
         manifest, old = loaded.relocalizer.manifest, self._loaded
-        if map_frame_of(self, manifest) != self._map_frame:
-            loaded.relocalizer.close()
-            raise BundleError(
-                f"{loaded.path} is of the map frame {manifest.map_frame}, and poses are published in "
-                f"{self._map_frame}"
-            )
-        with self._processing:
+        close_unless_fitting(self, loaded, self._map_frame)
+        with self._publishing:
             self._configure_poses(manifest)
             self._loaded = loaded
+            self._stopped += 1
             self._camera.renew()
             self._forget.set()
         self._status.set_identity(loaded.identity())
         log_loaded(self, loaded, f"it serves from now on, in {self._map_frame}")
         self._map_output.publish_points(loaded.relocalizer, self._map_frame)
         if old is not None:
-            old.relocalizer.close()
+            self._release(old)
+
+    def _release(self, loaded: LoadedBundle) -> None:
+        """Close the engine once the worker does not use it any more."""
+
+        def close() -> None:
+            with errors_in_log(self, self._throttle, "the engine is not released"):
+                loaded.relocalizer.close()
+
+        self._worker.when_idle(close)
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """``~/reset``: forget the gate, the frozen camera and the stamps before the next image."""
@@ -228,13 +240,14 @@ class RelocalizeNode(LifecycleNode):
 
         No pose is published after the response to ``false``.
         """
-        self._enabled = bool(request.data)
+        with self._publishing:
+            self._enabled = bool(request.data)
+            self._stopped += not self._enabled
         if not self._enabled:
-            self._worker.drain(WAIT_FOR_FRAME_S)
+            self._worker.discard()
         self._status.set_enabled(self._enabled)
         response.success, response.message = True, "enabled" if self._enabled else "disabled"
-        note = "" if self._enabled else ": images are ignored"
-        self.get_logger().info(f"{response.message}{note}")
+        self.get_logger().info(response.message + ("" if request.data else ": images are ignored"))
         return response
 
     def _other_findings(self) -> list[tuple[int, str]]:
@@ -246,17 +259,14 @@ class RelocalizeNode(LifecycleNode):
         return findings
 
     def _open_inputs(self) -> None:
-        transport = self._value("image_transport")
-        images = image_topic(self, transport)
+        images = image_topic(self, transport := self._value("image_transport"))
         camera_info = camera_info_topic(self, images)
         self._image_stream.topic = images
         self._camera.open(images, camera_info)
         self._hint = PoseHint(self, self._map_frame)
-        self._inputs = [
-            self._hint.subscription,
-            subscribe_images(self, transport, images, self._on_image),
-            subscribe_camera_info(self, camera_info, self._camera.take),
-        ]
+        self._inputs.append(self._hint.subscription)
+        self._inputs.append(subscribe_images(self, transport, images, self._on_image))
+        self._inputs.append(subscribe_camera_info(self, camera_info, self._camera.take))
 
     def _open_outputs(self, manifest: Manifest) -> None:
         """Raises RgsiamError if frame names are equal, or if the bundle has no datum for ``publish_fix``."""
@@ -276,13 +286,17 @@ class RelocalizeNode(LifecycleNode):
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
-        idle = self._worker.drain(WAIT_FOR_FRAME_S)
-        for output in (self._tf, self._gate, self._poses):
+        with self._publishing:
+            loaded, outputs = self._loaded, (self._tf, self._gate, self._poses)
+            self._active = False
+            self._stopped += 1
+            self._loaded = self._tf = self._gate = None
+        for output in outputs:
             if output is not None:
                 output.close()
-        if self._loaded is not None and idle:  # otherwise the worker still uses the engine
-            self._loaded.relocalizer.close()
-        self._loaded = self._tf = self._gate = None
+        self._worker.discard()
+        if loaded is not None:
+            self._release(loaded)
         self._camera.forget()
         self._image_stream.forget()
         self._image_stream.topic = ""
@@ -291,46 +305,50 @@ class RelocalizeNode(LifecycleNode):
     def _on_image(self, message: Image | CompressedImage) -> None:
         if not (self._active and self._enabled):
             return
-        at_ns = stamp_to_ns(message.header.stamp)
-        reason = self._image_stream.check_image(at_ns)
+        at_ns, reason = self._image_stream.check_image(message.header.stamp)
+        loaded = self._loaded
         if reason:
             self._reject(at_ns, reason, "stamp")
-        else:
-            loaded = self._loaded
-            may_shrink = loaded is not None and self._camera.any_resolution
-            enough = loaded.relocalizer.enough if loaded is not None and may_shrink else None
-            self._worker.submit(ReceivedImage(message, time.monotonic(), enough, self._decode))
+        elif loaded is not None:
+            enough = loaded.relocalizer.enough if self._camera.any_resolution else None
+            how = (enough, loaded.relocalizer.levels, self._decode)
+            self._worker.submit(ReceivedImage(message, time.monotonic(), *how))
 
     def _process(self, received: ReceivedImage) -> None:
         """Process one image, in the worker's thread. No error ends the node."""
-        header = received.message.header
-        at_ns = stamp_to_ns(header.stamp)
-        try:
-            with self._processing:
-                loaded = self._loaded
-                if loaded is None:
-                    return
-                self._forget_if_asked(loaded)
-                self._camera.apply(loaded.relocalizer, header.frame_id)
-                T_base_camera = self._mount.lookup(header.frame_id)
-                self._hint.give(loaded.relocalizer, T_base_camera)
-                image = received.image()
-                self._camera.check_size(image)
-                estimate = loaded.relocalizer.estimate(image)
-                if not (self._active and self._enabled):
-                    return
-                self._publish(at_ns, received.at, estimate, T_base_camera)
-            self._map_output.show_matches(received, estimate, loaded.relocalizer)
-        except RgsiamError as error:
-            self._reject(at_ns, str(error), cause_of(error))
-        except Exception:
-            self._status.rejected(at_ns, "unexpected failure, see the log", "unexpected")
-            if self._throttle.may_log("unexpected"):
-                self.get_logger().error(f"no pose, unexpected failure:\n{traceback.format_exc()}")
+        with errors_in_log(self, self._throttle, "no pose, unexpected failure"):
+            at_ns = stamp_to_ns(received.message.header.stamp)
+            try:
+                self._localize(at_ns, received)
+            except RgsiamError as error:
+                self._reject(at_ns, str(error), cause_of(error))
+            except Exception:
+                self._status.rejected(at_ns, "unexpected failure, see the log", "unexpected")
+                raise
 
-    def _reject(self, at_ns: int, reason: str, cause: str) -> None:
+    def _localize(self, at_ns: int, received: ReceivedImage) -> None:
+        """Publish the pose of an image. Raises RgsiamError if it has none."""
+        with self._publishing:
+            loaded, mount, stopped = self._loaded, self._mount, self._stopped
+            if loaded is None:
+                return
+            self._forget_if_asked(loaded)
+            self._camera.apply(loaded.relocalizer, received.message.header.frame_id)
+        T_base_camera = mount.lookup(received.message.header.frame_id)
+        self._hint.give(loaded.relocalizer, T_base_camera)
+        image = received.image()
+        self._camera.check_size(image)
+        self._image_stream.check_contrast(image)
+        estimate = loaded.relocalizer.estimate(image)
+        with self._publishing:
+            if not (self._active and self._enabled) or self._stopped != stopped:
+                return
+            self._publish(at_ns, received.at, estimate, T_base_camera)
+        self._map_output.show_matches(received, estimate, loaded.relocalizer)
+
+    def _reject(self, at_ns: int | None, reason: str, cause: str) -> None:
         self._status.rejected(at_ns, reason, cause)
-        if self._throttle.may_log(reason):
+        if self._throttle.may_log(cause):
             count = self._health.values()["rejected"]
             self.get_logger().warning(
                 f"no pose for an image on {self._image_stream.topic} ({count} rejected): {reason}"
@@ -375,17 +393,7 @@ class RelocalizeNode(LifecycleNode):
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the node until SIGINT or SIGTERM."""
-    with ros_program(NAME, arguments) as stop:
-        node = RelocalizeNode()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        try:
-            started = node.autostart()
-            while started and not stop.is_set():
-                executor.spin_once(timeout_sec=LONGEST_WAIT_S)
-        finally:
-            node.destroy_node()
-    sys.exit(0 if started else 1)
+    run(RelocalizeNode, NAME, arguments)
 
 
 if __name__ == "__main__":

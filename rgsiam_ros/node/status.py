@@ -15,7 +15,9 @@ from rclpy.qos import QoSProfile
 from rgsiam_ros.geometry.conversions import stamp_text
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.pose_estimate import PoseEstimate
+from rgsiam_ros.node.camera import LiveCamera
 from rgsiam_ros.node.health import ERROR, OK, STALE, WARN, Health, Limits
+from rgsiam_ros.node.image_stream import ImageStream
 from rgsiam_ros.node.messages import stamp_message
 from rgsiam_ros.node.qos import latched_qos
 from rgsiam_ros.uncertainty.gate import GateDecision
@@ -82,15 +84,13 @@ class StatusOutput:
         self,
         node: Node,
         health: Health,
-        topic: Callable[[], str],
+        images: ImageStream,
+        camera: LiveCamera,
         findings: Findings,
-        camera: Callable[[], str],
     ) -> None:
-        """topic: returns the topic of the images; findings: returns further findings for ``/diagnostics``;
-        camera: returns what is known of the lens.
-        """
+        """findings: returns further findings for ``/diagnostics``."""
         self._node, self._health = node, health
-        self._topic, self._findings, self._camera = topic, findings, camera
+        self._images, self._findings, self._camera = images, findings, camera
         self._lock = threading.Lock()
         self._identity: dict[str, str] = {}
         self._state, self._enabled = UNCONFIGURED, True
@@ -157,8 +157,8 @@ class StatusOutput:
             values_of(estimate, covariance_66, gate),
         )
 
-    def rejected(self, at_ns: int, reason: str, cause: str) -> None:
-        """Report an image without a pose. cause: one word, for the counter."""
+    def rejected(self, at_ns: int | None, reason: str, cause: str) -> None:
+        """Report an image without a pose. at_ns: None if its stamp is no time; cause: one word, for the counter."""
         self._health.count("rejected", f"rejected_{cause}")
         self._publish_image(ERROR, reason, at_ns, {})
 
@@ -181,8 +181,11 @@ class StatusOutput:
             level, message = self._why_idle() or (STALE, "no image yet")
         self._status.publish(self._message(level, message, {}))
 
-    def _publish_image(self, level: int, message: str, at_ns: int, values: dict[str, Any]) -> None:
-        values = {"stamp": stamp_text(at_ns), **values}
+    def _publish_image(
+        self, level: int, message: str, at_ns: int | None, values: dict[str, Any]
+    ) -> None:
+        if at_ns is not None:
+            values = {"stamp": stamp_text(at_ns), **values}
         with self._lock:
             if self._why_idle():
                 return  # the image was still being processed when the node became idle
@@ -197,8 +200,8 @@ class StatusOutput:
         limits, others = self._limits(), self._findings()
         with self._lock:
             idle, last, values = self._why_idle(), self._last, dict(self._values)
-            values |= self._identity | {"camera_info": self._camera()}
-        missing = None if idle else self._health.missing_image(limits, self._topic())
+            values |= self._identity | {"camera_info": self._camera.state()}
+        missing = None if idle else self._health.missing_image(limits, self._images.topic)
         if missing is not None:
             self._status.publish(self._message(*missing, {}))
         found = [missing] if missing else self._health.findings(limits, last)

@@ -13,10 +13,10 @@ from rclpy.time import Time
 from tf2_msgs.msg import TFMessage
 
 from rgsiam_ros.errors import RgsiamError, TransformUnavailableError
-from rgsiam_ros.geometry.conversions import pose_from_message, stamp_to_ns
+from rgsiam_ros.geometry.conversions import checked_stamp_ns, pose_from_message, stamp_to_ns
 from rgsiam_ros.geometry.frame_tree import TransformTree
 from rgsiam_ros.geometry.poses import Array, invert
-from rgsiam_ros.node.log_throttle import THROTTLE_S
+from rgsiam_ros.node.log_throttle import SHOWN, THROTTLE_S
 from rgsiam_ros.node.messages import transform_message
 from rgsiam_ros.node.qos import STATIC_TF_QOS, TF_QOS
 
@@ -86,13 +86,14 @@ class PlainTransforms:
             try:
                 T, at_ns = (
                     pose_from_message(item.transform.translation, item.transform.rotation),
-                    stamp_to_ns(item.header.stamp),
+                    checked_stamp_ns(item.header.stamp),
                 )
                 with self._lock:
                     self._tree.update(parent, child, T, at_ns, static=static)
             except ValueError as error:
                 self._node.get_logger().warning(
-                    f"TF {parent} -> {child} ignored: {error}", throttle_duration_sec=10.0
+                    f"TF {parent:.{SHOWN}} -> {child:.{SHOWN}} ignored: {error}",
+                    throttle_duration_sec=10.0,
                 )
 
 
@@ -129,7 +130,7 @@ class OwnedTransform:
             ):
                 continue
             self._node.get_logger().error(
-                f"another node broadcasts {item.header.frame_id} -> {self.child}, which this node "
+                f"another node broadcasts {item.header.frame_id:.{SHOWN}} -> {self.child}, which this node "
                 f"owns with tf_mode ({self.parent} -> {self.child}); a frame has one parent: stop "
                 "the other one or set tf_mode to none",
                 throttle_duration_sec=10.0,

@@ -11,12 +11,12 @@ import sys
 import threading
 import time
 
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.utilities import remove_ros_args
 
 from rgsiam_ros.errors import TransformUnavailableError
-from rgsiam_ros.node.process import ros_program
+from rgsiam_ros.node.guard import GuardedExecutor
+from rgsiam_ros.node.program import ros_program
 from rgsiam_ros.node.tf import create_transforms
 
 NAME = "wait_for_transforms"
@@ -46,7 +46,7 @@ class WaitForTransforms(Node):
 
 def wait(node: WaitForTransforms, stop: threading.Event) -> bool:
     """Wait until no transform is missing. False if `stop` is set before that."""
-    executor = SingleThreadedExecutor()
+    executor = GuardedExecutor()
     executor.add_node(node)
     warn_at = time.monotonic() + WARN_PERIOD_S
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -37,6 +38,7 @@ class NewestWorker(Generic[Item]):
         self._dropping = False
         self._dropped_since = False
         self._running = True
+        self._afterwards: list[Callable[[], None]] = []
         self.dropped = 0
         self._threads = [threading.Thread(target=self._loop, name=name, daemon=True)]
         if prepare is not None:
@@ -56,20 +58,29 @@ class NewestWorker(Generic[Item]):
             self._waiting = item
             self._condition.notify_all()
 
-    def drain(self, timeout_s: float) -> bool:
-        """Discard waiting items and wait until the current one is finished. False on timeout."""
+    def discard(self) -> None:
+        """Discard waiting items. The one in work goes on."""
         with self._condition:
             self._waiting = self._preparing = self._prepared = None
-            return self._condition.wait_for(lambda: not self._busy, timeout_s)
 
-    def stop(self, timeout_s: float = 5.0) -> None:
-        """End the threads after the current item."""
+    def when_idle(self, action: Callable[[], None]) -> None:
+        """Call `action` as soon as no item is in work: now, or later in the worker's thread. It must not raise."""
+        with self._condition:
+            if self._busy:
+                self._afterwards.append(action)
+                return
+        action()
+
+    def stop(self, timeout_s: float) -> bool:
+        """End the threads after the current item. False if they still work after this time."""
         with self._condition:
             self._running = False
             self._waiting = self._preparing = self._prepared = None
             self._condition.notify_all()
+        deadline = time.monotonic() + timeout_s
         for thread in self._threads:
-            thread.join(timeout_s)
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _drop(self) -> None:
         self.dropped += 1
@@ -96,7 +107,10 @@ class NewestWorker(Generic[Item]):
                 del item  # it may be large, and the next one may come late
                 with self._condition:
                     self._busy = False
+                    actions, self._afterwards = self._afterwards, []
                     self._condition.notify_all()
+                for action in actions:
+                    action()
 
     def _ready(self) -> bool:
         """Whether an item can go to work. One that is being prepared is older, so it goes first."""
@@ -116,7 +130,7 @@ class NewestWorker(Generic[Item]):
                 self._waiting = None
             ready = prepare(item)
             with self._condition:
-                if self._preparing is item:  # otherwise `drain` has discarded it
+                if self._preparing is item:  # otherwise `discard` has discarded it
                     if self._prepared is not None:
                         self._drop()
                     self._prepared, self._preparing = ready, None

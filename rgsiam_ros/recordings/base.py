@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from rgsiam_ros.camera.levels import Levels
 from rgsiam_ros.camera.model import Camera, match_view
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import CameraError, DatasetError
@@ -48,10 +49,12 @@ class SourceImage(Protocol):
         """The stored bytes."""
         ...
 
-    def decode(self, enough: tuple[int, int] | None = None) -> ImageBGR:
+    def decode(
+        self, enough: tuple[int, int] | None = None, levels: Levels | None = None
+    ) -> ImageBGR:
         """Return the image as ``(H, W, 3)`` uint8 BGR.
 
-        enough: see `rgsiam_ros.camera.decoding.decode_compressed`.
+        enough, levels: see `rgsiam_ros.camera.decoding.decode_message`.
         """
         ...
 

@@ -14,6 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from rgsiam_ros.camera.decoding import decode_compressed
+from rgsiam_ros.camera.levels import Levels
 from rgsiam_ros.camera.model import Camera, match_view
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import CameraError, DatasetError, ImageError
@@ -43,13 +44,15 @@ class ImageFile:
         except OSError as error:
             raise DatasetError(f"{self.path} cannot be read: {error}") from error
 
-    def decode(self, enough: tuple[int, int] | None = None) -> ImageBGR:
+    def decode(
+        self, enough: tuple[int, int] | None = None, levels: Levels | None = None
+    ) -> ImageBGR:
         """Return the image as ``(H, W, 3)`` uint8 BGR. Raises DatasetError.
 
-        enough: see `rgsiam_ros.camera.decoding.decode_compressed`.
+        enough, levels: see `rgsiam_ros.camera.decoding.decode_message`.
         """
         try:
-            return decode_compressed(self.content, enough=enough)
+            return decode_compressed(self.content, enough=enough, levels=levels)
         except ImageError as error:
             raise DatasetError(f"{self.path}: {error}") from error
 

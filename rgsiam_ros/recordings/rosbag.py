@@ -21,6 +21,7 @@ from rgsiam_ros.camera.camera_info import (
     part_of_image,
 )
 from rgsiam_ros.camera.decoding import decode_message
+from rgsiam_ros.camera.levels import Levels
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import BagError, CameraError, ImageError, TransformUnavailableError
@@ -55,12 +56,14 @@ class RecordedImage:
     frame_id: str
     message: Any
 
-    def decode(self, enough: tuple[int, int] | None = None) -> ImageBGR:
+    def decode(
+        self, enough: tuple[int, int] | None = None, levels: Levels | None = None
+    ) -> ImageBGR:
         """Return the image as ``(H, W, 3)`` uint8 BGR. Raises ImageError.
 
-        enough: see `rgsiam_ros.camera.decoding.decode_compressed`.
+        enough, levels: see `rgsiam_ros.camera.decoding.decode_message`.
         """
-        return decode_message(self.message, enough)
+        return decode_message(self.message, enough, levels)
 
 
 @dataclass(frozen=True)

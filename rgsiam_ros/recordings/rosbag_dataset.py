@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rgsiam_ros.camera.levels import Levels
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import DatasetError, ImageError
 from rgsiam_ros.geometry.conversions import stamp_to_ns
@@ -31,13 +32,15 @@ class BagImage:
         """The stored bytes."""
         return self.image.message.data.tobytes()
 
-    def decode(self, enough: tuple[int, int] | None = None) -> ImageBGR:
+    def decode(
+        self, enough: tuple[int, int] | None = None, levels: Levels | None = None
+    ) -> ImageBGR:
         """Return the image as ``(H, W, 3)`` uint8 BGR. Raises DatasetError.
 
-        enough: see `rgsiam_ros.camera.decoding.decode_compressed`.
+        enough, levels: see `rgsiam_ros.camera.decoding.decode_message`.
         """
         try:
-            return self.image.decode(enough)
+            return self.image.decode(enough, levels)
         except ImageError as error:
             raise DatasetError(
                 f"{self.bag}: image at stamp {self.image.stamp_ns} ns: {error}"

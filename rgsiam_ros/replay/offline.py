@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Protocol
 
+from rgsiam_ros.camera.levels import Levels
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import RgsiamError
 from rgsiam_ros.geometry.poses import Array
@@ -21,10 +22,12 @@ from rgsiam_ros.uncertainty.covariance import vehicle_pose
 class EncodedImage(Protocol):
     """An image of a bag or a dataset."""
 
-    def decode(self, enough: tuple[int, int] | None = None) -> ImageBGR:
+    def decode(
+        self, enough: tuple[int, int] | None = None, levels: Levels | None = None
+    ) -> ImageBGR:
         """The image ``(H, W, 3)`` uint8 BGR. Raises ImageError.
 
-        enough: see `rgsiam_ros.camera.decoding.decode_compressed`.
+        enough, levels: see `rgsiam_ros.camera.decoding.decode_message`.
         """
         ...
 
@@ -49,7 +52,7 @@ def replay_offline(
         images_or_errors, decode_ms = [], []
         for image in group:
             began = time.perf_counter()
-            images_or_errors.append(decoded(image, relocalizer.enough))
+            images_or_errors.append(decoded(image, relocalizer.enough, relocalizer.levels))
             decode_ms.append((time.perf_counter() - began) * 1e3)
         estimates = relocalizer.estimate_many(images_or_errors)
         for image, estimate, ms in zip(group, estimates, decode_ms, strict=True):
@@ -59,10 +62,12 @@ def replay_offline(
     return with_truth(ReplayRecord(frames, reported, relocalizer.manifest.map_frame), drive)
 
 
-def decoded(image: EncodedImage, enough: tuple[int, int] | None = None) -> ImageBGR | RgsiamError:
-    """The decoded image, or the error of decoding it. enough: see `EncodedImage.decode`."""
+def decoded(
+    image: EncodedImage, enough: tuple[int, int] | None = None, levels: Levels | None = None
+) -> ImageBGR | RgsiamError:
+    """The decoded image, or the error of decoding it. enough, levels: see `EncodedImage.decode`."""
     try:
-        return image.decode(enough)
+        return image.decode(enough, levels)
     except RgsiamError as error:
         return error
 

@@ -1,12 +1,15 @@
+import hashlib
 import io
 import pickle
 import shutil
+import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from support.bundles import (
     brightness_contents,
     brightness_network,
@@ -16,7 +19,7 @@ from support.bundles import (
     edit_manifest,
 )
 
-from rgsiam_ros.bundle import Bundle, rewrite_bundle, write_bundle
+from rgsiam_ros.bundle import Bundle, manifest_file, rewrite_bundle, write_bundle
 from rgsiam_ros.bundle.reader import read_npz
 from rgsiam_ros.errors import BundleError
 
@@ -93,6 +96,15 @@ def test_networks_with_other_types_than_float32_are_refused(tmp_path):
             "absolute.target.origin_m",
         ),
         (set_in("camera", "fx", value=-1.0), "camera.fx"),
+        (set_in("camera", "fx", value=True), "camera.fx: Input should be a valid number"),
+        (set_in("camera", "width", value="128"), "camera.width: Input should be a valid integer"),
+        (set_in("camera", "distortion", value=[True]), "camera.distortion.0: Input should be"),
+        (set_in("mapping_data", "frames", value=True), "mapping_data.frames: Input should be"),
+        (set_in("files", "absolute.onnx", "size", value=True), "size: Input should be"),
+        (
+            lambda data: data.update({f"surprise_{i}": 1 for i in range(1000)}),
+            "surprise_10: .*; and 995 more",
+        ),
         (
             set_in("absolute", "preprocessing", "input_width", value=10**6),
             "absolute.preprocessing.input_width",
@@ -185,13 +197,40 @@ def test_missing_additional_and_truncated_files_are_refused(small_bundle, tmp_pa
         ("a: &x [1]\nb: *x\n", "aliases"),
         ("- just\n- a list\n", "not hold a mapping"),
         ("{", "not valid YAML"),
-        ("x" * (1024 * 1024 + 1), "larger than"),
+        ("x" * (64 * 1024 + 1), "larger than 65536 bytes"),
+        ("[" * 60_000, "more than 12 levels"),
+        ("- " * 30_000, "more than 12 levels"),
+        ("{a: " * 15_000, "more than 12 levels"),
+        ("x: [" + "1," * 30_000 + "]", "more than 4096 keys and values"),
+        ("schema_version: 3\nschema_version: 3\n", "'schema_version' twice"),
+        ("camera: {fx: 1, fx: 2}", "'fx' twice"),
+        ("camera: {<<: {fx: 1}}", "line 1 has a key that is no text"),
+        ("1: 2", "a key that is no text"),
+        ("created: 2026-01-01", "not valid YAML"),
+        ("schema_version: 0x" + "f" * 4000, "a number of 4002 characters"),
+        ("schema_version: " + "f" * 4000, "schema version 'f{39};"),
     ],
 )
 def test_files_that_are_no_manifest_are_refused(small_bundle, text, message):
     (small_bundle / "manifest.yaml").write_text(text)
     with pytest.raises(BundleError, match=message):
         Bundle.load(small_bundle)
+
+
+def test_the_bytes_of_a_manifest_are_read_once(small_bundle, monkeypatch):
+    """What is hashed is what is used, also when somebody replaces the file in between."""
+    manifest = small_bundle / "manifest.yaml"
+    first = manifest.read_bytes()
+    parse = manifest_file.parse_manifest
+
+    def replaced_meanwhile(content, path):
+        manifest.write_bytes(first.replace(b"origin_m", b"origin_x"))
+        return parse(content, path)
+
+    monkeypatch.setattr(manifest_file, "parse_manifest", replaced_meanwhile)
+    bundle = Bundle.load(small_bundle)
+    assert bundle.manifest_sha256 == hashlib.sha256(first).hexdigest()
+    assert bundle.manifest.absolute.target.origin_m == (1000.0, 2000.0, 3.0)
 
 
 def test_external_data_is_refused(tmp_path):
@@ -231,6 +270,68 @@ def test_non_finite_weights_are_refused(tmp_path):
 
     with pytest.raises(BundleError, match="non-finite"):
         rewrite_onnx(tmp_path, change)
+
+
+def tensor(kind, numbers, **fields):
+    return TensorProto(data_type=getattr(TensorProto, kind), dims=[len(numbers)], **fields)
+
+
+NAN16, NAN_BF16, NAN_FLOAT8 = 0x7E00, 0x7FC0, 0x7F
+NAN_TENSORS = {
+    "raw float": numpy_helper.from_array(np.array([np.nan], np.float32)),
+    "raw double": numpy_helper.from_array(np.array([-np.inf])),
+    "raw half": numpy_helper.from_array(np.array([np.nan], np.float16)),
+    "raw bfloat16": tensor("BFLOAT16", [0], raw_data=NAN_BF16.to_bytes(2, "little")),
+    "raw float8": tensor("FLOAT8E4M3FN", [0], raw_data=bytes([NAN_FLOAT8])),
+    "raw complex": numpy_helper.from_array(np.array([1 + 1j * np.nan], np.complex64)),
+    "float_data": tensor("FLOAT", [0], float_data=[np.nan]),
+    "double_data": tensor("DOUBLE", [0], double_data=[np.nan]),
+    "half in int32_data": tensor("FLOAT16", [0], int32_data=[NAN16]),
+    "bfloat16 in int32_data": tensor("BFLOAT16", [0], int32_data=[NAN_BF16]),
+    "float8 in int32_data": tensor("FLOAT8E4M3FN", [0], int32_data=[NAN_FLOAT8]),
+    "complex in float_data": tensor("COMPLEX64", [0], float_data=[1.0, np.nan]),
+    "complex in double_data": tensor("COMPLEX128", [0], double_data=[np.nan, 1.0]),
+}
+
+
+@pytest.mark.parametrize("form", NAN_TENSORS)
+@pytest.mark.parametrize("place", ["weight", "constant", "sparse weight", "sparse constant"])
+def test_non_finite_tensors_of_every_form_are_refused(tmp_path, form, place):
+    bad = NAN_TENSORS[form]
+    indices = numpy_helper.from_array(np.array([0]))
+    sparse = onnx.SparseTensorProto(values=bad, indices=indices, dims=[4])
+
+    def change(model):
+        if place == "weight":
+            model.graph.initializer.add().CopyFrom(bad)
+        elif place == "sparse weight":
+            model.graph.sparse_initializer.add().CopyFrom(sparse)
+        else:
+            value = {"value": bad} if place == "constant" else {"sparse_value": sparse}
+            model.graph.node.append(helper.make_node("Constant", [], ["unused"], **value))
+
+    with pytest.raises(BundleError, match="non-finite"):
+        rewrite_onnx(tmp_path, change)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("Constant", [], ["unused"], value_float=float("nan")),
+        helper.make_node("Constant", [], ["unused"], value_floats=[1.0, float("inf")]),
+        helper.make_node("LeakyRelu", ["mean"], ["unused"], alpha=float("nan")),
+    ],
+    ids=["value_float", "value_floats", "alpha"],
+)
+def test_non_finite_attributes_are_refused(tmp_path, node):
+    with pytest.raises(BundleError, match=f"'{node.op_type}' has a non-finite attribute"):
+        rewrite_onnx(tmp_path, lambda model: model.graph.node.append(node))
+
+
+def test_weights_of_text_are_refused(tmp_path):
+    text = TensorProto(data_type=TensorProto.STRING, dims=[1], string_data=[b"text"], name="words")
+    with pytest.raises(BundleError, match="'words' holds text"):
+        rewrite_onnx(tmp_path, lambda model: model.graph.initializer.append(text))
 
 
 def test_a_network_with_another_input_size_is_refused(tmp_path):
@@ -284,6 +385,55 @@ def test_npz_bombs_and_non_finite_arrays_are_refused(tmp_path):
     np.savez(path, x=np.array([1.0, np.inf]))
     with pytest.raises(BundleError, match="'x' holds a non-finite number"):
         read_npz(path.read_bytes(), path, 1 << 20)
+
+
+def zipped(*names):
+    """A zip file with a small array under each of these names."""
+    array, buffer = io.BytesIO(), io.BytesIO()
+    np.save(array, np.zeros(1))
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, array.getvalue())
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        *((".npy",), ("..npy",), ("a.npy", "a/b.npy"), ("../a.npy",), ("/a.npy",), ("a",)),
+        *(
+            ("a b.npy",),
+            ("\u00e4.npy",),
+            ("a\n.npy",),
+            ("a.npy.npy",),
+            ("n" * 65 + ".npy",),
+            ("1.npy",),
+        ),
+    ],
+    ids=str,
+)
+def test_names_that_no_array_has_are_refused(names):
+    with pytest.raises(BundleError, match="is no name of an array"):
+        read_npz(zipped(*names), Path("x.npz"), 1 << 20)
+
+
+def test_a_zip_directory_of_countless_entries_is_not_read():
+    whole = zipped("a.npy")
+    assert read_npz(whole, Path("x.npz"), 1 << 20).keys() == {"a"}
+    at = whole.index(b"PK\1\2")
+    directory, entries = whole[at:-22], 300_000
+    end = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 1, 1, len(directory) * entries, at, 0)
+    with pytest.raises(BundleError, match="its directory has 15300000 bytes"):
+        read_npz(whole[:at] + directory * entries + end, Path("x.npz"), 1 << 20)
+    for changed, message in [
+        (whole + b"comment", "without a comment"),
+        (whole[:-2] + b"\7\0comment", "without a comment"),
+        (whole[:-2] + b"\7\0", "without a comment"),
+        (whole[:-22] + b"PK\6\7" + bytes(16) + whole[-22:], "above 4 GiB"),
+        (b"", "without a comment"),
+    ]:
+        with pytest.raises(BundleError, match=message):
+            read_npz(changed, Path("x.npz"), 1 << 20)
 
 
 def changed_features(**arrays):

@@ -194,8 +194,94 @@ def test_a_png_keeps_its_size_and_limits_hold_for_the_full_jpeg():
         decode_compressed(huge, enough=(1, 1))
 
 
-def test_jpeg_followed_by_padding_is_complete():
-    assert decode_compressed(jpeg_bytes(IMAGE) + bytes(64)).shape == IMAGE.shape
+PROGRESSIVE = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+LARGE = cv2.resize(IMAGE, (200, 100))
+THUMBNAIL = jpeg_bytes(IMAGE)
+PHOTOGRAPH = jpeg_bytes(RANDOM.integers(0, 256, (400, 600, 3), np.uint8))
+"""A JPEG of more than 64 KiB, the largest segment."""
+
+
+def encoded(ending, image=LARGE, options=()):
+    return cv2.imencode(ending, image, list(options))[1].tobytes()
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png"])
+@pytest.mark.parametrize(
+    "appended",
+    [
+        bytes(64),
+        b"\n",
+        b"vendor data",
+        THUMBNAIL,
+        THUMBNAIL[:-2],
+        b"\xff\xd8",
+        b"\xff" * 9,
+        b"IEND",
+    ],
+    ids=["zeros", "newline", "text", "image", "cut image", "start", "fill", "chunk"],
+)
+def test_what_follows_the_end_of_an_image_is_ignored(ending, appended):
+    content = encoded(ending)
+    decoded = decode_compressed(content + appended)
+    np.testing.assert_array_equal(decoded, decode_compressed(content))
+
+
+@pytest.mark.parametrize(
+    "appended",
+    [b"", bytes(64), b"\n", THUMBNAIL, PHOTOGRAPH],
+    ids=["nothing", "zeros", "newline", "image", "large image"],
+)
+@pytest.mark.parametrize("options", [(), PROGRESSIVE], ids=["baseline", "progressive"])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_cut_jpeg_is_truncated_whatever_follows(appended, options, share):
+    content = encoded(".jpg", options=options)
+    app1 = b"\xff\xe1" + (2 + len(THUMBNAIL)).to_bytes(2, "big") + THUMBNAIL
+    for whole in (content, content[:2] + app1 + content[2:]):  # the thumbnail has an end of its own
+        with pytest.raises(ImageError, match="truncated"):
+            decode_compressed(whole[: int(len(whole) * share)] + appended)
+
+
+def with_scans(content, count):
+    """A JPEG with its first scan repeated, so that it has this many."""
+    first = content.find(b"\xff\xda")
+    second = content.find(b"\xff\xda", first + 2)
+    scan = content[first : second if second > 0 else -2]
+    return content[:first] + scan * (count - content.count(b"\xff\xda")) + content[first:]
+
+
+@pytest.mark.parametrize("options", [(), PROGRESSIVE], ids=["baseline", "progressive"])
+def test_the_scans_of_a_jpeg_are_limited(options):
+    content = encoded(".jpg", options=options)
+    assert decode_compressed(content).shape == LARGE.shape
+    with pytest.raises(ImageError, match="a progressive JPEG of 33 scans") as refusal:
+        decode_compressed(with_scans(content, 33))
+    assert refusal.value.cause == "too_large"
+    assert decode_compressed(with_scans(content, 32)).shape == LARGE.shape
+
+
+def test_the_pixels_of_a_progressive_jpeg_are_limited():
+    side = (4097).to_bytes(2, "big")
+    baseline, progressive = encoded(".jpg"), encoded(".jpg", options=PROGRESSIVE)
+    frame = progressive.find(b"\xff\xc2")
+    large = progressive[: frame + 5] + side * 2 + progressive[frame + 9 :]
+    with pytest.raises(ImageError, match=r"10 scans and 16.8 million pixels is more than 32 scans"):
+        decode_compressed(large)
+    frame = baseline.find(b"\xff\xc0")
+    large = baseline[: frame + 5] + side * 2 + baseline[frame + 9 :]
+    assert decode_compressed(large).shape == (4097, 4097, 3)  # libjpeg fills the rest with grey
+    two = with_scans(large, 2)
+    with pytest.raises(ImageError, match="2 scans and 16.8 million pixels"):
+        decode_compressed(two)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xd8" + b"\xff\xfe\0\2" * 5000, b"\x89PNG\r\n\x1a\n" + bytes(12) * 70_000],
+    ids=["segments", "chunks"],
+)
+def test_images_of_countless_parts_are_damaged(content):
+    with pytest.raises(ImageError, match="over .* (segments|chunks)"):
+        decode_compressed(content)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.999])

@@ -61,3 +61,21 @@ def test_unknown_distortion_model_is_refused():
     with pytest.raises(CameraError, match="distortion_model"):
         Camera.from_camera_info(320, 240, k, "magic", [0.1])
     assert Camera.from_camera_info(320, 240, k, "plumb_bob", np.zeros(5)) == TRAINED
+
+
+@pytest.mark.parametrize("k0", [1e-300, 5e-324, 0.5, -300.0, np.inf, np.nan, 1e300])
+@pytest.mark.parametrize("place", [0, 4])
+def test_a_focal_length_that_no_camera_has_is_refused_in_one_line(k0, place):
+    k = TRAINED.K.ravel()
+    k[place] = k0
+    with pytest.raises(CameraError, match="camera_info cannot be used: f[xy]: ") as refusal:
+        Camera.from_camera_info(320, 240, k, "plumb_bob", np.zeros(5))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("side", ["width", "height"])
+def test_a_view_of_hardly_any_pixels_is_refused(side):
+    live = {"width": 320, "height": 240, "fx": 300.0, "fy": 300.0, "cx": 160.0, "cy": 120.0}
+    live["fx" if side == "width" else "fy"] = 1.0
+    with pytest.raises(CameraError, match="only .* pixels of the live image show the view"):
+        match_view(Camera(**live), TRAINED)

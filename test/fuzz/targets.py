@@ -26,7 +26,8 @@ from support.paths import TOWN_BUNDLE, TOWN_DRIVE
 
 from rgsiam_ros.bundle import Bundle, write_bundle
 from rgsiam_ros.bundle.manifest import PLACES
-from rgsiam_ros.bundle.reader import read_manifest, read_npz
+from rgsiam_ros.bundle.manifest_file import parse_manifest
+from rgsiam_ros.bundle.reader import read_npz
 from rgsiam_ros.camera.decoding import decode_compressed, decode_raw
 from rgsiam_ros.camera.preprocessing import check_image
 from rgsiam_ros.errors import BagError, BundleError, CameraError, ImageError
@@ -58,11 +59,8 @@ def raw_image(data: bytes) -> None:
 
 def manifest(data: bytes) -> None:
     """The bytes of manifest.yaml."""
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        path = Path(folder, "manifest.yaml")
-        path.write_bytes(data)
-        with contextlib.suppress(BundleError):
-            read_manifest(path)
+    with contextlib.suppress(BundleError):
+        parse_manifest(data, Path("manifest.yaml"))
 
 
 def npz(data: bytes) -> None:

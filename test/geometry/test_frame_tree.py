@@ -3,6 +3,7 @@ import pytest
 from support.poses import random_poses
 
 from rgsiam_ros.errors import TransformUnavailableError
+from rgsiam_ros.geometry import frame_tree
 from rgsiam_ros.geometry.frame_tree import TransformTree
 
 SECOND = 1_000_000_000
@@ -51,12 +52,35 @@ def test_the_error_names_the_known_frames():
         tree.lookup("base_link", "camera")
 
 
-def test_loops_are_found():
+@pytest.mark.parametrize("static", [True, False])
+@pytest.mark.parametrize(
+    ("parent", "child"),
+    [("b", "b"), ("/b", "b"), ("b", "a"), ("c", "a"), ("c", "b")],
+    ids=["itself", "slash", "pair", "chain", "own child"],
+)
+def test_no_frame_gets_above_itself(parent, child, static):
     tree = TransformTree()
-    tree.update("a", "b", np.eye(4), 0, static=True)
-    tree.update("b", "a", np.eye(4), 0, static=True)
-    with pytest.raises(TransformUnavailableError, match="loop"):
-        tree.lookup("a", "c")
+    T = random_poses(2)
+    tree.update("a", "b", T[0], 0, static=True)
+    tree.update("b", "c", T[1], 0, static=True)
+    with pytest.raises(ValueError, match="above itself"):
+        tree.update(parent, child, np.eye(4), 0, static=static)
+    np.testing.assert_allclose(tree.lookup("a", "c"), T[0] @ T[1], atol=1e-12)
+
+
+def test_the_number_of_frames_and_their_names_are_limited(monkeypatch):
+    monkeypatch.setattr(frame_tree, "MOST_FRAMES", 1000)
+    tree = TransformTree()
+    for i in range(1000):
+        tree.update("root", f"frame{i}", np.eye(4), 0, static=False)
+    with pytest.raises(ValueError, match="1000 frames already"):
+        tree.update("root", "frame1000", np.eye(4), 0, static=False)
+    tree.update("frame1", "frame2", np.eye(4), 1, static=True)  # the known ones may change
+    with pytest.raises(ValueError, match="name has more than 256 characters"):
+        tree.update("root", "n" * 257, np.eye(4), 0, static=True)
+    with pytest.raises(TransformUnavailableError, match="known frames: .* and 981 more") as error:
+        tree.lookup("camera" * 1000, "root")
+    assert len(str(error.value)) < 600
 
 
 def test_a_matrix_that_is_not_rigid_is_refused():

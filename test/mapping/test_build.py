@@ -27,7 +27,7 @@ SMALL = MapOptions(feature_width=SMALL_WIDTH)
 class FlatImage:
     content = b"flat"
 
-    def decode(self):
+    def decode(self, enough=None, levels=None):
         return flat_image(90, 90, 90, 64, 64)
 
 
@@ -46,7 +46,7 @@ class Covered:
     def __init__(self, image):
         self._image, self.content = image, image.content
 
-    def decode(self):
+    def decode(self, enough=None, levels=None):
         image = self._image.decode()
         seen = np.full_like(image, 90)
         seen[60:120, 110:210] = image[60:120, 110:210]

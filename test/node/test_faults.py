@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.bundles import edit_manifest
 from support.images import flat_image
 from support.paths import TOWN_BUNDLE
 
@@ -92,6 +93,93 @@ def test_stamps_at_zero_backwards_and_in_the_future_are_reported(peer, start):
     for cause in ("rejected_stamp", "stamp_backwards", "stamp_future"):
         peer.wait_for_count(cause)
     np.testing.assert_allclose(peer.localize(51), CAMERA, atol=0.1)
+
+
+NO_TIMES = [
+    {"sec": 1_700_000_000, "nanosec": 1_000_000_000},
+    {"sec": 1_700_000_000, "nanosec": 2**32 - 1},
+    {"sec": 2**31 - 1},
+    {"sec": 2**31 - 1, "nanosec": 999_999_999},
+    {"sec": -1},
+    {"sec": -(2**31), "nanosec": 2**32 - 1},
+]
+
+
+def test_stamps_that_are_no_times_are_refused_and_never_changed(peer, start):
+    node = start(gate="speed", tf_mode="map_to_base")
+    peer.localize(1)
+    for number, fields in enumerate(NO_TIMES):
+        image = peer.picture(0)
+        image.header.stamp = Time(**fields)
+        peer.expect_no_pose(image)
+        peer.compressed.publish(image)
+        peer.wait_for_count("rejected_stamp", number + 1)
+        broken = transform("base_link", "camera_optical", xyz=(9.0, 0.0, 0.0), at=Time(**fields))
+        peer.static.publish(TFMessage(transforms=[broken]))
+    node.wait_for_log("the stamp of 1700000000 s and 1000000000 ns is not a time", peer.spin)
+    node.wait_for_log("TF base_link -> camera_optical ignored: the stamp of", peer.spin)
+    poses = len(peer.poses)
+    np.testing.assert_allclose(peer.localize(2), CAMERA, atol=0.1)
+    assert len(peer.poses) == poses + 1
+    assert "Traceback" not in node.log
+
+
+def test_hostile_frames_break_neither_the_mount_nor_the_log(peer, start):
+    node = start()
+    peer.localize(1)
+    flood = [transform("root", f"frame{number}") for number in range(10_000)]
+    loops = [("camera_optical", "camera_optical"), ("camera_optical", "base_link"), ("", "")]
+    for publisher in (peer.static, peer.moving):
+        publisher.publish(TFMessage(transforms=[transform(*names) for names in loops]))
+        publisher.publish(TFMessage(transforms=flood))
+    node.wait_for_log("TF .* ignored: a frame would be above itself", peer.spin)
+    np.testing.assert_allclose(peer.localize(2), CAMERA, atol=0.1)
+    for number in range(30):  # each with another name of its camera
+        strange = peer.picture(10 + number)
+        strange.header.frame_id = f"camera{chr(97 + number)}" * 500
+        peer.refusal(strange)
+    peer.wait_for_count("rejected_mount", 30)
+    np.testing.assert_allclose(peer.localize(3), CAMERA, atol=0.1)
+    assert node.log.count("the camera's mount is unknown") <= 10
+    assert max(len(line) for line in node.log.splitlines()) < 1500
+
+
+@pytest.mark.parametrize(("focal", "message"), [(1e-300, "fx: "), (1.0, "only 2x0 pixels")])
+def test_a_camera_info_of_no_focal_length_is_refused(peer, start, focal, message):
+    node = start()
+    peer.localize(1)
+    stamps = itertools.count(2)
+
+    def send():
+        peer.info.publish(camera_info(128, 96, focal))
+        peer.compressed.publish(peer.picture(next(stamps)))
+        peer.spin()
+
+    node.wait_for_log(rf"\[(WARN|ERROR)\].*{message}", send)
+    peer.info.publish(camera_info(128, 96, 100.0))
+
+    def has_pose():
+        return peer.outcome(peer.picture(next(stamps))).message == "pose published"
+
+    peer.wait(has_pose, "a pose with the right camera_info")
+    assert "Traceback" not in node.log
+
+
+def test_16_bit_images_are_scaled_as_the_bundle_says(peer, start, small_bundle):
+    """A camera of 12 bits. The bundle's network gives the mean colour."""
+
+    def set_levels(data):
+        data["absolute"]["preprocessing"]["levels"] = [0, 4095]
+
+    edit_manifest(small_bundle, set_levels)
+    node = start(image_transport="raw")
+    wide = np.rint(flat_image(*COLOUR).astype(np.float64) * (4095 / 255)).astype("<u2")
+    image = raw_image(wide, 1, "bgr16")
+    image.step *= 2
+    pose, _ = peer.send_and_wait(peer.image, image)
+    assert pose.pose.position.x == pytest.approx(CAMERA[0], abs=0.1)
+    peer.wait_for_count("no_contrast")
+    node.wait_for_log("an image has hardly any contrast: check exposure", peer.spin)
 
 
 def test_poses_continue_after_a_simulation_is_reset(peer, start):

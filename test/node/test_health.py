@@ -67,3 +67,13 @@ def test_a_silent_camera_is_an_error_until_it_returns():
         health.image()
         health.pose(0.05)
     assert findings(health, FINE) == []
+
+
+def test_the_age_may_cross_its_limit_between_two_readings():
+    clock, health = stream(10.0, 10.0, 0.05)
+    clock.at += LIMITS.max_age
+    missing = health.missing_image(LIMITS, "/image")
+    clock.at += 0.001
+    assert missing is None
+    assert health.findings(LIMITS, FINE) == [(ERROR, "no pose for 2 s")]
+    assert health.missing_image(LIMITS, "/image") is not None

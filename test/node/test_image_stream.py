@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rgsiam_ros.node.image_stream import WINDOW, ArrivalRate, StampCheck, delay_s
+from rgsiam_ros.node.log_throttle import LogThrottle
 
 SECOND = 10**9
 
@@ -58,3 +59,10 @@ def test_a_stream_that_loses_most_images_gives_one_warning():
 
 def test_no_share_is_known_before_the_window_is_full():
     assert arrival_rate_of(np.arange(WINDOW - 1) * 10**9).arriving_share() is None
+
+
+def test_the_throttle_counts_kinds_of_faults():
+    throttle = LogThrottle()
+    assert throttle.may_log("image_encoding")
+    assert not throttle.may_log("image_encoding")
+    assert throttle.may_log("mount")

@@ -1,5 +1,7 @@
 """Images that are in work, or wait, while the node is disabled, deactivated or stalled."""
 
+import shutil
+import signal
 import threading
 
 import pytest
@@ -8,46 +10,45 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 
 from lifecycle_msgs.msg import Transition
 from sensor_msgs.msg import CompressedImage
-from std_srvs.srv import SetBool
 from support.ros_peer import RELIABLE, key
-from support.waiting import PATIENCE_S
 
 from rgsiam_ros.localization.relocalizer import Relocalizer
-from rgsiam_ros.node import relocalize
-from rgsiam_ros.node.worker import NewestWorker
 
 pytestmark = pytest.mark.ros
+
+
+PLENTY_S = 9.0
+"""An image stays in work for this time if the node waits for it. Then the test fails."""
 
 
 class Inference:
     """Blocks inference while a test wants an image to be in work."""
 
     def __init__(self, monkeypatch):
-        self.begun, self.may_end, self.drained = (threading.Event() for _ in range(3))
+        self.begun, self.may_end = threading.Event(), threading.Event()
         self.may_end.set()
-        estimate, drain = Relocalizer.estimate, NewestWorker.drain
+        self.overdue = False
+        estimate = Relocalizer.estimate
 
         def blocking_estimate(relocalizer, image):
             self.begun.set()
-            assert self.may_end.wait(PATIENCE_S)
+            self.overdue |= not self.may_end.wait(PLENTY_S)
             return estimate(relocalizer, image)
 
-        def recorded_drain(worker, timeout_s):
-            self.drained.set()
-            return drain(worker, timeout_s)
-
         monkeypatch.setattr(Relocalizer, "estimate", blocking_estimate)
-        monkeypatch.setattr(NewestWorker, "drain", recorded_drain)
-        monkeypatch.setattr(relocalize, "WAIT_FOR_FRAME_S", PATIENCE_S)
 
     def block(self, peer, index):
-        """Send this image and wait until it is in work. It stays in work until `may_end` is set."""
+        """Send this image and wait until it is in work. It stays in work until `end`."""
         peer.warm = True  # send one image only, because more would wait
-        self.drained.clear()
         self.begun.clear()
         self.may_end.clear()
         peer.send_until(peer.compressed, peer.picture(index), self.begun.is_set, "inference")
         peer.expect_no_pose(peer.picture(index))
+
+    def end(self):
+        """Let the image go on. Fails if the node has waited for it."""
+        assert not self.overdue
+        self.may_end.set()
 
 
 @pytest.fixture
@@ -57,39 +58,86 @@ def inference(monkeypatch):
     blocked.may_end.set()
 
 
-def check_response_waits_for_inference(peer, inference, response):
-    """The node responds only after the image in work is done. response: the future of a service call."""
-    peer.wait(
-        lambda: inference.drained.is_set() or response.done(), "the node to wait for its worker"
-    )
-    assert not response.done(), "the node responded while an image was in work"
-    inference.may_end.set()
-    peer.wait(response.done, "a response of the service")
-    assert response.result().success
-
-
-def test_disabling_waits_for_the_image_in_work_and_drops_its_pose(peer, start, inference):
+def test_disabling_does_not_wait_and_drops_the_pose_in_work(peer, start, inference):
     start()
     peer.localize(1)
     peer.enable(True)  # after this response, no response is lost
     inference.block(peer, 2)
-    client = peer.client(SetBool, "relocalize/enable")
-    check_response_waits_for_inference(
-        peer, inference, client.call_async(SetBool.Request(data=False))
-    )
+    assert peer.enable(False).success
     assert peer.enable(True).success
+    inference.end()  # the image was begun before the node was disabled
     peer.localize(3)
 
 
-def test_deactivating_waits_for_the_image_in_work_and_drops_its_pose(peer, start, inference):
+def test_deactivating_does_not_wait_and_drops_the_pose_in_work(peer, start, inference):
     start()
     peer.localize(1)
+    peer.state()  # after this response, no response is lost
     inference.block(peer, 2)
-    response = peer.begin_change_of_state(Transition.TRANSITION_DEACTIVATE)
-    check_response_waits_for_inference(peer, inference, response)
-    assert peer.state() == "inactive"
+    assert peer.change_state(Transition.TRANSITION_DEACTIVATE)
     assert peer.change_state(Transition.TRANSITION_ACTIVATE)
+    inference.end()
     peer.localize(3)
+
+
+def test_cleaning_up_leaves_the_engine_to_the_image_in_work(peer, start, inference):
+    node = start()
+    peer.localize(1)
+    peer.state()
+    inference.block(peer, 2)
+    for step in ("DEACTIVATE", "CLEANUP", "CONFIGURE", "ACTIVATE"):
+        assert peer.change_state(getattr(Transition, f"TRANSITION_{step}"))
+    inference.end()
+    peer.localize(3)
+    assert "Traceback" not in node.log
+
+
+def test_another_bundle_does_not_wait_for_the_image_in_work(
+    peer, start, inference, tmp_path, small_bundle
+):
+    node = start()
+    peer.localize(1)
+    other = tmp_path / "other"
+    shutil.copytree(small_bundle, other)
+    inference.block(peer, 2)
+    assert peer.set_parameter("bundle", str(other)).successful
+    node.wait_for_log("other.*it serves from now on", peer.spin)
+    inference.end()
+    peer.localize(3)
+
+
+def test_the_node_ends_while_an_image_is_in_work(peer, start, inference):
+    node = start()
+    peer.localize(1)
+    inference.block(peer, 2)
+    node.stop()
+    inference.end()
+
+
+STUCK = """
+import sys, time
+from rgsiam_ros.localization.relocalizer import Relocalizer
+from rgsiam_ros.node import relocalize
+
+def stuck(relocalizer, image):
+    print("stuck", flush=True)
+    while True:
+        time.sleep(1.0)
+
+Relocalizer.estimate = stuck
+relocalize.main(sys.argv)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_a_node_whose_worker_never_does(peer, start_process, monkeypatch, how):
+    monkeypatch.setattr("support.ros_node.PROGRAM", ["-c", STUCK])
+    node = start_process()
+    picture = peer.picture(1)
+    peer.send_until(peer.compressed, picture, lambda: "stuck" in node.log, "inference")
+    assert node.stop(how) == 0, node.log
+    assert "Traceback" not in node.log
 
 
 def test_deactivating_resets_the_gate(peer, start):

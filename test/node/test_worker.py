@@ -41,34 +41,35 @@ def test_the_worker_takes_the_newest_and_never_blocks():
     wait_until(lambda: work.seen == [0, 99])
     assert worker.dropped == 98
     work.end_item()
-    worker.stop()
+    worker.stop(PATIENCE_S)
 
 
-def test_drain_waits_for_the_item_in_work():
-    begun, done = threading.Event(), []
-
-    def work(item):
-        begun.set()
-        time.sleep(0.1)
-        done.append(item)
-
+def test_an_action_comes_at_once_or_after_the_item_in_work():
+    work, done = Work(), []
     worker = NewestWorker(work, "test")
-    worker.submit("a")
-    assert begun.wait(PATIENCE_S)
-    assert worker.drain(PATIENCE_S)
-    assert done == ["a"]
-    worker.stop()
-
-
-def test_drain_returns_false_when_its_time_is_over():
-    work = Work()
-    worker = NewestWorker(work, "test")
+    worker.when_idle(lambda: done.append(0))
+    assert done == [0]
     worker.submit("a")
     wait_until(lambda: work.seen == ["a"])
-    assert not worker.drain(0.01)
+    worker.when_idle(lambda: done.append(1))
+    worker.when_idle(lambda: done.append(2))
+    worker.submit("b")
+    assert done == [0]
     work.end_item()
-    assert worker.drain(PATIENCE_S)
-    worker.stop()
+    wait_until(lambda: work.seen == ["a", "b"])
+    assert done == [0, 1, 2]
+    work.end_item()
+    worker.stop(PATIENCE_S)
+
+
+def test_stop_tells_whether_the_worker_has_ended():
+    work = Work()
+    worker = NewestWorker(work, "test", prepare=work.prepare)
+    worker.submit("a")
+    wait_until(lambda: work.seen == ["a"])
+    assert not worker.stop(0.01)
+    work.end_item()
+    assert worker.stop(PATIENCE_S)
 
 
 def test_only_waiting_items_are_prepared():
@@ -81,12 +82,14 @@ def test_only_waiting_items_are_prepared():
     work.end_item()
     wait_until(lambda: work.seen == [1, -2])
     work.end_item()
-    assert worker.drain(PATIENCE_S)  # nothing is in work
+    idle = threading.Event()
+    worker.when_idle(idle.set)
+    assert idle.wait(PATIENCE_S)
     worker.submit(3)
     wait_until(lambda: work.seen == [1, -2, 3])
     assert work.prepared == [2]
     work.end_item()
-    worker.stop()
+    worker.stop(PATIENCE_S)
 
 
 def test_no_item_is_prepared_while_items_are_dropped():
@@ -114,10 +117,10 @@ def test_no_item_is_prepared_while_items_are_dropped():
     work.end_item()
     wait_until(lambda: work.seen == [1, 3, 5, 6, 7])
     work.end_item()
-    worker.stop()
+    worker.stop(PATIENCE_S)
 
 
-def test_drain_discards_an_item_that_is_being_prepared():
+def test_discard_drops_an_item_that_is_being_prepared():
     work, begun, go, ended = Work(), threading.Event(), threading.Event(), threading.Event()
 
     def prepare(item):
@@ -131,15 +134,15 @@ def test_drain_discards_an_item_that_is_being_prepared():
     wait_until(lambda: work.seen == ["a"])
     worker.submit("b")
     assert begun.wait(PATIENCE_S)
+    worker.discard()
     work.end_item()
-    assert worker.drain(PATIENCE_S)
     go.set()
     assert ended.wait(PATIENCE_S)
     worker.submit("c")
     wait_until(lambda: len(work.seen) == 2)
     assert work.seen == ["a", "c"]
     work.end_item()
-    worker.stop()
+    worker.stop(PATIENCE_S)
 
 
 def test_every_item_is_worked_on_in_order_or_counted_as_dropped():
@@ -157,7 +160,7 @@ def test_every_item_is_worked_on_in_order_or_counted_as_dropped():
     assert seen == sorted(seen)
     assert len(seen) + worker.dropped == len(pauses)
     assert worker.dropped > 0
-    worker.stop()
+    worker.stop(PATIENCE_S)
 
 
 class Image:
@@ -186,4 +189,4 @@ def test_an_idle_worker_holds_no_item():
     wait_until(lambda: len(references) == 3)
     go.set()
     wait_until(lambda: all(reference() is None for reference in references))
-    worker.stop()
+    worker.stop(PATIENCE_S)

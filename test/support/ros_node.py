@@ -11,10 +11,14 @@ import time
 from contextlib import contextmanager
 
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 
-from rgsiam_ros.node.relocalize import LONGEST_WAIT_S, RelocalizeNode
+from rgsiam_ros.node.guard import GuardedExecutor
+from rgsiam_ros.node.program import LONGEST_WAIT_S
+from rgsiam_ros.node.relocalize import RelocalizeNode
 from support.waiting import PATIENCE_S
+
+PROGRAM = ["-m", "rgsiam_ros.node.relocalize"]
+"""Python's arguments that start the node in a process."""
 
 
 def ros_arguments(parameters):
@@ -90,7 +94,7 @@ class NodeThread(RunningNode):
         except BaseException:
             self._context.try_shutdown()
             raise
-        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor = GuardedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._thread = threading.Thread(target=self._run, name="node under test", daemon=True)
         self._thread.start()
@@ -141,7 +145,7 @@ class NodeProcess(RunningNode):
     """The program `relocalize`, in the ROS domain of the environment. Its log goes to a file."""
 
     def __init__(self, log_path, **parameters):
-        command = [sys.executable, "-m", "rgsiam_ros.node.relocalize", *ros_arguments(parameters)]
+        command = [sys.executable, *PROGRAM, *ros_arguments(parameters)]
         environment = {**os.environ, "ROS_LOG_DIR": str(log_path.parent), "PYTHONUNBUFFERED": "1"}
         self._log_path = log_path
         self._file = log_path.open("w")

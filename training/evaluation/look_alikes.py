@@ -61,7 +61,10 @@ def measure_look_alikes(
             "enlarge the radius or name other places"
         )
     wanted = set(chosen.tolist())
-    images = [image.decode() for i, image in enumerate(dataset.read_images()) if i in wanted]
+    levels = bundle.manifest.absolute_part.preprocessing.levels
+    images = [
+        image.decode(levels=levels) for i, image in enumerate(dataset.read_images()) if i in wanted
+    ]
     near, far = _feature_distances(
         _metric_features(images, dataset, bundle),
         T_live[chosen],

@@ -104,12 +104,15 @@ def images_of_datasets(datasets: Sequence[Dataset], bundle: Bundle) -> HeldOutIm
     """
     images = []
     for dataset in datasets:
-        view = LiveView(bundle, bundle.manifest.absolute_part.preprocessing)
+        preprocessing = bundle.manifest.absolute_part.preprocessing
+        view = LiveView(bundle, preprocessing)
         try:
             view.use_camera(dataset.camera)
         except CameraError as error:
             raise DatasetError(f"{dataset.path}: {error}") from error
-        images += [view.fit(image.decode()) for image in dataset.read_images()]
+        images += [
+            view.fit(image.decode(levels=preprocessing.levels)) for image in dataset.read_images()
+        ]
     T_map_camera_N44 = np.concatenate([poses_of(dataset.frames) for dataset in datasets])
     names = ", ".join(dataset.path.name for dataset in datasets)
     frames = {dataset.map_frame for dataset in datasets}

@@ -22,7 +22,7 @@ class OneColour:
     def __init__(self, colour):
         self._colour = colour
 
-    def decode(self):
+    def decode(self, enough=None, levels=None):
         red, green, blue = np.round(255.0 * self._colour).astype(int)
         return flat_image(blue, green, red)
 

@@ -171,7 +171,8 @@ def _test_images(
     """The images of the test session at the network's input size, and their true poses."""
     dataset = open_test_side(scene.test, config.topics)
     images = [
-        fit_image(image.decode(), preprocessing, dataset.camera) for image in dataset.read_images()
+        fit_image(image.decode(levels=preprocessing.levels), preprocessing, dataset.camera)
+        for image in dataset.read_images()
     ]
     return np.stack(images), poses_of(dataset.frames)
 

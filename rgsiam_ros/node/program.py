@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import rclpy
 from rclpy.exceptions import ParameterException
 from rclpy.signals import SignalHandlerOptions
 
+from rgsiam_ros.node.guard import GuardedExecutor
 from rgsiam_ros.node.parameter_values import ParameterError
 
+LONGEST_WAIT_S = 0.2
+"""Longest time that the executor waits, and so the longest delay until a signal is noticed."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def run(create: Callable[[], Any], name: str, arguments: list[str] | None) -> None:
+    """Run a node until SIGINT or SIGTERM. Exit status 2 for parameters that it refuses.
+
+    create: returns the node. Its method ``autostart`` is called first; if that returns False, the program ends
+    with status 1. Its attribute ``ended`` tells after ``destroy_node`` whether all its threads have ended.
+    """
+    with ros_program(name, arguments) as stop:
+        node = create()
+        executor = GuardedExecutor()
+        executor.add_node(node)
+        try:
+            started = node.autostart()
+            while started and not stop.is_set():
+                executor.spin_once(timeout_sec=LONGEST_WAIT_S)
+        finally:
+            node.destroy_node()
+    status = 0 if started else 1
+    if (
+        not node.ended
+    ):  # native code that still computes would fail when the interpreter is torn down
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 @contextmanager
