@@ -177,8 +177,9 @@ def _sums(index_V: NDArray[np.int64], values: Array, size: int) -> Array:
     """The sums of the rows of values with the same index."""
     flat = values.reshape(len(values), -1)
     rows = np.arange(len(values))
-    sums = csr_array((np.ones(len(rows)), (index_V, rows)), shape=(size, len(rows))) @ flat
-    return np.asarray(sums, np.float64).reshape(size, *values.shape[1:])
+    adder = csr_array((np.ones(len(rows)), (index_V, rows)), shape=(size, len(rows)))
+    sums: Array = np.asarray(adder @ flat)
+    return sums.reshape(size, *values.shape[1:])
 
 
 def _image_order(seen: Observations, images: int, points: int) -> NDArray[np.int64]:
