@@ -52,7 +52,7 @@ def run(bag, tmp_path_factory):
 
 
 def weights_of(run):
-    return torch.load(run / "last.ckpt", map_location="cpu", weights_only=False)["state_dict"]
+    return torch.load(run / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
 
 
 def test_topics_of_a_run_are_named_on_the_command_line(bag, tmp_path):
@@ -157,12 +157,12 @@ def test_training_stops_when_validation_no_longer_improves(bag, tmp_path):
     )
     train(config.model_copy(update={"optimisation": still}), tmp_path / "run", progress=False)
     last, best = (
-        torch.load(tmp_path / "run" / name, map_location="cpu", weights_only=False)["epoch"]
+        torch.load(tmp_path / "run" / name, map_location="cpu", weights_only=True)["epoch"]
         for name in ("last.ckpt", "best.ckpt")
     )
     assert best < last < 8
     exported = open_run(tmp_path / "run").absolute_branch().network.state_dict()
-    kept = torch.load(tmp_path / "run" / "best.ckpt", map_location="cpu", weights_only=False)
+    kept = torch.load(tmp_path / "run" / "best.ckpt", map_location="cpu", weights_only=True)
     key = "global_unit.anchor.weight"
     assert torch.equal(exported[key], kept["state_dict"]["average.module." + key])
 
@@ -219,7 +219,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(run, bag, tmp_path):
             trainer.should_stop = True
 
     train(tiny(bag), stopped, progress=False, callbacks=[StopAfterOne()])
-    interrupted = torch.load(stopped / "last.ckpt", map_location="cpu", weights_only=False)
+    interrupted = torch.load(stopped / "last.ckpt", map_location="cpu", weights_only=True)
     epochs = []
 
     class RecordEpochs(lightning.Callback):
@@ -228,8 +228,8 @@ def test_a_resumed_training_equals_an_uninterrupted_one(run, bag, tmp_path):
 
     train(tiny(bag), stopped, progress=False, resume=True, callbacks=[RecordEpochs()])
     assert epochs == [(1, 1)]  # the sampler draws the pairs of the second epoch
-    resumed = torch.load(stopped / "last.ckpt", map_location="cpu", weights_only=False)
-    uninterrupted = torch.load(run / "last.ckpt", map_location="cpu", weights_only=False)
+    resumed = torch.load(stopped / "last.ckpt", map_location="cpu", weights_only=True)
+    uninterrupted = torch.load(run / "last.ckpt", map_location="cpu", weights_only=True)
     assert interrupted["global_step"] < resumed["global_step"] == uninterrupted["global_step"]
     for name, value in uninterrupted["state_dict"].items():
         torch.testing.assert_close(resumed["state_dict"][name], value, msg=name)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from rgsiam_ros.bundle import network_io
 from rgsiam_ros.bundle.parts import Target
@@ -20,6 +20,7 @@ from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_training.config import TrainingConfig, load_config
 from rgsiam_training.fitting.lightning_module import MapScale, RelocalizationModule
+from rgsiam_training.fitting.run_files import read_arrays, read_checkpoint, read_description
 from rgsiam_training.fitting.train import (
     BEST_NAME,
     CHECKPOINT_NAME,
@@ -94,13 +95,20 @@ class Run:
         untrained = self.config.model_copy(
             update={"network": self.config.network.model_copy(update={"pretrained": False})}
         )
-        state = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
-        anchors_K3 = state["network.global_unit.anchors_K3"].numpy()
-        origin_m = np.asarray(self.target.origin_m)
-        scale = MapScale(origin_m, self.target.scale_m, anchors_K3, self.camera)
-        images = len(state["last_feature_ND"])
-        module = RelocalizationModule(untrained, self.preprocessing, scale, steps=1, images=images)
-        module.load_state_dict(state)
+        state = read_checkpoint(path)["state_dict"]
+        try:
+            anchors_K3 = state["network.global_unit.anchors_K3"].numpy()
+            origin_m = np.asarray(self.target.origin_m)
+            scale = MapScale(origin_m, self.target.scale_m, anchors_K3, self.camera)
+            images = len(state["last_feature_ND"])
+            module = RelocalizationModule(
+                untrained, self.preprocessing, scale, steps=1, images=images
+            )
+            module.load_state_dict(state)
+        except (KeyError, AttributeError, TypeError, RuntimeError) as error:
+            raise DatasetError(
+                f"{path} does not fit {self.folder / CONFIG_NAME}: it is of another run or release, train again"
+            ) from error
         network = module.average.module
         assert isinstance(network, SiameseNetwork)
         network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -109,8 +117,8 @@ class Run:
     def _images(self, name: str) -> StoredImages:
         if not (self.folder / name).is_file():
             raise DatasetError(f"{self.folder / name} does not exist: train again to create it")
-        with np.load(self.folder / name, allow_pickle=False) as stored:
-            return StoredImages(stored["image_NHW3"], stored["T_map_camera_N44"])
+        stored = read_arrays(self.folder / name, ("image_NHW3", "T_map_camera_N44"))
+        return StoredImages(**stored)
 
 
 def open_run(folder: Path) -> Run:
@@ -118,7 +126,12 @@ def open_run(folder: Path) -> Run:
     for name in (CONFIG_NAME, DATA_NAME, VALIDATION_NAME):
         if not (folder / name).is_file():
             raise DatasetError(f"{folder / name} does not exist: {folder} is not a training run")
-    data = yaml.safe_load((folder / DATA_NAME).read_text())
+    data = read_description(folder / DATA_NAME)
     if "mapping_data" not in data:
         raise DatasetError(f"{folder / DATA_NAME} is of an older release: train again")
-    return Run(folder, load_config(folder / CONFIG_NAME, {}), data)
+    config = load_config(folder / CONFIG_NAME, {})
+    try:
+        return Run(folder, config, data)
+    except (KeyError, ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise DatasetError(f"{folder / DATA_NAME} is damaged ({reason}): train again") from error

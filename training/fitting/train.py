@@ -28,6 +28,7 @@ from rgsiam_training.data.view_geometry import overlapping_images, view_bounds
 from rgsiam_training.distributed import planned, synchronise_batch_norm
 from rgsiam_training.fitting.lightning_module import MapScale, RelocalizationModule
 from rgsiam_training.fitting.notices import silence_notices
+from rgsiam_training.fitting.run_files import read_checkpoint
 
 AnyBatch = TypeVar("AnyBatch")
 
@@ -69,6 +70,7 @@ def train(
     if not resume and rank == 0 and run.exists() and any(run.iterdir()):
         raise DatasetError(f"{run} is not empty: give another --out, or --resume")
     if resume:
+        read_checkpoint(checkpoint)  # refused before the data is prepared
         _check_same_configuration(config, load_config(run / CONFIG_NAME, {}), run)
     if rank != 0:
         logging.getLogger("rgsiam_training").setLevel(logging.ERROR)  # only one process logs
@@ -105,7 +107,7 @@ def train(
         loader,
         _validation_loader(data),
         ckpt_path=checkpoint if resume else None,
-        weights_only=False if resume else None,
+        weights_only=True if resume else None,
     )
     trainer.save_checkpoint(checkpoint)
 

@@ -95,7 +95,7 @@ def test_one_and_two_processes_write_the_same_run(runs):
     one, two = (load_config(run / "config.yaml", {}) for run in runs)
     assert one == two
     weights = [
-        torch.load(run / "last.ckpt", map_location="cpu", weights_only=False)["state_dict"]
+        torch.load(run / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
         for run in runs
     ]
     assert weights[0].keys() == weights[1].keys()
