@@ -23,6 +23,7 @@ RUNTIME = [
     "onnx>=1.16",
     "onnxruntime>=1.18",
     "rosbags>=0.10.10",
+    "lz4>=4.3",
     "typer>=0.15.4",
     "rich>=13.7",
     "matplotlib>=3.6.3",

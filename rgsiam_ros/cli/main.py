@@ -6,6 +6,7 @@ The training package adds its own commands through entry points.
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points, version
@@ -294,6 +295,9 @@ def _refuse(missing: list[str]) -> Callable[[typer.Context], None]:
 def main() -> None:
     """Run the program. A RgsiamError gives one line on standard error and exit status 1."""
     log_to_terminal()
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # removes temporary files
     if not sys.argv[1:] or sys.argv[1] in (*TRAINING_COMMANDS, "--help"):
         _register_training()
     try:

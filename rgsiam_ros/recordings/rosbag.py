@@ -33,6 +33,7 @@ from rgsiam_ros.geometry.poses import (
     pose_matrix,
     quaternion_wxyz_from_xyzw,
 )
+from rgsiam_ros.recordings.bag_unpacking import UnpackingLimit
 from rgsiam_ros.recordings.topics import BagTopics
 
 logger = logging.getLogger(__name__)
@@ -118,13 +119,16 @@ class Drive:
 
 @contextmanager
 def open_bag(path: str | Path) -> Iterator[AnyReader]:
-    """Open a reader for a bag. Raises BagError when the bag is missing or damaged."""
+    """Open a reader for a bag. Raises BagError when the bag is missing, damaged, or unpacks to far too much."""
     bag = Path(path)
     if not bag.exists():
         raise BagError(f"{bag} does not exist: give the folder of a rosbag2 recording")
     try:
         reader = AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_JAZZY))
-        reader.open()
+        with UnpackingLimit(bag).active():
+            reader.open()
+    except BagError:
+        raise
     except Exception as error:  # rosbags raises many kinds for damaged files
         raise BagError(
             f"{bag} cannot be read as a bag ({error}): try `ros2 bag info` and `ros2 bag reindex`"
@@ -227,13 +231,19 @@ def require_truth(drive: Drive, wanted: BagTopics) -> None:
 def recorded(
     reader: AnyReader, connections: list[Any], bag: Path
 ) -> Iterator[tuple[Any, int, bytes]]:
-    """Yield connection, receipt time (ns) and bytes of each message. Raises BagError for a damaged file."""
-    messages = reader.messages(connections)
+    """Yield connection, receipt time (ns) and bytes of each message.
+
+    Raises BagError for a damaged file, or one that unpacks to far too much.
+    """
+    messages, limit = reader.messages(connections), UnpackingLimit(bag)
     while True:
         try:
-            item = next(messages)
+            with limit.active():
+                item = next(messages)
         except StopIteration:
             return
+        except BagError:
+            raise
         except Exception as error:  # rosbags raises many kinds for damaged files
             raise BagError(f"{bag} is damaged ({error}): try `ros2 bag reindex`") from error
         yield item
