@@ -39,6 +39,7 @@ from rgsiam_ros.bundle.precision import (
     local_features_name,
     map_features_name,
 )
+from rgsiam_ros.bundle.replacing import restore
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import Preprocessing
 from rgsiam_ros.errors import BundleError
@@ -71,6 +72,7 @@ class Bundle:
     def load(cls, path: str | Path) -> Bundle:
         """Read and verify the bundle in the folder `path`. Raises BundleError, which says what is wrong."""
         directory = Path(path)
+        restore(directory)
         home = real_folder(directory)
         file = ManifestFile.of_bundle(home)
         manifest = file.manifest

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from rgsiam_ros.bundle.manifest import (
     ROLES_OF_PARTS,
     Manifest,
 )
-from rgsiam_ros.bundle.reader import Bundle
+from rgsiam_ros.bundle.reader import Bundle, read_manifest
+from rgsiam_ros.bundle.replacing import OLD, locked, replace, restore
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.errors import BundleError
 
@@ -41,20 +43,21 @@ def write_bundle(
         manifest = Manifest.model_validate({**description, "files": files})
     except ValidationError as error:
         raise BundleError(f"refusing to write {target}: {error}") from error
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        os.chmod(staging, 0o755)
-        for name, content in contents.items():
-            (staging / name).write_bytes(content)
-        (staging / MANIFEST_NAME).write_text(dump_manifest(manifest), encoding="utf-8")
-        Bundle.load(staging)
-        if target.exists():
-            target.rmdir()
-        staging.rename(target)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+    with _staging(target) as staging:
+        new = staging / "new"
+        try:
+            new.mkdir()
+            for name, content in contents.items():
+                (new / name).write_bytes(content)
+            (new / MANIFEST_NAME).write_text(dump_manifest(manifest), encoding="utf-8")
+            Bundle.load(new)
+            new.rename(target)  # over an empty folder, too
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise BundleError(
+                    f"{target} was written by another process meanwhile: choose another name or remove it"
+                ) from error
+            raise BundleError(f"{target} cannot be written ({error})") from error
     return Bundle.load(target)
 
 
@@ -67,8 +70,8 @@ def rewrite_bundle(
     """Write `bundle` with some of its manifest's fields and files replaced or added.
 
     directory: a new one, or the bundle's own. The old bundle is replaced when the new one is complete and
-    verified. Raises BundleError. The old bundle then stays as it was, or, if it cannot be put back, in a
-    folder that the message names.
+    verified. Raises BundleError, also if another process replaced it since `bundle` was loaded. The old bundle then
+    stays as it was, or, if it cannot be put back, in a folder that the message names.
     """
     target = Path(directory)
     whole = bundle.manifest.model_dump(mode="json", exclude={"files"}) | dict(description)
@@ -76,35 +79,34 @@ def rewrite_bundle(
     if target.resolve() != bundle.path.resolve():
         return write_bundle(target, whole | {"name": target.name}, files)
     target = bundle.path.resolve()
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    old = staging / "old"
-    try:
-        write_bundle(staging / "new", whole, files)
-        target.rename(old)
-        (staging / "new").rename(target)
-    except OSError as error:
-        if not _put_back(old, target):
-            raise BundleError(
-                f"{target} cannot be replaced ({error}), nor restored: the old bundle is in {old}, move "
-                f"it to {target} yourself"
-            ) from error
-        raise BundleError(
-            f"{target} cannot be replaced ({error}): the old bundle is unchanged"
-        ) from error
-    finally:
-        if _put_back(old, target):  # also after Ctrl-C between the two renames
-            shutil.rmtree(staging, ignore_errors=True)
+    with _staging(target) as staging:
+        new = staging / "new"
+        write_bundle(new, whole, files)
+        with locked(target.parent):
+            if read_manifest(target / MANIFEST_NAME) != bundle.manifest:
+                raise BundleError(
+                    f"{target} was changed by another process meanwhile, and is left as it is: run the command again"
+                )
+            replace(target, new)
     return Bundle.load(bundle.path)
 
 
-def _put_back(old: Path, target: Path) -> bool:
-    """Move `old` to `target` if `target` is missing. Returns whether `target` then exists."""
-    if not target.exists():
-        try:
-            old.rename(target)
-        except OSError:
-            return False
-    return True
+@contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """A new hidden folder beside `target`, which is removed at the end, unless it holds the only old bundle.
+
+    Raises BundleError.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise BundleError(f"{target} cannot be written ({error})") from error
+    try:
+        yield staging
+    finally:
+        if target.exists() or not (staging / OLD).exists():
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def geometry_for(
@@ -133,6 +135,7 @@ def geometry_for(
 
 def refuse_existing(target: Path) -> None:
     """Raise BundleError if `target` is a file or a folder that is not empty, or if its name is not allowed."""
+    restore(target)
     name = target.resolve().name
     if not re.match(BUNDLE_NAME, name):
         raise BundleError(

@@ -19,7 +19,7 @@ from support.bundles import (
     edit_manifest,
 )
 
-from rgsiam_ros.bundle import Bundle, manifest_file, rewrite_bundle, write_bundle
+from rgsiam_ros.bundle import Bundle, manifest_file, replacing, rewrite_bundle, write_bundle
 from rgsiam_ros.bundle.reader import read_npz
 from rgsiam_ros.errors import BundleError
 
@@ -507,11 +507,15 @@ DATUM = {"latitude_deg": 48.0, "longitude_deg": 11.5, "ellipsoidal_height_m": 52
 
 
 def failing_rename(monkeypatch, fails):
-    """Path.rename that raises ``fails(n)``, unless it is None, on the n-th call for a bundle's folder."""
+    """Path.rename that raises ``fails(n)``, unless it is None, on the n-th call for a bundle's folder.
+
+    The filesystem cannot exchange two folders in one step.
+    """
+    monkeypatch.setattr(replacing, "_exchange", lambda *_: False)
     real, calls = Path.rename, []
 
     def rename(self, target):
-        if {self.name, Path(target).name} & {"old"} or self.name == "new":
+        if {self.name, Path(target).name} & {"old"} or (self.name, target.name) == ("new", "small"):
             calls.append(self.name)
             error = fails(len(calls))
             if error is not None:
