@@ -22,7 +22,8 @@ from rgsiam_ros.bundle.manifest import (
     ROLES_OF_PARTS,
     Manifest,
 )
-from rgsiam_ros.bundle.reader import Bundle, read_manifest
+from rgsiam_ros.bundle.manifest_file import ManifestFile
+from rgsiam_ros.bundle.reader import Bundle
 from rgsiam_ros.bundle.replacing import OLD, locked, replace, restore
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.errors import BundleError
@@ -83,7 +84,7 @@ def rewrite_bundle(
         new = staging / "new"
         write_bundle(new, whole, files)
         with locked(target.parent):
-            if read_manifest(target / MANIFEST_NAME) != bundle.manifest:
+            if ManifestFile.of_bundle(target).manifest != bundle.manifest:
                 raise BundleError(
                     f"{target} was changed by another process meanwhile, and is left as it is: run the command again"
                 )
