@@ -23,6 +23,7 @@ from rgsiam_ros.cli.engine import engine_app
 from rgsiam_ros.cli.map import map_app
 from rgsiam_ros.cli.options import (
     BASE_FRAME,
+    MOUNT,
     TRUTH_TOPIC,
     BaseFrame,
     BatchSize,
@@ -32,6 +33,7 @@ from rgsiam_ros.cli.options import (
     EngineName,
     ImageTopic,
     InfoTopic,
+    Mount,
     PrecisionName,
     Rectified,
     ResultsFolder,
@@ -100,6 +102,7 @@ def replay(
     rectified: Rectified = False,
     truth_topic: TruthTopic = TRUTH_TOPIC,
     base_frame: BaseFrame = BASE_FRAME,
+    mount: Mount = MOUNT,
 ) -> None:
     """Relocalize a recorded drive and write a results folder. With --ros, replay it through the node too."""
     from rgsiam_ros.engines.options import EngineOptions
@@ -120,7 +123,12 @@ def replay(
         fusion=None if fusion_config is None else read_setup(fusion_config),
         rate=rate,
         topics=BagTopics(
-            image_topic, camera_info_topic, truth_topic, base_frame, rectified=rectified
+            image_topic,
+            camera_info_topic,
+            truth_topic,
+            base_frame,
+            mount=mount,
+            rectified=rectified,
         ),
         rerun=rerun,
     )
@@ -147,12 +155,15 @@ def georeference(
     rectified: Rectified = False,
     truth_topic: TruthTopic = TRUTH_TOPIC,
     base_frame: BaseFrame = BASE_FRAME,
+    mount: Mount = MOUNT,
 ) -> None:
     """Align the map with GPS fixes, and write a bundle with a datum and map axes east, north, up."""
     from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_ros.replay.georeference import GeoreferenceOptions, run_georeference
 
-    topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame, rectified=rectified)
+    topics = BagTopics(
+        image_topic, camera_info_topic, truth_topic, base_frame, mount=mount, rectified=rectified
+    )
     options = GeoreferenceOptions(poses, topics, fix_topic)
     run_georeference(bag, bundle, out, picture, options, console)
 

@@ -11,11 +11,13 @@ from rich.progress import Progress, TaskID
 from rgsiam_ros.cli.console import console
 from rgsiam_ros.cli.options import (
     BASE_FRAME,
+    MOUNT,
     TRUTH_TOPIC,
     BaseFrame,
     BundlePath,
     ImageTopic,
     InfoTopic,
+    Mount,
     Rectified,
     Seed,
     TimeOffset,
@@ -50,6 +52,7 @@ def map_build(
     rectified: Rectified = False,
     truth_topic: TruthTopic = TRUTH_TOPIC,
     base_frame: BaseFrame = BASE_FRAME,
+    mount: Mount = MOUNT,
 ) -> None:
     """Build a bundle from posed images, without any training. The node can serve it at once."""
     from rgsiam_ros.mapping.build import MapOptions, build_bundle
@@ -57,7 +60,9 @@ def map_build(
     from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_ros.replay.progress import progress_bar
 
-    topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame, rectified=rectified)
+    topics = BagTopics(
+        image_topic, camera_info_topic, truth_topic, base_frame, mount=mount, rectified=rectified
+    )
     opened = [open_dataset(path, "train", topics) for path in datasets]
     options = MapOptions(
         feature_width=feature_width,
@@ -91,6 +96,7 @@ def map_show(
     rectified: Rectified = False,
     truth_topic: TruthTopic = TRUTH_TOPIC,
     base_frame: BaseFrame = BASE_FRAME,
+    mount: Mount = MOUNT,
 ) -> None:
     """Draw the map of a bundle, and one localized frame with its matches."""
     from rgsiam_ros.mapping.show import show_map
@@ -99,7 +105,9 @@ def map_show(
 
     if frame is not None and dataset is None:
         raise typer.BadParameter("--frame needs a DATASET")
-    topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame, rectified=rectified)
+    topics = BagTopics(
+        image_topic, camera_info_topic, truth_topic, base_frame, mount=mount, rectified=rectified
+    )
     opened = None if dataset is None else open_dataset(dataset, "train", topics)
     show_map(bundle, out, width, opened, frame)
     console.print(f"picture: {out}", soft_wrap=True, highlight=False)

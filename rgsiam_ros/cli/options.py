@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from rgsiam_ros.recordings.topics import BagTopics
+from rgsiam_ros.recordings.topics import MOUNTS, BagTopics
+
+
+def _one_of(value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise typer.BadParameter(f"{value!r} is none of {', '.join(allowed)}")
+    return value
+
 
 BundlePath = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
 BundleOption = Annotated[Path, typer.Option(help="Folder of the bundle.")]
@@ -52,7 +59,20 @@ TruthTopic = Annotated[
         help="Topic of the true poses: Odometry, PoseStamped or PoseWithCovarianceStamped."
     ),
 ]
-BaseFrame = Annotated[str, typer.Option(help="Vehicle frame.")]
+BaseFrame = Annotated[
+    str,
+    typer.Option(help="Frame of the true poses, if they name none; usually the vehicle's."),
+]
+Mount = Annotated[
+    str,
+    typer.Option(
+        callback=lambda value: _one_of(value, MOUNTS),
+        metavar="|".join(MOUNTS),
+        help="The camera's pose on the vehicle: from the bag's /tf_static, or identity if the true poses are "
+        "those of the camera (optical axes).",
+    ),
+]
 
 TRUTH_TOPIC = BagTopics.truth or ""
 BASE_FRAME = BagTopics.base_frame
+MOUNT = BagTopics.mount

@@ -61,7 +61,13 @@ from rgsiam_ros.mapping.precisions import FEWEST_INLIERS, REFERENCE_ENGINE, make
 from rgsiam_ros.mapping.progress import Progress, Silent
 from rgsiam_ros.mapping.refinement import Refine, Refined, refine_poses
 from rgsiam_ros.mapping.validation import Validated, validate
-from rgsiam_ros.recordings.base import Dataset, common_camera, describe_dropped, fingerprint
+from rgsiam_ros.recordings.base import (
+    Dataset,
+    common_camera,
+    describe_dropped,
+    describe_repeated,
+    fingerprint,
+)
 from rgsiam_ros.recordings.levels import levels_of, with_levels
 from rgsiam_ros.recordings.time_offset import with_time_offset
 from rgsiam_ros.uncertainty.covariance import MINIMUM_SAMPLES
@@ -117,8 +123,9 @@ def build_bundle(
     recorded = datasets
     datasets = [with_time_offset(dataset, options.time_offset_s) for dataset in recorded]
     for dataset in datasets:
-        if left_out := describe_dropped(dataset):
-            logger.warning(left_out)
+        for notice in (describe_dropped(dataset), describe_repeated(dataset)):
+            if notice:
+                logger.warning(notice)
     camera = common_camera(datasets)
     labels = read_labels(datasets)
     check_neighbours(labels)

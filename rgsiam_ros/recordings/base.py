@@ -131,6 +131,22 @@ def describe_dropped(dataset: Dataset) -> str | None:
     return f"{dataset.path}: {summary}, see `rgsiam inspect {dataset.path}`"
 
 
+def describe_repeated(dataset: Dataset) -> str | None:
+    """Return one line for a log that says how many images repeat another one of the dataset; None if none does."""
+    seen: set[bytes] = set()
+    repeated = 0
+    for image in dataset.read_images():
+        digest = hashlib.sha256(image.content).digest()
+        repeated += digest in seen
+        seen.add(digest)
+    if not repeated:
+        return None
+    return (
+        f"{dataset.path}: {repeated} of {len(dataset.frames)} images repeat an earlier one byte for byte, though their "
+        f"labels differ in time: see `rgsiam inspect {dataset.path}`"
+    )
+
+
 def fingerprint(datasets: Sequence[Dataset]) -> str:
     """Return the SHA-256, in hex, of the sessions, stamps, poses and stored images of datasets, in order."""
     digest = hashlib.sha256()

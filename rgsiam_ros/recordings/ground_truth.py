@@ -9,7 +9,6 @@ map.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,4 +58,4 @@ def drive_in_map(drive: Drive, manifest: Manifest) -> Drive:
     if not len(drive.truth_stamps_ns):
         return drive
     T = truth_turn(manifest, drive.map_frame, drive.path)
-    return replace(drive, truth_T_map_base_N44=T @ drive.truth_T_map_base_N44)
+    return drive.turned(T)

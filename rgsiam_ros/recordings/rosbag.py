@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rosbags.highlevel import AnyReader, AnyReaderError
-from rosbags.typesys import Stores, get_typestore
+from rosbags.highlevel import AnyReader
 
 from rgsiam_ros.camera.camera_info import (
-    beside,
     calibrated_camera,
     contradicts_rectified,
     frames_differ,
@@ -27,26 +25,22 @@ from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import BagError, CameraError, ImageError, TransformUnavailableError
 from rgsiam_ros.geometry.conversions import pose_from_message, stamp_to_ns
 from rgsiam_ros.geometry.frame_tree import TransformTree
-from rgsiam_ros.geometry.poses import (
-    Array,
-    interpolate_poses,
-    pose_matrix,
-    quaternion_wxyz_from_xyzw,
+from rgsiam_ros.geometry.poses import Array
+from rgsiam_ros.recordings.bag_reading import messages_on, open_bag, types_of
+from rgsiam_ros.recordings.bag_topics import (
+    KINDS,
+    OPTIONS,
+    What,
+    camera_info_beside,
+    choose_topic,
+    missing_topic,
 )
-from rgsiam_ros.recordings.bag_unpacking import UnpackingLimit
-from rgsiam_ros.recordings.topics import BagTopics
+from rgsiam_ros.recordings.bag_truth import TruthTrack, read_track
+from rgsiam_ros.recordings.topics import IDENTITY, BagTopics
+
+DEFAULT_MAP_FRAME = "map"
 
 logger = logging.getLogger(__name__)
-
-IMAGE_TYPES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
-TRUTH_TYPES = (
-    "nav_msgs/msg/Odometry",
-    "geometry_msgs/msg/PoseStamped",
-    "geometry_msgs/msg/PoseWithCovarianceStamped",
-)
-FIX_TYPES = ("sensor_msgs/msg/NavSatFix",)
-LONGEST_TRUTH_GAP_NS = 1_000_000_000
-"""Largest time between two true poses between which poses are interpolated."""
 
 
 @dataclass(frozen=True)
@@ -81,127 +75,119 @@ class Drive:
     map_frame: str
     T_base_camera: Array | None
     """``(4, 4)``, from the bag's static transforms; None when they do not join the two frames."""
-    truth_stamps_ns: np.ndarray
-    """Stamps of the true poses, ``(N,)``, increasing; empty without true poses."""
-    truth_T_map_base_N44: Array
+    truth: TruthTrack
     images: int
     """Number of image messages."""
 
+    @property
+    def truth_stamps_ns(self) -> np.ndarray:
+        """Stamps of the true poses, ``(N,)``, increasing; empty without true poses."""
+        return self.truth.stamps_ns
+
+    @property
+    def truth_T_map_base_N44(self) -> Array:
+        """The true poses."""
+        return self.truth.T_map_base_N44
+
+    @cached_property
+    def image_stamps_ns(self) -> np.ndarray:
+        """Stamps of the image messages, ``(images,)``, in recorded order. Raises BagError for a damaged bag."""
+        return np.array([image.stamp_ns for image in self._recorded_images()], np.int64)
+
     def read_images(self) -> Iterator[RecordedImage]:
-        """Yield the images in recorded order. Raises BagError when the bag is damaged."""
-        with open_bag(self.path) as reader:
-            chosen = [c for c in reader.connections if c.topic == self.image_topic]
-            for connection, _, raw in recorded(reader, chosen, self.path):
-                message = _deserialize(reader, raw, connection, self.path)
-                yield RecordedImage(
-                    stamp_to_ns(message.header.stamp), message.header.frame_id, message
-                )
+        """Yield the images in the order of their stamps. Raises BagError when the bag is damaged.
+
+        An image with the stamp of an earlier message is left out: it is the same image, recorded twice.
+        """
+        _, first = np.unique(self.image_stamps_ns, return_index=True)
+        place = {int(message): order for order, message in enumerate(first)}
+        early: dict[int, RecordedImage] = {}
+        due = 0
+        for message, image in enumerate(self._recorded_images()):
+            if message in place:
+                early[place[message]] = image
+            while due in early:
+                yield early.pop(due)
+                due += 1
 
     def true_base_poses(self, stamps_ns: Any) -> tuple[Array, np.ndarray]:
-        """Return the true poses ``T_map_base`` ``(N, 4, 4)`` at stamps, and a mask ``(N,)`` of known poses.
+        """The true poses ``T_map_base`` at stamps and a mask of known poses, see `TruthTrack.at`."""
+        return self.truth.at(stamps_ns)
 
-        Poses are interpolated between two recorded ones. A pose is unknown outside the recorded time span
-        and between two poses that are more than ``LONGEST_TRUTH_GAP_NS`` apart. The array then holds the
-        identity.
-        """
-        stamps = np.asarray(stamps_ns, np.int64)
-        poses, known = np.tile(np.eye(4), (len(stamps), 1, 1)), np.zeros(len(stamps), bool)
-        truth = self.truth_stamps_ns
-        if len(truth) < 2 or not len(stamps):
-            return poses, known
-        after = np.clip(np.searchsorted(truth, stamps), 1, len(truth) - 1)
-        gap = truth[after] - truth[after - 1]
-        known = (stamps >= truth[0]) & (stamps <= truth[-1])
-        known &= (gap <= LONGEST_TRUTH_GAP_NS) | np.isin(stamps, truth)
-        poses[known] = interpolate_poses(truth, self.truth_T_map_base_N44, stamps[known])
-        return poses, known
+    def turned(self, T: Array) -> Drive:
+        """The drive with its true poses multiplied by `T` ``(4, 4)`` from the left."""
+        truth = replace(self.truth, T_map_base_N44=T @ self.truth.T_map_base_N44)
+        return replace(self, truth=truth)
+
+    def _recorded_images(self) -> Iterator[RecordedImage]:
+        with open_bag(self.path) as reader:
+            for message in messages_on(reader, self.path, self.image_topic):
+                header = message.header
+                yield RecordedImage(stamp_to_ns(header.stamp), header.frame_id, message)
 
 
-@contextmanager
-def open_bag(path: str | Path) -> Iterator[AnyReader]:
-    """Open a reader for a bag. Raises BagError when the bag is missing, damaged, or unpacks to far too much."""
-    bag = Path(path)
-    if not bag.exists():
-        raise BagError(f"{bag} does not exist: give the folder of a rosbag2 recording")
-    try:
-        reader = AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_JAZZY))
-        with UnpackingLimit(bag).active():
-            reader.open()
-    except BagError:
-        raise
-    except Exception as error:  # rosbags raises many kinds for damaged files
-        raise BagError(
-            f"{bag} cannot be read as a bag ({error}): try `ros2 bag info` and `ros2 bag reindex`"
-        ) from error
-    try:
-        for connection in reader.connections:
-            if not isinstance(connection.topic, str) or not isinstance(connection.msgtype, str):
-                raise BagError(
-                    f"{bag}: its metadata are damaged (a topic {connection.topic!r} of type "
-                    f"{connection.msgtype!r}): try `ros2 bag reindex`"
-                )
-        yield reader
-    except AnyReaderError as error:
-        raise BagError(f"{bag} is damaged ({error}): try `ros2 bag reindex`") from error
-    finally:
-        reader.close()
-
-
-def read_drive(path: str | Path, topics: BagTopics | None = None) -> Drive:
+def read_drive(
+    path: str | Path, topics: BagTopics | None = None, *, labelled: bool = False
+) -> Drive:
     """Read the camera, the mount and the true poses of a bag.
 
-    Only the images are required here; see `require_truth` for the rest. Raises BagError when a topic is
-    missing or ambiguous, or the bag is damaged.
+    labelled: camera, mount and true poses are required too, not only images. Raises BagError, which names all
+    that is missing or ambiguous, with candidates, or when the bag is damaged.
     """
     wanted, bag = topics or BagTopics(), Path(path)
+    problems: list[str] = []
     with open_bag(bag) as reader:
-        types = {c.topic: c.msgtype for c in reader.connections}
-        image_topic = _choose(bag, types, wanted.image, IMAGE_TYPES, "image")
+        types = types_of(reader)
+        image_topic = _found(reader, bag, wanted.image, "image", problems)
+        first_image = next(messages_on(reader, bag, image_topic), None)
+        if image_topic is not None and first_image is None:
+            problems.append(f"topic {image_topic} holds no message: record the drive again")
         info_topic = wanted.camera_info
-        if info_topic is None:
-            info_topic = _sibling_camera_info(image_topic, types)
-        elif info_topic not in types:
-            raise BagError(_missing(bag, types, info_topic, ("sensor_msgs/msg/CameraInfo",)))
-        first_image = _messages(reader, bag, image_topic, first_only=True)
-        if not first_image:
-            raise BagError(f"{bag}: topic {image_topic} holds no message: record the drive again")
-        info = _messages(reader, bag, info_topic, first_only=True) if info_topic else []
+        if info_topic is not None:
+            info_topic = _found(reader, bag, info_topic, "camera info", problems)
+        elif image_topic is not None:
+            info_topic = camera_info_beside(image_topic, types)
+        info = next(messages_on(reader, bag, info_topic), None)
         tree = _static_tree(reader, bag)
-        truth_topic = wanted.truth if wanted.truth in types else None
-        truth = _messages(reader, bag, truth_topic) if truth_topic else []
-        images = _count(reader, bag, image_topic)
-    camera_frame = first_image[0].header.frame_id
+        truth_topic = wanted.truth if types.get(wanted.truth or "") in KINDS["truth"] else None
+        truth = list(messages_on(reader, bag, truth_topic))
+        if labelled:
+            problems += _unlabelled(types, wanted, truth_topic, info, info_topic, image_topic)
+        images = 0 if image_topic is None else _count(reader, bag, image_topic)
+    if problems:
+        raise BagError(f"{bag}: " + "; ".join(p.removeprefix(f"{bag}: ") for p in problems))
+    assert first_image is not None
+    assert image_topic is not None
+    camera_frame = first_image.header.frame_id
     base_frame = (getattr(truth[0], "child_frame_id", "") if truth else "") or wanted.base_frame
-    stamps, poses = _truth_track(bag, truth_topic, truth)
-    return Drive(
+    drive = Drive(
         path=bag,
         image_topic=image_topic,
         image_type=types[image_topic],
         camera_info_topic=info_topic,
-        camera=_camera(bag, info[0], first_image[0], image_topic, wanted) if info else None,
+        camera=None if info is None else _camera(bag, info, first_image, image_topic, wanted),
         camera_frame=camera_frame,
         base_frame=base_frame,
-        map_frame=truth[0].header.frame_id if truth else "map",
-        T_base_camera=_mount(tree, base_frame, camera_frame),
-        truth_stamps_ns=stamps,
-        truth_T_map_base_N44=poses,
+        map_frame=_map_frame(bag, truth_topic, truth),
+        T_base_camera=_mount(tree, base_frame, camera_frame, wanted),
+        truth=read_track(bag, truth_topic, truth),
         images=images,
     )
+    if labelled:
+        _require_labels(drive, wanted)
+    return drive
 
 
-def read_messages(
-    path: str | Path, topic: str | None, kinds: tuple[str, ...], what: str
-) -> tuple[str, list[Any]]:
+def read_messages(path: str | Path, topic: str | None, what: What) -> tuple[str, list[Any]]:
     """Return a topic and its messages in recorded order.
 
-    topic: None means the only topic of one of the message types `kinds`; what: ``image``, ``depth`` or
-    ``fix``, the name of the topic in error messages. Raises BagError with the topics that would fit.
+    topic: None means the only topic of the message types of `what`, see `KINDS`. Raises BagError with the topics
+    that would fit.
     """
     bag = Path(path)
     with open_bag(bag) as reader:
-        types = {c.topic: c.msgtype for c in reader.connections}
-        chosen = _choose(bag, types, topic, kinds, what)
-        return chosen, _messages(reader, bag, chosen)
+        chosen = choose_topic(reader, bag, topic, what)
+        return chosen, list(messages_on(reader, bag, chosen))
 
 
 def static_tree(path: str | Path) -> TransformTree:
@@ -211,62 +197,57 @@ def static_tree(path: str | Path) -> TransformTree:
         return _static_tree(reader, bag)
 
 
-def require_truth(drive: Drive, wanted: BagTopics) -> None:
-    """Raise BagError unless the drive has what training needs: a camera, a mount and true poses."""
-    with open_bag(drive.path) as reader:
-        types = {c.topic: c.msgtype for c in reader.connections}
-    if len(drive.truth_stamps_ns) < 2:
-        topic = wanted.truth or "(none given)"
-        raise BagError(_missing(drive.path, types, topic, TRUTH_TYPES))
-    if drive.camera is None:
-        kinds = ("sensor_msgs/msg/CameraInfo",)
-        raise BagError(_missing(drive.path, types, wanted.camera_info or "camera_info", kinds))
-    if drive.T_base_camera is None:
-        raise BagError(
-            f"{drive.path}: /tf_static has no chain from {drive.base_frame} to "
-            f"{drive.camera_frame}: record /tf_static with the drive"
-        )
+def no_mount(base_frame: str, camera_frame: str) -> str:
+    """The reason why a bag without a camera mount cannot be used, and what to do."""
+    return (
+        f"/tf_static has no chain from {base_frame} to {camera_frame}: record /tf_static with the drive; if the poses "
+        "are those of another frame, name it with --base-frame; if they are those of the camera itself (optical axes: x "
+        f"right, y down, z forward), give --mount {IDENTITY}"
+    )
 
 
-def recorded(
-    reader: AnyReader, connections: list[Any], bag: Path
-) -> Iterator[tuple[Any, int, bytes]]:
-    """Yield connection, receipt time (ns) and bytes of each message.
-
-    Raises BagError for a damaged file, or one that unpacks to far too much.
-    """
-    messages, limit = reader.messages(connections), UnpackingLimit(bag)
-    while True:
-        try:
-            with limit.active():
-                item = next(messages)
-        except StopIteration:
-            return
-        except BagError:
-            raise
-        except Exception as error:  # rosbags raises many kinds for damaged files
-            raise BagError(f"{bag} is damaged ({error}): try `ros2 bag reindex`") from error
-        yield item
-
-
-def _deserialize(reader: AnyReader, raw: bytes, connection: Any, bag: Path) -> Any:
+def _found(
+    reader: AnyReader, bag: Path, wanted: str | None, what: What, problems: list[str]
+) -> str | None:
     try:
-        return reader.deserialize(raw, connection.msgtype)
-    except Exception as error:  # malformed CDR can raise any exception
-        raise BagError(
-            f"{bag}: a message on {connection.topic} is damaged ({error}): record it again, or cut "
-            "it out with `ros2 bag convert`"
-        ) from error
+        return choose_topic(reader, bag, wanted, what)
+    except BagError as error:
+        problems.append(str(error).removeprefix(f"{bag} "))
+        return None
 
 
-def _messages(reader: AnyReader, bag: Path, topic: str | None, *, first_only: bool = False) -> list:
-    messages = []
-    connections = [c for c in reader.connections if c.topic == topic]
-    for connection, _, raw in recorded(reader, connections, bag) if connections else ():
-        messages.append(_deserialize(reader, raw, connection, bag))
-        if first_only:
-            break
-    return messages
+def _unlabelled(
+    types: dict[str, str],
+    wanted: BagTopics,
+    truth_topic: str | None,
+    info: Any,
+    info_topic: str | None,
+    image_topic: str | None,
+) -> list[str]:
+    """What is missing beside the images."""
+    problems = []
+    if truth_topic is None:
+        problems.append(missing_topic(types, wanted.truth or "(none given)", "truth"))
+    if info is None and wanted.camera_info is None and image_topic is not None:
+        if info_topic is None:
+            problems.append(missing_topic(types, None, "camera info"))
+        else:
+            problems.append(
+                f"topic {info_topic} holds no message: name another with {OPTIONS['camera info']}, or record it"
+            )
+    return problems
+
+
+def _require_labels(drive: Drive, wanted: BagTopics) -> None:
+    problems = []
+    if why := drive.truth.why_too_few(wanted.truth or ""):
+        problems.append(why)
+    if drive.camera is None:
+        problems.append(f"has no message on {wanted.camera_info}: record it with the images")
+    if drive.T_base_camera is None:
+        problems.append(no_mount(drive.base_frame, drive.camera_frame))
+    if problems:
+        raise BagError(f"{drive.path}: " + "; ".join(problems))
 
 
 def _count(reader: AnyReader, bag: Path, topic: str) -> int:
@@ -278,38 +259,15 @@ def _count(reader: AnyReader, bag: Path, topic: str) -> int:
         ) from error
 
 
-def _missing(bag: Path, types: dict[str, str], topic: str, kinds: tuple[str, ...]) -> str:
-    fitting = sorted(name for name, kind in types.items() if kind in kinds)
-    available = ", ".join(fitting) if fitting else "none"
-    return (
-        f"{bag} has no topic {topic}; topics of a fitting type ({', '.join(kinds)}): {available}. "
-        "Name the right one with its option, or record it"
-    )
-
-
-def _choose(
-    bag: Path, types: dict[str, str], wanted: str | None, kinds: tuple[str, ...], what: str
-) -> str:
-    fitting = sorted(name for name, kind in types.items() if kind in kinds)
-    if wanted is None and "sensor_msgs/msg/Image" in kinds:
-        fitting = [name for name in fitting if ("depth" in name) == (what == "depth")]
-    if wanted is not None:
-        if wanted not in fitting:
-            raise BagError(_missing(bag, types, wanted, kinds))
-        return wanted
-    if len(fitting) != 1:
-        available = ", ".join(fitting) if fitting else f"none of {', '.join(kinds)}"
-        option = "--set topics.depth=TOPIC" if what == "depth" else f"--{what}-topic"
-        raise BagError(
-            f"{bag}: cannot tell which topic is the {what}; found {available}. "
-            f"Name it with {option}, or record it"
+def _map_frame(bag: Path, topic: str | None, truth: list[Any]) -> str:
+    if not truth:
+        return DEFAULT_MAP_FRAME
+    name = truth[0].header.frame_id.strip("/ ")
+    if not name:
+        logger.warning(
+            "%s: the poses on %s name no frame: %s is taken", bag, topic, DEFAULT_MAP_FRAME
         )
-    return fitting[0]
-
-
-def _sibling_camera_info(image_topic: str, types: dict[str, str]) -> str | None:
-    sibling = beside(image_topic)
-    return sibling if types.get(sibling) == "sensor_msgs/msg/CameraInfo" else None
+    return name or DEFAULT_MAP_FRAME
 
 
 def _camera(bag: Path, info: Any, image: Any, image_topic: str, wanted: BagTopics) -> Camera:
@@ -341,7 +299,7 @@ def _camera(bag: Path, info: Any, image: Any, image_topic: str, wanted: BagTopic
 
 def _static_tree(reader: AnyReader, bag: Path) -> TransformTree:
     tree = TransformTree()
-    for message in _messages(reader, bag, "/tf_static"):
+    for message in messages_on(reader, bag, "/tf_static"):
         for item in message.transforms:
             try:
                 matrix = pose_from_message(item.transform.translation, item.transform.rotation)
@@ -353,22 +311,12 @@ def _static_tree(reader: AnyReader, bag: Path) -> TransformTree:
     return tree
 
 
-def _mount(tree: TransformTree, base_frame: str, camera_frame: str) -> Array | None:
+def _mount(
+    tree: TransformTree, base_frame: str, camera_frame: str, wanted: BagTopics
+) -> Array | None:
+    if wanted.mount == IDENTITY:
+        return np.eye(4)
     try:
         return tree.lookup(base_frame, camera_frame)
     except TransformUnavailableError:
         return None
-
-
-def _truth_track(bag: Path, topic: str | None, messages: list) -> tuple[np.ndarray, Array]:
-    if not messages:
-        return np.zeros(0, np.int64), np.zeros((0, 4, 4))
-    poses = [m.pose.pose if hasattr(m.pose, "pose") else m.pose for m in messages]
-    translations = np.array([[p.position.x, p.position.y, p.position.z] for p in poses])
-    quaternions_xyzw = np.array([[getattr(p.orientation, a) for a in "xyzw"] for p in poses])
-    stamps, first = np.unique([stamp_to_ns(m.header.stamp) for m in messages], return_index=True)
-    try:
-        track = pose_matrix(translations, quaternion_wxyz_from_xyzw(quaternions_xyzw))
-    except ValueError as error:
-        raise BagError(f"{bag}: {topic}: {error}: correct or cut the recording") from error
-    return stamps.astype(np.int64), track[first]

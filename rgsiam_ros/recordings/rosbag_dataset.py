@@ -16,7 +16,7 @@ from rgsiam_ros.geometry.conversions import stamp_to_ns
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.recordings.base import Dropped, Frame
 from rgsiam_ros.recordings.depth_points import points_of_depth
-from rgsiam_ros.recordings.rosbag import RecordedImage, read_drive, read_messages, require_truth
+from rgsiam_ros.recordings.rosbag import RecordedImage, read_drive, read_messages
 from rgsiam_ros.recordings.topics import BagTopics
 
 
@@ -48,22 +48,20 @@ class BagImage:
 
 
 class RosbagDataset:
-    """See `rgsiam_ros.recordings.base.Dataset`. Images without a true pose are left out."""
+    """See `rgsiam_ros.recordings.base.Dataset`. Images without a true pose are left out, and those recorded twice."""
 
     def __init__(self, path: Path, topics: BagTopics) -> None:
         self.path = path
         self._depth_topic = topics.depth
-        self._drive = drive = read_drive(path, topics)
-        require_truth(drive, topics)
+        self._drive = drive = read_drive(path, topics, labelled=True)
         assert drive.camera is not None
         assert drive.T_base_camera is not None
         self.camera, self.map_frame = drive.camera, drive.map_frame
-        stamps = [image.stamp_ns for image in drive.read_images()]
+        stamps = np.unique(drive.image_stamps_ns).tolist()
         T_map_base, self._known = drive.true_base_poses(stamps)
         if not self._known.any():
-            raise DatasetError(
-                f"{path}: no image lies within the time span of {topics.truth}: check the stamps of both"
-            )
+            why = drive.truth.why_unknown(np.array(stamps, np.int64), str(topics.truth))
+            raise DatasetError(f"{path}: {why}")
         self.frames = [
             Frame(
                 f"{path.name}/{stamps[i]}",
@@ -74,8 +72,13 @@ class RosbagDataset:
             for i in np.flatnonzero(self._known)
         ]
         missing = int(np.count_nonzero(~self._known))
-        why = f"{missing} images outside the time span of {topics.truth}, or in its gaps"
-        self.dropped = [Dropped(str(path), why, missing)] if missing else []
+        repeated = len(drive.image_stamps_ns) - len(stamps)
+        counts = {
+            f"{missing} images outside the time span of {topics.truth}, or in its gaps": missing,
+            f"{repeated} images with the stamp of an earlier one": repeated,
+        }
+        self.dropped = [Dropped(str(path), why, count) for why, count in counts.items() if count]
+        self.dropped += drive.truth.dropped
 
     def read_images(self) -> Iterator[BagImage]:
         """Yield the image of each of `frames`, in order."""
@@ -90,8 +93,7 @@ class RosbagDataset:
         image belongs to the colour image with the same stamp and must show the same view; a frame without
         one gets no points. Raises BagError without a depth topic, DatasetError for another encoding.
         """
-        depth_type = ("sensor_msgs/msg/Image",)
-        topic, messages = read_messages(self.path, self._depth_topic, depth_type, "depth")
+        topic, messages = read_messages(self.path, self._depth_topic, "depth")
         by_stamp = {stamp_to_ns(message.header.stamp): message for message in messages}
         for frame in self.frames:
             message = by_stamp.get(frame.stamp_ns)

@@ -10,8 +10,8 @@ import numpy as np
 
 from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.geometry.poses import interpolate_poses
+from rgsiam_ros.recordings.bag_truth import LONGEST_TRUTH_GAP_NS
 from rgsiam_ros.recordings.base import Dataset, Dropped, Frame, SourceImage, poses_of
-from rgsiam_ros.recordings.rosbag import LONGEST_TRUTH_GAP_NS
 
 
 class MovedDataset:

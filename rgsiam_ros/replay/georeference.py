@@ -23,7 +23,7 @@ from rgsiam_ros.geometry.conversions import stamp_to_ns
 from rgsiam_ros.geometry.poses import Array, interpolate_poses
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.ground_truth import drive_in_map
-from rgsiam_ros.recordings.rosbag import FIX_TYPES, Drive, read_drive, read_messages, static_tree
+from rgsiam_ros.recordings.rosbag import Drive, no_mount, read_drive, read_messages, static_tree
 from rgsiam_ros.recordings.topics import BagTopics
 from rgsiam_ros.replay.offline import replay_offline
 
@@ -102,7 +102,7 @@ def read_fixes(
     stamps_ns, T_map_base: ``(N,)`` stamps and ``(N, 4, 4)`` poses in the map, metres; topic: None for the
     only NavSatFix topic. Warns of fixes without a usable variance. Raises BagError and GeoreferenceError.
     """
-    topic, messages = read_messages(drive.path, topic, FIX_TYPES, "fix")
+    topic, messages = read_messages(drive.path, topic, "fix")
     valid = [m for m in messages if m.status.status >= 0 and np.isfinite(_place(m)).all()]
     if not valid:
         raise BagError(f"{drive.path}: none of the {len(messages)} messages on {topic} is a fix")
@@ -164,10 +164,7 @@ def _poses(drive: Drive, bundle: Bundle, options: GeoreferenceOptions) -> tuple[
         drive = drive_in_map(drive, bundle.manifest)
         return drive.truth_stamps_ns, drive.truth_T_map_base_N44
     if drive.T_base_camera is None:
-        raise BagError(
-            f"{drive.path}: the camera's mount is unknown: record {drive.base_frame} -> "
-            f"{drive.camera_frame} on /tf_static"
-        )
+        raise BagError(f"{drive.path}: {no_mount(drive.base_frame, drive.camera_frame)}")
     relocalizer = Relocalizer.from_bundle(bundle)
     record = replay_offline(drive, relocalizer)
     relocalizer.close()

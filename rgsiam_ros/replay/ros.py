@@ -22,7 +22,8 @@ from rgsiam_ros.errors import RgsiamError
 from rgsiam_ros.fusion.report import Tracks
 from rgsiam_ros.fusion.robot_localization import FusionSetup
 from rgsiam_ros.geometry.conversions import pose_from_message, stamp_to_ns
-from rgsiam_ros.recordings.rosbag import Drive, open_bag, recorded
+from rgsiam_ros.recordings.bag_reading import open_bag, recorded
+from rgsiam_ros.recordings.rosbag import Drive
 from rgsiam_ros.replay.options import ReplayOptions
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 
@@ -164,7 +165,7 @@ class _Player(Node):
         topics = {self._drive.image_topic, self._drive.camera_info_topic, "/tf_static"}
         if self.filters is not None:
             topics |= set(self.filters.topics)
-        image_stamps = iter([image.stamp_ns for image in self._drive.read_images()])
+        image_stamps = iter(self._drive.image_stamps_ns.tolist())
         with open_bag(self._drive.path) as reader, progress_bar(console) as bar:
             task = bar.add_task("through the node", total=self._drive.images)
             chosen = [c for c in reader.connections if c.topic in topics]
@@ -199,7 +200,8 @@ class _Player(Node):
         """The record of every published image, with the pose that the node published for its stamp."""
         missing = "no pose came back"
         frames = [
-            self._frames.get(stamp, FrameRecord(stamp, problem=missing)) for stamp in self._sent_at
+            self._frames.get(stamp, FrameRecord(stamp, problem=missing))
+            for stamp in sorted(self._sent_at)
         ]
         map_frame = self._map_frame or self._drive.map_frame
         return ReplayRecord(frames, self._drive.base_frame, map_frame)

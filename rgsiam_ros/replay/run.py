@@ -20,7 +20,7 @@ from rgsiam_ros.geometry.poses import pose_errors
 from rgsiam_ros.geometry.units import angle_text, length_text
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.ground_truth import drive_in_map
-from rgsiam_ros.recordings.rosbag import FIX_TYPES, Drive, read_drive, read_messages
+from rgsiam_ros.recordings.rosbag import Drive, read_drive, read_messages
 from rgsiam_ros.replay.metrics import replay_metrics
 from rgsiam_ros.replay.offline import replay_offline, with_truth
 from rgsiam_ros.replay.options import ReplayOptions
@@ -127,7 +127,7 @@ def _report_tracks(
 ) -> dict[str, Any]:
     fixes: list[Any] = []
     if options.fusion is not None and "gps" in options.fusion.sources:
-        _, fixes = read_messages(drive.path, options.fusion.gps_topic, FIX_TYPES, "fix")
+        _, fixes = read_messages(drive.path, options.fusion.gps_topic, "fix")
     stamps = np.array([stamp_to_ns(message.header.stamp) for message in fixes], np.int64)
     return report_tracks(tracks, drive, (stamps, gps_state(fixes)), out, title)
 

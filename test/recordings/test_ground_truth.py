@@ -13,6 +13,7 @@ from support.paths import TOWN_BUNDLE, TOWN_DRIVE
 from rgsiam_ros.bundle import Bundle, rewrite_bundle
 from rgsiam_ros.errors import BundleError, GeoreferenceError
 from rgsiam_ros.fusion.map_alignment import align_map, georeferenced
+from rgsiam_ros.recordings.bag_truth import TruthTrack
 from rgsiam_ros.recordings.ground_truth import drive_in_map
 from rgsiam_ros.recordings.rosbag import read_drive
 from rgsiam_ros.replay.georeference import GeoreferenceOptions, run_georeference
@@ -58,7 +59,9 @@ def test_truth_of_another_frame_is_a_warning_or_refused(town_like_bundle, tmp_pa
         BundleError, match="rgsiam georeference rotated that bundle: use the bundle from"
     ):
         drive_in_map(drive, new.manifest)
-    without = dataclasses.replace(drive, truth_stamps_ns=np.zeros(0, np.int64))
+    without = dataclasses.replace(
+        drive, truth=TruthTrack(np.zeros(0, np.int64), np.zeros((0, 4, 4)))
+    )
     assert drive_in_map(without, new.manifest) is without
     assert drive_in_map(drive, Bundle.load(town_like_bundle).manifest) is not None
     assert len(caplog.messages) == 1

@@ -5,7 +5,7 @@ import pytest
 from support.paths import TOWN_DRIVE, TOWN_MAP
 
 from rgsiam_ros.errors import BagError
-from rgsiam_ros.recordings.rosbag import read_drive, require_truth
+from rgsiam_ros.recordings.rosbag import read_drive
 from rgsiam_ros.recordings.topics import BagTopics
 
 
@@ -48,7 +48,7 @@ def test_true_poses_are_required_only_for_training():
     drive = read_drive(TOWN_DRIVE, topics)
     assert not drive.true_base_poses([0])[1].any()
     with pytest.raises(BagError, match=r"no topic /odometry/filtered.*/ground_truth/odometry"):
-        require_truth(drive, topics)
+        read_drive(TOWN_DRIVE, topics, labelled=True)
 
 
 def test_missing_and_damaged_bags(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from rich.console import Console
 from support.bags import cut_bag, damage_image
+from support.log_messages import log_messages
 from support.paths import TOWN_BUNDLE, TOWN_DRIVE
 from support.poses import random_poses
 
@@ -28,6 +29,16 @@ def short_bag(tmp_path):
 
 def replay(bag, bundle, out, **options):
     return run_replay(bag, bundle, out, ReplayOptions(**options), QUIET)
+
+
+def test_a_trajectory_has_one_pose_for_each_stamp_in_order(tmp_path):
+    T = random_poses(4)
+    with log_messages("rgsiam_ros.recordings.tum") as messages:
+        write_tum(tmp_path / "a.tum", zip([3 * 10**9, 10**9, 3 * 10**9, 2 * 10**9], T, strict=True))
+    written = np.loadtxt(tmp_path / "a.tum")
+    assert written[:, 0].tolist() == [1.0, 2.0, 3.0]
+    np.testing.assert_allclose(written[:, 1:4], T[[1, 3, 0], :3, 3], atol=1e-8)
+    assert messages == ["a.tum: 1 poses have the stamp of another one and are not in the file"]
 
 
 @pytest.mark.slow

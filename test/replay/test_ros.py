@@ -69,7 +69,7 @@ def test_without_robot_localization_the_replay_warns_and_goes_on(
 def test_filter_errors_are_reported_for_each_state_of_gps(tmp_path):
     """The track is 2 m off while GPS is bad, and exact otherwise."""
     drive = read_drive(TOWN_DRIVE)
-    _, fixes = read_messages(TOWN_DRIVE, "/gps/fix", ("sensor_msgs/msg/NavSatFix",), "gps")
+    _, fixes = read_messages(TOWN_DRIVE, "/gps/fix", "fix")
     stamps = np.array([stamp_to_ns(m.header.stamp) for m in fixes], np.int64)
     state = gps_state(fixes)
     assert set(state) == {0, 1, 2}

@@ -55,6 +55,19 @@ def cut_bag(source, target, images, topics=None):
     )
 
 
+def edit_messages(source, target, topic, change):
+    """Copy a bag with changed messages on one topic. change: takes index and message, edits it in place."""
+
+    def edited(connection, index, raw):
+        if connection.topic != topic:
+            return raw
+        message = TYPES.deserialize_cdr(raw, connection.msgtype)
+        change(index, message)
+        return bytes(TYPES.serialize_cdr(message, connection.msgtype))
+
+    return copy_bag(source, target, lambda *_: True, edited)
+
+
 def damage_image(source, target, index):
     """Copy a bag, with one JPEG image truncated to its half."""
 
@@ -71,7 +84,7 @@ def damage_image(source, target, index):
 def with_depth(target, encoding, metres):
     """A short bag with one depth image, of a constant depth. It has the stamp of the second image."""
     short = cut_bag(TOWN_MAP, target.parent / f"{target.name}_short", images=60)
-    _, images = read_messages(short, IMAGES, ("sensor_msgs/msg/CompressedImage",), "image")
+    _, images = read_messages(short, IMAGES, "image")
     kind = {"32FC1": np.float32, "16UC1": np.uint16, "rgb8": np.uint8}[encoding]
     values = np.full((4, 6), metres * (1000.0 if encoding == "16UC1" else 1.0)).astype(kind)
     name = "sensor_msgs/msg/Image"

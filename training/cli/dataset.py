@@ -16,7 +16,17 @@ from rich.progress import (
 )
 
 from rgsiam_ros.cli.console import console
-from rgsiam_ros.cli.options import TRUTH_TOPIC, ImageTopic, InfoTopic, Rectified, TruthTopic
+from rgsiam_ros.cli.options import (
+    BASE_FRAME,
+    MOUNT,
+    TRUTH_TOPIC,
+    BaseFrame,
+    ImageTopic,
+    InfoTopic,
+    Mount,
+    Rectified,
+    TruthTopic,
+)
 
 
 def inspect(
@@ -31,6 +41,8 @@ def inspect(
     camera_info_topic: InfoTopic = None,
     rectified: Rectified = False,
     truth_topic: TruthTopic = TRUTH_TOPIC,
+    base_frame: BaseFrame = BASE_FRAME,
+    mount: Mount = MOUNT,
 ) -> None:
     """Count, check and draw a dataset. Problems are listed under "look at these"."""
     import json
@@ -42,7 +54,9 @@ def inspect(
     from rgsiam_training.datasets.inspection_plot import draw_inspection
     from rgsiam_training.datasets.inspection_table import print_inspection
 
-    topics = BagTopics(image_topic, camera_info_topic, truth_topic, rectified=rectified)
+    topics = BagTopics(
+        image_topic, camera_info_topic, truth_topic, base_frame, mount=mount, rectified=rectified
+    )
     if out is not None:
         claim_folder(out)
     opened = open_dataset(dataset, "train", topics)

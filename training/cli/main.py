@@ -10,7 +10,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from rgsiam_ros.cli.console import console
 from rgsiam_ros.cli.options import (
+    BASE_FRAME,
+    MOUNT,
     TRUTH_TOPIC,
+    BaseFrame,
     BatchSize,
     BranchName,
     BundleOption,
@@ -18,6 +21,7 @@ from rgsiam_ros.cli.options import (
     EngineName,
     ImageTopic,
     InfoTopic,
+    Mount,
     PrecisionName,
     Rectified,
     ResultsFolder,
@@ -84,6 +88,13 @@ def train(
     truth_topic: Annotated[
         str | None, setting("topics.truth", "Topic of the true poses in the bags")
     ] = None,
+    base_frame: Annotated[
+        str | None, setting("topics.base_frame", "Frame of the true poses, if they name none")
+    ] = None,
+    mount: Annotated[
+        str | None,
+        setting("topics.mount", "identity: the true poses are those of the camera (optical axes)"),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     assignments: Annotated[
         list[str] | None,
@@ -114,6 +125,8 @@ def train(
         "seed": seed,
         "topics.image": image_topic,
         "topics.truth": truth_topic,
+        "topics.base_frame": base_frame,
+        "topics.mount": mount,
     }
     run_training(load_config(config, overrides, assignments or ()), out, resume=resume)
     console.print(
@@ -205,6 +218,8 @@ def calibrate(
     camera_info_topic: InfoTopic = None,
     rectified: Rectified = False,
     truth_topic: TruthTopic = TRUTH_TOPIC,
+    base_frame: BaseFrame = BASE_FRAME,
+    mount: Mount = MOUNT,
 ) -> None:
     """Fit covariance and trust on images that were not trained on. `rgsiam export` does this too."""
     from rgsiam_ros.bundle import Bundle
@@ -219,7 +234,14 @@ def calibrate(
     if run is not None:
         held_out = images_of_run(open_run(run))
     else:
-        topics = BagTopics(image_topic, camera_info_topic, truth_topic, rectified=rectified)
+        topics = BagTopics(
+            image_topic,
+            camera_info_topic,
+            truth_topic,
+            base_frame,
+            mount=mount,
+            rectified=rectified,
+        )
         opened = [open_dataset(path, split, topics) for path in data or ()]
         held_out = images_of_datasets(opened, loaded)
     target = out or bundle
@@ -241,6 +263,8 @@ def evaluate(
     camera_info_topic: InfoTopic = None,
     rectified: Rectified = False,
     truth_topic: TruthTopic = TRUTH_TOPIC,
+    base_frame: BaseFrame = BASE_FRAME,
+    mount: Mount = MOUNT,
 ) -> None:
     """Relocalize every image of a dataset and report errors. For bags, see also `rgsiam replay`."""
     from rgsiam_ros.engines.options import EngineOptions
@@ -253,7 +277,14 @@ def evaluate(
         out,
         console,
         split=split,
-        topics=BagTopics(image_topic, camera_info_topic, truth_topic, rectified=rectified),
+        topics=BagTopics(
+            image_topic,
+            camera_info_topic,
+            truth_topic,
+            base_frame,
+            mount=mount,
+            rectified=rectified,
+        ),
         branch=branch,
         engine=EngineOptions(engine, precision, batch=batch, fallback="none"),
         time_offset_s=time_offset,
@@ -272,6 +303,8 @@ def look_alikes(
     camera_info_topic: InfoTopic = None,
     rectified: Rectified = False,
     truth_topic: TruthTopic = TRUTH_TOPIC,
+    base_frame: BaseFrame = BASE_FRAME,
+    mount: Mount = MOUNT,
 ) -> None:
     """Measure how well a bundle distinguishes places that look alike."""
     from rgsiam_ros.recordings.formats import open_dataset
@@ -282,7 +315,9 @@ def look_alikes(
         places = [(float(x), float(y)) for x, y in (text.split(",") for text in place)]
     except ValueError as error:
         raise typer.BadParameter(f"--place takes x,y, not {' '.join(place)}") from error
-    topics = BagTopics(image_topic, camera_info_topic, truth_topic, rectified=rectified)
+    topics = BagTopics(
+        image_topic, camera_info_topic, truth_topic, base_frame, mount=mount, rectified=rectified
+    )
     figures = measure_look_alikes(open_dataset(dataset, split, topics), bundle, places, radius)
     console.print(
         f"{figures['images']} images; AUROC of the metric features, {figures['near_pairs']} pairs at the same "

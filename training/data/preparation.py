@@ -26,6 +26,7 @@ from rgsiam_ros.recordings.base import (
     PointDataset,
     common_camera,
     describe_dropped,
+    describe_repeated,
     fingerprint,
     poses_of,
 )
@@ -86,8 +87,9 @@ def prepare(config: TrainingConfig) -> PreparedData:
     """
     datasets = [open_dataset(path, split="train", topics=config.topics) for path in config.datasets]
     for dataset in datasets:
-        if left_out := describe_dropped(dataset):
-            logger.warning(left_out)
+        for notice in (describe_dropped(dataset), describe_repeated(dataset)):
+            if notice:
+                logger.warning(notice)
     camera = common_camera(datasets)
     mean, std = normalisation_of(config.network.backbone)
     levels = levels_of(datasets)
