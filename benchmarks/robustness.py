@@ -32,7 +32,7 @@ from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_ros.recordings.subset import Subset
 from rgsiam_ros.recordings.time_offset import with_time_offset
 from rgsiam_training.config import PairConfig, SplitConfig, TrainingConfig
-from rgsiam_training.data.splits import split_stretches
+from rgsiam_training.data.splits import split_contiguous
 from rgsiam_training.evaluation.compare.structure import build_structure, structure_settings
 
 Localize = Callable[[ImageBGR], Array | None]
@@ -164,7 +164,7 @@ def _images(dataset: Dataset, options: argparse.Namespace) -> tuple[list[ImageBG
     elif options.held_out:
         chosen = np.flatnonzero(read_labels([dataset]).held_out_N)
     elif options.contiguous:
-        mapped, chosen = split_stretches(dataset.frames, SplitConfig(), options.seed)
+        mapped, chosen = split_contiguous(dataset.frames, SplitConfig(), options.seed)
         if not options.bundle.exists():
             build_bundle([Subset(dataset, mapped)], options.bundle)
     wanted = set(chosen[:: options.every].tolist())

@@ -35,17 +35,16 @@ RotationOutput = Literal["quaternion", "log_quaternion", "6d"]
 class SplitConfig(_Section):
     """How frames are held out of the sessions for validation."""
 
-    hold_out: Literal["auto", "stretches", "interleaved"] = "auto"
-    """``stretches``: long stretches of consecutive frames, with guards. It is nearest to another drive, if the other
-    frames pass the same places. ``interleaved``: a few frames at a time, all along the way; right for a drive that
-    passes each place once. ``auto``: stretches, if the training frames pass most of the places that they show."""
     fraction: float = Field(0.12, gt=0.0, lt=0.5)
     """Share of each session's frames that is held out."""
     stretch_frames: int = Field(40, ge=2)
-    """Length of one stretch, frames; 3 if interleaved. It is at most the held-out share of the session, and so less in a short
+    """Length of one stretch, frames. It is at most the held-out share of the session, and so less in a short
     session."""
     guard_frames: int = Field(8, ge=0)
-    """Frames on either side of a stretch that are used neither for training nor for validation; 1 if interleaved."""
+    """Frames on either side of a stretch that are used neither for training nor for validation."""
+    hold_out: Literal["auto", "stretches", "interleaved"] = "auto"
+    """``stretches``, or ``interleaved``: two frames in a row all along the way. ``auto``: stretches, unless most of them
+    show places that the rest of the sessions does not pass."""
     leave_out: tuple[tuple[float, float, Annotated[float, Field(gt=0.0)]], ...] = ()
     """Circles (x, y, radius; metres in the map frame). Frames inside them are used neither for training nor
     for validation. This tests what the relocalizer reports where there is no map."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -128,22 +130,18 @@ def describe_dropped(dataset: Dataset) -> str | None:
     summary = f"{left_out} of {all_frames} frames left out"
     if not left_out:
         summary = f"{len(dataset.dropped)} unusable labels, no frame left out"
-    return f"{dataset.path}: {summary}, see `rgsiam inspect {dataset.path}`"
+    return f"{dataset.path}: {summary}, see `rgsiam inspect {quote(str(dataset.path))}`"
 
 
 def describe_repeated(dataset: Dataset) -> str | None:
-    """Return one line for a log that says how many images repeat another one of the dataset; None if none does."""
-    seen: set[bytes] = set()
-    repeated = 0
-    for image in dataset.read_images():
-        digest = hashlib.sha256(image.content).digest()
-        repeated += digest in seen
-        seen.add(digest)
+    """Return one line for a log that says how many images of the dataset occur more than once; None if none does."""
+    counts = Counter(hashlib.sha256(image.content).digest() for image in dataset.read_images())
+    repeated = sum(count for count in counts.values() if count > 1)
     if not repeated:
         return None
     return (
-        f"{dataset.path}: {repeated} of {len(dataset.frames)} images repeat an earlier one byte for byte, though their "
-        f"labels differ in time: see `rgsiam inspect {dataset.path}`"
+        f"{dataset.path}: {repeated} of {len(dataset.frames)} images repeat another one byte for byte, though their "
+        f"labels differ in time: see `rgsiam inspect {quote(str(dataset.path))}`"
     )
 
 

@@ -39,7 +39,8 @@ class CsvDataset(FileDataset):
             )
         if splits is not None and split not in splits:
             raise NoSplitError(
-                f"{path} has no row of split {split}: use one of the splits {sorted(splits)}"
+                f"{path} has no row of split {split}: use one of the splits {sorted(splits)}",
+                has_others=True,
             )
         for order, (line, row) in enumerate(rows):
             if row.get("split") not in (None, "", split):

@@ -45,14 +45,14 @@ FORMATS = (
     ),
     Format(
         "7-Scenes",
-        "TrainSplit.txt",
-        lambda path: (path / "TrainSplit.txt").is_file(),
+        "TrainSplit.txt or TestSplit.txt",
+        lambda path: any((path / f"{name}Split.txt").is_file() for name in ("Train", "Test")),
         lambda path, split, topics: SevenScenesDataset(path, split),
     ),
     Format(
         "Cambridge Landmarks",
-        "dataset_train.txt",
-        lambda path: (path / "dataset_train.txt").is_file(),
+        "dataset_train.txt or dataset_test.txt",
+        lambda path: any((path / f"dataset_{n}.txt").is_file() for n in ("train", "test")),
         lambda path, split, topics: CambridgeDataset(path, split),
     ),
     Format(
@@ -123,6 +123,14 @@ def open_dataset(
     return find_format(Path(path)).open(Path(path), split, topics or BagTopics())
 
 
+def open_split(path: str | Path, split: str, topics: BagTopics | None = None) -> Dataset:
+    """Open a split of a dataset to measure with. A dataset without splits gives all its frames for ``test``.
+
+    Raises the errors of `open_dataset`.
+    """
+    return open_test_side(path, topics) if split == "test" else open_dataset(path, split, topics)
+
+
 def open_test_side(path: str | Path, topics: BagTopics | None = None) -> Dataset:
     """Open a dataset for testing: its test split, or all frames when it has no splits.
 
@@ -130,7 +138,9 @@ def open_test_side(path: str | Path, topics: BagTopics | None = None) -> Dataset
     """
     try:
         return open_dataset(path, "test", topics)
-    except NoSplitError:
+    except NoSplitError as error:
+        if error.has_others:
+            raise
         return open_dataset(path, "train", topics)
 
 

@@ -29,6 +29,11 @@ FRAME_PERIOD_NS = 33_333_333
 class NoSplitError(DatasetError):
     """A dataset does not have the wanted split."""
 
+    def __init__(self, message: str, *, has_others: bool = False) -> None:
+        """has_others: the dataset has other splits."""
+        super().__init__(message)
+        self.has_others = has_others
+
 
 @dataclass(frozen=True)
 class ImageFile:

@@ -87,7 +87,8 @@ class NerfstudioDataset(FileDataset):
         if split not in names:
             raise NoSplitError(
                 f"{self._file} has no {split}_filenames: give another session for testing, or use the "
-                "split train"
+                "split train",
+                has_others=bool(names),
             )
         if not isinstance(names[split], list):
             raise DatasetError(f"{self._file}: {split}_filenames is not a list")

@@ -139,7 +139,7 @@ def test_a_frozen_camera_is_reported(bag, tmp_path):
             message.data = first[4]
 
     dataset = open_dataset(edit_messages(bag, tmp_path / "frozen", IMAGES, freeze))
-    assert "2 of 12 images repeat an earlier one byte for byte" in describe_repeated(dataset)
+    assert "3 of 12 images repeat another one byte for byte" in describe_repeated(dataset)
     assert describe_repeated(open_dataset(bag)) is None
 
 

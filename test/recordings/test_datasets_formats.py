@@ -26,9 +26,9 @@ pytest.importorskip("torch", reason="the training extra is not installed here")
 
 from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.recordings.base import PointDataset, describe_dropped
-from rgsiam_ros.recordings.formats import open_dataset
+from rgsiam_ros.recordings.formats import open_dataset, open_split
 from rgsiam_training.config import SplitConfig
-from rgsiam_training.data.splits import split_stretches
+from rgsiam_training.data.splits import split_contiguous
 
 BAD_LABELS = {
     "nan 0 0 1 0 0 0": "non-finite position",
@@ -304,7 +304,7 @@ def test_alternating_sessions_can_be_split(tmp_path):
     path = write_csv(tmp_path, views(count=60), extra={"session": names})
     dataset = open_dataset(path)
     config = SplitConfig(stretch_frames=4, guard_frames=1)
-    training, validation = split_stretches(dataset.frames, config, seed=0)
+    training, validation = split_contiguous(dataset.frames, config, seed=0)
     for session in "ab":
         held = [i for i in validation if dataset.frames[i].session == session]
         assert held == list(range(held[0], held[-1] + 1))
@@ -345,3 +345,29 @@ def test_all_formats_give_the_same_poses(tmp_path):
             [f.T_map_camera for f in dataset.frames], T[[0, 2, 4, 1, 3, 5]], atol=1e-9
         )
     assert project(T[0]).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda folder: write_cambridge(folder, views(), split="test"),
+        lambda folder: write_csv(folder, views()),
+        lambda folder: write_csv(folder, views(), extra={"split": ["test"] * COUNT}),
+        lambda folder: write_nerfstudio(folder, views()),
+        lambda folder: write_colmap(folder, views()),
+    ],
+    ids=["Cambridge", "CSV", "CSV with split", "nerfstudio", "COLMAP"],
+)
+def test_a_folder_of_test_images_only_is_tested_with_as_it_is(tmp_path, make):
+    assert len(open_split(make(tmp_path), "test").frames) == COUNT
+
+
+def test_training_images_are_never_taken_for_a_missing_test_split(tmp_path):
+    path = write_csv(tmp_path, views(), extra={"split": ["train"] * COUNT})
+    with pytest.raises(DatasetError, match="no row of split test"):
+        open_split(path, "test")
+    names = [f"images/frame_{i + 8}.png" for i in range(COUNT)]
+    folder = tmp_path / "nerfstudio"
+    folder.mkdir()
+    with pytest.raises(DatasetError, match="no test_filenames"):
+        open_split(write_nerfstudio(folder, views(), train_filenames=names), "test")

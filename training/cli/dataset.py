@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -106,4 +108,6 @@ def download(
                 keep_archive=keep_archive,
                 accept_changed=accept_changed,
             )
-        console.print(f"next: [bold]rgsiam inspect {folder}[/bold]", soft_wrap=True)
+        console.print(
+            f"next: [bold]rgsiam inspect {escape(quote(str(folder)))}[/bold]", soft_wrap=True
+        )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from rgsiam_ros.cli.console import console
@@ -34,6 +37,8 @@ from rgsiam_training.cli.compare import compare
 from rgsiam_training.cli.dataset import download, inspect
 from rgsiam_training.config import default_of
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
 DatasetPath = Annotated[Path, typer.Argument(help="A bag, or see docs/datasets.md.")]
 
 
@@ -83,6 +88,10 @@ def train(
             "augmentation.rotation_deg", "Largest random camera rotation, deg; 10 if hand-held"
         ),
     ] = None,
+    hold_out: Annotated[
+        str | None,
+        setting("split.hold_out", "Frames for validation: stretches, interleaved, or auto"),
+    ] = None,
     seed: Annotated[int | None, setting("seed", "Seed of all random numbers")] = None,
     image_topic: ImageTopic = None,
     truth_topic: Annotated[
@@ -113,6 +122,7 @@ def train(
     """
     from rgsiam_training.config import load_config
     from rgsiam_training.evaluation.compare.presets import trainable
+    from rgsiam_training.fitting.train import kept_of
     from rgsiam_training.fitting.train import train as run_training
 
     overrides = trainable(preset).settings | {
@@ -122,15 +132,31 @@ def train(
         "input_height": height,
         "pairs.reach_m": reach,
         "augmentation.rotation_deg": rotation,
+        "split.hold_out": hold_out,
         "seed": seed,
         "topics.image": image_topic,
         "topics.truth": truth_topic,
         "topics.base_frame": base_frame,
         "topics.mount": mount,
     }
-    run_training(load_config(config, overrides, assignments or ()), out, resume=resume)
+    settings = load_config(config, overrides, assignments or ())
+    try:
+        run_training(settings, out, resume=resume)
+    except KeyboardInterrupt:
+        kept = kept_of(out)
+        if kept is None:
+            remove = f", remove {out}" if out.exists() else ""
+            console.print(f"stopped before the end of an epoch: nothing is kept{escape(remove)}")
+            raise typer.Exit(INTERRUPTED) from None
+        again = shlex.join(["rgsiam", *(a for a in sys.argv[1:] if a != "--resume"), "--resume"])
+        console.print(
+            f"stopped: {escape(kept)}; go on with: [bold]{escape(again)}[/bold]", soft_wrap=True
+        )
+        raise typer.Exit(INTERRUPTED) from None
     console.print(
-        f"trained: {out}; next: [bold]rgsiam export {out} --out models/NAME[/bold]", soft_wrap=True
+        f"trained: {escape(str(out))}; next: [bold]rgsiam export {escape(shlex.quote(str(out)))} "
+        "--out models/NAME[/bold]",
+        soft_wrap=True,
     )
 
 
@@ -223,7 +249,7 @@ def calibrate(
 ) -> None:
     """Fit covariance and trust on images that were not trained on. `rgsiam export` does this too."""
     from rgsiam_ros.bundle import Bundle
-    from rgsiam_ros.recordings.formats import open_dataset
+    from rgsiam_ros.recordings.formats import open_split
     from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_training.export.calibrate import calibrate_bundle, images_of_datasets, images_of_run
     from rgsiam_training.fitting.run_folder import open_run
@@ -242,7 +268,7 @@ def calibrate(
             mount=mount,
             rectified=rectified,
         )
-        opened = [open_dataset(path, split, topics) for path in data or ()]
+        opened = [open_split(path, split, topics) for path in data or ()]
         held_out = images_of_datasets(opened, loaded)
     target = out or bundle
     calibrate_bundle(loaded, held_out, target, false_accept_rate=false_accepts, seed=seed)
@@ -307,7 +333,7 @@ def look_alikes(
     mount: Mount = MOUNT,
 ) -> None:
     """Measure how well a bundle distinguishes places that look alike."""
-    from rgsiam_ros.recordings.formats import open_dataset
+    from rgsiam_ros.recordings.formats import open_split
     from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_training.evaluation.look_alikes import measure_look_alikes
 
@@ -318,7 +344,7 @@ def look_alikes(
     topics = BagTopics(
         image_topic, camera_info_topic, truth_topic, base_frame, mount=mount, rectified=rectified
     )
-    figures = measure_look_alikes(open_dataset(dataset, split, topics), bundle, places, radius)
+    figures = measure_look_alikes(open_split(dataset, split, topics), bundle, places, radius)
     console.print(
         f"{figures['images']} images; AUROC of the metric features, {figures['near_pairs']} pairs at the same "
         f"place against {figures['far_pairs']} pairs at different places: {figures['auroc']:.3f}"

@@ -31,9 +31,8 @@ from rgsiam_ros.recordings.base import (
     poses_of,
 )
 from rgsiam_ros.recordings.formats import open_dataset
-from rgsiam_ros.recordings.levels import levels_of
 from rgsiam_training.config import TrainingConfig
-from rgsiam_training.data.splits import split_frames
+from rgsiam_training.data.splits import frames_of, split_frames
 
 logger = logging.getLogger(__name__)
 
@@ -92,19 +91,14 @@ def prepare(config: TrainingConfig) -> PreparedData:
                 logger.warning(notice)
     camera = common_camera(datasets)
     mean, std = normalisation_of(config.network.backbone)
-    levels = levels_of(datasets)
     preprocessing = Preprocessing(
-        input_width=config.input_width,
-        input_height=config.input_height,
-        levels=levels,
-        mean=mean,
-        std=std,
+        input_width=config.input_width, input_height=config.input_height, mean=mean, std=std
     )
-    frames = [frame for dataset in datasets for frame in dataset.frames]
-    training, validation = split_frames(frames, config.split, config.seed, config.pairs.reach_m)
+    frames = frames_of(datasets)
+    training, validation = split_frames(frames, config.split, config.pairs.reach_m, config.seed)
     fitted = np.stack(
         [
-            fit_image(image.decode(levels=levels), preprocessing, camera)
+            fit_image(image.decode(), preprocessing, camera)
             for dataset in datasets
             for image in dataset.read_images()
         ]

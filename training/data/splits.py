@@ -1,139 +1,186 @@
-"""Validation split: frames are held out of each session.
+"""Validation split: frames of each session are held out, in long stretches or all along the way.
 
 Neighbouring frames of a drive are nearly equal, so validation on random frames would measure memorisation.
-Whole stretches are held out, and the guard frames beside them are used for neither training nor validation. A drive
-that passes each place once shows a stretch nowhere else. Then a few frames at a time are held out, all along the way.
+Whole stretches are held out, and the guard frames beside them are used for neither training nor validation. A drive that
+passes each place once has no map where a long stretch is missing. Then a few frames in a row are held out all along the way.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.geometry.poses import Array
-from rgsiam_ros.recordings.base import Frame, poses_of
+from rgsiam_ros.recordings.base import Dataset, Frame, poses_of
+from rgsiam_ros.uncertainty.covariance import MINIMUM_SAMPLES
 from rgsiam_training.config import SplitConfig
+
+Split = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Indices of the training frames and of the validation frames."""
+
+CALIBRATION_SAMPLES = 24
+"""Held-out frames that are needed to calibrate a bundle."""
+SMALL = 120
+"""Frames below which fewer are held out than a calibration needs."""
+FEWEST_FRAMES = 3 * MINIMUM_SAMPLES
+FEWEST_GUARDS = 2
+"""Guard frames beside the stretch of a short session, at least."""
+IN_A_ROW = 2
+"""Frames in a row that are held out all along the way, with one guard frame on either side."""
+LARGEST_FAR_SHARE = 0.5
+"""Largest share of the held-out frames that may be nowhere in the map."""
+SAME_WAY_COSINE = 0.5
+"""Cosine of the largest angle between two optical axes that look the same way."""
 
 logger = logging.getLogger(__name__)
 
-INTERLEAVED_FRAMES, INTERLEAVED_GUARD = 3, 1
-"""Frames held out at a time, and frames on either side that are not used, if they are interleaved."""
-FEWEST_SEEN = 0.5
-"""Share of the held-out frames that must have a training frame near them."""
-SAME_WAY = np.radians(60.0)
-"""Cameras whose axes differ by less look the same way."""
-ENOUGH_HELD_OUT, LARGEST_FRACTION = 24, 1.0 / 3.0
-"""Number of held-out frames with which a covariance can be fitted, if they are no larger share of all frames."""
+
+def frames_of(datasets: Sequence[Dataset]) -> list[Frame]:
+    """The frames of datasets. Sessions of two datasets get different names, also if they have the same."""
+    if len(datasets) == 1:
+        return list(datasets[0].frames)
+    return [
+        replace(frame, session=f"{dataset.path} ({i + 1}): {frame.session}")
+        for i, dataset in enumerate(datasets)
+        for frame in dataset.frames
+    ]
 
 
-def split_frames(
-    frames: Sequence[Frame], config: SplitConfig, seed: int, reach_m: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split_frames(frames: Sequence[Frame], config: SplitConfig, reach_m: float, seed: int) -> Split:
     """Return the indices of the training frames and of the validation frames, as `SplitConfig.hold_out` says.
 
-    reach_m: a training frame within this distance, that looks the same way, shows the same place. Of few frames a
-    larger fraction is held out, because the calibration needs them. Logs which way was taken. Raises DatasetError as `split_stretches` does.
+    ``auto`` holds out stretches, unless more than half of their frames are then farther than `reach_m` (metres) from any
+    training frame that looks the same way, or no session is long enough. If `SplitConfig.fraction` holds out fewer frames
+    than an export needs, it is raised. Logs what was chosen.
+
+    Raises DatasetError when there are too few frames, or when no training or no validation frame is left.
     """
-    needed = min(ENOUGH_HELD_OUT / max(len(frames), 1), LARGEST_FRACTION)
-    config = config.model_copy(update={"fraction": max(config.fraction, needed)})
-    interleaved = config.model_copy(
-        update={"stretch_frames": INTERLEAVED_FRAMES, "guard_frames": INTERLEAVED_GUARD}
-    )
-    if config.hold_out == "interleaved":
-        return _logged("a few at a time", split_stretches(frames, interleaved, seed))
-    try:
-        stretches = split_stretches(frames, config, seed)
-    except DatasetError:
-        if config.hold_out == "stretches":
-            raise
-        return _logged("a few at a time", split_stretches(frames, interleaved, seed))
-    seen = _share_seen(poses_of(frames), *stretches, reach_m)
-    if config.hold_out == "stretches" or seen >= FEWEST_SEEN:
-        return _logged("in stretches", stretches)
-    logger.warning(
-        "the drive passes most places once: of stretches held out of it, only %.0f %% would be near a training frame, "
-        "so frames are held out a few at a time (split.hold_out)",
-        100.0 * seen,
-    )
-    return _logged("a few at a time", split_stretches(frames, interleaved, seed))
+    if len(frames) < FEWEST_FRAMES:
+        raise DatasetError(
+            f"{len(frames)} posed images are too few to train and to validate with: record at least {FEWEST_FRAMES}"
+        )
+    config = _enough(config, len(frames))
+    if config.hold_out != "interleaved":
+        try:
+            split = split_contiguous(frames, config, seed)
+        except DatasetError:
+            if config.hold_out == "stretches":
+                raise
+        else:
+            far = _far_share(poses_of(frames), split, reach_m)
+            needed = _needed(len(frames))
+            enough = len(split[1]) >= needed or bool(config.leave_out)
+            if config.hold_out == "stretches" or (far <= LARGEST_FAR_SHARE and enough):
+                return split
+            logger.info(
+                "the drive passes most places once: frames are held out all along the way, not in stretches "
+                "(split.hold_out)"
+            )
+    return _remaining(frames, config, *split_interleaved(frames, config))
 
 
-def _logged(
-    how: str, split: tuple[NDArray[np.int64], NDArray[np.int64]]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    training, validation = split
-    logger.info(
-        "%d frames for training, %d held out for validation, %s",
-        *(len(training), len(validation), how),
-    )
-    return split
-
-
-def _share_seen(
-    T_N44: Array, training: NDArray[np.int64], validation: NDArray[np.int64], reach_m: float
-) -> float:
-    """Share of the validation frames that have a training frame near them, which looks the same way."""
-    tree = cKDTree(T_N44[training, :3, 3])
-    near = tree.query_ball_point(T_N44[validation, :3, 3], reach_m)
-    facing = [
-        (T_N44[training[found], :3, 2] @ T_N44[index, :3, 2] > np.cos(SAME_WAY)).any()
-        for found, index in zip(near, validation, strict=True)
-    ]
-    return float(np.mean(facing))
-
-
-def split_stretches(
-    frames: Sequence[Frame], config: SplitConfig, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split_contiguous(frames: Sequence[Frame], config: SplitConfig, seed: int) -> Split:
     """Return the indices of the training frames and of the validation frames.
 
     Each session is divided into ``round(fraction * length / stretch_frames)`` equal parts (at least one). In
     each part one stretch is held out at a seeded random position. A stretch has ``stretch_frames`` frames, or
-    ``fraction * length`` (at least 2) if that is less. Guard frames and the frames inside the circles of
-    `SplitConfig.leave_out` are in neither result; `leave_out` does not change where the stretches are.
+    ``fraction * length`` (at least 2) if that is less. A session that is too short for this is trained on as a whole, with
+    a warning. Guard frames and the frames inside the circles of `SplitConfig.leave_out` are in neither result; `leave_out`
+    does not change where the stretches are.
 
-    Raises DatasetError when a session is too short, or when no training or no validation frame is left.
+    Raises DatasetError when all sessions are too short, or when no training or no validation frame is left.
     """
     random = np.random.default_rng(seed)
-    training, validation = [], []
+    held = np.zeros(len(frames), bool)
+    guarded = np.zeros(len(frames), bool)
+    short = []
     start = 0
     for session, group in groupby(frames, key=lambda frame: frame.session):
         length = len(list(group))
-        held = np.zeros(length, bool)
-        held_or_guard = np.zeros(length, bool)
         stretches = max(1, round(config.fraction * length / config.stretch_frames))
+        stretch = min(config.stretch_frames, max(2, round(config.fraction * length)))
         edges = np.linspace(0, length, stretches + 1).astype(int)
-        for low, high in pairwise(edges):
-            stretch = min(config.stretch_frames, max(2, round(config.fraction * length)))
-            if high - low < stretch + 2 * config.guard_frames + 1:
-                raise DatasetError(
-                    f"session {session} has {length} frames, too few to hold out a stretch of "
-                    f"{stretch} with guards of {config.guard_frames}: lower split.stretch_frames "
-                    "or split.guard_frames, or record longer"
-                )
-            first = int(random.integers(low, high - stretch + 1))
-            held[first : first + stretch] = True
-            guards = slice(
-                max(0, first - config.guard_frames), first + stretch + config.guard_frames
-            )
-            held_or_guard[guards] = True
-        validation.append(start + np.flatnonzero(held))
-        training.append(start + np.flatnonzero(~held_or_guard))
+        room = int(np.diff(edges).min()) - stretch - 1
+        guard = min(config.guard_frames, max(length // 20, room // 2))
+        if room < 2 * guard or guard < min(config.guard_frames, FEWEST_GUARDS):
+            short.append(f"{session} ({length} frames)")
+        else:
+            for low, high in pairwise(edges):
+                first = start + int(random.integers(low, high - stretch + 1))
+                held[first : first + stretch] = True
+                low_guard, high_guard = max(start, first - guard), first + stretch + guard
+                guarded[low_guard : min(high_guard, start + length)] = True
         start += length
-    left_out = config.inside(poses_of(frames)[:, :3, 3])
-    kept_training, kept_validation = (
-        indices[~left_out[indices]]
-        for indices in (np.concatenate(training), np.concatenate(validation))
+    if not held.any():
+        raise DatasetError(
+            f"session {', '.join(short)}: too few frames to hold out a stretch with its guards: lower "
+            "split.stretch_frames or split.guard_frames, hold out frames all along the way (--hold-out interleaved), or "
+            "record longer"
+        )
+    if short:
+        logger.warning(
+            "too short to hold out a stretch, and trained on as a whole: %s", ", ".join(short)
+        )
+    return _remaining(frames, config, ~(held | guarded), held)
+
+
+def split_interleaved(
+    frames: Sequence[Frame], config: SplitConfig
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which frames are for training and which for validation: a few in a row, all along each session."""
+    period = max(IN_A_ROW + 3, int(IN_A_ROW / config.fraction))
+    place = np.concatenate(
+        [np.arange(len(list(g))) for _, g in groupby(frames, key=lambda f: f.session)]
     )
-    if not (len(kept_training) and len(kept_validation)):
+    place = place % period - (period - IN_A_ROW) // 2
+    held = (place >= 0) & (place < IN_A_ROW)
+    return (place < -1) | (place > IN_A_ROW), held
+
+
+def _remaining(
+    frames: Sequence[Frame],
+    config: SplitConfig,
+    training: NDArray[np.bool_],
+    validation: NDArray[np.bool_],
+) -> Split:
+    """The indices of both without the circles that are left out."""
+    kept = ~config.inside(poses_of(frames)[:, :3, 3])
+    split = np.flatnonzero(training & kept), np.flatnonzero(validation & kept)
+    if not (len(split[0]) and len(split[1])):
         raise DatasetError(
             "no frame is left for training or for validation: make the circles of split.leave_out "
             "smaller"
         )
-    return kept_training, kept_validation
+    return split
+
+
+def _needed(count: int) -> int:
+    return CALIBRATION_SAMPLES if count >= SMALL else MINIMUM_SAMPLES
+
+
+def _enough(config: SplitConfig, count: int) -> SplitConfig:
+    """The configuration with a share that holds out enough frames of `count`."""
+    if round(config.fraction * count) >= _needed(count):
+        return config
+    fraction = (_needed(count) + 1) / count
+    logger.warning(
+        "%.0f %% of the frames are held out instead of %.0f %%, because an export needs %d",
+        *(100.0 * fraction, 100.0 * config.fraction, _needed(count)),
+    )
+    return config.model_copy(update={"fraction": fraction})
+
+
+def _far_share(T_N44: Array, split: Split, reach_m: float) -> float:
+    """Share of the validation frames without a training frame within reach that looks the same way."""
+    training, validation = (T_N44[indices] for indices in split)
+    far = 0
+    for T in validation:
+        near = np.linalg.norm(training[:, :3, 3] - T[:3, 3], axis=1) <= reach_m
+        far += not (near & (training[:, :3, 2] @ T[:3, 2] >= SAME_WAY_COSINE)).any()
+    return far / len(validation)

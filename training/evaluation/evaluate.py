@@ -15,7 +15,7 @@ from rgsiam_ros.errors import RgsiamError
 from rgsiam_ros.localization.pose_estimate import PoseEstimate
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.base import Frame, describe_dropped
-from rgsiam_ros.recordings.formats import open_dataset
+from rgsiam_ros.recordings.formats import open_split
 from rgsiam_ros.recordings.ground_truth import truth_turn
 from rgsiam_ros.recordings.time_offset import with_time_offset
 from rgsiam_ros.recordings.topics import BagTopics
@@ -50,7 +50,7 @@ def evaluate_dataset(
     """
     engine = engine or EngineOptions(fallback="none")
     relocalizer = Relocalizer.from_bundle(bundle, engine, branch=branch)
-    dataset = with_time_offset(open_dataset(path, split, topics), time_offset_s)
+    dataset = with_time_offset(open_split(path, split, topics), time_offset_s)
     if left_out := describe_dropped(dataset):
         logger.warning(left_out)
     claim_folder(out)

@@ -28,6 +28,7 @@ from rgsiam_ros.uncertainty.calibration import Calibration, sigma_predictors, tr
 from rgsiam_ros.uncertainty.covariance import pose_error_vectors, turn_errors
 from rgsiam_training.config import AugmentationConfig
 from rgsiam_training.data.augmentation import change_look
+from rgsiam_training.data.splits import CALIBRATION_SAMPLES
 from rgsiam_training.export.calibration_fit import (
     NO_TRUST,
     fit_covariance,
@@ -55,7 +56,7 @@ FALSE_ACCEPT_RATE = 0.01
 FOLDS = 5
 """Number of parts of neighbouring held-out images, see
 `rgsiam_training.export.calibration_fit.widen_for_the_unseen`."""
-FEWEST_FRAMES = 24
+FEWEST_FRAMES = CALIBRATION_SAMPLES
 """Fewest held-out images, and fewest right poses, that a calibration is fitted to."""
 ENGINES: dict[Precision, str] = {"bfloat16": "openvino"}
 """The engine that estimates the poses in a precision. ONNX Runtime for the precisions that are not listed."""

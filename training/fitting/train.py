@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,16 +20,16 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from rgsiam_ros.errors import DatasetError
-from rgsiam_ros.uncertainty.covariance import MINIMUM_SAMPLES
 from rgsiam_training.config import OVERLAP_TERMS, TrainingConfig, load_config
 from rgsiam_training.data.map_selection import thin
 from rgsiam_training.data.pairs import PairSampler, look_alikes
 from rgsiam_training.data.preparation import PairImages, PreparedData, prepare
 from rgsiam_training.data.view_geometry import overlapping_images, view_bounds
 from rgsiam_training.distributed import planned, synchronise_batch_norm
+from rgsiam_training.fitting.claim import claimed
 from rgsiam_training.fitting.lightning_module import MapScale, RelocalizationModule
 from rgsiam_training.fitting.notices import silence_notices
-from rgsiam_training.fitting.run_files import read_checkpoint
+from rgsiam_training.fitting.run_files import read_checkpoint, read_description
 
 AnyBatch = TypeVar("AnyBatch")
 
@@ -61,55 +62,65 @@ def train(
     write one folder.
 
     Raises DatasetError, and leaves the folder unchanged, when a new run is started in a folder that is not
-    empty, when there is nothing to resume, or when the resumed run was started with another configuration.
+    empty, when another process trains in it, when there is nothing to resume, or when the resumed run was started with
+    another configuration or other data. The datasets may be at another path. Raises KeyboardInterrupt after Ctrl-C.
     """
     checkpoint = run / CHECKPOINT_NAME
     if resume and not checkpoint.is_file():
         raise DatasetError(f"{checkpoint} does not exist: there is nothing to resume in {run}")
     rank, processes = planned()
-    if not resume and rank == 0 and run.exists() and any(run.iterdir()):
-        raise DatasetError(f"{run} is not empty: give another --out, or --resume")
-    if resume:
-        read_checkpoint(checkpoint)  # refused before the data is prepared
-        _check_same_configuration(config, load_config(run / CONFIG_NAME, {}), run)
     if rank != 0:
         logging.getLogger("rgsiam_training").setLevel(logging.ERROR)  # only one process logs
-    module, loader, data = build(config, (rank, processes))
-    if processes > 1:
-        synchronise_batch_norm(module.network)
-    held_out = len(data.validation.image_NHW3)
-    if held_out < MINIMUM_SAMPLES:
-        logger.warning(
-            "only %d frames are held out: `rgsiam export` needs %d, see split.fraction",
-            held_out,
-            MINIMUM_SAMPLES,
+    with claimed(run, new=not resume) if rank == 0 else nullcontext():
+        if resume:
+            read_checkpoint(checkpoint)  # refused before the data is prepared
+            _check_same_configuration(config, load_config(run / CONFIG_NAME, {}), run)
+        module, loader, data = build(config, (rank, processes))
+        if resume:
+            _check_same_data(data, run)
+        if processes > 1:
+            synchronise_batch_norm(module.network)
+        _say_steps(config, data)
+        if not resume and rank == 0:
+            config.save(run / CONFIG_NAME)
+            save_data(config, data, run)
+        trainer = lightning.Trainer(
+            accelerator="auto",
+            **_process_arguments(),
+            max_epochs=config.optimisation.epochs,
+            logger=TensorBoardLogger(run, name="", version="log"),
+            precision=config.optimisation.precision,
+            callbacks=[*_callbacks(config, run, progress), *callbacks],
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            log_every_n_steps=max(1, min(10, len(loader) // 4)),
+            gradient_clip_val=5.0,
+            num_sanity_val_steps=0,
+            check_val_every_n_epoch=max(1, config.optimisation.epochs // 15),
         )
-    if not resume and rank == 0:
-        run.mkdir(parents=True, exist_ok=True)
-        config.save(run / CONFIG_NAME)
-        save_data(config, data, run)
-    trainer = lightning.Trainer(
-        accelerator="auto",
-        **_process_arguments(),
-        max_epochs=config.optimisation.epochs,
-        logger=TensorBoardLogger(run, name="", version="log"),
-        precision=config.optimisation.precision,
-        callbacks=[*_callbacks(config, run, progress), *callbacks],
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        log_every_n_steps=max(1, min(10, len(loader) // 4)),
-        gradient_clip_val=5.0,
-        num_sanity_val_steps=0,
-        check_val_every_n_epoch=max(1, config.optimisation.epochs // 15),
-    )
-    trainer.fit(
-        module,
-        loader,
-        _validation_loader(data),
-        ckpt_path=checkpoint if resume else None,
-        weights_only=True if resume else None,
-    )
-    trainer.save_checkpoint(checkpoint)
+        try:
+            trainer.fit(
+                module,
+                loader,
+                _validation_loader(data),
+                ckpt_path=checkpoint if resume else None,
+                weights_only=True if resume else None,
+            )
+        except SystemExit as error:  # what Lightning makes of Ctrl-C
+            if trainer.interrupted:
+                raise KeyboardInterrupt from error
+            raise
+        trainer.save_checkpoint(checkpoint)
+
+
+def kept_of(run: Path) -> str | None:
+    """What an interrupted training left in its folder, in words; None if it cannot be continued. Raises DatasetError."""
+    checkpoint = run / CHECKPOINT_NAME
+    if not checkpoint.is_file():
+        return None
+    epochs = load_config(run / CONFIG_NAME, {}).optimisation.epochs
+    done = min(read_checkpoint(checkpoint).get("epoch", 0) + 1, epochs)
+    return f"{checkpoint} holds {done} of {epochs} epochs"
 
 
 def build(
@@ -191,11 +202,34 @@ def _check_same_configuration(
     config: TrainingConfig, started_with: TrainingConfig, run: Path
 ) -> None:
     now, then = config.model_dump(mode="json"), started_with.model_dump(mode="json")
-    different = [name for name in now if now[name] != then[name]]
+    different = [name for name in now if now[name] != then[name] and name != "datasets"]
     if different:
         raise DatasetError(
             f"{run} was started with another configuration ({', '.join(different)} differ): give "
             f"the same options, or --config {run / CONFIG_NAME}"
+        )
+
+
+def _check_same_data(data: PreparedData, run: Path) -> None:
+    started_with = read_description(run / DATA_NAME).get("mapping_data", {})
+    if started_with.get("fingerprint") != data.fingerprint:
+        raise DatasetError(
+            f"{run} was started with other data ({started_with.get('source')}, by fingerprint; now {data.source}): give "
+            "the same sessions in the same order"
+        )
+
+
+def _say_steps(config: TrainingConfig, data: PreparedData) -> None:
+    epoch, epochs = batches_per_epoch(config, data), config.optimisation.epochs
+    logger.info(
+        "%d images to train on, %d held out; %d epochs of %d steps: %d steps",
+        *(len(data.training.image_NHW3), len(data.validation.image_NHW3)),
+        *(epochs, epoch, epochs * epoch),
+    )
+    if epoch == 1:
+        logger.warning(
+            "an epoch is one step, because there are only %d images: give more --epochs, or record more",
+            len(data.training.image_NHW3),
         )
 
 

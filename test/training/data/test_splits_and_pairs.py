@@ -10,7 +10,7 @@ from rgsiam_ros.recordings.base import Frame
 from rgsiam_training.config import PairConfig, SplitConfig
 from rgsiam_training.data.map_selection import thin
 from rgsiam_training.data.pairs import PairSampler, look_alikes
-from rgsiam_training.data.splits import split_frames, split_stretches
+from rgsiam_training.data.splits import frames_of, split_contiguous, split_frames
 from rgsiam_training.data.view_geometry import overlapping_images
 
 
@@ -23,7 +23,7 @@ def frames(**sessions):
 def test_validation_is_contiguous_and_guarded():
     listing = frames(a=400, b=250)
     config = SplitConfig(fraction=0.2, stretch_frames=25, guard_frames=6)
-    training, validation = split_stretches(listing, config, seed=3)
+    training, validation = split_contiguous(listing, config, seed=3)
     assert not set(training) & set(validation)
     for session, start, length in (("a", 0, 400), ("b", 400, 250)):
         held = [i - start for i in validation if listing[i].session == session]
@@ -44,71 +44,14 @@ def test_validation_is_contiguous_and_guarded():
 
 def test_the_split_is_seeded():
     listing, config = frames(a=300), SplitConfig()
-    first, again, other = (split_stretches(listing, config, seed) for seed in (1, 1, 2))
+    first, again, other = (split_contiguous(listing, config, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first[1], again[1])
     assert first[1].tolist() != other[1].tolist()
 
 
 def test_a_short_session_is_refused_with_advice():
-    with pytest.raises(DatasetError, match=r"session a has 10 frames.*guard_frames"):
-        split_stretches(frames(a=10), SplitConfig(), seed=0)
-
-
-def driven(x_N, session="a"):
-    """Frames of a camera that drives along x and looks ahead."""
-    T = np.tile(np.eye(4), (len(x_N), 1, 1))
-    T[:, :3, :3] = Rotation.from_euler("y", 90.0, degrees=True).as_matrix()
-    T[:, 0, 3] = x_N
-    return [Frame(f"{session}/{i}", session, i, T[i]) for i in range(len(x_N))]
-
-
-def longest_run(indices):
-    return max(len(run) for run in np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1))
-
-
-ONCE = driven(2.0 * np.arange(400))
-TWICE = driven(2.0 * (np.arange(800) % 400))
-
-
-def test_a_road_driven_twice_is_validated_on_stretches(caplog):
-    _, validation = split_frames(TWICE, SplitConfig(), 0, reach_m=8.0)
-    assert longest_run(validation) >= 40
-    assert "passes most places once" not in caplog.text
-
-
-def test_a_road_driven_once_is_validated_on_frames_all_along_it(caplog):
-    """Of a stretch held out of it, nothing is in the map."""
-    training, validation = split_frames(ONCE, SplitConfig(), 0, reach_m=8.0)
-    assert longest_run(validation) == 3
-    assert len(validation) == pytest.approx(48, abs=3)
-    x = np.array([frame.T_map_camera[0, 3] for frame in ONCE])
-    nearest = np.abs(x[validation][:, None] - x[training][None]).min(axis=1)
-    assert 4.0 <= nearest.min() <= nearest.max() <= 6.0
-    assert "the drive passes most places once" in caplog.text
-
-
-def test_a_road_driven_back_shows_other_things():
-    back = driven(2.0 * np.arange(400)[::-1])
-    for frame in back:
-        frame.T_map_camera[:3, :3] = Rotation.from_euler("y", -90.0, degrees=True).as_matrix()
-    _, validation = split_frames([*ONCE, *back], SplitConfig(), 0, reach_m=8.0)
-    assert longest_run(validation) == 3
-
-
-@pytest.mark.parametrize(("hold_out", "longest"), [("stretches", 40), ("interleaved", 3)])
-@pytest.mark.parametrize("listing", [ONCE, TWICE])
-def test_the_way_to_hold_out_can_be_chosen(listing, hold_out, longest):
-    config = SplitConfig(hold_out=hold_out)
-    _, validation = split_frames(listing, config, 0, reach_m=8.0)
-    assert longest <= longest_run(validation) <= 2 * longest
-
-
-@pytest.mark.parametrize("count", [41, 60, 80])
-def test_a_short_drive_holds_out_enough_frames_for_a_covariance(count):
-    for listing in (ONCE[:count], TWICE[:count]):
-        training, validation = split_frames(listing, SplitConfig(), 0, reach_m=8.0)
-        assert len(validation) >= 12
-        assert len(training) >= count // 3
+    with pytest.raises(DatasetError, match=r"session a \(3 frames\).*guard_frames"):
+        split_contiguous(frames(a=3), SplitConfig(), seed=0)
 
 
 BOUNDS = np.array([-1.0, -0.6]), np.array([1.0, 0.6])
@@ -273,3 +216,60 @@ def test_thinned_images_stand_apart_and_leave_no_gap():
         min(distance(i, j) for j in kept) < 1.0 for i in set(range(200)) - set(kept.tolist())
     )
     assert thin(T, 0.0, 10.0).tolist() == list(range(200))
+
+
+def drive(count, laps=1, step_m=2.0):
+    """Frames along a straight road, passed `laps` times in one session."""
+    poses = np.tile(np.eye(4), (count, 1, 1))
+    poses[:, 0, 3] = step_m * (np.arange(count) % (count // laps))
+    return [Frame(f"{i}", "a", i, T) for i, T in enumerate(poses)]
+
+
+def longest_run(indices):
+    return max(len(run) for run in np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1))
+
+
+def test_a_short_session_is_trained_on_as_a_whole(caplog):
+    training, validation = split_contiguous(frames(a=3, b=100), SplitConfig(), seed=0)
+    assert {0, 1, 2} <= set(training)
+    assert len(validation)
+    assert "trained on as a whole: a (3 frames)" in caplog.text
+
+
+@pytest.mark.parametrize("hold_out", ["auto", "stretches", "interleaved"])
+@pytest.mark.parametrize(("count", "needed"), [(41, 12), (60, 12), (80, 12), (150, 24)])
+def test_enough_frames_are_held_out_for_an_export(count, needed, hold_out):
+    config = SplitConfig(hold_out=hold_out)
+    training, validation = split_frames(drive(count), config, reach_m=8.0, seed=0)
+    assert needed <= len(validation) < count // 2
+    assert len(training) >= count // 3
+    assert not set(training) & set(validation)
+
+
+def test_too_few_frames_are_refused_before_the_training():
+    with pytest.raises(DatasetError, match="30 posed images are too few.*at least 36"):
+        split_frames(drive(30), SplitConfig(), reach_m=8.0, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("laps", "hold_out", "in_a_row"),
+    [(1, "auto", 2), (3, "auto", 40), (1, "stretches", 40), (3, "interleaved", 2)],
+)
+def test_a_drive_that_passes_each_place_once(laps, hold_out, in_a_row):
+    config = SplitConfig(hold_out=hold_out)
+    _, validation = split_frames(drive(600, laps), config, reach_m=8.0, seed=0)
+    assert longest_run(validation) == in_a_row
+
+
+class Session:
+    path = "data/drive"
+
+    def __init__(self, count):
+        self.frames = frames(seq=count)
+
+
+def test_sessions_of_two_datasets_with_one_name_stay_apart():
+    apart = frames_of([Session(50), Session(50)])
+    assert len({frame.session for frame in apart}) == 2
+    _, validation = split_contiguous(apart, SplitConfig(), seed=0)
+    assert {i // 50 for i in validation} == {0, 1}

@@ -5,14 +5,13 @@ from __future__ import annotations
 from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_ros.recordings.subset import Subset
 from rgsiam_training.config import TrainingConfig
-from rgsiam_training.data.splits import split_frames
+from rgsiam_training.data.splits import frames_of, split_frames
 
 
 def training_images(config: TrainingConfig) -> list[Subset]:
     """For each session, its frames that are not held out; sessions without any are left out."""
     datasets = [open_dataset(path, split="train", topics=config.topics) for path in config.datasets]
-    frames = [frame for dataset in datasets for frame in dataset.frames]
-    training, _ = split_frames(frames, config.split, config.seed, config.pairs.reach_m)
+    training, _ = split_frames(frames_of(datasets), config.split, config.pairs.reach_m, config.seed)
     parts, first = [], 0
     for dataset in datasets:
         last = first + len(dataset.frames)
