@@ -8,6 +8,7 @@ the Earth. The map is then rotated so that its axes are east, north and up at th
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,23 @@ from rgsiam_ros.bundle.npz import npz_bytes
 from rgsiam_ros.bundle.parts import Placement
 from rgsiam_ros.bundle.precision import map_features_name
 from rgsiam_ros.errors import GeoreferenceError
+from rgsiam_ros.fusion.fix_checks import (
+    AGREES_FROM,
+    SMALLEST_AGREEING_SHARE,
+    clock_offset,
+    mirrored_agreeing,
+)
 from rgsiam_ros.geometry.geodesy import Datum, LocalFrame
 from rgsiam_ros.geometry.poses import Array, pose_matrix
+
+logger = logging.getLogger(__name__)
 
 FEWEST_FIXES = 20
 LARGEST_YAW_SIGMA_DEG = 1.0
 """Largest standard deviation of the heading, degrees, at which the alignment is accepted."""
 LARGEST_SCALE_ERROR = 0.05
+LARGEST_CLOCK_OFFSET_S = 0.2
+"""A smaller clock offset between fixes and poses causes only a warning."""
 STEPS = 40
 """Number of steps of the robust fit."""
 SCALE_DIVISOR = 1.4
@@ -80,10 +91,10 @@ class MapAlignment:
 
 
 def align_map(fixes: Fixes) -> MapAlignment:
-    """Compute the datum and the alignment of a map.
+    """Compute the datum and the alignment of a map. Logs a small clock offset between fixes and poses.
 
-    Raises GeoreferenceError when there are too few fixes, when they do not determine the heading, or when
-    the map is not in metres.
+    Raises GeoreferenceError when there are too few fixes, or they do not determine the heading, when less than half agree,
+    when the clocks of fixes and poses differ, or when the map is mirrored or not in metres.
     """
     count = len(fixes.stamps_ns)
     if count < FEWEST_FIXES:
@@ -105,6 +116,7 @@ def align_map(fixes: Fixes) -> MapAlignment:
             Datum(latitude_deg=latitude, longitude_deg=longitude, ellipsoidal_height_m=height)
         )
     fix_enu = frame.from_geodetic(fixes.latitude_longitude_height_N3)
+    _check_agreement(fixes.stamps_ns, antenna, fix_enu, sigma, weight)
     yaw_sigma = _yaw_sigma(antenna, fix_enu, yaw, weight / sigma**2)
     if np.degrees(yaw_sigma) > LARGEST_YAW_SIGMA_DEG:
         raise GeoreferenceError(
@@ -129,11 +141,7 @@ def align_map(fixes: Fixes) -> MapAlignment:
     antenna_enu = antenna @ T[:3, :3].T
     residual = LocalFrame(datum).from_geodetic(fixes.latitude_longitude_height_N3) - antenna_enu
     scale = _scale(antenna_enu, antenna_enu + residual, weight_N1)
-    if abs(scale - 1.0) > LARGEST_SCALE_ERROR:
-        raise GeoreferenceError(
-            f"the map is not in metres: distances on the Earth are {scale:.3f} times as long as in the "
-            "map. Record the true poses in metres, and train again"
-        )
+    _check_scale(scale)
     return MapAlignment(
         datum=datum,
         T_enu_map=T,
@@ -173,6 +181,45 @@ def _moved(placement: Placement, T: Array) -> dict[str, Any]:
         "turn_wxyz": mat2quat(R).tolist(),
         "origin_m": (T[:3, :3] @ np.asarray(placement.origin_m) + T[:3, 3]).tolist(),
     }
+
+
+def _check_agreement(
+    stamps_ns: NDArray[np.int64], antenna: Array, fix: Array, sigma: Array, weight: Array
+) -> None:
+    """Raise GeoreferenceError if the alignment is not that of the map, and say why if it is known."""
+
+    def fit(antenna: Array, fix: Array, sigma: Array) -> Array:
+        return _fit_robustly(antenna, fix, sigma)[2]
+
+    agreeing, count = int((weight > AGREES_FROM).sum()), len(weight)
+    mirrored = mirrored_agreeing(antenna, fix, sigma, fit)
+    if mirrored is not None and mirrored > agreeing:
+        raise GeoreferenceError(
+            f"the map is mirrored: {agreeing} of {count} fixes agree with it, and {mirrored} if its y axis is turned round. Two "
+            "axes are swapped, or z points down (north, east, down): record true poses with z up (REP 103), and build it again"
+        )
+    offset = clock_offset(stamps_ns, antenna, fix, sigma, fit)
+    if offset is not None:
+        late = f"{abs(offset.seconds):g} s {'late' if offset.seconds > 0 else 'early'}"
+        if abs(offset.seconds) >= LARGEST_CLOCK_OFFSET_S:
+            raise GeoreferenceError(
+                f"the clocks of fixes and poses differ: the fixes are stamped {late} ({agreeing} of {count} agree with "
+                f"the map as they are, {offset.agreeing} of {offset.fixes} if their stamps are corrected): correct the "
+                "stamps (GPS time is 18 s ahead of UTC), and record again"
+            )
+        logger.warning(
+            "the fixes seem to be stamped %s: the datum is off by the way driven in this time", late
+        )
+    if agreeing < SMALLEST_AGREEING_SHARE * count:
+        equal = np.ones((count, 1))
+        turned = antenna @ _about_z(_fit_weighted(antenna, fix, equal[:, 0])[0]).T
+        scale = _scale(turned, fix, equal)
+        if (fit(scale * antenna, fix, sigma) > AGREES_FROM).mean() >= SMALLEST_AGREEING_SHARE:
+            _check_scale(scale)
+        raise GeoreferenceError(
+            f"{agreeing} of {count} fixes agree with the map, at least {SMALLEST_AGREEING_SHARE:.0%} are needed: check the "
+            "bag's place and clocks, and the receiver's position_covariance"
+        )
 
 
 def _fit_robustly(antenna: Array, fix: Array, sigma: Array) -> tuple[float, Array, Array]:
@@ -230,6 +277,14 @@ def _scale(antenna: Array, fix: Array, weight_N1: Array) -> float:
     share = weight_N1 / weight_N1.sum()
     a, f = ((v - (share * v).sum(axis=0))[:, :2] for v in (antenna, fix))
     return float((share * a * f).sum() / max((share * a * a).sum(), 1e-12))
+
+
+def _check_scale(scale: float) -> None:
+    if abs(scale - 1.0) > LARGEST_SCALE_ERROR:
+        raise GeoreferenceError(
+            f"the map is not in metres: distances on the Earth are {scale:.3f} times as long as in the "
+            "map. Record the true poses in metres, and train again"
+        )
 
 
 def _tilt_deg(antenna: Array, height_residual: Array, weight_N1: Array) -> float:

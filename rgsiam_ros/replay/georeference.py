@@ -18,6 +18,7 @@ from rgsiam_ros.errors import (
     ResultsError,
     TransformUnavailableError,
 )
+from rgsiam_ros.fusion.fix_checks import AGREES_FROM
 from rgsiam_ros.fusion.map_alignment import Fixes, MapAlignment, align_map, georeferenced
 from rgsiam_ros.geometry.conversions import stamp_to_ns
 from rgsiam_ros.geometry.poses import Array, interpolate_poses
@@ -35,8 +36,8 @@ UNKNOWN_SIGMA_M = 3.0
 """Horizontal standard deviation assumed for a fix without a usable variance."""
 WARN_SCALE, WARN_TILT_DEG = 0.01, 1.0
 """Largest deviation of the scale from 1, and largest tilt, that cause no warning."""
-AGREES_FROM = 0.25
-"""A fix whose robust weight is larger is counted as agreeing with the map."""
+SMALLEST_UPRIGHT = -0.5
+"""Smallest vertical component, in the map, of the camera's upward direction."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def run_georeference(
     drive = read_drive(bag, options.topics)
     stamps, poses = _poses(drive, bundle, options)
     fixes = read_fixes(drive, stamps, poses, options.fix_topic)
+    _check_upright(drive, poses)
     alignment = align_map(fixes)
     used = alignment.weight_N > AGREES_FROM
     errors_m = np.linalg.norm(alignment.residual_N3[used, :2], axis=1)
@@ -91,6 +93,20 @@ def run_georeference(
     return alignment
 
 
+def _check_upright(drive: Drive, T_map_base_N44: Array) -> None:
+    """Raise GeoreferenceError if the map is upside down: on a straight road the fixes cannot tell this."""
+    if drive.T_base_camera is None:
+        what, up_N = "vehicle", T_map_base_N44[:, 2, 2]
+    else:  # the camera's y axis points down in the image
+        what, up_N = "camera", -(T_map_base_N44 @ drive.T_base_camera)[:, 2, 1]
+    if np.median(up_N) < SMALLEST_UPRIGHT:
+        raise GeoreferenceError(
+            f"{drive.path}: the {what} is upside down in the map, so the map's z axis points down (north, east, down): record "
+            "the true poses with z up (REP 103), and build the map again; if the camera is mounted upside down, "
+            "correct its mount"
+        )
+
+
 def read_fixes(
     drive: Drive,
     stamps_ns: np.ndarray,
@@ -103,7 +119,7 @@ def read_fixes(
     only NavSatFix topic. Warns of fixes without a usable variance. Raises BagError and GeoreferenceError.
     """
     topic, messages = read_messages(drive.path, topic, "fix")
-    valid = [m for m in messages if m.status.status >= 0 and np.isfinite(_place(m)).all()]
+    valid = [m for m in messages if m.status.status >= 0 and np.isfinite(_place(m)[:2]).all()]
     if not valid:
         raise BagError(f"{drive.path}: none of the {len(messages)} messages on {topic} is a fix")
     frame = valid[0].header.frame_id
@@ -143,12 +159,24 @@ def read_fixes(
                 fault,
                 UNKNOWN_SIGMA_M,
             )
-    return Fixes(
-        at[near],
-        np.array([_place(m) for m in kept]).reshape(-1, 3),
-        np.where(np.isnan(sigma), UNKNOWN_SIGMA_M, sigma),
-        T[:, :3, 3] + T[:, :3, :3] @ t_base_antenna,
+    antenna = T[:, :3, 3] + T[:, :3, :3] @ t_base_antenna
+    places = np.array([_place(m) for m in kept]).reshape(-1, 3)
+    places[:, 2] = _heights(places[:, 2], antenna[:, 2], topic)
+    return Fixes(at[near], places, np.where(np.isnan(sigma), UNKNOWN_SIGMA_M, sigma), antenna)
+
+
+def _heights(height_N: Array, antenna_z_N: Array, topic: str) -> Array:
+    """Heights of fixes, metres. A fix without altitude gets the one that agrees with the map and with the other fixes."""
+    known = np.isfinite(height_N)
+    if known.all():
+        return height_N
+    logger.warning(
+        "%d of %d fixes on %s have no altitude%s",
+        *(int((~known).sum()), len(known), topic),
+        "" if known.any() else ": the height of the map's origin is set to 0 m",
     )
+    offset = float(np.median(height_N[known] - antenna_z_N[known])) if known.any() else 0.0
+    return np.where(known, height_N, antenna_z_N + offset)
 
 
 def _poses(drive: Drive, bundle: Bundle, options: GeoreferenceOptions) -> tuple[np.ndarray, Array]:

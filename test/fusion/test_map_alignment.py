@@ -171,3 +171,32 @@ def test_the_error_names_what_the_bag_lacks(tmp_path):
     with pytest.raises(BagError, match="record base_link -> gps_link on /tf_static"):
         run(unmounted, tmp_path)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_fixes_without_altitude_are_fixes(tmp_path, caplog):
+    from support.bags import edit_messages
+
+    def forget(index, message):
+        if index % 2:
+            message.altitude = np.nan
+
+    some = run(edit_messages(TOWN_DRIVE, tmp_path / "some", "/gps/fix", forget), tmp_path)
+    height = Bundle.load(TOWN_BUNDLE).manifest.datum.ellipsoidal_height_m
+    assert some.datum.ellipsoidal_height_m == pytest.approx(height, abs=1.0)
+    assert re.search(r"\d+ of \d+ fixes on /gps/fix have no altitude", caplog.text)
+
+
+@pytest.mark.slow
+def test_a_map_that_is_upside_down_is_refused(tmp_path):
+    """North, east, down with a vehicle whose z axis points down, too."""
+    from support.bags import edit_messages
+
+    def turn_round(index, message):
+        p, q = message.pose.pose.position, message.pose.pose.orientation
+        p.y, p.z = -p.y, -p.z
+        q.x, q.y, q.z, q.w = q.w, q.z, -q.y, -q.x  # half a turn about x
+
+    bag = edit_messages(TOWN_DRIVE, tmp_path / "down", "/ground_truth/odometry", turn_round)
+    with pytest.raises(GeoreferenceError, match="upside down in the map.*z axis points down"):
+        run(bag, tmp_path)
