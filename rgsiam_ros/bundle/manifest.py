@@ -70,6 +70,8 @@ class MappingData(StrictModel):
     """SHA-256 over the stored images, stamps and poses, see `rgsiam_ros.recordings.base.fingerprint`."""
     source: str
     frames: int = Field(ge=1)
+    sessions: tuple[Sha256, ...] = ()
+    """The same for each dataset alone; empty in older bundles."""
 
 
 class CalibrationSummary(StrictModel):

@@ -297,6 +297,7 @@ def _describe(
             "fingerprint": fingerprint(datasets),
             "source": ", ".join(dataset.path.name for dataset in datasets),
             "frames": len(points.visible),
+            "sessions": [fingerprint([dataset]) for dataset in datasets],
         },
         "geometry": {
             "preprocessing": preprocessing.model_dump(),

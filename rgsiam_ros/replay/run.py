@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 
 from rgsiam_ros.bundle import Manifest
 from rgsiam_ros.errors import FusionError
@@ -21,6 +22,7 @@ from rgsiam_ros.geometry.units import angle_text, length_text
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.ground_truth import drive_in_map
 from rgsiam_ros.recordings.rosbag import Drive, read_drive, read_messages
+from rgsiam_ros.recordings.seen_data import bag_seen_in_training, describe_seen
 from rgsiam_ros.replay.metrics import replay_metrics
 from rgsiam_ros.replay.offline import replay_offline, with_truth
 from rgsiam_ros.replay.options import ReplayOptions
@@ -62,8 +64,11 @@ def run_replay(
         record, extra = offline, {}
     relocalizer.close()
     # the table is printed before files are written, so that a full disk does not lose it
-    metrics = replay_metrics(record) | extra
+    seen = bag_seen_in_training(relocalizer.manifest, bag, options.topics)
+    metrics = replay_metrics(record) | {"seen_in_training": seen} | extra
     print_table(metrics, console, config["title"])
+    if seen:
+        console.print(f"[bold red]{escape(describe_seen(relocalizer.manifest))}[/]", soft_wrap=True)
     if options.ros:
         ros = extra["ros"]
         console.print(

@@ -244,4 +244,5 @@ def test_evaluate_writes_results(bundle, bag, tmp_path):
     out = tmp_path / "results"
     metrics = evaluate_dataset(bag, bundle.path, out, split="test", console=Console(quiet=True))
     assert metrics["frames"] == metrics["answered"] == 80
+    assert metrics["seen_in_training"]
     assert (out / "replay.png").is_file()

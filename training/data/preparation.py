@@ -74,6 +74,8 @@ class PreparedData:
     """Positions spread over the map, normalised units."""
     fingerprint: str
     """Identifies the contents of the datasets."""
+    session_fingerprints: tuple[str, ...]
+    """The same for each dataset alone."""
     source: str
     """Names of the datasets."""
 
@@ -130,6 +132,7 @@ def prepare(config: TrainingConfig) -> PreparedData:
             (positions - origin_m) / scale_m, config.network.anchors, config.seed
         ),
         fingerprint=fingerprint(datasets),
+        session_fingerprints=tuple(fingerprint([dataset]) for dataset in datasets),
         source=", ".join(Path(path).name for path in config.datasets),
     )
 

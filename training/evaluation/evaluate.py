@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import RgsiamError
@@ -17,6 +18,7 @@ from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.base import Frame, describe_dropped
 from rgsiam_ros.recordings.formats import open_split
 from rgsiam_ros.recordings.ground_truth import truth_turn
+from rgsiam_ros.recordings.seen_data import describe_seen, seen_in_training
 from rgsiam_ros.recordings.time_offset import with_time_offset
 from rgsiam_ros.recordings.topics import BagTopics
 from rgsiam_ros.replay.metrics import replay_metrics
@@ -50,7 +52,8 @@ def evaluate_dataset(
     """
     engine = engine or EngineOptions(fallback="none")
     relocalizer = Relocalizer.from_bundle(bundle, engine, branch=branch)
-    dataset = with_time_offset(open_split(path, split, topics), time_offset_s)
+    recorded = open_split(path, split, topics)
+    dataset = with_time_offset(recorded, time_offset_s)
     if left_out := describe_dropped(dataset):
         logger.warning(left_out)
     claim_folder(out)
@@ -74,9 +77,12 @@ def evaluate_dataset(
         "engine": relocalizer.describe_engine().__dict__,
     }
     record = ReplayRecord(frames, "camera", relocalizer.manifest.map_frame)
-    metrics = replay_metrics(record)
+    seen = seen_in_training(relocalizer.manifest, recorded)
+    metrics = replay_metrics(record) | {"seen_in_training": seen}
     write_results(record, metrics, config, out)
     print_table(metrics, console, config["title"])
+    if seen:
+        console.print(f"[bold red]{escape(describe_seen(relocalizer.manifest))}[/]", soft_wrap=True)
     console.print(f"results: {out}", soft_wrap=True)
     return metrics
 

@@ -24,6 +24,7 @@ from rgsiam_ros.localization.live_view import LiveView
 from rgsiam_ros.localization.pose_estimate import PoseEstimate
 from rgsiam_ros.recordings.base import Dataset, poses_of
 from rgsiam_ros.recordings.ground_truth import truth_turn
+from rgsiam_ros.recordings.seen_data import describe_seen, seen_in_training
 from rgsiam_ros.uncertainty.calibration import Calibration, sigma_predictors, trust_predictors
 from rgsiam_ros.uncertainty.covariance import pose_error_vectors, turn_errors
 from rgsiam_training.config import AugmentationConfig
@@ -56,6 +57,8 @@ FALSE_ACCEPT_RATE = 0.01
 FOLDS = 5
 """Number of parts of neighbouring held-out images, see
 `rgsiam_training.export.calibration_fit.widen_for_the_unseen`."""
+SEEN = " (seen in training: too sure)"
+"""Is appended to the source of a calibration on data that the bundle was built from."""
 FEWEST_FRAMES = CALIBRATION_SAMPLES
 """Fewest held-out images, and fewest right poses, that a calibration is fitted to."""
 ENGINES: dict[Precision, str] = {"bfloat16": "openvino"}
@@ -122,6 +125,10 @@ def images_of_datasets(datasets: Sequence[Dataset], bundle: Bundle) -> HeldOutIm
             f"{names}: their true poses are in the frames {', '.join(sorted(frames))}: give sessions of "
             "one map"
         )
+    seen = [str(d.path) for d in datasets if seen_in_training(bundle.manifest, d)]
+    if seen:
+        logger.warning("%s: %s", ", ".join(seen), describe_seen(bundle.manifest))
+        names += SEEN
     stored = StoredImages(np.stack(images), T_map_camera_N44)
     return HeldOutImages(stored, names, map_frame=frames.pop())
 

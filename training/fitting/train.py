@@ -180,6 +180,7 @@ def save_data(config: TrainingConfig, data: PreparedData, run: Path) -> None:
             "fingerprint": data.fingerprint,
             "source": data.source,
             "frames": len(data.training.image_NHW3),
+            "sessions": list(data.session_fingerprints),
         },
     }
     (run / DATA_NAME).write_text(yaml.safe_dump(description, sort_keys=False))
