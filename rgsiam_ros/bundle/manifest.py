@@ -59,7 +59,8 @@ LARGEST_TURN_DIFFERENCE = 1e-9
 
 BUNDLE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """What the name of a bundle, and of its folder, looks like."""
-FrameId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_/.-]{0,127}$")]
+FRAME_ID = r"^[A-Za-z0-9][A-Za-z0-9_/.-]{0,127}$"
+FrameId = Annotated[str, Field(pattern=FRAME_ID)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

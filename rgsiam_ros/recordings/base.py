@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from rgsiam_ros.bundle.manifest import FRAME_ID
 from rgsiam_ros.camera.levels import Levels
 from rgsiam_ros.camera.model import Camera, match_view
 from rgsiam_ros.camera.preprocessing import ImageBGR
@@ -101,8 +103,16 @@ def poses_of(frames: Sequence[Frame]) -> Array:
 
 
 def common_camera(datasets: Sequence[Dataset]) -> Camera:
-    """The camera of the datasets. Raises DatasetError if they differ in camera or map frame."""
+    """The camera of the datasets.
+
+    Raises DatasetError if they differ in camera or map frame, or if no bundle can have their map frame.
+    """
     first = datasets[0]
+    if not re.match(FRAME_ID, first.map_frame):
+        raise DatasetError(
+            f"{first.path}: {first.map_frame!r} cannot be the name of a map frame: take letters, digits, '_', '/', '.' and "
+            "'-', and record the true poses in a frame of that name"
+        )
     for other in datasets[1:]:
         if other.map_frame != first.map_frame:
             raise DatasetError(

@@ -131,3 +131,13 @@ def test_replay_in_a_precision_and_in_batches(tmp_path):
     assert results[0]["frames"] == results[1]["frames"] == 40
     for key in ("position_error_m", "rotation_error_deg"):
         assert results[1][key]["median"] == pytest.approx(results[0][key]["median"], abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["calibrate", "export"])
+def test_a_name_that_no_bundle_can_have_is_refused_at_once(town_like_bundle, tmp_path, command):
+    """Neither the data nor the run exist: the name is checked before they are read."""
+    source = (town_like_bundle, "--data", tmp_path) if command == "calibrate" else (tmp_path,)
+    done = rgsiam(command, *source, "--out", tmp_path / "my map")
+    assert done.returncode == 1
+    assert "'my map' cannot be the name of a bundle" in done.stderr

@@ -8,7 +8,7 @@ from support.paths import TOWN_MAP
 
 from rgsiam_ros.errors import BagError, DatasetError
 from rgsiam_ros.geometry.conversions import stamp_to_ns
-from rgsiam_ros.recordings.base import describe_dropped, describe_repeated
+from rgsiam_ros.recordings.base import common_camera, describe_dropped, describe_repeated
 from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_ros.recordings.rosbag import read_drive
 from rgsiam_ros.recordings.topics import BagTopics
@@ -255,3 +255,12 @@ def test_the_map_frame_of_a_bag_is_cleaned(bag, tmp_path, given, taken):
     with log_messages("rgsiam_ros.recordings.rosbag") as messages:
         assert open_dataset(renamed).map_frame == taken
     assert [("name no frame" in message) for message in messages] == ([] if given else [True])
+
+
+def test_a_map_frame_that_no_bundle_can_have_is_named_at_once(bag, tmp_path):
+    def name(index, message):
+        message.header.frame_id = "my map"
+
+    dataset = open_dataset(edit_messages(bag, tmp_path / "renamed", TRUTH, name))
+    with pytest.raises(DatasetError, match=r"renamed: 'my map' cannot be the name of a map frame"):
+        common_camera([dataset])

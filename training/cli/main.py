@@ -248,7 +248,7 @@ def calibrate(
     mount: Mount = MOUNT,
 ) -> None:
     """Fit covariance and trust on images that were not trained on. `rgsiam export` does this too."""
-    from rgsiam_ros.bundle import Bundle
+    from rgsiam_ros.bundle import Bundle, refuse_existing
     from rgsiam_ros.recordings.formats import open_split
     from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_training.export.calibrate import calibrate_bundle, images_of_datasets, images_of_run
@@ -257,6 +257,8 @@ def calibrate(
     if (run is None) == (not data):
         raise typer.BadParameter("give either --run or --data")
     loaded = Bundle.load(bundle)
+    if out is not None and out.resolve() != bundle.resolve():
+        refuse_existing(out)  # before the images are read
     if run is not None:
         held_out = images_of_run(open_run(run))
     else:
