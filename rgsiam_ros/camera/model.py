@@ -77,15 +77,17 @@ class Camera(BaseModel):
 
         k_9: the intrinsic matrix, row by row; d: the distortion coefficients, maybe with further ones that
         are zero. A polynomial lens whose coefficients are all zero gets the distortion model "none"; an
-        equidistant one does not, because without coefficients it is still no pinhole. Raises CameraError for
+        equidistant one (also named "fisheye") does not, because without coefficients it is still no pinhole. Raises CameraError for
         an uncalibrated camera (zero K), an unknown distortion model, or coefficients that do not fit it.
         """
         k = np.asarray(k_9, np.float64).ravel().tolist()
         coefficients = tuple(np.asarray(d, np.float64).ravel().tolist())
         if len(k) != 9 or k[0] == 0.0 or k[4] == 0.0:
             raise CameraError("camera_info has no focal length (K is zero): calibrate the camera")
-        model = distortion_model or "none"
-        if not any(coefficients) and model != "equidistant":
+        model = "equidistant" if distortion_model == "fisheye" else distortion_model or "none"
+        if model == "equidistant":  # with zeros, too, it is no pinhole
+            coefficients = coefficients or (0.0,) * 4
+        elif not any(coefficients):
             model, coefficients = "none", ()
         most = max(COEFFICIENTS.get(model, (len(coefficients),)))  # type: ignore[call-overload]
         if not any(coefficients[most:]):

@@ -7,6 +7,7 @@ arbitrary: it must be aligned to metres first (``colmap model_aligner``).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from rgsiam_ros.recordings.base import Dropped, Frame
 from rgsiam_ros.recordings.colmap_model import (
     ColmapCamera,
     ColmapImage,
+    count_images,
     read_cameras,
     read_images,
     read_points,
@@ -31,11 +33,11 @@ from rgsiam_ros.recordings.image_files import (
     NoSplitError,
     by_number,
     folder_of,
-    same_camera,
+    one_camera,
 )
 from rgsiam_ros.recordings.pose_labels import pose_from_quaternion
 
-MODEL_FOLDERS = ("", "sparse", "sparse/0", "0")
+logger = logging.getLogger(__name__)
 
 
 class ColmapDataset(FileDataset):
@@ -52,6 +54,15 @@ class ColmapDataset(FileDataset):
         if model is None:
             raise DatasetError(f"{path} holds no cameras.txt or cameras.bin")
         self._model = model
+        if len(models := models_in(path)) > 1:
+            sizes = ", ".join(f"{folder}: {count} images" for folder, count in models.items())
+            logger.warning(
+                "%s holds several reconstructions, which have no common frame (%s): %s is taken. Name another by "
+                "its folder",
+                path,
+                sizes,
+                model,
+            )
         images = _image_folder(path)
         entries: list[ColmapImage] = []
         for entry in read_images(model):
@@ -61,7 +72,7 @@ class ColmapDataset(FileDataset):
                 self.dropped.append(Dropped(*entry))
         entries.sort(key=lambda image: by_number(image.name))
         self._points_of: dict[str, NDArray[np.int64]] = {}
-        used: dict[int, str] = {}
+        used: dict[int, list[str]] = {}
         for order, image in enumerate(entries):
             with self._dropping(image.where):
                 T_map_camera = invert(
@@ -71,7 +82,7 @@ class ColmapDataset(FileDataset):
                 frame = Frame(image.name, session, order * FRAME_PERIOD_NS, T_map_camera)
                 self._add(frame, images / image.name)
                 self._points_of[image.name] = image.point_ids
-                used.setdefault(image.camera, image.name)
+                used.setdefault(image.camera, []).append(image.name)
         self._finish()
         self.camera = _common_camera(model, used)
 
@@ -89,12 +100,32 @@ class ColmapDataset(FileDataset):
 
 
 def find_model(path: Path) -> Path | None:
-    """Return the folder of the COLMAP model in a dataset's folder; None when there is none."""
-    for name in MODEL_FOLDERS:
-        folder = path / name
-        if any((folder / f"cameras.{ending}").is_file() for ending in ("bin", "txt")):
-            return folder
-    return None
+    """Return the folder of the COLMAP model in a dataset's folder; None when there is none.
+
+    Of several reconstructions in ``sparse`` the one with most images is taken, see `models_in`.
+    """
+    models = models_in(path)
+    return max(models, key=lambda folder: models[folder]) if models else None
+
+
+def models_in(path: Path) -> dict[Path, int]:
+    """The models in a dataset's folder: in the folder itself, or in those that COLMAP writes, with their images."""
+    for places in ([path], [path / "sparse"], _numbered(path / "sparse"), _numbered(path)):
+        found = [folder for folder in places if _holds_model(folder)]
+        if len(found) == 1:
+            return {found[0]: 0}
+        if found:
+            return {folder: count_images(folder) for folder in found}
+    return {}
+
+
+def _numbered(folder: Path) -> list[Path]:
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return sorted((e for e in entries if e.name.isdecimal()), key=lambda entry: int(entry.name))
+
+
+def _holds_model(folder: Path) -> bool:
+    return any((folder / f"cameras.{ending}").is_file() for ending in ("bin", "txt"))
 
 
 def _image_folder(path: Path) -> Path:
@@ -104,25 +135,31 @@ def _image_folder(path: Path) -> Path:
     raise DatasetError(f"{path / 'images'} is missing: put the images, or a link to them, there")
 
 
-def _common_camera(model: Path, used: dict[int, str]) -> Camera:
+def _common_camera(model: Path, used: dict[int, list[str]]) -> Camera:
     """The camera of all images. Raises DatasetError when the cameras differ.
 
-    used: for each camera number, the name of the first image with this camera.
+    used: for each camera number, the names of its images.
     """
     stored = read_cameras(model)
     if unknown := [number for number in used if number not in stored]:
         raise DatasetError(
-            f"{model}: {used[unknown[0]]} has camera {unknown[0]}, which is missing in cameras: "
+            f"{model}: {used[unknown[0]][0]} has camera {unknown[0]}, which is missing in cameras: "
             "export the model again"
         )
     cameras = {number: _camera(model, number, stored[number]) for number in used}
-    first, camera = next(iter(cameras.items()))
-    for number, other in cameras.items():
-        if not same_camera(other, camera):
-            raise DatasetError(
-                f"{model}: camera {first} ({used[first]}: {camera.describe()}) and camera {number} "
-                f"({used[number]}: {other.describe()}) differ: use only images of one camera"
-            )
+    images = {number: len(names) for number, names in used.items()}
+    camera, others = one_camera(cameras, images)
+    if others:
+        other = max(others, key=lambda number: images[number])
+        rest = sum(images[number] for number in others)
+        raise DatasetError(
+            f"{model}: {len(cameras)} cameras that differ: {sum(images.values()) - rest} images have one like "
+            f"{camera.describe()}, and {rest} do not (camera {other}, {used[other][0]}: {cameras[other].describe()}). If one "
+            "camera took all, reconstruct with `colmap feature_extractor --ImageReader.single_camera 1`, or undistort the "
+            "images to one; else make a dataset of the images of each camera"
+        )
+    if len(cameras) > 1:
+        logger.info("%s: %d cameras whose intrinsics agree count as one", model, len(cameras))
     return camera
 
 

@@ -74,6 +74,11 @@ def read_images(folder: Path) -> Iterator[ColmapImage | tuple[str, str]]:
     return _images_text(folder) if _is_text(folder) else _images_binary(folder)
 
 
+def count_images(folder: Path) -> int:
+    """Return the number of images of a model. Raises DatasetError."""
+    return sum(1 for _ in read_images(folder))
+
+
 def read_points(folder: Path) -> dict[int, Array]:
     """Return the points ``(3,)`` in the map frame by number. Raises DatasetError."""
     return dict(_points_text(folder) if _is_text(folder) else _points_binary(folder))

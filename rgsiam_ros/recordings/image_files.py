@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -22,6 +23,9 @@ from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.recordings.base import Dropped, Frame
 from rgsiam_ros.recordings.pose_labels import BadLabelError
 
+T = TypeVar("T")
+MOST_CANDIDATES = 8
+"""Cameras that are tried as the one of a dataset."""
 FRAME_PERIOD_NS = 33_333_333
 """Distance between the artificial stamps of frames in datasets without stamps."""
 
@@ -155,6 +159,26 @@ def same_camera(first: Camera, second: Camera) -> bool:
     except CameraError:
         return False
     return identical and (first.width, first.height) == (second.width, second.height)
+
+
+def one_camera(cameras: Mapping[T, Camera], images: Mapping[T, int]) -> tuple[Camera, list[T]]:
+    """The camera with which most images agree, and the keys of those that do not agree with it.
+
+    cameras: by key; images: number of images of each. Cameras agree as in `same_camera`.
+    """
+    order = sorted(cameras, key=lambda key: cameras[key].fx)
+    middle = order[
+        int(np.searchsorted(np.cumsum([images[k] for k in order]), 0.5 * sum(images.values())))
+    ]
+    candidates = [middle, *sorted(cameras, key=lambda key: -images[key])[:MOST_CANDIDATES]]
+    best, left = cameras[middle], list(cameras)
+    for candidate in candidates:
+        others = [key for key in cameras if not same_camera(cameras[key], cameras[candidate])]
+        if sum(images[key] for key in others) < sum(images[key] for key in left):
+            best, left = cameras[candidate], others
+        if not left:
+            break
+    return best, left
 
 
 def read_depth(path: Path, units_per_metre: float) -> Array:

@@ -9,6 +9,7 @@ fix the unit of length: the file must have been made in metres.
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,31 @@ from rgsiam_ros.recordings.image_files import (
 )
 from rgsiam_ros.recordings.pose_labels import BadLabelError, pose_from_matrix
 
+logger = logging.getLogger(__name__)
+
 INTRINSICS = ("fl_x", "fl_y", "cx", "cy", "w", "h")
 COEFFICIENTS = ("k1", "k2", "k3", "k4", "p1", "p2")
+KNOWN = (
+    "frames",
+    "file_path",
+    "transform_matrix",
+    "camera_model",
+    "is_fisheye",
+    "camera_angle_x",
+    "camera_angle_y",
+    "depth_file_path",
+    "mask_path",
+    "colmap_im_id",
+    "sharpness",
+    "ply_file_path",
+    "applied_transform",
+    "applied_scale",
+    "aabb_scale",
+    "scale",
+    "offset",
+    "orientation_override",
+)
+"""Further fields that are used, or that change neither poses nor lens."""
 PERSPECTIVE = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV")
 OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
@@ -44,6 +68,7 @@ class NerfstudioDataset(FileDataset):
         folder = self._file.parent
         content = self._read()
         chosen = self._split(content, split)
+        self._name_unknown(content)
         first: tuple[Camera, str] | None = None
         entries = sorted(enumerate(content["frames"]), key=lambda entry: by_number(_name(entry[1])))
         for order, (index, entry) in enumerate(entries):
@@ -74,6 +99,24 @@ class NerfstudioDataset(FileDataset):
         if not isinstance(frames, list) or not all(isinstance(entry, dict) for entry in frames):
             raise DatasetError(f"{self._file} has no list 'frames' of objects")
         return content
+
+    def _name_unknown(self, content: dict[str, Any]) -> None:
+        """Warn of fields that could change what the poses or the lens mean and that are not known here."""
+        known = {*INTRINSICS, *COEFFICIENTS, *KNOWN}
+        entries = [content, *content["frames"]]
+        unknown = {key for entry in entries for key in entry if not key.endswith("_filenames")}
+        if unknown := unknown - known:
+            logger.warning(
+                "%s: fields that are not known and not used: %s",
+                self._file,
+                ", ".join(sorted(unknown)),
+            )
+        if (scale := content.get("applied_scale", 1.0)) != 1.0:
+            logger.warning(
+                "%s: its poses were scaled by %s (applied_scale): they are not in metres, unless the capture was not",
+                self._file,
+                scale,
+            )
 
     def _split(self, content: dict[str, Any], split: str) -> set[str] | None:
         """Names of the images in the split; None means all images."""
@@ -120,6 +163,8 @@ def _camera(fields: dict[str, Any], where: str) -> Camera:
             f"{where} has no {', '.join(absent)}: add it to the frame, or to the top of the file"
         )
     model = fields.get("camera_model", "OPENCV")
+    if fields.get("is_fisheye"):  # of instant-ngp
+        model = "OPENCV_FISHEYE"
     try:
         lens, distortion = "none", tuple[float, ...]()
         k1, k2, k3, k4, p1, p2 = (float(fields.get(key, 0.0)) for key in COEFFICIENTS)

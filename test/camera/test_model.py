@@ -79,3 +79,11 @@ def test_a_view_of_hardly_any_pixels_is_refused(side):
     live["fx" if side == "width" else "fy"] = 1.0
     with pytest.raises(CameraError, match="only .* pixels of the live image show the view"):
         match_view(Camera(**live), TRAINED)
+
+
+@pytest.mark.parametrize("name", ["equidistant", "fisheye"])
+@pytest.mark.parametrize("coefficients", [[], [0.0, 0.0, 0.0, 0.0]])
+def test_a_fisheye_without_coefficients_is_no_pinhole(name, coefficients):
+    k = [100.0, 0.0, 50.0, 0.0, 100.0, 40.0, 0.0, 0.0, 1.0]
+    camera = Camera.from_camera_info(100, 80, k, name, coefficients)
+    assert (camera.distortion_model, camera.distortion) == ("equidistant", (0.0,) * 4)

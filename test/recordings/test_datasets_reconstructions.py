@@ -133,11 +133,11 @@ def test_colmap_cameras_that_cannot_be_used(tmp_path):
             (("1 PINHOLE 160 120 x 150 80 60",), r"cameras.txt:2: .*is not a camera"),
             (
                 ("1 PINHOLE 160 120 150 140 80 60", "2 PINHOLE 160 120 180 140 80 60"),
-                r"camera 1 \(a/0.png: .*\) and camera 2 \(b/1.png: .*differ",
+                r"2 cameras that differ: 3 images .*3 do not \(camera 2, b/1.png: .*single_camera 1",
             ),
             (
                 ("1 PINHOLE 160 120 150 140 80 60", "2 PINHOLE 320 240 300 280 160 120"),
-                r"differ: use only images of one camera",
+                r"differ: .*make a dataset of the images of each camera",
             ),
             (("5 PINHOLE 160 120 150 140 80 60",), r"a/0.png has camera 1, which is missing"),
         ]
@@ -248,3 +248,44 @@ def test_nerfstudio_bad_labels(tmp_path):
     (tmp_path / "transforms.json").write_text("{")
     with pytest.raises(DatasetError, match=r"transforms.json cannot be read"):
         open_dataset(tmp_path)
+
+
+def test_one_colmap_camera_per_image_is_one_camera_if_they_agree(tmp_path):
+    """No two are equal; the first and the last differ by more than the tolerance, the middle one by less."""
+    cameras = [
+        f"{i + 1} PINHOLE 160 120 {150 + f} 140 80 60" for i, f in enumerate((-2, -1, 0, 0.5, 1, 2))
+    ]
+    dataset = open_dataset(write_colmap(tmp_path / "each", views(), cameras=tuple(cameras)))
+    assert len(dataset.frames) == COUNT
+    assert dataset.camera.fx == pytest.approx(150.0, abs=1.0)
+    cameras[4] = "5 PINHOLE 160 120 300 280 80 60"
+    with pytest.raises(
+        DatasetError, match=r"5 images have one like .*1 do not \(camera 5, a/4.png"
+    ):
+        open_dataset(write_colmap(tmp_path / "other", views(), cameras=tuple(cameras)))
+
+
+def test_the_largest_of_several_reconstructions_is_taken_and_named(tmp_path, caplog):
+    write_colmap(tmp_path, views(count=2), where="sparse/0")
+    write_colmap(tmp_path, views(), where="sparse/1")
+    write_colmap(tmp_path, views(count=3), where="sparse/2")
+    assert len(open_dataset(tmp_path).frames) == COUNT
+    assert f"{tmp_path / 'sparse/0'}: 2 images" in caplog.text
+    assert f"{tmp_path / 'sparse/1'} is taken" in caplog.text
+    caplog.clear()
+    assert len(open_dataset(tmp_path / "sparse" / "0").frames) == 2
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("flag", [True, 1])
+def test_the_fisheye_flag_of_instant_ngp_is_honoured(tmp_path, flag):
+    camera = open_dataset(write_nerfstudio(tmp_path, views(), is_fisheye=flag, k1=0.1)).camera
+    assert (camera.distortion_model, camera.distortion) == ("equidistant", (0.1, 0.0, 0.0, 0.0))
+
+
+def test_unknown_fields_and_a_scale_of_nerfstudio_are_named(tmp_path, caplog):
+    open_dataset(write_nerfstudio(tmp_path, views()))
+    assert not caplog.records
+    open_dataset(write_nerfstudio(tmp_path, views(), rolling_shutter=0.03, applied_scale=0.2))
+    assert "fields that are not known and not used: rolling_shutter" in caplog.text
+    assert "scaled by 0.2 (applied_scale)" in caplog.text
