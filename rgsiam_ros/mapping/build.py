@@ -123,12 +123,14 @@ def build_bundle(
     recorded = datasets
     datasets = [with_time_offset(dataset, options.time_offset_s) for dataset in recorded]
     for dataset in datasets:
-        for notice in (describe_dropped(dataset), describe_repeated(dataset)):
-            if notice:
-                logger.warning(notice)
+        if left_out := describe_dropped(dataset):
+            logger.warning(left_out)
     camera = common_camera(datasets)
     labels = read_labels(datasets)
     check_neighbours(labels)
+    for dataset in datasets:
+        if repeated := describe_repeated(dataset):
+            logger.warning(repeated)
     levels = levels_of(datasets)
     datasets = [with_levels(dataset, levels) for dataset in datasets]
     preprocessing = feature_preprocessing(camera, options.feature_width, levels)

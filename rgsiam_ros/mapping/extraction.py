@@ -21,12 +21,12 @@ class Extractor:
         self, engine: Engine, camera: Camera, preprocessing: Preprocessing, most: int
     ) -> None:
         """most: largest number of keypoints of an image."""
-        self._engine, self._camera, self._preprocessing = engine, camera, preprocessing
+        self._engine, self.camera, self._preprocessing = engine, camera, preprocessing
         self._most = most
 
     def fit(self, image_HW3: ImageBGR) -> NDArray[np.uint8]:
         """The image in grey at the network's size. Raises ImageError."""
-        return fit_image(grey(check_image(image_HW3)), self._preprocessing, self._camera)
+        return fit_image(grey(check_image(image_HW3)), self._preprocessing, self.camera)
 
     def keypoints(self, fitted_HW: NDArray[np.uint8]) -> Keypoints:
         """The keypoints of a grey image of the network's size. Raises EngineError."""

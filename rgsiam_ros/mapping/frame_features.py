@@ -14,7 +14,7 @@ from rgsiam_ros.mapping.extraction import Extractor
 from rgsiam_ros.mapping.labels import Labels
 from rgsiam_ros.mapping.progress import Progress
 from rgsiam_ros.mapping.spoilt_images import mirrored, spoilt
-from rgsiam_ros.recordings.base import Dataset
+from rgsiam_ros.recordings.base import Dataset, require_shape
 
 GOLDEN_VIEWS = 4
 MOST_SPOILT = 80
@@ -45,7 +45,10 @@ def find_features(
     seed: int,
     progress: Progress,
 ) -> FrameFeatures:
-    """Read every image once. most_live: most keypoints of a live image; seed: of the spoilt images."""
+    """Read every image once. most_live: most keypoints of a live image; seed: of the spoilt images.
+
+    Raises DatasetError for an image whose shape is not that of the camera.
+    """
     advance = progress.start("local features", len(labels.held_out_N))
     held = np.flatnonzero(labels.held_out_N)
     views = set(held[:: max(1, len(held) // (4 * GOLDEN_VIEWS))].tolist())
@@ -57,7 +60,12 @@ def find_features(
         return _strongest(extractor.keypoints(image_HW), most_live)
 
     images = chain.from_iterable(dataset.read_images() for dataset in datasets)
-    for index, (fitted, found) in enumerate(extractor.each(image.decode() for image in images)):
+    names = (frame.name for dataset in datasets for frame in dataset.frames)
+    decoded = (
+        require_shape(image.decode(), extractor.camera, name)
+        for name, image in zip(names, images, strict=True)
+    )
+    for index, (fitted, found) in enumerate(extractor.each(decoded)):
         if labels.held_out_N[index]:
             features.live[index] = _strongest(found, most_live)
         if index in views:

@@ -20,6 +20,9 @@ from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import CameraError, DatasetError
 from rgsiam_ros.geometry.poses import Array
 
+ASPECT_TOLERANCE = 0.02
+"""Largest relative difference between the aspect ratios of an image and its camera."""
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -100,6 +103,20 @@ class PointDataset(Dataset, Protocol):
 def poses_of(frames: Sequence[Frame]) -> Array:
     """Return the camera poses ``T_map_camera`` of frames, ``(N, 4, 4)``."""
     return np.stack([frame.T_map_camera for frame in frames])
+
+
+def require_shape(image_HW3: ImageBGR, camera: Camera, name: str) -> ImageBGR:
+    """Return the image unchanged. Raises DatasetError if its shape is not that of the camera, at any resolution.
+
+    name: of the frame.
+    """
+    height, width = image_HW3.shape[:2]
+    if abs(width * camera.height / (height * camera.width) - 1.0) > ASPECT_TOLERANCE:
+        raise DatasetError(
+            f"{name} has {width}x{height} pixels, but the camera {camera.width}x{camera.height}: it was rotated, cropped or "
+            "taken by another camera; leave it out, or correct the camera. `rgsiam inspect` lists all such images"
+        )
+    return image_HW3
 
 
 def common_camera(datasets: Sequence[Dataset]) -> Camera:

@@ -29,6 +29,7 @@ from rgsiam_ros.recordings.base import (
     describe_repeated,
     fingerprint,
     poses_of,
+    require_shape,
 )
 from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_training.config import TrainingConfig
@@ -52,7 +53,7 @@ class PreparedImages:
     """Number of the session that each image is from."""
     stamp_ns_N: NDArray[np.int64]
     """Time stamps, nanoseconds."""
-    point_NP3: NDArray[np.float32] | None = None
+    point_NP3: Array | None = None
     """Scene points that each image sees, metres in the map frame. Rows are NaN where an image sees fewer
     than P points. None unless the reprojection term is enabled."""
 
@@ -88,9 +89,8 @@ def prepare(config: TrainingConfig) -> PreparedData:
     """
     datasets = [open_dataset(path, split="train", topics=config.topics) for path in config.datasets]
     for dataset in datasets:
-        for notice in (describe_dropped(dataset), describe_repeated(dataset)):
-            if notice:
-                logger.warning(notice)
+        if left_out := describe_dropped(dataset):
+            logger.warning(left_out)
     camera = common_camera(datasets)
     mean, std = normalisation_of(config.network.backbone)
     preprocessing = Preprocessing(
@@ -98,11 +98,14 @@ def prepare(config: TrainingConfig) -> PreparedData:
     )
     frames = frames_of(datasets)
     training, validation = split_frames(frames, config.split, config.pairs.reach_m, config.seed)
+    for dataset in datasets:
+        if repeated := describe_repeated(dataset):
+            logger.warning(repeated)
     fitted = np.stack(
         [
-            fit_image(image.decode(), preprocessing, camera)
+            fit_image(require_shape(image.decode(), camera, frame.name), preprocessing, camera)
             for dataset in datasets
-            for image in dataset.read_images()
+            for frame, image in zip(dataset.frames, dataset.read_images(), strict=True)
         ]
     )
     poses = poses_of(frames)
@@ -195,7 +198,7 @@ def spread_anchors(positions_N3: Array, count: int, seed: int) -> NDArray[np.flo
     return centres.astype(np.float32)
 
 
-def _scene_points(datasets: Sequence[Dataset], count: int, seed: int) -> NDArray[np.float32]:
+def _scene_points(datasets: Sequence[Dataset], count: int, seed: int) -> Array:
     """Draw at most `count` of the points that each frame sees: ``(N, count, 3)``, padded with NaN."""
     random = np.random.default_rng(seed)
     rows = []
@@ -207,7 +210,7 @@ def _scene_points(datasets: Sequence[Dataset], count: int, seed: int) -> NDArray
                 "losses.reprojection.enabled to false"
             )
         for points in dataset.read_points():
-            row = np.full((count, 3), np.nan, np.float32)
+            row = np.full((count, 3), np.nan)
             chosen = random.permutation(len(points))[:count]
             row[: len(chosen)] = points[chosen]
             rows.append(row)

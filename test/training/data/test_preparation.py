@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 from support.bags import with_depth
+from support.dataset_files import edit, views, write_colmap, write_csv, write_picture
 
 pytest.importorskip("torch", reason="the training extra is not installed here")
 
+from rgsiam_ros.errors import DatasetError
 from rgsiam_training.config import TrainingConfig
 from rgsiam_training.data.preparation import prepare
 
@@ -21,3 +23,37 @@ def test_prepared_images_have_the_configured_number_of_points(tmp_path):
     assert np.isfinite(points).all(axis=2).sum() == 10  # of the only image with depth
     without = config.with_settings({"losses.reprojection.enabled": False})
     assert prepare(without).training.point_NP3 is None
+
+
+def far_away(folder, count=40):
+    """A CSV dataset 4000 km from the map's origin, as in a national grid."""
+    path = write_csv(folder, views(count=count))
+
+    def move(lines):
+        rows = [line.split(",") for line in lines[1:]]
+        moved = [[row[0], str(float(row[1]) + 4e6), *row[2:]] for row in rows]
+        return [lines[0], *map(",".join, moved)]
+
+    edit(path, move)
+    return path
+
+
+def test_an_image_of_another_shape_is_named(tmp_path):
+    path = far_away(tmp_path / "far")
+    write_picture(tmp_path / "far" / "a" / "007.png", (20.0, 20.0), width=120, height=160)
+    with pytest.raises(DatasetError, match=r"a/007.png has 120x160 pixels, but the camera 160x120"):
+        prepare(TrainingConfig(datasets=(str(path),)))
+
+
+def test_scene_points_are_not_rounded_before_the_origin_comes_off(tmp_path):
+    folder = write_colmap(tmp_path, views(count=40))
+    point = np.array([4e6 + 10.123, -4.0, 2.0])
+    points = folder / "sparse/0/points3D.txt"
+    lines = points.read_text().splitlines()
+    fields = lines[1].split()
+    fields[1:4] = [f"{value:.9f}" for value in point]
+    points.write_text("\n".join([lines[0], " ".join(fields)]) + "\n")
+    losses = {"reprojection": {"enabled": True, "points": 2}}
+    data = prepare(TrainingConfig(datasets=(str(folder),), losses=losses))
+    kept = data.training.point_NP3[np.isfinite(data.training.point_NP3).all(axis=2)]
+    np.testing.assert_allclose(kept, np.tile(point, (len(kept), 1)), atol=1e-6)
