@@ -72,7 +72,6 @@ def test_further_coefficients_that_are_zero_are_accepted(model, extra, kept):
         ("rational_polynomial", (0.1,) * 12),
         ("thin_prism", (0.1,) * 12),
         ("plumb_bob", (float("nan"),) * 5),
-        ("equidistant", ()),
     ],
 )
 def test_another_lens_is_refused_in_one_line(model, d):
