@@ -53,7 +53,7 @@ COMMAND_GROUP = "rgsiam_ros.commands"
 package never imports `rgsiam_training`."""
 TRAINING_COMMANDS = (
     *("train", "compare", "export", "calibrate", "evaluate", "look-alikes"),
-    *("inspect", "download", "town"),
+    *("inspect", "download", "town", "tune-features"),
 )
 """The commands that the training extra adds. Without the extra, they say how to install it."""
 TRAINING_NEEDS = ("torch", "lightning", "timm", "roma", "omegaconf", "sklearn")

@@ -39,6 +39,10 @@ def map_build(
     points: Annotated[
         int, typer.Option(min=50, help="Points that the map keeps for each image.")
     ] = 250,
+    features: Annotated[
+        Path | None,
+        typer.Option(help="Folder of `rgsiam tune-features`; default: the package's network."),
+    ] = None,
     time_offset: TimeOffset = 0.0,
     refine: Annotated[
         Literal["auto", "on", "off"],
@@ -70,6 +74,7 @@ def map_build(
         refine_poses=refine,
         time_offset_s=time_offset,
         seed=seed,
+        features=features,
     )
     with progress_bar(console) as bar:
         bundle = build_bundle(opened, out, options, Stages(bar))

@@ -8,6 +8,8 @@ fixed shape.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import resources
 
 import cv2
@@ -88,24 +90,48 @@ def shipped_network(file: str = FILE) -> bytes:
     return resources.files("rgsiam_ros.features").joinpath("data", file).read_bytes()
 
 
-def network_for(preprocessing: Preprocessing, file: str = FILE) -> bytes:
-    """An ONNX file of the package for images of one size; only the batch dimension stays open."""
-    model = onnx.load_model_from_string(shipped_network(file))
+@dataclass(frozen=True)
+class FeatureNetworks:
+    """The local features' network in each precision."""
+
+    name: str
+    licence: str
+    origin: str
+    read: Callable[[str], bytes]
+    """Gives an ONNX file with open sides, by its name in a bundle."""
+
+
+PACKAGE = FeatureNetworks(NAME, LICENCE, ORIGIN, shipped_network)
+
+
+def network_shapes(
+    preprocessing: Preprocessing,
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """Shapes of the network's inputs and outputs for one image, by name."""
     height, width = preprocessing.input_height, preprocessing.input_width
-    sizes = {
-        IMAGE: (1, height, width),
-        DESCRIPTORS: (DESCRIPTOR_SIZE, height // CELL, width // CELL),
-        RELIABILITY: (1, height // CELL, width // CELL),
-        HEAT: (1, height, width),
+    cells = height // CELL, width // CELL
+    return {IMAGE: (1, 1, height, width)}, {
+        DESCRIPTORS: (1, DESCRIPTOR_SIZE, *cells),
+        RELIABILITY: (1, 1, *cells),
+        HEAT: (1, 1, height, width),
     }
+
+
+def network_for(
+    preprocessing: Preprocessing, file: str = FILE, networks: FeatureNetworks = PACKAGE
+) -> bytes:
+    """An ONNX file for images of one size; only the batch dimension stays open."""
+    model = onnx.load_model_from_string(networks.read(file))
+    inputs, outputs = network_shapes(preprocessing)
+    sizes = inputs | outputs
     del model.graph.value_info[:]
     for value in (*model.graph.input, *model.graph.output):
         dimensions = value.type.tensor_type.shape.dim
-        for dimension, size in zip(dimensions[1:], sizes[value.name], strict=True):
+        for dimension, size in zip(dimensions[1:], sizes[value.name][1:], strict=True):
             dimension.dim_value = size
     return model.SerializeToString()
 
 
-def opset() -> int:
-    """Version of the standard operators that the package's network uses."""
-    return int(onnx.load_model_from_string(shipped_network()).opset_import[0].version)
+def opset(networks: FeatureNetworks = PACKAGE) -> int:
+    """Version of the standard operators that the network uses."""
+    return int(onnx.load_model_from_string(networks.read(FILE)).opset_import[0].version)

@@ -32,9 +32,8 @@ from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.features.keypoints import from_bytes, to_bytes
 from rgsiam_ros.features.network import (
     DEFAULT_WIDTH,
-    LICENCE,
-    NAME,
-    ORIGIN,
+    PACKAGE,
+    FeatureNetworks,
     feature_preprocessing,
     intrinsics,
     network_for,
@@ -60,6 +59,7 @@ from rgsiam_ros.mapping.points import PointCloud, make_points
 from rgsiam_ros.mapping.precisions import FEWEST_INLIERS, REFERENCE_ENGINE, make_variants
 from rgsiam_ros.mapping.progress import Progress, Silent
 from rgsiam_ros.mapping.refinement import Refine, Refined, refine_poses
+from rgsiam_ros.mapping.tuned_features import load_features
 from rgsiam_ros.mapping.validation import Validated, validate
 from rgsiam_ros.recordings.base import (
     Dataset,
@@ -102,6 +102,8 @@ class MapOptions:
     time_offset_s: float = 0.0
     """An image shows where the camera was this long before its stamp, seconds."""
     seed: int = 0
+    features: Path | None = None
+    """Folder of `rgsiam tune-features`, whose network is taken; None: the package's."""
 
 
 def build_bundle(
@@ -112,7 +114,7 @@ def build_bundle(
 ) -> Bundle:
     """Build the bundle `out` from the images and poses of `datasets`.
 
-    Raises BundleError if `out` exists. Raises DatasetError before any image is read if the datasets differ in
+    Raises BundleError if `out` exists, or if `MapOptions.features` cannot be used. Raises DatasetError before any image is read if the datasets differ in
     camera or map frame, if there are too few frames, or if most of them have no neighbour that can share points,
     because they are too far apart or the camera only turns. Raises it after a few images if these have too
     little texture, and later, but before anything is written, if most images have too little texture or share
@@ -134,7 +136,10 @@ def build_bundle(
     levels = levels_of(datasets)
     datasets = [with_levels(dataset, levels) for dataset in datasets]
     preprocessing = feature_preprocessing(camera, options.feature_width, levels)
-    network = network_for(preprocessing)
+    networks = PACKAGE
+    if options.features is not None:
+        networks = load_features(options.features, preprocessing, datasets)
+    network = network_for(preprocessing, networks=networks)
     engine = create_engine(REFERENCE_ENGINE, EngineRequest(network))
     extractor = Extractor(engine, camera, preprocessing, MAP_KEYPOINTS)
     try:
@@ -162,9 +167,11 @@ def build_bundle(
     found = validate(branch, held_out, K, FEWEST_INLIERS, limits_for(distance_m))
     _report(found, distance_m, refined)
     golden = _golden_views(found, features, branch, K)
-    variants, networks = make_variants(preprocessing, found, golden, branch, K, options.keypoints)
+    variants, files = make_variants(
+        preprocessing, found, golden, branch, K, options.keypoints, networks
+    )
     contents = {
-        **networks,
+        **files,
         MAP_POINTS_NAME: npz_bytes(points.to_arrays()),
         GOLDEN_VIEWS_NAME: npz_bytes(golden.to_arrays()),
     }
@@ -180,6 +187,7 @@ def build_bundle(
         held_out_text(labels) + (AS_GIVEN if refined is not None else ""),
         variants,
         refined,
+        networks,
     )
     return write_bundle(out, description, contents)
 
@@ -288,6 +296,7 @@ def _describe(
     kind: str,
     variants: dict[str, dict[str, Any]],
     refined: Refined | None,
+    networks: FeatureNetworks,
 ) -> dict[str, Any]:
     """The manifest's fields except the files."""
     return {
@@ -304,10 +313,10 @@ def _describe(
         "geometry": {
             "preprocessing": preprocessing.model_dump(),
             "network": {
-                "name": NAME,
-                "licence": LICENCE,
-                "opset": opset(),
-                "exported_with": ORIGIN,
+                "name": networks.name,
+                "licence": networks.licence,
+                "opset": opset(networks),
+                "exported_with": networks.origin,
             },
             "placement": {"origin_m": origin_m.tolist()},
             "map_images": len(points.visible),

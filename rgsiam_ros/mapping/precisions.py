@@ -12,7 +12,7 @@ from rgsiam_ros.camera.preprocessing import Preprocessing
 from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.engines.self_test import describe_exceeded
 from rgsiam_ros.errors import EngineError
-from rgsiam_ros.features.network import network_for
+from rgsiam_ros.features.network import FeatureNetworks, network_for
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.geometric import GeometricBranch
 from rgsiam_ros.localization.networks import golden_differences
@@ -37,19 +37,21 @@ def make_variants(
     branch: GeometricBranch,
     K: Array,
     keypoints: int,
+    shipped: FeatureNetworks,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, bytes]]:
     """The manifest's `FeatureVariant` of each precision, and the networks' files by name.
 
     found: the poses of the held-out images; branch: over the map, in the points' frame; K: intrinsic matrix
-    of the network's image; keypoints: most keypoints of a live image. A precision that does not localize the
+    of the network's image; keypoints: most keypoints of a live image; shipped: the
+    networks with open sides. A precision that does not localize the
     golden views is left out with a warning.
     """
     float32 = local_features_name("float32")
     variants = {"float32": _variant(found, TOLERANCE_SHARE)}
-    files = {float32: network_for(preprocessing)}
+    files = {float32: network_for(preprocessing, float32, shipped)}
     for precision in REDUCED:
         name, variant = local_features_name(precision), _variant(found, REDUCED_TOLERANCE_SHARE)
-        content = network_for(preprocessing, name)
+        content = network_for(preprocessing, name, shipped)
         # not every CPU can compute bfloat16: its engine is tested where it is used
         if precision != "bfloat16":
             problem = _problem(content, precision, variant, golden, branch, K, keypoints)

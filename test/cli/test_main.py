@@ -49,7 +49,9 @@ def test_errors_are_one_line_and_status_one(small_bundle, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["train", "export", "evaluate", "look-alikes", "town"])
+@pytest.mark.parametrize(
+    "command", ["train", "export", "evaluate", "look-alikes", "town", "tune-features"]
+)
 def test_training_commands_name_the_missing_extra(command):
     done = rgsiam_without_training(command, "something", "--out", "x")
     assert done.returncode == 1

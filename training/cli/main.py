@@ -35,6 +35,7 @@ from rgsiam_ros.cli.options import (
 )
 from rgsiam_training.cli.compare import compare
 from rgsiam_training.cli.dataset import download, inspect
+from rgsiam_training.cli.features import tune_features
 from rgsiam_training.config import default_of
 
 INTERRUPTED = 130
@@ -45,7 +46,7 @@ DatasetPath = Annotated[Path, typer.Argument(help="A bag, or see docs/datasets.m
 def register(app: typer.Typer) -> None:
     """Add the training commands to the program."""
     for command in (
-        inspect, download, train, compare, export, calibrate, evaluate, look_alikes, town,
+        inspect, download, train, compare, export, calibrate, evaluate, look_alikes, tune_features, town,
     ):  # fmt: skip
         app.command()(command)
 

