@@ -165,7 +165,7 @@ def test_an_unanswered_image_counts_in_recall_but_not_in_errors():
 
 @pytest.mark.slow
 def test_the_town_is_localized_to_decimetres(tmp_path):
-    cut_bag(TOWN_MAP, tmp_path / "map", images=30)
+    cut_bag(TOWN_MAP, tmp_path / "map", images=44)
     cut_bag(TOWN_DRIVE, tmp_path / "drive", images=4)
     split = {"fraction": 0.1, "stretch_frames": 4, "guard_frames": 1}
     scene = {"name": "short", "train": ["map"], "test": "drive", "settings": {"split": split}}
