@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.progress import Progress, TaskID
@@ -27,6 +28,14 @@ from rgsiam_ros.cli.options import (
 map_app = typer.Typer(no_args_is_help=True, help="Build and show maps of local features.")
 
 
+class RefinePoses(str, Enum):
+    """The choices of ``--refine-poses``."""
+
+    auto = "auto"
+    on = "on"
+    off = "off"
+
+
 @map_app.command("build")
 def map_build(
     datasets: Annotated[
@@ -45,11 +54,11 @@ def map_build(
     ] = None,
     time_offset: TimeOffset = 0.0,
     refine: Annotated[
-        Literal["auto", "on", "off"],
+        RefinePoses,
         typer.Option(
             "--refine-poses", help="Adjust poses that do not fit the images: auto, on or off."
         ),
-    ] = "auto",
+    ] = RefinePoses.auto,
     seed: Seed = 0,
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
@@ -71,7 +80,7 @@ def map_build(
     options = MapOptions(
         feature_width=feature_width,
         points_per_image=points,
-        refine_poses=refine,
+        refine_poses=refine.value,
         time_offset_s=time_offset,
         seed=seed,
         features=features,

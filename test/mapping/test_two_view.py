@@ -35,7 +35,7 @@ def verified(pair, T_first_second):
 def test_right_matches_pass_and_wrong_ones_do_not(pair):
     _, _, wrong, T = pair
     found = verified(pair, turned(invert(T[0]) @ T[1], 3.0))
-    assert found.inlier_M[~wrong].mean() > 0.9
+    assert found.inlier_M[~wrong].mean() > 0.8
     assert found.inlier_M[wrong].mean() < 0.15
 
 
