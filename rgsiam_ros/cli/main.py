@@ -39,6 +39,7 @@ from rgsiam_ros.cli.options import (
     ResultsFolder,
     Threads,
     TruthTopic,
+    bag_topics,
 )
 from rgsiam_ros.errors import RgsiamError
 
@@ -107,7 +108,6 @@ def replay(
     """Relocalize a recorded drive and write a results folder. With --ros, replay it through the node too."""
     from rgsiam_ros.engines.options import EngineOptions
     from rgsiam_ros.fusion.robot_localization import read_setup
-    from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_ros.replay.options import ReplayOptions
     from rgsiam_ros.replay.run import run_replay
 
@@ -122,13 +122,8 @@ def replay(
         with_filter=with_filter,
         fusion=None if fusion_config is None else read_setup(fusion_config),
         rate=rate,
-        topics=BagTopics(
-            image_topic,
-            camera_info_topic,
-            truth_topic,
-            base_frame,
-            mount=mount,
-            rectified=rectified,
+        topics=bag_topics(
+            image_topic, camera_info_topic, rectified, truth_topic, base_frame, mount
         ),
         rerun=rerun,
     )
@@ -158,12 +153,9 @@ def georeference(
     mount: Mount = MOUNT,
 ) -> None:
     """Align the map with GPS fixes, and write a bundle with a datum and map axes east, north, up."""
-    from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_ros.replay.georeference import GeoreferenceOptions, run_georeference
 
-    topics = BagTopics(
-        image_topic, camera_info_topic, truth_topic, base_frame, mount=mount, rectified=rectified
-    )
+    topics = bag_topics(image_topic, camera_info_topic, rectified, truth_topic, base_frame, mount)
     options = GeoreferenceOptions(poses, topics, fix_topic)
     run_georeference(bag, bundle, out, picture, options, console)
 

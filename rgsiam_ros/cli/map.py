@@ -23,6 +23,7 @@ from rgsiam_ros.cli.options import (
     Seed,
     TimeOffset,
     TruthTopic,
+    bag_topics,
 )
 
 map_app = typer.Typer(no_args_is_help=True, help="Build and show maps of local features.")
@@ -70,12 +71,9 @@ def map_build(
     """Build a bundle from posed images, without any training. The node can serve it at once."""
     from rgsiam_ros.mapping.build import MapOptions, build_bundle
     from rgsiam_ros.recordings.formats import open_dataset
-    from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_ros.replay.progress import progress_bar
 
-    topics = BagTopics(
-        image_topic, camera_info_topic, truth_topic, base_frame, mount=mount, rectified=rectified
-    )
+    topics = bag_topics(image_topic, camera_info_topic, rectified, truth_topic, base_frame, mount)
     opened = [open_dataset(path, "train", topics) for path in datasets]
     options = MapOptions(
         feature_width=feature_width,
@@ -115,13 +113,10 @@ def map_show(
     """Draw the map of a bundle, and one localized frame with its matches."""
     from rgsiam_ros.mapping.show import show_map
     from rgsiam_ros.recordings.formats import open_dataset
-    from rgsiam_ros.recordings.topics import BagTopics
 
     if frame is not None and dataset is None:
         raise typer.BadParameter("--frame needs a DATASET")
-    topics = BagTopics(
-        image_topic, camera_info_topic, truth_topic, base_frame, mount=mount, rectified=rectified
-    )
+    topics = bag_topics(image_topic, camera_info_topic, rectified, truth_topic, base_frame, mount)
     opened = None if dataset is None else open_dataset(dataset, "train", topics)
     show_map(bundle, out, width, opened, frame)
     console.print(f"picture: {out}", soft_wrap=True, highlight=False)

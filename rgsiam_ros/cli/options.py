@@ -73,6 +73,14 @@ Mount = Annotated[
     ),
 ]
 
+
+def bag_topics(
+    image: str | None, info: str | None, rectified: bool, truth: str, base_frame: str, mount: str
+) -> BagTopics:
+    """The topics from the options that every command that reads a bag has, in their order."""
+    return BagTopics(image, info, truth, base_frame, rectified=rectified, mount=mount)
+
+
 TRUTH_TOPIC = BagTopics.truth or ""
 BASE_FRAME = BagTopics.base_frame
 MOUNT = BagTopics.mount

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from rosbags.highlevel import AnyReader
 
+from rgsiam_ros.camera.camera_info import beside
 from rgsiam_ros.errors import BagError
 from rgsiam_ros.recordings.bag_reading import messages_on, types_of
 
@@ -80,8 +81,7 @@ def missing_topic(types: dict[str, str], wanted: str | None, what: What) -> str:
 
 def camera_info_beside(image_topic: str, types: dict[str, str]) -> str | None:
     """``camera_info`` in the namespace of an image topic, or None if the bag lacks it."""
-    namespace = image_topic.removesuffix("/compressed").rsplit("/", 1)[0]
-    sibling = f"{namespace}/camera_info"
+    sibling = beside(image_topic)
     return sibling if types.get(sibling) in KINDS["camera info"] else None
 
 

@@ -28,6 +28,7 @@ from rgsiam_ros.cli.options import (
     Mount,
     Rectified,
     TruthTopic,
+    bag_topics,
 )
 
 
@@ -50,15 +51,12 @@ def inspect(
     import json
 
     from rgsiam_ros.recordings.formats import open_dataset, open_test_side, own_test_split
-    from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_ros.replay.results import claim_folder
     from rgsiam_training.datasets.inspection import inspect_datasets
     from rgsiam_training.datasets.inspection_plot import draw_inspection
     from rgsiam_training.datasets.inspection_table import print_inspection
 
-    topics = BagTopics(
-        image_topic, camera_info_topic, truth_topic, base_frame, mount=mount, rectified=rectified
-    )
+    topics = bag_topics(image_topic, camera_info_topic, rectified, truth_topic, base_frame, mount)
     if out is not None:
         claim_folder(out)
     opened = open_dataset(dataset, "train", topics)

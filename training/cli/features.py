@@ -10,13 +10,17 @@ import typer
 from rgsiam_ros.cli.console import console
 from rgsiam_ros.cli.options import (
     BASE_FRAME,
+    MOUNT,
     TRUTH_TOPIC,
     BaseFrame,
     ImageTopic,
     InfoTopic,
+    Mount,
+    Rectified,
     Seed,
     TimeOffset,
     TruthTopic,
+    bag_topics,
 )
 
 
@@ -36,18 +40,19 @@ def tune_features(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
+    rectified: Rectified = False,
     truth_topic: TruthTopic = TRUTH_TOPIC,
     base_frame: BaseFrame = BASE_FRAME,
+    mount: Mount = MOUNT,
 ) -> None:
     """Tune the network of the local features on your drives, for `rgsiam map build --features`."""
     from rgsiam_ros.cli.map import Stages
     from rgsiam_ros.recordings.formats import open_dataset
-    from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_ros.replay.progress import progress_bar
     from rgsiam_training.features.tune import TuneOptions
     from rgsiam_training.features.tune import tune_features as tune
 
-    topics = BagTopics(image_topic, camera_info_topic, truth_topic, base_frame)
+    topics = bag_topics(image_topic, camera_info_topic, rectified, truth_topic, base_frame, mount)
     opened = [open_dataset(path, "train", topics) for path in datasets]
     options = TuneOptions(feature_width, time_offset, steps, seed)
     try:

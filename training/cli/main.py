@@ -32,6 +32,7 @@ from rgsiam_ros.cli.options import (
     Split,
     TimeOffset,
     TruthTopic,
+    bag_topics,
 )
 from rgsiam_training.cli.compare import compare
 from rgsiam_training.cli.dataset import download, inspect
@@ -251,7 +252,6 @@ def calibrate(
     """Fit covariance and trust on images that were not trained on. `rgsiam export` does this too."""
     from rgsiam_ros.bundle import Bundle, refuse_existing
     from rgsiam_ros.recordings.formats import open_split
-    from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_training.export.calibrate import calibrate_bundle, images_of_datasets, images_of_run
     from rgsiam_training.fitting.run_folder import open_run
 
@@ -263,13 +263,8 @@ def calibrate(
     if run is not None:
         held_out = images_of_run(open_run(run))
     else:
-        topics = BagTopics(
-            image_topic,
-            camera_info_topic,
-            truth_topic,
-            base_frame,
-            mount=mount,
-            rectified=rectified,
+        topics = bag_topics(
+            image_topic, camera_info_topic, rectified, truth_topic, base_frame, mount
         )
         opened = [open_split(path, split, topics) for path in data or ()]
         held_out = images_of_datasets(opened, loaded)
@@ -297,7 +292,6 @@ def evaluate(
 ) -> None:
     """Relocalize every image of a dataset and report errors. For bags, see also `rgsiam replay`."""
     from rgsiam_ros.engines.options import EngineOptions
-    from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_training.evaluation.evaluate import evaluate_dataset
 
     evaluate_dataset(
@@ -306,13 +300,8 @@ def evaluate(
         out,
         console,
         split=split,
-        topics=BagTopics(
-            image_topic,
-            camera_info_topic,
-            truth_topic,
-            base_frame,
-            mount=mount,
-            rectified=rectified,
+        topics=bag_topics(
+            image_topic, camera_info_topic, rectified, truth_topic, base_frame, mount
         ),
         branch=branch,
         engine=EngineOptions(engine, precision, batch=batch, fallback="none"),
@@ -337,16 +326,13 @@ def look_alikes(
 ) -> None:
     """Measure how well a bundle distinguishes places that look alike."""
     from rgsiam_ros.recordings.formats import open_split
-    from rgsiam_ros.recordings.topics import BagTopics
     from rgsiam_training.evaluation.look_alikes import measure_look_alikes
 
     try:
         places = [(float(x), float(y)) for x, y in (text.split(",") for text in place)]
     except ValueError as error:
         raise typer.BadParameter(f"--place takes x,y, not {' '.join(place)}") from error
-    topics = BagTopics(
-        image_topic, camera_info_topic, truth_topic, base_frame, mount=mount, rectified=rectified
-    )
+    topics = bag_topics(image_topic, camera_info_topic, rectified, truth_topic, base_frame, mount)
     figures = measure_look_alikes(open_split(dataset, split, topics), bundle, places, radius)
     console.print(
         f"{figures['images']} images; AUROC of the metric features, {figures['near_pairs']} pairs at the same "
