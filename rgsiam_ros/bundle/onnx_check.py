@@ -124,6 +124,10 @@ def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
             f"{path} keeps weight {tensor.name!r} in another file; a bundle's networks must be "
             "self-contained: export without external data"
         )
+    # An old onnx cannot convert complex numbers that are stored so.
+    stored = np.array([*tensor.float_data, *tensor.double_data])
+    if not np.isfinite(stored).all():
+        raise BundleError(f"{path}: weight {tensor.name!r} holds a non-finite number: train anew")
     try:
         values = numpy_helper.to_array(tensor)
     except Exception as error:  # onnx raises many kinds for damaged tensors

@@ -310,7 +310,7 @@ def test_non_finite_tensors_of_every_form_are_refused(tmp_path, form, place):
             value = {"value": bad} if place == "constant" else {"sparse_value": sparse}
             model.graph.node.append(helper.make_node("Constant", [], ["unused"], **value))
 
-    with pytest.raises(BundleError, match="non-finite|is damaged"):
+    with pytest.raises(BundleError, match="non-finite"):
         rewrite_onnx(tmp_path, change)
 
 
