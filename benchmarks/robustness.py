@@ -31,6 +31,7 @@ from rgsiam_ros.recordings.base import Dataset
 from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_ros.recordings.subset import Subset
 from rgsiam_ros.recordings.time_offset import with_time_offset
+from rgsiam_ros.uncertainty.geometric_trust import OUTDOORS, ROOM
 from rgsiam_training.config import PairConfig, SplitConfig, TrainingConfig
 from rgsiam_training.data.splits import split_contiguous
 from rgsiam_training.evaluation.compare.structure import build_structure, structure_settings
@@ -174,7 +175,7 @@ def _images(dataset: Dataset, options: argparse.Namespace) -> tuple[list[ImageBG
 
 def _row(localize: Localize, images: list[ImageBGR], T_true: Array, room: bool) -> str:
     """The cells of one row: shares, errors of what was answered, and the time of one image."""
-    right_m, wrong_m = (0.25, 0.5) if room else (1.0, 5.0)
+    limits = ROOM if room else OUTDOORS
     metres, degrees, took_ms = [], [], []
     for image, T in zip(images, T_true, strict=True):
         began = time.perf_counter()
@@ -185,9 +186,8 @@ def _row(localize: Localize, images: list[ImageBGR], T_true: Array, room: bool) 
             metres.append(float(position))
             degrees.append(float(np.degrees(angle)))
     m, deg = np.array(metres), np.array(degrees)
-    right = (m <= right_m) & (deg <= 5.0)
-    wrong = (m > wrong_m) | (deg > 20.0)
-    shares = [f"{number / len(images):.1%}" for number in (len(m), right.sum(), wrong.sum())]
+    counts = len(m), limits.right(m, deg).sum(), limits.wrong(m, deg).sum()
+    shares = [f"{number / len(images):.1%}" for number in counts]
     errors = ["-", "-"]
     if len(m):
         errors = [f"{np.percentile(m, q):.3f} m {np.percentile(deg, q):.2f}°" for q in (50, 95)]

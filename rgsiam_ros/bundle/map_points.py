@@ -110,6 +110,19 @@ class MapPoints:
             seen[self.visible[i]] = True
         return np.flatnonzero(seen)
 
+    def nearest(
+        self, T_points_camera: Array, count: int, allowed: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
+        """Indices of the map images nearest to a pose that face its way, nearest first.
+
+        T_points_camera: ``(4, 4)`` in the points' frame, metres; allowed: map images to choose from, None for all.
+        """
+        index = np.arange(len(self.T_points_camera_N44)) if allowed is None else allowed
+        camera_N44 = self.T_points_camera_N44[index]
+        metres = np.linalg.norm(camera_N44[:, :3, 3] - T_points_camera[:3, 3], axis=1)
+        facing = camera_N44[:, :3, 2] @ T_points_camera[:3, 2] > 0.0
+        return index[np.argsort(np.where(facing, metres, np.inf), kind="stable")[:count]]
+
     def observations_P(self) -> NDArray[np.int64]:
         """Number of map images that see each point."""
         return np.bincount(np.concatenate(self.visible), minlength=len(self.position_P3))

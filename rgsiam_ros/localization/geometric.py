@@ -98,7 +98,6 @@ class GeometricBranch:
             seed=seed,
         )
         self._global_NG = points.global_feature_NG.astype(np.float32)
-        self._camera_N3 = points.T_points_camera_N44[:, :3, 3]
         self._threads = ThreadpoolController()
 
     def localize(
@@ -136,7 +135,7 @@ class GeometricBranch:
             expected = [T_points_map @ T for T in propose()]
             if not expected:
                 continue
-            near_images = _joined(*(self._near(T, allowed) for T in expected))
+            near_images = _joined(*(self.points.nearest(T, NEAR, allowed) for T in expected))
             few = _joined(look_alikes[:FEW_LOOK_ALIKES], near_images)
             found = self._localize(self._compare(keypoints, few), K, few, expected)
             if found is not None and self._is_sure(found, near_images):
@@ -243,16 +242,9 @@ class GeometricBranch:
         self, keypoints: Keypoints, allowed: NDArray[np.int64] | None
     ) -> NDArray[np.int64]:
         """Indices of the map images that look most like the live image, best first."""
-        index = np.arange(len(self._camera_N3)) if allowed is None else allowed
+        index = np.arange(len(self._global_NG)) if allowed is None else allowed
         similarity = self._global_NG[index] @ self.points.vlad.feature(keypoints.descriptor_ND)
         return index[np.argsort(-similarity, kind="stable")[: self.candidates]]
-
-    def _near(self, T: Array, allowed: NDArray[np.int64] | None) -> NDArray[np.int64]:
-        """Indices of the map images nearest to a pose that face its way, nearest first."""
-        index = np.arange(len(self._camera_N3)) if allowed is None else allowed
-        metres = np.linalg.norm(self._camera_N3[index] - T[:3, 3], axis=1)
-        facing = self.points.T_points_camera_N44[index, :3, 2] @ T[:3, 2] > 0.0
-        return index[np.argsort(np.where(facing, metres, np.inf), kind="stable")[:NEAR]]
 
 
 def _better(one: GeometricPose | None, other: GeometricPose | None) -> GeometricPose | None:

@@ -81,7 +81,7 @@ LEAST_RIGHT_SHARE = 0.5
 """If fewer held-out images get a right pose, a warning tells."""
 LARGEST_ERROR_SHARE = 0.05
 """If the held-out images' median error is a larger share of the points' distance, poses are wrong."""
-AS_GIVEN = "; errors are from the given poses of the held-out images, whose noise is part of them"
+AS_GIVEN = "errors are from the given poses of the held-out images, whose noise is part of them"
 """Is said of the validation if the map's poses were refined: those of held-out frames are not."""
 
 
@@ -114,11 +114,11 @@ def build_bundle(
 ) -> Bundle:
     """Build the bundle `out` from the images and poses of `datasets`.
 
-    Raises BundleError if `out` exists, or if `MapOptions.features` cannot be used. Raises DatasetError before any image is read if the datasets differ in
-    camera or map frame, if there are too few frames, or if most of them have no neighbour that can share points,
-    because they are too far apart or the camera only turns. Raises it after a few images if these have too
-    little texture, and later, but before anything is written, if most images have too little texture or share
-    too few points, or if no held-out image can be localized.
+    Raises BundleError if `out` exists, or if `MapOptions.features` cannot be used. Raises DatasetError before any
+    image is read if the datasets differ in camera or map frame, if there are too few frames, or if most of them
+    have no neighbour that can share points, because they are too far apart or the camera only turns. Raises it
+    after a few images if these have too little texture. Raises it later, but before anything is written, if most
+    images have too little texture or share too few points, or if no held-out image can be localized.
     """
     options, progress = options or MapOptions(), progress or Silent()
     refuse_existing(out)
@@ -163,7 +163,7 @@ def build_bundle(
     K = intrinsics(camera, preprocessing)
     branch = GeometricBranch(points, np.eye(4), options.candidates, options.seed)
     distance_m = cloud.typical_distance_m(points.T_points_camera_N44)
-    held_out = held_out_images(datasets, labels, features, points, -origin_m, distance_m)
+    held_out = held_out_images(labels, features, points, -origin_m, distance_m)
     found = validate(branch, held_out, K, FEWEST_INLIERS, limits_for(distance_m))
     _report(found, distance_m, refined)
     golden = _golden_views(found, features, branch, K)
@@ -184,7 +184,7 @@ def build_bundle(
         origin_m,
         options,
         found,
-        held_out_text(labels) + (AS_GIVEN if refined is not None else ""),
+        held_out_text(labels) + (f"; {AS_GIVEN}" if refined is not None else ""),
         variants,
         refined,
         networks,
@@ -241,7 +241,7 @@ def _report(found: Validated, distance_m: float, refined: Refined | None) -> Non
     for line in found.describe():
         logger.info(line)
     if refined is not None:
-        logger.info(AS_GIVEN.removeprefix("; "))
+        logger.info(AS_GIVEN)
     median_m, recorded = found.errors()[0], found.recorded
     right = recorded.share(recorded.right_N) or 0.0
     if median_m > LARGEST_ERROR_SHARE * distance_m:

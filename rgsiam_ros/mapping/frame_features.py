@@ -60,10 +60,9 @@ def find_features(
         return _strongest(extractor.keypoints(image_HW), most_live)
 
     images = chain.from_iterable(dataset.read_images() for dataset in datasets)
-    names = (frame.name for dataset in datasets for frame in dataset.frames)
     decoded = (
-        require_shape(image.decode(), extractor.camera, name)
-        for name, image in zip(names, images, strict=True)
+        require_shape(image.decode(), extractor.camera, frame.name)
+        for frame, image in zip(labels.frames, images, strict=True)
     )
     for index, (fitted, found) in enumerate(extractor.each(decoded)):
         if labels.held_out_N[index]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,6 @@ from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.mapping.frame_features import FrameFeatures
 from rgsiam_ros.mapping.labels import Labels
 from rgsiam_ros.mapping.withheld import GAP_SHARE, other_passes
-from rgsiam_ros.recordings.base import Dataset
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,6 @@ class HeldOut:
 
 
 def held_out_images(
-    datasets: Sequence[Dataset],
     labels: Labels,
     features: FrameFeatures,
     points: MapPoints,
@@ -40,15 +37,14 @@ def held_out_images(
     distance_m: float,
 ) -> list[HeldOut]:
     """All held-out images. shift_m: from the map frame to the points' frame; distance_m: typical, of points."""
-    sessions = [f"{d.path}/{frame.session}" for d in datasets for frame in d.frames]
-    session_N = np.unique(sessions, return_inverse=True)[1]
     mapped = np.flatnonzero(~labels.held_out_N)
     mapped_position = points.T_points_camera_N44[:, :3, 3]
     T_N44 = placed(labels.T_map_camera_N44, shift_m)
     gap_m = GAP_SHARE * distance_m
     images = []
     for i in np.flatnonzero(labels.held_out_N).tolist():
-        allowed = other_passes(i, T_N44[i, :3, 3], mapped, mapped_position, session_N, gap_m)
+        position = T_N44[i, :3, 3]
+        allowed = other_passes(i, position, mapped, mapped_position, labels.session_N, gap_m)
         more = (features.spoilt.get(i, ()), features.mirrored.get(i))
         images.append(HeldOut(features.live[i], T_N44[i], allowed, *more))
     return images

@@ -48,12 +48,9 @@ def other_places(T_points_camera: Array, points: MapPoints) -> NDArray[np.int64]
     them, and those that share points with these are left out: the middle of an unmapped stretch, not its edge, from
     where the map can still be seen.
     """
-    camera_N44 = points.T_points_camera_N44
-    metres = np.linalg.norm(camera_N44[:, :3, 3] - T_points_camera[:3, 3], axis=1)
-    facing = camera_N44[:, :3, 2] @ T_points_camera[:3, 2] > 0.0
-    images = np.argsort(np.where(facing, metres, np.inf), kind="stable")[:NEAR]
+    images = points.nearest(T_points_camera, NEAR)
     for _ in range(2):
         seen = np.zeros(len(points.position_P3), bool)
         seen[points.seen_by(images)] = True
         images = np.flatnonzero([seen[visible].any() for visible in points.visible])
-    return np.setdiff1d(np.arange(len(metres)), images)
+    return np.setdiff1d(np.arange(len(points.visible)), images)
