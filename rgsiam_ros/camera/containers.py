@@ -20,6 +20,7 @@ MOST_PARTS = 4096
 """Most segments of a JPEG."""
 MOST_CHUNKS = 65_536
 """Most chunks of a PNG."""
+PNG_HEADER, PNG_ANIMATION = b"IHDR", (b"acTL", b"fcTL", b"fdAT")
 
 
 @dataclass
@@ -31,6 +32,8 @@ class Container:
     scans: int = 0
     """How often a JPEG goes over its pixels."""
     progressive: bool = False
+    partial: bool = False
+    """Whether a scan of a JPEG has fewer components than a frame: then the whole image is kept as coefficients."""
     complete: bool = False
     """Whether the end marker is there."""
 
@@ -40,7 +43,7 @@ def read_jpeg(content: bytes) -> Container:
 
     Raises ImageError for more than `MOST_PARTS` segments.
     """
-    found = Container()
+    found, components = Container(), 0
     at = len(JPEG_START)
     for _ in range(MOST_PARTS):
         match = MARKER.search(content, at)
@@ -57,21 +60,42 @@ def read_jpeg(content: bytes) -> Container:
             height, width = content[at + 5 : at + 7], content[at + 7 : at + 9]
             found.sizes.append((int.from_bytes(width, "big"), int.from_bytes(height, "big")))
             found.progressive |= marker in PROGRESSIVE
-        found.scans += marker == SCAN
+            components = max(components, int.from_bytes(content[at + 9 : at + 10], "big"))
+        if marker == SCAN:
+            found.scans += 1
+            found.partial |= int.from_bytes(content[at + 4 : at + 5], "big") < components
         at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
     raise ImageError(f"the compressed image is damaged (over {MOST_PARTS} segments)", "damaged")
 
 
 def read_png(content: bytes) -> Container:
-    """The header of a PNG, and whether its last chunk is there. Raises ImageError for too many chunks."""
-    size = int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
-    found = Container([size] if len(content) >= 24 else [])
+    """The header of a PNG, and whether its last chunk is there.
+
+    Raises ImageError for an animation, whose every frame takes memory of its own, for a PNG without its one
+    header at the start (PNG specification, 5.6), and for too many chunks.
+    """
+    found = Container()
     at = len(PNG_START)
     for _ in range(MOST_CHUNKS):
-        if at + 12 > len(content):
+        length = int.from_bytes(content[at : at + 4], "big")
+        if at + 12 + length > len(content):  # also of the last chunk: a decoder takes memory for it
             return found
-        if content[at + 4 : at + 8] == b"IEND":
+        kind = content[at + 4 : at + 8]
+        if (kind == PNG_HEADER) != (at == len(PNG_START)):
+            raise ImageError(
+                "the compressed image is damaged (a PNG begins with its one header): check the camera driver",
+                "damaged",
+            )
+        if kind in PNG_ANIMATION:
+            raise ImageError(
+                "the compressed image is a PNG animation: let the camera driver send single images",
+                "encoding",
+            )
+        if kind == PNG_HEADER:
+            width, height = content[at + 8 : at + 12], content[at + 12 : at + 16]
+            found.sizes.append((int.from_bytes(width, "big"), int.from_bytes(height, "big")))
+        if kind == b"IEND":
             found.complete = True
             return found
-        at += 12 + int.from_bytes(content[at : at + 4], "big")
+        at += 12 + length
     raise ImageError(f"the compressed image is damaged (over {MOST_CHUNKS} chunks)", "damaged")

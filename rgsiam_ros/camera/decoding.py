@@ -220,10 +220,11 @@ def _reduced(sizes: list[Size], enough: Size) -> int:
 
 def _check_scans(claims: Container) -> None:
     largest = max((width * height for width, height in claims.sizes), default=0)
-    several = claims.progressive or claims.scans > 1
+    several = claims.progressive or claims.partial or claims.scans > 1
+    kind = "progressive" if claims.progressive else "partial" if claims.partial else "multi-scan"
     if claims.scans > MOST_SCANS or (several and largest > LARGEST_PROGRESSIVE_PIXELS):
         raise ImageError(
-            f"a progressive JPEG of {claims.scans} scans and {largest / 1e6:.1f} million pixels is more than "
+            f"a {kind} JPEG of {claims.scans} scans and {largest / 1e6:.1f} million pixels is more than "
             f"{MOST_SCANS} scans or {LARGEST_PROGRESSIVE_PIXELS / 1e6:.0f} million pixels: let the camera "
             "driver write baseline JPEGs",
             "too_large",

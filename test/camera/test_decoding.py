@@ -1,3 +1,5 @@
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -253,7 +255,7 @@ def with_scans(content, count):
 def test_the_scans_of_a_jpeg_are_limited(options):
     content = encoded(".jpg", options=options)
     assert decode_compressed(content).shape == LARGE.shape
-    with pytest.raises(ImageError, match="a progressive JPEG of 33 scans") as refusal:
+    with pytest.raises(ImageError, match="a (progressive|multi-scan) JPEG of 33 scans") as refusal:
         decode_compressed(with_scans(content, 33))
     assert refusal.value.cause == "too_large"
     assert decode_compressed(with_scans(content, 32)).shape == LARGE.shape
@@ -274,9 +276,54 @@ def test_the_pixels_of_a_progressive_jpeg_are_limited():
         decode_compressed(two)
 
 
+def png_chunk(kind, data=b""):
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+PNG_HEADER = encoded(".png")[:33]
+"""The start of a PNG up to the end of its header."""
+PNG_BODY = encoded(".png")[33:]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (PNG_HEADER + png_chunk(b"acTL", bytes(8)) + PNG_BODY, "PNG animation"),
+        (PNG_HEADER + png_chunk(b"fcTL", bytes(26)) + PNG_BODY, "PNG animation"),
+        (PNG_HEADER[:8] + png_chunk(b"tEXt") + PNG_HEADER[8:] + PNG_BODY, "its one header"),
+        (PNG_HEADER + PNG_HEADER[8:] + PNG_BODY, "its one header"),
+    ],
+    ids=["animation", "frame", "header late", "two headers"],
+)
+def test_animated_pngs_and_hidden_headers_are_refused(content, message):
+    """OpenCV takes up to 25 bytes a pixel for them, and its size comes from another header than ours."""
+    with pytest.raises(ImageError, match=message):
+        decode_compressed(content)
+
+
+def test_a_png_whose_last_chunk_claims_gigabytes_is_truncated():
+    end = b"\xf7\0\0\0IEND" + bytes(4)
+    with pytest.raises(ImageError, match="truncated"):
+        decode_compressed(PNG_HEADER + PNG_BODY[:-12] + end)
+
+
+def test_a_large_jpeg_whose_scan_lacks_components_is_refused():
+    """libjpeg then keeps the coefficients of the whole image, as it does for several scans."""
+    baseline = encoded(".jpg")
+    frame, scan = baseline.find(b"\xff\xc0"), baseline.find(b"\xff\xda")
+    one = b"\xff\xda\0\x08\x01" + baseline[scan + 5 : scan + 7] + b"\0\x3f\0"
+    side = (4097).to_bytes(2, "big")
+    large = baseline[: frame + 5] + side * 2 + baseline[frame + 9 : scan] + one + baseline[-2:]
+    with pytest.raises(ImageError, match="1 scans and 16.8 million pixels"):
+        decode_compressed(large)
+
+
 @pytest.mark.parametrize(
     "content",
-    [b"\xff\xd8" + b"\xff\xfe\0\2" * 5000, b"\x89PNG\r\n\x1a\n" + bytes(12) * 70_000],
+    [
+        b"\xff\xd8" + b"\xff\xfe\0\2" * 5000,
+        PNG_HEADER + png_chunk(b"tEXt") * 70_000,
+    ],
     ids=["segments", "chunks"],
 )
 def test_images_of_countless_parts_are_damaged(content):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LARGEST_BYTES = 1 << 16
-MEMORY_MB = 3000
+MEMORY_MB = 2000
 LONGEST_S = 25
 INSTRUMENTED = ["rgsiam_ros", "rosbags", "zipfile", "edits", "targets"]
 
