@@ -45,7 +45,7 @@ MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 def image(data: bytes) -> None:
     """The payload of a CompressedImage."""
     with contextlib.suppress(ImageError):
-        check_image(decode_compressed(data, "jpeg"))
+        check_image(decode_compressed(data, "jpeg", levels=(0, 4095)))
 
 
 def raw_image(data: bytes) -> None:
@@ -168,7 +168,7 @@ def _encoded_images() -> list[bytes]:
         _, _, raw = next(reader.messages(chosen))
         whole = bytes(reader.deserialize(raw, chosen[0].msgtype).data)
     small = cv2.resize(cv2.imdecode(np.frombuffer(whole, np.uint8), 1), (32, 18))
-    endings = {".jpg": small, ".png": small}
+    endings = {".jpg": small, ".png": small, ".webp": small}
     deep = small.astype(np.uint16) * 257
     more = [cv2.imencode(ending, picture)[1].tobytes() for ending, picture in endings.items()]
     return [whole, *more, cv2.imencode(".png", deep)[1].tobytes()]
