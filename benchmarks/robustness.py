@@ -16,21 +16,24 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.camera.preprocessing import ImageBGR
+from rgsiam_ros.cli.options import read_offset
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.geometry.poses import Array, pose_errors
 from rgsiam_ros.localization.relocalizer import Relocalizer
-from rgsiam_ros.mapping.build import build_bundle
+from rgsiam_ros.mapping.build import MapOptions, build_bundle
 from rgsiam_ros.mapping.labels import read_labels
 from rgsiam_ros.recordings.base import Dataset
 from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_ros.recordings.subset import Subset
-from rgsiam_ros.recordings.time_offset import with_time_offset
+from rgsiam_ros.recordings.time_offset import moved_labels
 from rgsiam_ros.uncertainty.geometric_trust import OUTDOORS, ROOM
 from rgsiam_training.config import PairConfig, SplitConfig, TrainingConfig
 from rgsiam_training.data.splits import split_contiguous
@@ -95,7 +98,7 @@ SPOILS: dict[str, Spoil] = {
 def main() -> None:
     """Print the table."""
     options = _options()
-    dataset = with_time_offset(open_dataset(options.dataset, "train"), options.time_offset)
+    dataset = open_dataset(options.dataset, "train")
     images, T_true = _images(dataset, options)
     camera = dataset.camera if options.on is None else open_dataset(options.on, "test").camera
     engine = EngineOptions(precision=options.precision, fallback="none")
@@ -148,7 +151,14 @@ def _options() -> argparse.Namespace:
     which.add_argument("--on", type=Path, help="the test images of this dataset")
     parser.add_argument("--structure", metavar="SCENE", help="add the row structure")
     parser.add_argument("--every", type=int, default=1)
-    parser.add_argument("--time-offset", type=float, default=0.0)
+    parser.add_argument(
+        "--time-offset",
+        type=read_offset,
+        default=0.0,
+        help="the labels are moved by it; auto: with --contiguous estimated for the map, else the bundle's",
+    )
+    parser.add_argument("--refine-camera", action="store_true", help="of a map that is built")
+    parser.add_argument("--as-labelled", action="store_true", help="do not move the true poses")
     parser.add_argument("--room", action="store_true")
     parser.add_argument("--clean", action="store_true", help="only the images as recorded")
     parser.add_argument("--precision", default="auto")
@@ -160,17 +170,27 @@ def _images(dataset: Dataset, options: argparse.Namespace) -> tuple[list[ImageBG
     """The images to localize, and their true poses ``T_map_camera``. Builds the map if it has to."""
     chosen = np.arange(len(dataset.frames))
     if options.on is not None:
-        dataset = with_time_offset(open_dataset(options.on, "test"), options.time_offset)
+        dataset = open_dataset(options.on, "test")
         chosen = np.arange(len(dataset.frames))
     elif options.held_out:
         chosen = np.flatnonzero(read_labels([dataset]).held_out_N)
     elif options.contiguous:
         mapped, chosen = split_contiguous(dataset.frames, SplitConfig(), options.seed)
         if not options.bundle.exists():
-            build_bundle([Subset(dataset, mapped)], options.bundle)
-    wanted = set(chosen[:: options.every].tolist())
+            settings = MapOptions(
+                time_offset=options.time_offset, refine_camera=options.refine_camera
+            )
+            build_bundle([Subset(dataset, mapped)], options.bundle, settings)
+    labels = Bundle.load(options.bundle).manifest.labels
+    offset_s = 0.0 if options.as_labelled else labels.offset_or(options.time_offset)
+    true = list(dataset.frames)
+    if offset_s:
+        sessions = groupby(dataset.frames, key=lambda frame: frame.session)
+        true = [frame for _, own in sessions for frame in moved_labels(list(own), offset_s)]
+    wanted = {i for i in chosen[:: options.every].tolist() if true[i] is not None}
     images = [image.decode() for i, image in enumerate(dataset.read_images()) if i in wanted]
-    return images, np.stack([f.T_map_camera for i, f in enumerate(dataset.frames) if i in wanted])
+    print(f"true poses moved by {offset_s:.3f} s, focal scale {labels.focal_scale:.4f}")
+    return images, np.stack([true[i].T_map_camera for i in sorted(wanted)])
 
 
 def _row(localize: Localize, images: list[ImageBGR], T_true: Array, room: bool) -> str:

@@ -245,6 +245,10 @@ class TrainingConfig(_Section):
     """Paths of the sessions, which must be of one map and one camera."""
     topics: BagTopics = Field(default_factory=BagTopics)
     """Topics to read from bags."""
+    time_offset: float | Literal["auto"] = "auto"
+    """Images show where the camera was this many seconds before their stamps; auto: as the images say."""
+    refine_camera: bool = False
+    """Whether the focal length is estimated from the images."""
     seed: int = Field(0, ge=0)
     """Seed of all random numbers: split, initial weights, pairs, augmentation."""
     input_width: int = Field(160, ge=32, le=2048)

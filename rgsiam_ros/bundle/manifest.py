@@ -12,6 +12,7 @@ from rgsiam_ros.bundle.parts import (
     AbsolutePart,
     Fraction,
     GeometricPart,
+    LabelCorrection,
     StrictModel,
 )
 from rgsiam_ros.bundle.precision import (
@@ -148,6 +149,11 @@ class Manifest(StrictModel):
         return (self.absolute or self.geometric_part).precisions
 
     @property
+    def labels(self) -> LabelCorrection:
+        """How the labels were corrected; those of the map if the bundle has both parts."""
+        return self.geometry or self.absolute_part
+
+    @property
     def turn_wxyz(self) -> tuple[float, float, float, float]:
         """Unit quaternion: rotation from the frame of training to the map's axes."""
         if self.absolute is not None:
@@ -181,6 +187,13 @@ class Manifest(StrictModel):
         R, R_geometry = (pose_matrix(np.zeros(3), turn)[:3, :3] for turn in turns)
         if np.abs(R - R_geometry).max() > LARGEST_TURN_DIFFERENCE:
             raise ValueError("turn_wxyz of absolute.target and geometry.placement differ")
+        return self
+
+    @model_validator(mode="after")
+    def _focal_scales_agree(self) -> Manifest:
+        scales = {part.focal_scale for part in (self.absolute, self.geometry) if part is not None}
+        if len(scales) > 1:
+            raise ValueError("focal_scale of absolute and geometry differ: both are of one camera")
         return self
 
     @model_validator(mode="after")

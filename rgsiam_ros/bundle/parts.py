@@ -135,7 +135,27 @@ class Variant(StrictModel):
     covariance: ResidualCovariance
 
 
-class AbsolutePart(StrictModel):
+class LabelCorrection(StrictModel):
+    """How the labels and the camera of the mapping sessions were corrected before they were used."""
+
+    time_offset_s: float = Field(default=0.0, ge=-10.0, le=10.0)
+    """The labels were moved by this: an image shows where the camera was this many seconds before its stamp."""
+    time_offset_from: Literal["none", "given", "estimated"] = "none"
+    """Who says so: the user, or the images."""
+    time_offset_interval_s: tuple[float, float] | None = None
+    """95 % interval that the images give; None if it was not estimated."""
+    focal_scale: float = Field(default=1.0, gt=0.4, lt=2.5)
+    """The focal length of `Manifest.camera` is this many times the stated one. The live camera's is multiplied
+    by it too."""
+    focal_scale_interval: tuple[float, float] | None = None
+    """95 % interval that the images give; None if it was not estimated."""
+
+    def offset_or(self, wanted: float | Literal["auto"]) -> float:
+        """The wanted time offset, seconds; for auto, the one that the labels were moved by."""
+        return self.time_offset_s if wanted == "auto" else wanted
+
+
+class AbsolutePart(LabelCorrection):
     """The absolute branch: the network's pose."""
 
     preprocessing: Preprocessing
@@ -220,7 +240,7 @@ class PoseRefinement(StrictModel):
     moved_p95_deg: NotNegative
 
 
-class GeometricPart(StrictModel):
+class GeometricPart(LabelCorrection):
     """The geometric branch: the pose from matches of a live image's keypoints with the map's points."""
 
     preprocessing: Preprocessing
@@ -242,8 +262,6 @@ class GeometricPart(StrictModel):
     """Position error within which a pose counts as right, metres."""
     wrong_m: Positive = 5.0
     """Position error beyond which a pose counts as wrong, metres."""
-    time_offset_s: float = Field(default=0.0, ge=-10.0, le=10.0)
-    """The labels were moved by this: an image shows where the camera was this many seconds before its stamp."""
     pose_refinement: PoseRefinement | None = None
     """None if the map was made with the given poses."""
     variants: dict[Precision, FeatureVariant]

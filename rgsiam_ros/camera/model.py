@@ -69,6 +69,10 @@ class Camera(BaseModel):
             f"cx {self.cx:.1f} cy {self.cy:.1f} {self.distortion_model}"
         )
 
+    def with_focal_scale(self, scale: float) -> Camera:
+        """The same camera with a focal length that is `scale` times as long."""
+        return self.model_copy(update={"fx": scale * self.fx, "fy": scale * self.fy})
+
     @classmethod
     def from_camera_info(
         cls, width: int, height: int, k_9: ArrayLike, distortion_model: str, d: ArrayLike

@@ -30,6 +30,7 @@ from rgsiam_ros.cli.options import (
     BranchName,
     BundleOption,
     BundlePath,
+    BundleTimeOffset,
     EngineName,
     ImageTopic,
     InfoTopic,
@@ -40,6 +41,7 @@ from rgsiam_ros.cli.options import (
     Threads,
     TruthTopic,
     bag_topics,
+    read_offset,
 )
 from rgsiam_ros.errors import RgsiamError
 
@@ -98,6 +100,7 @@ def replay(
     branch: BranchName = "auto",
     threads: Threads = 0,
     batch: BatchSize = 1,
+    time_offset: BundleTimeOffset = "auto",
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
     rectified: Rectified = False,
@@ -125,6 +128,7 @@ def replay(
         topics=bag_topics(
             image_topic, camera_info_topic, rectified, truth_topic, base_frame, mount
         ),
+        time_offset=read_offset(time_offset),
         rerun=rerun,
     )
     run_replay(bag, bundle, out, options, console)

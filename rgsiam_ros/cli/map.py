@@ -20,10 +20,12 @@ from rgsiam_ros.cli.options import (
     InfoTopic,
     Mount,
     Rectified,
+    RefineCamera,
     Seed,
     TimeOffset,
     TruthTopic,
     bag_topics,
+    read_offset,
 )
 
 map_app = typer.Typer(no_args_is_help=True, help="Build and show maps of local features.")
@@ -53,7 +55,8 @@ def map_build(
         Path | None,
         typer.Option(help="Folder of `rgsiam tune-features`; default: the package's network."),
     ] = None,
-    time_offset: TimeOffset = 0.0,
+    time_offset: TimeOffset = "auto",
+    refine_camera: RefineCamera = False,
     refine: Annotated[
         RefinePoses,
         typer.Option(
@@ -79,7 +82,8 @@ def map_build(
         feature_width=feature_width,
         points_per_image=points,
         refine_poses=refine.value,
-        time_offset_s=time_offset,
+        time_offset=read_offset(time_offset),
+        refine_camera=refine_camera,
         seed=seed,
         features=features,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -32,13 +32,47 @@ CacheFolder = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the random numbers.")]
 Split = Annotated[str, typer.Option(help="train or test, if the dataset has splits.")]
+LONGEST_OFFSET_S = 10.0
+OFFSET_HELP = (
+    "Seconds by which images show an earlier moment than their stamps: the labels are moved."
+)
+
+
+def _checked_offset(text: str) -> str:
+    read_offset(text)
+    return text
+
+
+def read_offset(text: str) -> float | Literal["auto"]:
+    """A number of seconds, or auto."""
+    try:
+        if text == "auto" or abs(float(text)) <= LONGEST_OFFSET_S:
+            return "auto" if text == "auto" else float(text)
+    except ValueError:
+        pass
+    raise typer.BadParameter(
+        f"give auto, or seconds from -{LONGEST_OFFSET_S:g} to {LONGEST_OFFSET_S:g}, not {text!r}"
+    )
+
+
 TimeOffset = Annotated[
-    float,
+    str,
     typer.Option(
-        min=-10.0,
-        max=10.0,
-        help="An image shows where the camera was this many seconds before its stamp: the labels are moved.",
+        metavar="SECONDS|auto",
+        callback=_checked_offset,
+        help=f"{OFFSET_HELP} auto: by what the images of the mapping sessions show, if that is not 0.",
     ),
+]
+BundleTimeOffset = Annotated[
+    str,
+    typer.Option(
+        metavar="SECONDS|auto",
+        callback=_checked_offset,
+        help=f"{OFFSET_HELP} auto: that of the bundle.",
+    ),
+]
+RefineCamera = Annotated[
+    bool, typer.Option("--refine-camera", help="Estimate the focal length from the images too.")
 ]
 ImageTopic = Annotated[
     str | None, typer.Option(help="Image topic; default: the only one of the bag.")

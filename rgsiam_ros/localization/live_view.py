@@ -32,6 +32,7 @@ class LiveView:
         self._preprocessing = preprocessing
         self._trained = self._camera = bundle.manifest.camera
         self._mask_HW = bundle.mask_HW(preprocessing)
+        self._focal_scale = bundle.manifest.labels.focal_scale
         self._view: ViewMatch | None = None
         self.K = self._intrinsics()
         """Intrinsic matrix ``(3, 3)`` of the fitted images of the camera in use, pixels.
@@ -42,8 +43,10 @@ class LiveView:
     def use_camera(self, camera: Camera) -> ViewMatch:
         """Adapt to the camera that takes the images.
 
+        camera: as its camera_info says. If the bundle's focal length was refined, this one is scaled alike.
         Raises CameraError when that is impossible; images are then treated as before the call.
         """
+        camera = camera.with_focal_scale(self._focal_scale)
         view = match_view(camera, self._trained)
         self._camera, self._view = camera, view
         self.K = self._intrinsics()

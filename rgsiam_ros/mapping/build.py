@@ -25,6 +25,7 @@ from rgsiam_ros.bundle.golden_views import GoldenViews
 from rgsiam_ros.bundle.manifest import GOLDEN_VIEWS_NAME, MAP_POINTS_NAME
 from rgsiam_ros.bundle.map_points import MapPoints, global_bytes
 from rgsiam_ros.bundle.npz import npz_bytes
+from rgsiam_ros.bundle.parts import LabelCorrection
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import Preprocessing
 from rgsiam_ros.engines import EngineRequest, create_engine
@@ -53,6 +54,7 @@ from rgsiam_ros.mapping.checks import (
 from rgsiam_ros.mapping.extraction import Extractor
 from rgsiam_ros.mapping.frame_features import GOLDEN_VIEWS, FrameFeatures, find_features
 from rgsiam_ros.mapping.held_out import held_out_images, placed
+from rgsiam_ros.mapping.label_correction import OffsetOption, correct_labels
 from rgsiam_ros.mapping.labels import Labels, held_out_text, read_labels
 from rgsiam_ros.mapping.matching import MapImage
 from rgsiam_ros.mapping.points import PointCloud, make_points
@@ -69,7 +71,6 @@ from rgsiam_ros.recordings.base import (
     fingerprint,
 )
 from rgsiam_ros.recordings.levels import levels_of, with_levels
-from rgsiam_ros.recordings.time_offset import with_time_offset
 from rgsiam_ros.uncertainty.covariance import MINIMUM_SAMPLES
 from rgsiam_ros.uncertainty.geometric_trust import limits_for
 
@@ -99,8 +100,10 @@ class MapOptions:
     """Number of map images that a live image is matched with."""
     refine_poses: Refine = "auto"
     """Whether noisy mapping poses are refined, see `rgsiam_ros.mapping.refinement`."""
-    time_offset_s: float = 0.0
-    """An image shows where the camera was this long before its stamp, seconds."""
+    time_offset: OffsetOption = 0.0
+    """An image shows where the camera was this long before its stamp, seconds; auto: estimate it."""
+    refine_camera: bool = False
+    """Whether the focal length is estimated."""
     seed: int = 0
     features: Path | None = None
     """Folder of `rgsiam tune-features`, whose network is taken; None: the package's."""
@@ -123,7 +126,11 @@ def build_bundle(
     options, progress = options or MapOptions(), progress or Silent()
     refuse_existing(out)
     recorded = datasets
-    datasets = [with_time_offset(dataset, options.time_offset_s) for dataset in recorded]
+    common_camera(recorded)
+    check_neighbours(read_labels(recorded))
+    datasets, correction = correct_labels(
+        recorded, options.time_offset, options.refine_camera, progress
+    )
     for dataset in datasets:
         if left_out := describe_dropped(dataset):
             logger.warning(left_out)
@@ -179,6 +186,7 @@ def build_bundle(
         recorded,
         out.name,
         camera,
+        correction,
         preprocessing,
         points,
         origin_m,
@@ -288,6 +296,7 @@ def _describe(
     datasets: Sequence[Dataset],
     name: str,
     camera: Camera,
+    correction: LabelCorrection,
     preprocessing: Preprocessing,
     points: MapPoints,
     origin_m: Array,
@@ -326,7 +335,7 @@ def _describe(
             "fewest_inliers": FEWEST_INLIERS,
             "trust_threshold": found.trust.threshold,
             **vars(found.recorded.limits),
-            "time_offset_s": options.time_offset_s,
+            **correction.model_dump(mode="json"),
             "pose_refinement": None if refined is None else refined.summary(),
             "variants": variants,
             "validation": found.summary(kind),

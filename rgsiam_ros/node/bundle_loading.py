@@ -99,6 +99,11 @@ def log_loaded(node: Node, loaded: LoadedBundle, note: str) -> None:
         f"bundle {name} ({loaded.path}), engine {info.name} {info.version} {info.precision} on "
         f"{info.device}, {relocalizer.branch} branch; {note}"
     )
+    if lag_s := relocalizer.manifest.labels.time_offset_s:
+        log.info(
+            f"bundle {name}: its labels were moved by time_offset_s {lag_s:g}; stamps of poses are moved by the "
+            f"parameter time_offset, {node.get_parameter('time_offset').value:g}"
+        )
     if not relocalizer.calibrated:
         log.warning(
             f"bundle {name} is not calibrated: its covariance is constant, and the node publishes even "

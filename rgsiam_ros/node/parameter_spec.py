@@ -204,6 +204,15 @@ SPECS = (
         launch_argument=True,
     ),
     Spec(
+        "time_offset",
+        "double",
+        0.0,
+        "Seconds that are subtracted from an image's stamp to get the stamp of its pose: for images that show an "
+        "earlier moment than their stamps say. The bundle's manifest names what its labels were moved by; images "
+        "cannot tell which clock is wrong, so nothing is subtracted by itself.",
+        bounds=(-10.0, 10.0),
+    ),
+    Spec(
         "frozen_images",
         "integer",
         DEFAULT_LIMIT,

@@ -150,3 +150,8 @@ def mount_from_parameters(node: Node) -> Array | None:
             "comes from TF"
         )
     return None
+
+
+def shown_ns(node: Node, at_ns: int) -> int:
+    """When the camera was where an image with the stamp `at_ns` shows it: `time_offset` earlier."""
+    return at_ns - round(node.get_parameter("time_offset").value * 1e9)

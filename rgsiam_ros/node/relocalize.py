@@ -40,7 +40,7 @@ from rgsiam_ros.node.log_throttle import LogThrottle
 from rgsiam_ros.node.map_output import MapOutput
 from rgsiam_ros.node.messages import ReceivedImage
 from rgsiam_ros.node.odometry_gate import OdometryGate
-from rgsiam_ros.node.parameters import checked, declare_all
+from rgsiam_ros.node.parameters import checked, declare_all, shown_ns
 from rgsiam_ros.node.pose_hint import PoseHint
 from rgsiam_ros.node.pose_output import PoseOutput
 from rgsiam_ros.node.program import run
@@ -343,7 +343,7 @@ class RelocalizeNode(LifecycleNode):
         with self._publishing:
             if not (self._active and self._enabled) or self._stopped != stopped:
                 return
-            self._publish(at_ns, received.at, estimate, T_base_camera)
+            self._publish(shown_ns(self, at_ns), received.at, estimate, T_base_camera)
         self._map_output.show_matches(received, estimate, loaded.relocalizer)
 
     def _reject(self, at_ns: int | None, reason: str, cause: str) -> None:

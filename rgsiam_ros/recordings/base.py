@@ -34,6 +34,8 @@ class Frame:
     stamp_ns: int
     T_map_camera: Array
     """``(4, 4)`` pose of the camera (OpenCV axes) in the map frame, metres."""
+    nominal_stamp: bool = False
+    """Whether the stamp was made from the order of the images, because the dataset has no stamps."""
 
 
 @dataclass(frozen=True)

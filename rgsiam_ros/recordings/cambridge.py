@@ -45,7 +45,7 @@ class CambridgeDataset(FileDataset):
                 digits = re.findall(r"\d+", Path(name).stem)
                 frame_index = int(digits[-1]) if digits else number
                 stamp_ns = session_index * SESSION_SPACING_NS + frame_index * FRAME_PERIOD_NS
-                self._add(Frame(name, session, stamp_ns, T_map_camera), path / name)
+                self._add(Frame(name, session, stamp_ns, T_map_camera, True), path / name)
         self._finish()
         width, height = self._image_size()
         focal = _focal_px(path / "reconstruction.nvm") * height / NOMINAL_HEIGHT_PX

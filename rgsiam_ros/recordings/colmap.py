@@ -79,7 +79,7 @@ class ColmapDataset(FileDataset):
                     pose_from_quaternion(image.translation, image.quaternion_wxyz)
                 )
                 session = folder_of(image.name, path.resolve().name)
-                frame = Frame(image.name, session, order * FRAME_PERIOD_NS, T_map_camera)
+                frame = Frame(image.name, session, order * FRAME_PERIOD_NS, T_map_camera, True)
                 self._add(frame, images / image.name)
                 self._points_of[image.name] = image.point_ids
                 used.setdefault(image.camera, []).append(image.name)

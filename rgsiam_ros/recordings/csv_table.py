@@ -82,4 +82,4 @@ def _frame(row: dict[str, str], order: int, default_session: str) -> Frame:
     T = pose_from_quaternion(values[:3], values[3:])
     stamp = stamp_ns(row["stamp_s"]) if "stamp_s" in row else order * FRAME_PERIOD_NS
     session = row.get("session") or folder_of(name, default_session)
-    return Frame(name, session, stamp, T)
+    return Frame(name, session, stamp, T, "stamp_s" not in row)

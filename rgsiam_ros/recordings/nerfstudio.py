@@ -78,7 +78,7 @@ class NerfstudioDataset(FileDataset):
             with self._dropping(where):
                 T = _matrix(entry) @ OPENCV_FROM_OPENGL
                 session = folder_of(name, folder.resolve().name)
-                self._add(Frame(name, session, order * FRAME_PERIOD_NS, T), folder / name)
+                self._add(Frame(name, session, order * FRAME_PERIOD_NS, T, True), folder / name)
                 camera = _camera(content | entry, where)
                 first = first or (camera, name)
                 if not same_camera(camera, first[0]):

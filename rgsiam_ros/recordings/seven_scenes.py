@@ -65,7 +65,7 @@ class SevenScenesDataset(FileDataset):
                 raise BadLabelError(f"the name of image {image.name} is not frame-NNNNNN")
             sequence = int(folder.name.removeprefix("seq-"))
             stamp_ns = sequence * SEQUENCE_SPACING_NS + int(digits) * FRAME_PERIOD_NS
-            frame = Frame(f"{folder.name}/{name}", folder.name, stamp_ns, _read_pose(label))
+            frame = Frame(f"{folder.name}/{name}", folder.name, stamp_ns, _read_pose(label), True)
             self._add(frame, image)
 
 

@@ -9,9 +9,16 @@ from itertools import groupby
 import numpy as np
 
 from rgsiam_ros.errors import DatasetError
-from rgsiam_ros.geometry.poses import interpolate_poses
+from rgsiam_ros.geometry.poses import Array, interpolate_poses, invert
 from rgsiam_ros.recordings.bag_truth import LONGEST_TRUTH_GAP_NS
-from rgsiam_ros.recordings.base import Dataset, Dropped, Frame, SourceImage, poses_of
+from rgsiam_ros.recordings.base import (
+    Dataset,
+    Dropped,
+    Frame,
+    PointDataset,
+    SourceImage,
+    poses_of,
+)
 
 
 class MovedDataset:
@@ -30,7 +37,7 @@ class MovedDataset:
         self.frames: list[Frame] = []
         self._kept: list[bool] = []
         for _, group in groupby(dataset.frames, key=lambda frame: frame.session):
-            moved = _moved(list(group), offset_s)
+            moved = moved_labels(list(group), offset_s)
             self._kept += [frame is not None for frame in moved]
             self.frames += [frame for frame in moved if frame is not None]
         missing = len(self._kept) - len(self.frames)
@@ -51,12 +58,34 @@ class MovedDataset:
                 yield image
 
 
+class MovedPointDataset(MovedDataset):
+    """See `rgsiam_ros.recordings.base.PointDataset`. The scene points move with their camera."""
+
+    def __init__(self, dataset: PointDataset, offset_s: float) -> None:
+        super().__init__(dataset, offset_s)
+        self._points = dataset
+
+    def read_points(self) -> Iterator[Array]:
+        """Yield the scene points of each of `frames`, in order."""
+        moved = iter(self.frames)
+        for kept, frame, points in zip(
+            self._kept, self._points.frames, self._points.read_points(), strict=True
+        ):
+            if kept:
+                T = next(moved).T_map_camera @ invert(frame.T_map_camera)
+                yield points @ T[:3, :3].T + T[:3, 3]
+
+
 def with_time_offset(dataset: Dataset, offset_s: float) -> Dataset:
     """The dataset with its poses moved, or unchanged if the offset is 0. Raises DatasetError."""
-    return dataset if offset_s == 0.0 else MovedDataset(dataset, offset_s)
+    if offset_s == 0.0:
+        return dataset
+    if isinstance(dataset, PointDataset):
+        return MovedPointDataset(dataset, offset_s)
+    return MovedDataset(dataset, offset_s)
 
 
-def _moved(session: list[Frame], offset_s: float) -> list[Frame | None]:
+def moved_labels(session: list[Frame], offset_s: float) -> list[Frame | None]:
     """The frames of one session with the poses of an earlier time; None where no label is near that time."""
     stamps = np.array([frame.stamp_ns for frame in session], np.int64)
     known, first = np.unique(stamps, return_index=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.geometry.summaries import summarise
 from rgsiam_ros.replay.covariance_consistency import consistency_report
 from rgsiam_ros.replay.records import ReplayRecord
@@ -50,6 +53,20 @@ def replay_metrics(record: ReplayRecord) -> dict[str, Any]:
         "reported_frame": record.reported_frame,
         "map_frame": record.map_frame,
     }
+
+
+def metrics_with_offset(
+    record: ReplayRecord, T_true: Sequence[Array | None], offset_s: float
+) -> dict[str, Any]:
+    """The errors against labels that were moved in time, under a key of their own.
+
+    T_true: true pose ``(4, 4)`` of each frame at its stamp minus `offset_s`; None where it is unknown.
+    """
+    frames = [replace(frame, T_true=T) for frame, T in zip(record.frames, T_true, strict=True)]
+    metrics = replay_metrics(replace(record, frames=frames))
+    kept = ("frames_with_truth", "position_error_m", "rotation_error_deg", "recall", "consistency")
+    figures = {name: metrics[name] for name in kept}
+    return {"with_time_offset": {"time_offset_s": offset_s, **figures}}
 
 
 def _consistency(record: ReplayRecord) -> dict[str, Any] | None:

@@ -112,12 +112,14 @@ def record_of(
     )
 
 
-def with_truth(record: ReplayRecord, drive: Drive) -> ReplayRecord:
+def with_truth(record: ReplayRecord, drive: Drive, offset_s: float = 0.0) -> ReplayRecord:
     """A copy of the record with the drive's true poses, as far as the bag has them.
+
+    offset_s: the true poses are those of this many seconds before the stamps.
 
     Without a mount no true pose is added, because the bag has true poses of the vehicle only.
     """
-    stamps = [frame.stamp_ns for frame in record.frames]
+    stamps = [frame.stamp_ns - round(offset_s * 1e9) for frame in record.frames]
     T_map_base, known = drive.true_base_poses(stamps)
     frames = [
         replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.fusion.robot_localization import FusionSetup
@@ -28,5 +29,8 @@ class ReplayOptions:
     rate: float = 1.0
     """Playback speed with `ros`: 1 is the recorded speed."""
     topics: BagTopics = field(default_factory=BagTopics)
+    time_offset: float | Literal["auto"] = "auto"
+    """Images show where the camera was this many seconds before their stamps; auto: as the bundle says. The
+    errors with true poses moved by it are reported beside those as labelled."""
     rerun: Path | None = None
     """File for a Rerun recording. None: write none."""

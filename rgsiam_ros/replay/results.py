@@ -79,11 +79,15 @@ def print_table(metrics: dict[str, Any], console: Console, title: str) -> None:
     table = Table(title=title, title_justify="left")
     for column in ("", "median", "mean", "p95"):
         table.add_column(column, justify="left" if not column else "right")
-    for label, key, unit in (
+    errors = (
         ("position error", "position_error_m", "m"),
         ("rotation error", "rotation_error_deg", "deg"),
-    ):
-        spread = metrics[key]
+    )
+    rows = [(label, metrics[key], unit) for label, key, unit in errors]
+    if moved := metrics.get("with_time_offset"):
+        how = f"labels moved by {1e3 * moved['time_offset_s']:.0f} ms"
+        rows += [(f"{label}, {how}", moved[key], unit) for label, key, unit in errors]
+    for label, spread, unit in rows:
         cells = (
             ["-"] * 3
             if spread is None

@@ -23,7 +23,7 @@ from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.ground_truth import drive_in_map
 from rgsiam_ros.recordings.rosbag import Drive, read_drive, read_messages
 from rgsiam_ros.recordings.seen_data import bag_seen_in_training, describe_seen
-from rgsiam_ros.replay.metrics import replay_metrics
+from rgsiam_ros.replay.metrics import metrics_with_offset, replay_metrics
 from rgsiam_ros.replay.offline import replay_offline, with_truth
 from rgsiam_ros.replay.options import ReplayOptions
 from rgsiam_ros.replay.progress import progress_bar
@@ -66,6 +66,10 @@ def run_replay(
     # the table is printed before files are written, so that a full disk does not lose it
     seen = bag_seen_in_training(relocalizer.manifest, bag, options.topics)
     metrics = replay_metrics(record) | {"seen_in_training": seen} | extra
+    if offset_s := relocalizer.manifest.labels.offset_or(options.time_offset):
+        moved = with_truth(record, drive, offset_s)
+        T_true = [frame.T_true for frame in moved.frames]
+        metrics |= metrics_with_offset(record, T_true, offset_s)
     print_table(metrics, console, config["title"])
     if seen:
         console.print(f"[bold red]{escape(describe_seen(relocalizer.manifest))}[/]", soft_wrap=True)

@@ -157,13 +157,14 @@ def test_two_builds_give_equal_maps(built, few_frames, tmp_path):
 
 
 def test_without_enough_held_out_images_a_warning_tells(few_frames, tmp_path, caplog):
-    moved = replace(SMALL, time_offset_s=0.05, points_per_image=100)
+    moved = replace(SMALL, time_offset=0.05, points_per_image=100)
     bundle = build_bundle([few_frames], tmp_path / "map", moved)
     assert "too few to fit the covariance, 12 are needed" in caplog.text
     assert "1 of 16 frames left out" in caplog.text
     assert "the poses do not fit the images" not in caplog.text
     geometry = bundle.manifest.geometric_part
     assert geometry.time_offset_s == 0.05
+    assert geometry.time_offset_from == "given"
     assert geometry.position_factor == geometry.rotation_factor == 1.0
     assert geometry.map_images == 11
     assert geometry.points < 11 * 100

@@ -5,7 +5,7 @@ import signal
 
 import numpy as np
 import pytest
-from support.bundles import ABSOLUTE_BIAS, int8_parts
+from support.bundles import ABSOLUTE_BIAS, edit_manifest, int8_parts
 from support.images import flat_image, jpeg_bytes
 from support.machine import int8_is_fast, without_tensorrt
 from support.paths import TOWN_BUNDLE
@@ -79,6 +79,29 @@ def test_pose_of_the_base_in_the_map(peer, start):
         np.diag(covariance)[:3], np.array([0.01] * 3) + 0.0004 * np.array([6.25, 2.25, 4.0])
     )
     assert covariance[0, 4] == pytest.approx(-1.5 * 0.0004)
+
+
+def test_stamps_move_only_if_the_parameter_says_so(peer, start, small_bundle):
+    def change(manifest):
+        manifest["absolute"]["time_offset_s"] = 0.075
+
+    edit_manifest(small_bundle, change)
+    node = start()
+    pose, _ = localize(peer, 1)
+    assert key(pose.header.stamp) == key(stamp(1))
+    node.wait_for_log("its labels were moved by time_offset_s 0.075; .* time_offset, 0")
+
+
+def test_the_stamp_of_a_pose_is_moved_by_the_parameter(peer, start):
+    start(time_offset=0.2)
+    image = compressed_image(jpeg_bytes(flat_image(*COLOUR)), 5)
+    shown = key(stamp(3))  # 0.2 s before
+
+    def arrived():
+        return shown in peer.poses and shown in peer.covariances
+
+    peer.send_until(peer.compressed, image, arrived, "a pose")
+    assert key(stamp(5)) not in peer.poses
 
 
 def test_planar_covariance_decouples_the_plane(peer, start):

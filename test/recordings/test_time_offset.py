@@ -68,3 +68,19 @@ def test_an_offset_that_leaves_no_frame_is_refused(stamps, offset_s):
     dataset = FramesInMemory(frames_at(along_x(5), stamps), name="my_drive")
     with pytest.raises(DatasetError, match=f"my_drive: no frame has a pose {offset_s:g} s before"):
         with_time_offset(dataset, offset_s)
+
+
+class WithPoints(FramesInMemory):
+    """Each frame sees one point, 5 m in front of it."""
+
+    def read_points(self):
+        return (frame.T_map_camera[:3, 3][None] + [0.0, 0.0, 5.0] for frame in self.frames)
+
+
+def test_scene_points_move_with_their_camera():
+    moved = with_time_offset(WithPoints(frames_at(along_x(20))), 0.25)
+    points = np.concatenate(list(moved.read_points()))
+    np.testing.assert_allclose(points[:, 0], x_of(moved), atol=1e-9)
+    np.testing.assert_allclose(points[:, 2], 5.0)
+    without = with_time_offset(FramesInMemory(frames_at(along_x(20))), 0.25)
+    assert not hasattr(without, "read_points")

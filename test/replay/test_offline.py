@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import yaml
 from rich.console import Console
 from support.bags import cut_bag, damage_image
+from support.bundles import edit_manifest
 from support.log_messages import log_messages
 from support.paths import TOWN_BUNDLE, TOWN_DRIVE
 from support.poses import random_poses
@@ -65,6 +67,32 @@ def test_the_results_folder(short_bag, town_like_bundle, tmp_path):
     assert config["bundle"] == str(town_like_bundle)
     assert config["engine_in_use"]["name"] == "onnxruntime"
     assert (out / "replay.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_moved_labels_are_a_second_row_beside_those_as_labelled(
+    short_bag, town_like_bundle, tmp_path
+):
+    as_labelled = replay(short_bag, town_like_bundle, tmp_path / "as_labelled")
+    assert "with_time_offset" not in as_labelled
+
+    def change(manifest):
+        manifest["absolute"]["time_offset_s"] = 0.05
+
+    edit_manifest(town_like_bundle, change)
+    out = tmp_path / "moved"
+    console = Console(record=True, width=200, quiet=False, file=io.StringIO())
+    metrics = run_replay(short_bag, town_like_bundle, out, ReplayOptions(), console)
+    assert metrics["position_error_m"] == as_labelled["position_error_m"]
+    moved = metrics["with_time_offset"]
+    assert moved["time_offset_s"] == 0.05
+    assert moved["frames_with_truth"] == as_labelled["frames_with_truth"] - 1  # the first one
+    assert moved["position_error_m"]["median"] != metrics["position_error_m"]["median"]
+    text = console.export_text()
+    assert "position error, labels moved by 50 ms" in text
+    assert "rotation error, labels moved by 50 ms" in text
+    given = replay(short_bag, town_like_bundle, tmp_path / "given", time_offset=0.0)
+    assert "with_time_offset" not in given
 
 
 @pytest.mark.slow

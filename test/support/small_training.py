@@ -3,6 +3,7 @@
 from rgsiam_training.config import TrainingConfig
 
 SETTINGS = {
+    "time_offset": 0.0,
     "input_width": 96,
     "input_height": 64,
     "split": {"fraction": 0.2, "stretch_frames": 8, "guard_frames": 2},

@@ -40,6 +40,9 @@ def inspect(
     out: Annotated[
         Path | None, typer.Option(help="New folder for inspection.json and inspection.png.")
     ] = None,
+    time_offset: Annotated[
+        float, typer.Option(help="Seconds; the labels are moved by it before they are inspected.")
+    ] = 0.0,
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
     rectified: Rectified = False,
@@ -51,6 +54,7 @@ def inspect(
     import json
 
     from rgsiam_ros.recordings.formats import open_dataset, open_test_side, own_test_split
+    from rgsiam_ros.recordings.time_offset import with_time_offset
     from rgsiam_ros.replay.results import claim_folder
     from rgsiam_training.datasets.inspection import inspect_datasets
     from rgsiam_training.datasets.inspection_plot import draw_inspection
@@ -60,7 +64,9 @@ def inspect(
     if out is not None:
         claim_folder(out)
     opened = open_dataset(dataset, "train", topics)
+    opened = with_time_offset(opened, time_offset)
     other = own_test_split(dataset, topics) if test is None else open_test_side(test, topics)
+    other = None if other is None else with_time_offset(other, time_offset)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("reading images", total=None)

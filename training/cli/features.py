@@ -21,6 +21,7 @@ from rgsiam_ros.cli.options import (
     TimeOffset,
     TruthTopic,
     bag_topics,
+    read_offset,
 )
 
 
@@ -35,7 +36,7 @@ def tune_features(
     feature_width: Annotated[
         int, typer.Option(min=64, max=2048, help="Width of the local features' image, pixels.")
     ] = 512,
-    time_offset: TimeOffset = 0.0,
+    time_offset: TimeOffset = "auto",
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     image_topic: ImageTopic = None,
@@ -54,7 +55,7 @@ def tune_features(
 
     topics = bag_topics(image_topic, camera_info_topic, rectified, truth_topic, base_frame, mount)
     opened = [open_dataset(path, "train", topics) for path in datasets]
-    options = TuneOptions(feature_width, time_offset, steps, seed)
+    options = TuneOptions(feature_width, read_offset(time_offset), steps, seed)
     try:
         with progress_bar(console) as bar:
             tune(opened, out, options, Stages(bar), resume=resume)

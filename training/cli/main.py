@@ -21,18 +21,20 @@ from rgsiam_ros.cli.options import (
     BranchName,
     BundleOption,
     BundlePath,
+    BundleTimeOffset,
     EngineName,
     ImageTopic,
     InfoTopic,
     Mount,
     PrecisionName,
     Rectified,
+    RefineCamera,
     ResultsFolder,
     Seed,
     Split,
-    TimeOffset,
     TruthTopic,
     bag_topics,
+    read_offset,
 )
 from rgsiam_training.cli.compare import compare
 from rgsiam_training.cli.dataset import download, inspect
@@ -94,6 +96,14 @@ def train(
         str | None,
         setting("split.hold_out", "Frames for validation: stretches, interleaved, or auto"),
     ] = None,
+    time_offset: Annotated[
+        str | None,
+        setting(
+            "time_offset",
+            "Seconds by which images show an earlier moment than their stamps, or auto",
+        ),
+    ] = None,
+    refine_camera: RefineCamera = False,
     seed: Annotated[int | None, setting("seed", "Seed of all random numbers")] = None,
     image_topic: ImageTopic = None,
     truth_topic: Annotated[
@@ -135,6 +145,8 @@ def train(
         "pairs.reach_m": reach,
         "augmentation.rotation_deg": rotation,
         "split.hold_out": hold_out,
+        "time_offset": None if time_offset is None else read_offset(time_offset),
+        "refine_camera": refine_camera or None,
         "seed": seed,
         "topics.image": image_topic,
         "topics.truth": truth_topic,
@@ -242,6 +254,7 @@ def calibrate(
     ] = 0.01,
     seed: Seed = 0,
     split: Split = "test",
+    time_offset: BundleTimeOffset = "auto",
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
     rectified: Rectified = False,
@@ -252,6 +265,7 @@ def calibrate(
     """Fit covariance and trust on images that were not trained on. `rgsiam export` does this too."""
     from rgsiam_ros.bundle import Bundle, refuse_existing
     from rgsiam_ros.recordings.formats import open_split
+    from rgsiam_ros.recordings.time_offset import with_time_offset
     from rgsiam_training.export.calibrate import calibrate_bundle, images_of_datasets, images_of_run
     from rgsiam_training.fitting.run_folder import open_run
 
@@ -266,7 +280,10 @@ def calibrate(
         topics = bag_topics(
             image_topic, camera_info_topic, rectified, truth_topic, base_frame, mount
         )
-        opened = [open_split(path, split, topics) for path in data or ()]
+        offset_s = loaded.manifest.labels.offset_or(read_offset(time_offset))
+        opened = [
+            with_time_offset(open_split(path, split, topics), offset_s) for path in data or ()
+        ]
         held_out = images_of_datasets(opened, loaded)
     target = out or bundle
     calibrate_bundle(loaded, held_out, target, false_accept_rate=false_accepts, seed=seed)
@@ -282,7 +299,7 @@ def evaluate(
     engine: EngineName = "auto",
     precision: PrecisionName = "auto",
     batch: BatchSize = 1,
-    time_offset: TimeOffset = 0.0,
+    time_offset: BundleTimeOffset = "auto",
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
     rectified: Rectified = False,
@@ -305,7 +322,7 @@ def evaluate(
         ),
         branch=branch,
         engine=EngineOptions(engine, precision, batch=batch, fallback="none"),
-        time_offset_s=time_offset,
+        time_offset=read_offset(time_offset),
     )
 
 

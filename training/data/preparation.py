@@ -17,10 +17,12 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
+from rgsiam_ros.bundle.parts import LabelCorrection
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import Preprocessing, fit_image
 from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.geometry.poses import Array, quaternion_wxyz
+from rgsiam_ros.mapping.label_correction import correct_labels
 from rgsiam_ros.recordings.base import (
     Dataset,
     PointDataset,
@@ -73,8 +75,10 @@ class PreparedData:
     """Length of one normalised unit, metres."""
     anchors_K3: NDArray[np.float32]
     """Positions spread over the map, normalised units."""
+    labels: LabelCorrection
+    """How labels and camera were corrected."""
     fingerprint: str
-    """Identifies the contents of the datasets."""
+    """Identifies the contents of the datasets, as recorded."""
     session_fingerprints: tuple[str, ...]
     """The same for each dataset alone."""
     source: str
@@ -87,7 +91,9 @@ def prepare(config: TrainingConfig) -> PreparedData:
     Logs which frames the datasets left out. Raises DatasetError when a dataset cannot be used, or when the
     datasets differ in camera or map frame.
     """
-    datasets = [open_dataset(path, split="train", topics=config.topics) for path in config.datasets]
+    recorded = [open_dataset(path, split="train", topics=config.topics) for path in config.datasets]
+    common_camera(recorded)
+    datasets, labels = correct_labels(recorded, config.time_offset, config.refine_camera)
     for dataset in datasets:
         if left_out := describe_dropped(dataset):
             logger.warning(left_out)
@@ -134,8 +140,9 @@ def prepare(config: TrainingConfig) -> PreparedData:
         anchors_K3=spread_anchors(
             (positions - origin_m) / scale_m, config.network.anchors, config.seed
         ),
-        fingerprint=fingerprint(datasets),
-        session_fingerprints=tuple(fingerprint([dataset]) for dataset in datasets),
+        labels=labels,
+        fingerprint=fingerprint(recorded),
+        session_fingerprints=tuple(fingerprint([dataset]) for dataset in recorded),
         source=", ".join(Path(path).name for path in config.datasets),
     )
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.geometry.poses import Array, angles_between
+from rgsiam_ros.mapping.label_estimate import LabelEstimate, estimate_labels
 from rgsiam_ros.recordings.base import Dataset, poses_of
 
 JUMP_FACTOR = 10.0
@@ -79,6 +80,8 @@ class SplitFindings:
     """Groups of frames of one session with the same time stamp."""
     same_pose: list[list[str]] = field(default_factory=list)
     """Groups of frames with the same pose."""
+    labels: LabelEstimate | None = None
+    """What the images say about time offset and focal length; None if an image cannot be read."""
 
 
 @dataclass
@@ -234,6 +237,8 @@ def _read_split(
     findings.same_stamp = _groups(names, [(f.session, f.stamp_ns) for f in dataset.frames])
     rounded = np.round(T, SAME_POSE_DECIMALS) + 0.0  # turns -0.0 into 0.0
     findings.same_pose = _groups(names, [pose.tobytes() for pose in rounded])
+    if not findings.unreadable and not findings.other_size:
+        findings.labels = estimate_labels([dataset])
     return findings, hashes, samples
 
 

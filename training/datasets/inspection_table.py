@@ -23,6 +23,11 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     for row in zip(*(_rows(findings) for findings in splits.values()), strict=True):
         table.add_row(row[0][0], *(escape(cell) for _, cell in row))
     console.print(table)
+    for name, findings in splits.items():
+        lines = [] if findings.labels is None else findings.labels.lines()
+        for line in lines:
+            prefix = f"{name}: " if len(splits) > 1 else ""
+            console.print(escape(prefix + line), soft_wrap=True, highlight=False)
     if inspection.coverage is not None:
         _print_coverage(inspection, console)
     if not inspection.problems:

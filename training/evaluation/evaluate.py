@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,9 +19,9 @@ from rgsiam_ros.recordings.base import Frame, describe_dropped
 from rgsiam_ros.recordings.formats import open_split
 from rgsiam_ros.recordings.ground_truth import truth_turn
 from rgsiam_ros.recordings.seen_data import describe_seen, seen_in_training
-from rgsiam_ros.recordings.time_offset import with_time_offset
+from rgsiam_ros.recordings.time_offset import moved_labels
 from rgsiam_ros.recordings.topics import BagTopics
-from rgsiam_ros.replay.metrics import replay_metrics
+from rgsiam_ros.replay.metrics import metrics_with_offset, replay_metrics
 from rgsiam_ros.replay.offline import decoded, record_of
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 from rgsiam_ros.replay.results import claim_folder, print_table, write_results
@@ -39,12 +39,13 @@ def evaluate_dataset(
     topics: BagTopics | None = None,
     branch: str = "auto",
     engine: EngineOptions | None = None,
-    time_offset_s: float = 0.0,
+    time_offset: float | Literal["auto"] = "auto",
 ) -> dict[str, Any]:
     """Relocalize every frame of a dataset's split, write a results folder and print a table.
 
     path: folder of the dataset; out: a new folder; engine: None takes the best engine and allows no fallback.
-    time_offset_s: an image shows where the camera was this long before its stamp; the true poses are moved.
+    time_offset: an image shows where the camera was this many seconds before its stamp; auto: as the bundle
+    says. Errors are reported as labelled, and if it is not 0 once more with the true poses moved.
     The reported pose is that of the camera's optical frame, as in the true poses of the dataset. If the
     bundle's map was turned by a georeference, the true poses are turned with it, see
     `rgsiam_ros.recordings.ground_truth`. Returns the metrics. Raises DatasetError, BundleError, EngineError,
@@ -52,8 +53,8 @@ def evaluate_dataset(
     """
     engine = engine or EngineOptions(fallback="none")
     relocalizer = Relocalizer.from_bundle(bundle, engine, branch=branch)
-    recorded = open_split(path, split, topics)
-    dataset = with_time_offset(recorded, time_offset_s)
+    dataset = open_split(path, split, topics)
+    offset_s = relocalizer.manifest.labels.offset_or(time_offset)
     if left_out := describe_dropped(dataset):
         logger.warning(left_out)
     claim_folder(out)
@@ -70,15 +71,22 @@ def evaluate_dataset(
         "title": f"{path.name} ({split}), bundle {relocalizer.manifest.name}",
         "dataset": str(path),
         "split": split,
-        "time_offset_s": time_offset_s,
+        "time_offset_s": offset_s,
         "bundle": str(bundle),
         "branch_in_use": relocalizer.branch,
         "bundle_created": relocalizer.manifest.created,
         "engine": relocalizer.describe_engine().__dict__,
     }
     record = ReplayRecord(frames, "camera", relocalizer.manifest.map_frame)
-    seen = seen_in_training(relocalizer.manifest, recorded)
+    seen = seen_in_training(relocalizer.manifest, dataset)
     metrics = replay_metrics(record) | {"seen_in_training": seen}
+    if offset_s:
+        moved = [
+            None if frame is None else turn @ frame.T_map_camera
+            for _, group in groupby(dataset.frames, key=lambda frame: frame.session)
+            for frame in moved_labels(list(group), offset_s)
+        ]
+        metrics |= metrics_with_offset(record, moved, offset_s)
     write_results(record, metrics, config, out)
     print_table(metrics, console, config["title"])
     if seen:

@@ -15,10 +15,10 @@ import torch
 
 from rgsiam_ros.errors import ResultsError
 from rgsiam_ros.features.network import DEFAULT_WIDTH, LICENCE, NAME, ORIGIN
+from rgsiam_ros.mapping.label_correction import OffsetOption, correct_labels
 from rgsiam_ros.mapping.progress import Progress
 from rgsiam_ros.mapping.tuned_features import contents_of, frame_digests
 from rgsiam_ros.recordings.base import Dataset, common_camera, fingerprint
-from rgsiam_ros.recordings.time_offset import with_time_offset
 from rgsiam_ros.replay.results import all_or_nothing, claim_folder
 from rgsiam_training.features.export import all_networks, calibration_images
 from rgsiam_training.features.finetune import finetune
@@ -32,7 +32,7 @@ class TuneOptions:
     """Options of `tune_features`. Those of the map have the meaning of `rgsiam_ros.mapping.build.MapOptions`."""
 
     feature_width: int = DEFAULT_WIDTH
-    time_offset_s: float = 0.0
+    time_offset: OffsetOption = 0.0
     steps: int = 600
     seed: int = 0
 
@@ -52,9 +52,7 @@ def tune_features(
     """
     silence_notices()
     torch.set_flush_denormal(True)
-    datasets = [with_time_offset(dataset, options.time_offset_s) for dataset in recorded]
-    common_camera(datasets)
-    parts = tuning_parts(datasets)
+    common_camera(recorded)
     print_of_data = fingerprint(recorded)
     run = hashlib.sha256(f"{print_of_data} {options}".encode()).hexdigest()[:16]
     checkpoint = out / f"unfinished-{run}.pt"
@@ -64,6 +62,8 @@ def tune_features(
         raise ResultsError(
             f"{out} holds no stopped run of these datasets and options: start it without --resume"
         )
+    datasets, _ = correct_labels(recorded, options.time_offset, False, progress)
+    parts = tuning_parts(datasets)
     checkpoint.touch()  # fails now if the folder cannot be written
     official = load_shipped().requires_grad_(False)
     scenes = [Scene(part, official, options.feature_width, progress) for part in parts]

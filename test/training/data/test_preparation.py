@@ -57,3 +57,23 @@ def test_scene_points_are_not_rounded_before_the_origin_comes_off(tmp_path):
     data = prepare(TrainingConfig(datasets=(str(folder),), losses=losses))
     kept = data.training.point_NP3[np.isfinite(data.training.point_NP3).all(axis=2)]
     np.testing.assert_allclose(kept, np.tile(point, (len(kept), 1)), atol=1e-6)
+
+
+def test_moved_labels_move_poses_and_scene_points(tmp_path):
+    bag = with_depth(tmp_path / "bag", "32FC1", 9.0)
+    config = TrainingConfig(
+        datasets=(str(bag),),
+        time_offset=0.0,
+        split={"fraction": 0.2, "stretch_frames": 8, "guard_frames": 2},
+        losses={"reprojection": {"enabled": True, "points": 10}},
+    )
+    as_labelled = prepare(config)
+    moved = prepare(config.with_settings({"time_offset": -0.05}))
+    assert moved.labels.time_offset_s == -0.05
+    assert moved.labels.time_offset_from == "given"
+    assert moved.fingerprint == as_labelled.fingerprint  # of the data as recorded
+    images = as_labelled.training
+    T = {int(s): T for s, T in zip(images.stamp_ns_N, images.T_map_camera_N44, strict=True)}
+    both = [i for i, s in enumerate(moved.training.stamp_ns_N) if int(s) in T]
+    before = np.stack([T[int(moved.training.stamp_ns_N[i])] for i in both])
+    assert np.abs(moved.training.T_map_camera_N44[both] - before).max() > 0.01

@@ -60,6 +60,7 @@ def run(*args, code=0):
 def test_a_dataset_without_flaws(lane, tmp_path):
     out = run(lane, "--out", tmp_path / "out")
     assert "no problems were found" in out
+    assert "time offset and focal scale: not estimated: " in out
     assert "5.8 x 0.0 x 0.0 m" in out
     assert "1: a 30" in out
     numbers = json.loads((tmp_path / "out" / "inspection.json").read_text())
@@ -171,6 +172,16 @@ def test_a_dataset_that_cannot_be_opened_is_an_error(tmp_path):
     result = runner.invoke(app, ["inspect", str(tmp_path)])
     assert result.exit_code != 0
     assert "has no known dataset format" in str(result.exception) + result.output
+
+
+@pytest.mark.slow
+def test_the_time_offset_and_the_focal_scale_are_shown(tmp_path):
+    out = run(TOWN_MAP, "--out", tmp_path / "out")
+    assert "labels and images may agree" in out
+    assert "the stated focal length may be right" in out
+    labels = json.loads((tmp_path / "out" / "inspection.json").read_text())["train"]["labels"]
+    assert labels["time_offset_s"]["low"] < 0.0 < labels["time_offset_s"]["high"]
+    assert labels["time_offset_s"]["high"] - labels["time_offset_s"]["low"] < 0.01
 
 
 @pytest.mark.slow

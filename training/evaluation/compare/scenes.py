@@ -24,10 +24,12 @@ class Scene(BaseModel):
     """Nested fields of `TrainingConfig` that all presets get, for example image size and reach."""
 
     def config(self, seed: int) -> TrainingConfig:
-        """The configuration without a preset. Raises DatasetError for invalid settings."""
+        """The configuration without a preset. Unless the settings say otherwise, labels are taken as they are,
+        because not every method can be given others. Raises DatasetError for invalid settings.
+        """
         try:
             return TrainingConfig.model_validate(
-                self.settings | {"datasets": self.train, "seed": seed}
+                {"time_offset": 0.0} | self.settings | {"datasets": self.train, "seed": seed}
             )
         except ValidationError as error:
             raise DatasetError(f"scene {self.name}: settings: {error}") from error
