@@ -1,6 +1,7 @@
 """Fixtures that tests of several rooms use."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ from rgsiam_ros.bundle import write_bundle
 # On a busy machine the threads of torch wait for each other far longer than they compute, in this process and
 # in those that tests start. One thread is enough for small networks. Torch reads this when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell starts background jobs with SIGINT ignored, and programs that tests start would inherit this.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
