@@ -277,6 +277,8 @@ class GeometricPart(LabelCorrection):
     """How `position_factor` changes with the similarity of the inliers, see `rgsiam_ros.uncertainty.geometric`."""
     rotation_slope: float = 0.0
     """The same for the rotation."""
+    largest_similarity: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """More similar inliers count as this similar."""
     floor_m: NotNegative
     """Smallest standard deviation of the position."""
     floor_rad: NotNegative

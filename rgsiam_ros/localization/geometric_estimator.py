@@ -49,6 +49,7 @@ class GeometricEstimator:
             part.rotation_factor,
             part.position_slope,
             part.rotation_slope,
+            part.largest_similarity,
             part.floor_m,
             part.floor_rad,
         )

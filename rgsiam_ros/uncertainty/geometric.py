@@ -3,7 +3,8 @@
 The inverse of the information, times the variance of a pixel, is the covariance if matches were independent
 and the map exact. Neither is true, so the standard deviations of position and rotation are each multiplied by
 a factor. The factor grows where descriptors are less similar: at night, behind something that covers the view, far from
-the mapped road. It is fitted on images that were held out of the map.
+the mapped road. It is fitted on images that were held out of the map. Where matches are more similar than nearly all of
+those images' it stays as it is: there it would be a guess, and too small.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,8 @@ REFERENCE_SIMILARITY, SIMILARITY_STEP = 0.9, 0.1
 """At this similarity the factor is as stated. Per step, its logarithm changes by the slope."""
 EXPECTED_SLOPE, SLOPE_SIGMA = -0.7, 0.5
 """A slope that was found on three maps, and how far a map's own may lie from it."""
+LIMIT_SHARE = 0.25
+"""The factor no longer falls above the similarity that all but this share of the images as recorded exceed."""
 SMALLEST_INFORMATION = 1e-7
 """Share of the largest eigenvalue that every eigenvalue of the scaled information gets at least."""
 TINY = 1e-30
@@ -44,6 +48,8 @@ class GeometricUncertainty:
     position_slope: float = 0.0
     """Change of the logarithm of `position_factor` per 0.1 of similarity."""
     rotation_slope: float = 0.0
+    largest_similarity: float = 1.0
+    """More similar matches count as this similar."""
     floor_m: float = MINIMUM_SIGMA_M
     """Smallest standard deviation of each coordinate of the position, metres."""
     floor_rad: float = MINIMUM_SIGMA_RAD
@@ -53,7 +59,7 @@ class GeometricUncertainty:
 
         information_66: as `rgsiam_ros.localization.pnp.refine_pose` returns it, in units of 1 / pixel^2.
         """
-        grade = _grade(quality)
+        grade = _grade(min(quality.similarity, self.largest_similarity))
         factors = [
             self.position_factor * math.exp(self.position_slope * grade),
             self.rotation_factor * math.exp(self.rotation_slope * grade),
@@ -63,9 +69,9 @@ class GeometricUncertainty:
         return covariance + np.diag(np.repeat([self.floor_m**2, self.floor_rad**2], 3))
 
 
-def _grade(quality: GeometricQuality) -> float:
-    """How much more similar than the reference the matches are, in steps."""
-    return (quality.similarity - REFERENCE_SIMILARITY) / SIMILARITY_STEP
+def _grade(similarity: Any) -> Any:
+    """How much more similar than the reference the matches are, in steps. similarity: one number or an array."""
+    return (similarity - REFERENCE_SIMILARITY) / SIMILARITY_STEP
 
 
 def fit_uncertainty(
@@ -85,18 +91,26 @@ def fit_uncertainty(
     residual_px_N = [quality.residual_px for quality in quality_N]
     pixel_sigma = float(max(np.median(residual_px_N) / np.sqrt(2.0), 0.05))
     inverses = pixel_sigma**2 * np.stack([_inverse(matrix) for matrix in information_N66])
-    grade_N = np.array([_grade(quality) for quality in quality_N])
+    similarity_N = np.array([quality.similarity for quality in quality_N])
+    largest = float(np.quantile(similarity_N[recorded_N], LIMIT_SHARE))
+    grade_N = _grade(similarity_N)
+    limited_N = _grade(np.minimum(similarity_N, largest))
     fitted = []
     for part in (slice(0, 3), slice(3, 6)):
         error = error_N6[:, part]
         solved = np.linalg.solve(inverses[:, part, part], error[..., None])[..., 0]
-        fitted.append(_fit((error * solved).sum(axis=1) / 3.0, grade_N, recorded_N))
+        square_N = (error * solved).sum(axis=1) / 3.0
+        slope = _slope(square_N, grade_N)
+        relative_N = square_N * np.exp(-2.0 * slope * limited_N)
+        fitted.append((_factor(relative_N[recorded_N]), slope))
     (position, position_slope), (rotation, rotation_slope) = fitted
-    return GeometricUncertainty(pixel_sigma, position, rotation, position_slope, rotation_slope)
+    return GeometricUncertainty(
+        pixel_sigma, position, rotation, position_slope, rotation_slope, largest
+    )
 
 
-def _fit(square_N: Array, grade_N: Array, recorded_N: NDArray[np.bool_]) -> tuple[float, float]:
-    """Factor and slope for N squared errors per degree of freedom, relative to the predicted ones."""
+def _slope(square_N: Array, grade_N: Array) -> float:
+    """The slope for N squared errors per degree of freedom, relative to the predicted ones."""
 
     def cost(slope: float) -> float:
         """Negative log likelihood with the best factor, and the penalty of the slope."""
@@ -105,11 +119,15 @@ def _fit(square_N: Array, grade_N: Array, recorded_N: NDArray[np.bool_]) -> tupl
         likely += 3.0 * slope * float(grade_N.sum())
         return likely + 0.5 * ((slope - EXPECTED_SLOPE) / SLOPE_SIGMA) ** 2
 
-    slope = float(minimize_scalar(cost, (EXPECTED_SLOPE, EXPECTED_SLOPE + SLOPE_SIGMA)).x)
-    relative = np.sort((square_N * np.exp(-2.0 * slope * grade_N))[recorded_N])
+    return float(minimize_scalar(cost, (EXPECTED_SLOPE, EXPECTED_SLOPE + SLOPE_SIGMA)).x)
+
+
+def _factor(square_N: Array) -> float:
+    """The factor for N squared errors per degree of freedom, relative to the predicted ones."""
+    relative = np.sort(square_N)
     kept = relative[: max(1, round((1.0 - TRIMMED) * len(relative)))]
     factor = float(np.sqrt(kept.mean() / _trimmed_mean(len(kept) / len(relative))))
-    return max(factor, 1e-3), slope
+    return max(factor, 1e-3)
 
 
 def _trimmed_mean(share: float) -> float:

@@ -140,15 +140,33 @@ def test_the_fit_finds_how_errors_grow_as_matches_get_less_similar():
     """Errors double with each 0.1 of similarity lost."""
     random = np.random.default_rng(2)
     errors, informations = synthetic(4000)
-    qualities = [quality(similarity=s) for s in random.uniform(0.75, 0.97, 4000)]
+    recorded = np.arange(4000) < 1000
+    similarities = np.where(
+        recorded, random.uniform(0.96, 0.97, 4000), random.uniform(0.75, 0.96, 4000)
+    )
+    qualities = [quality(similarity=s) for s in similarities]
     scale = np.array([2.0 ** ((0.9 - q.similarity) / 0.1) for q in qualities])
-    fitted = fit_uncertainty(errors * scale[:, None], informations, qualities, ALL)
+    fitted = fit_uncertainty(errors * scale[:, None], informations, qualities, recorded)
     assert fitted.position_slope == pytest.approx(-np.log(2.0), abs=0.03)
     assert fitted.rotation_slope == pytest.approx(-np.log(2.0), abs=0.03)
-    assert fitted.position_factor == pytest.approx(1.0, rel=0.03)
+    assert fitted.position_factor == pytest.approx(1.0, rel=0.05)
     good = fitted.covariance(informations[0], quality(similarity=0.9))
     bad = fitted.covariance(informations[0], quality(similarity=0.8))
     np.testing.assert_allclose(bad, 4.0 * good, rtol=0.1)
+
+
+def test_matches_more_similar_than_most_held_out_ones_promise_no_more():
+    errors, informations = synthetic(4000)
+    random = np.random.default_rng(2)
+    similarities = random.uniform(0.75, 0.85, 4000)
+    qualities = [quality(similarity=s) for s in similarities]
+    scale = np.array([2.0 ** ((0.9 - s) / 0.1) for s in similarities])
+    fitted = fit_uncertainty(errors * scale[:, None], informations, qualities, ALL)
+    assert fitted.largest_similarity == pytest.approx(0.775, abs=0.002)
+    bounds = [fitted.covariance(informations[0], quality(similarity=s)) for s in (0.775, 0.97)]
+    np.testing.assert_allclose(*bounds, rtol=0.02)
+    less = fitted.covariance(informations[0], quality(similarity=0.75))
+    assert (np.diag(less) > 1.1 * np.diag(bounds[0])).all()
 
 
 def test_the_axes_of_the_camera_do_not_matter():
