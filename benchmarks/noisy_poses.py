@@ -1,6 +1,6 @@
 """Maps from noisy mapping poses, with and without refinement.
 
-    python benchmarks/noisy_poses.py ../shared/data/circuit_map --out results/noisy
+    python benchmarks/noisy_poses.py ../shared/data/circuit_map --out results/noisy --time-offset 0.065
     python benchmarks/noisy_poses.py test/data/town_map --out results/noisy --frames 500
     python benchmarks/noisy_poses.py ../shared/data/redkitchen --out results/noisy --white 0.05 --wander 0.08 --room
 
@@ -34,6 +34,7 @@ from rgsiam_ros.mapping.refinement import Refine
 from rgsiam_ros.recordings.base import Dataset, poses_of
 from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_ros.recordings.subset import Subset
+from rgsiam_ros.recordings.time_offset import with_time_offset
 from rgsiam_training.config import SplitConfig
 from rgsiam_training.data.splits import split_contiguous
 
@@ -43,7 +44,7 @@ CORRELATED_FRAMES = 30
 def main() -> None:
     """Print the table."""
     options = _options()
-    dataset = open_dataset(options.dataset, "train")
+    dataset = with_time_offset(open_dataset(options.dataset, "train"), options.time_offset)
     frames = dataset.frames[: options.frames]
     mapped, left_out = split_contiguous(frames, SplitConfig(), options.seed)
     left_out = left_out[:: options.every]
@@ -104,6 +105,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--only", action="append", help='a row, for example "white noise, auto"; may be repeated'
     )
+    parser.add_argument("--time-offset", type=float, default=0.0, help="of all labels, seconds")
     parser.add_argument("--room", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()

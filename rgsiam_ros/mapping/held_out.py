@@ -12,7 +12,7 @@ from rgsiam_ros.features.keypoints import Keypoints
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.mapping.frame_features import FrameFeatures
 from rgsiam_ros.mapping.labels import Labels
-from rgsiam_ros.mapping.withheld import GAP_SHARE, other_passes
+from rgsiam_ros.mapping.withheld import other_passes
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,12 @@ def held_out_images(
 ) -> list[HeldOut]:
     """All held-out images. shift_m: from the map frame to the points' frame; distance_m: typical, of points."""
     mapped = np.flatnonzero(~labels.held_out_N)
-    mapped_position = points.T_points_camera_N44[:, :3, 3]
     T_N44 = placed(labels.T_map_camera_N44, shift_m)
-    gap_m = GAP_SHARE * distance_m
     images = []
     for i in np.flatnonzero(labels.held_out_N).tolist():
-        position = T_N44[i, :3, 3]
-        allowed = other_passes(i, position, mapped, mapped_position, labels.session_N, gap_m)
+        allowed = other_passes(
+            i, T_N44[i], mapped, points.T_points_camera_N44, labels.session_N, distance_m
+        )
         more = (features.spoilt.get(i, ()), features.mirrored.get(i))
         images.append(HeldOut(features.live[i], T_N44[i], allowed, *more))
     return images

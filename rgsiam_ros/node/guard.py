@@ -127,7 +127,10 @@ def _refusal(request: Any, response: Any, reason: str) -> Any:
 
 
 def transition(callback: Callable[[Any, State], TransitionCallbackReturn]) -> Callable[..., Any]:
-    """Log an error of a lifecycle node's transition, and return ERROR. rclpy drops the error without a word."""
+    """Log an error of a lifecycle node's transition, keep it as `transition_error`, and return ERROR.
+
+    rclpy drops the error without a word.
+    """
 
     @functools.wraps(callback)
     def logged(node: Any, state: State) -> TransitionCallbackReturn:
@@ -135,7 +138,8 @@ def transition(callback: Callable[[Any, State], TransitionCallbackReturn]) -> Ca
             return callback(node, state)
         except Exception as error:
             name = callback.__name__.removeprefix("on_")
-            node.get_logger().error(f"cannot {name}: {type(error).__name__}: {error}")
+            node.transition_error = f"cannot {name}: {type(error).__name__}: {error}"
+            node.get_logger().error(node.transition_error)
             node.get_logger().info("".join(traceback.format_exception(error)))
             return TransitionCallbackReturn.ERROR
 

@@ -72,6 +72,7 @@ class RelocalizeNode(LifecycleNode):
         # how often poses were stopped: one that was begun before is not published
         self._stopped = 0
         self.ended = True
+        self.transition_error = ""
         self._tf: TfOutput | None = None
         self._gate: OdometryGate | None = None
         self._inputs: list[Any] = []
@@ -156,7 +157,7 @@ class RelocalizeNode(LifecycleNode):
     def on_error(self, state: State) -> TransitionCallbackReturn:
         """Clean up after a transition that failed with an error. The node is then not configured."""
         self._close()
-        self._status.set_failure("a transition has failed, see the log")
+        self._status.set_failure(self.transition_error)
         return OK
 
     def autostart(self) -> bool:

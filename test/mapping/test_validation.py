@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from rgsiam_ros.bundle.map_points import MapPoints
 from rgsiam_ros.features.keypoints import DESCRIPTOR_SIZE, Keypoints
@@ -177,21 +178,48 @@ def test_other_places_see_nothing_of_what_is_near_a_pose(with_a_copy):
 SPREAD = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 3.5, 4.0, 4.5, 5.0]
 
 
+def at(positions, turned_deg=0.0):
+    """Poses ``(N, 4, 4)`` at some places on a line."""
+    T = np.tile(np.eye(4), (len(positions), 1, 1))
+    T[:, :3, :3] = Rotation.from_euler("y", turned_deg, degrees=True).as_matrix()
+    T[:, 0, 3] = positions
+    return T
+
+
+def left_out_of(T_mapped, session_of):
+    """What a frame at 2.5 m, between the fifth and the sixth of ten map images, may not use, points at 16 m."""
+    mapped = np.delete(np.arange(11), 5)
+    kept = other_passes(5, at([2.5])[0], mapped, T_mapped, np.array(session_of), 16.0)
+    return sorted(set(range(10)) - set(kept.tolist()))
+
+
+@pytest.mark.parametrize(
+    ("positions", "session_of", "left_out"),
+    [
+        ([2.0, 2.2, 2.4, 2.6, 200.0, *SPREAD[5:]], [0] * 11, [5, 6, 7, 8, 9]),  # it came back
+        ([*SPREAD[:6], 2.4, 2.5, 2.6, 2.7], [0] * 7 + [1] * 4, [0, 1, 2, 3, 4, 5]),
+        ([*SPREAD[:6], 2.4, 2.5, 9.0, 9.1], [0] * 7 + [1] * 4, []),  # too few show the view
+    ],
+    ids=["same session", "another session", "few"],
+)
+def test_a_pass_that_others_repeat_is_left_out(positions, session_of, left_out):
+    assert left_out_of(at(positions), session_of) == left_out
+    others = [i for i in range(10) if i not in left_out]
+    T = at(positions)
+    T[others] = at(np.array(positions)[others], turned_deg=90.0)
+    assert left_out_of(T, session_of) == []  # the others look elsewhere
+
+
 @pytest.mark.parametrize(
     ("positions", "sessions", "left_out"),
     [
         (SPREAD, [0] * 10, [2, 3, 4, 5, 6, 7]),
         (SPREAD, [0] * 6 + [1] * 4, []),  # few, because another session begins
         ([0.0, 0.5, 9.0, *SPREAD[3:]], [0] * 10, [3, 4, 5, 6, 7]),
-        ([2.5, *SPREAD[1:9], 2.5], [0] * 10, [2, 3, 4, 5, 6, 7]),  # passed here before and after
+        ([90.0, *SPREAD[1:9], 90.0], [0] * 10, [2, 3, 4, 5, 6, 7]),  # the ends of the drive
         ([4.0 * x for x in SPREAD], [0] * 10, []),  # a road: few images are that near
     ],
 )
 def test_near_images_of_the_same_pass_are_left_out(positions, sessions, left_out):
     """The held-out frame lies at 2.5 m, between the fifth and the sixth map image, and is of the fifth's session."""
-    mapped = np.delete(np.arange(11), 5)
-    session_of = np.insert(sessions, 5, sessions[4])
-    position = np.zeros((10, 3))
-    position[:, 0] = positions
-    kept = other_passes(5, np.array([2.5, 0.0, 0.0]), mapped, position, session_of, 1.6)
-    assert sorted(set(range(10)) - set(kept.tolist())) == left_out
+    assert left_out_of(at(positions), np.insert(sessions, 5, sessions[4])) == left_out

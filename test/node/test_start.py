@@ -34,6 +34,7 @@ def test_a_failed_autostart_is_an_error_with_its_cause(peer, start, small_bundle
         ({"bundle": "/nowhere"}, "/nowhere is not a directory"),
         ({"map_frame": "base_link"}, "map_frame and base_frame are both base_link"),
         ({"publish_fix": True}, "has no datum"),
+        ({"qos_overrides./image/compressed.subscription.depth": "many"}, "depth"),
     ],
 )
 def test_each_cause_of_a_failed_start_is_in_diagnostics(peer, start, parameters, cause):
