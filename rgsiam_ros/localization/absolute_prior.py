@@ -1,4 +1,7 @@
-"""The absolute branch as a helper of the geometric branch: where to look when the last pose does not help."""
+"""The absolute branch as a helper of the geometric branch, when the last pose does not help.
+
+It says where to look, and whether what is found agrees.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.engines.selection import select_engine
 from rgsiam_ros.engines.served import absolute_network
 from rgsiam_ros.errors import EngineError
-from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.absolute_estimator import AbsoluteEstimator
 from rgsiam_ros.localization.live_view import LiveView
+from rgsiam_ros.localization.pose_estimate import PoseEstimate
 
 
 class AbsolutePrior:
@@ -42,15 +45,15 @@ class AbsolutePrior:
         """Adapt to the live camera. Raises CameraError."""
         self._view.use_camera(camera)
 
-    def poses(self, image_HW3: ImageBGR) -> list[Array]:
-        """The absolute pose ``T_map_camera`` of a BGR uint8 ``(H, W, 3)`` image; none if it is not trusted."""
+    def estimate(self, image_HW3: ImageBGR) -> PoseEstimate | None:
+        """The estimate for a BGR uint8 ``(H, W, 3)`` image; None if it is not trusted."""
         input_CHW = self._estimator.prepare(self._view, image_HW3)
         try:
             outputs = self._engine.engine.infer({network_io.IMAGE: input_CHW[None]})
             estimate = self._estimator.estimate(outputs, {})
         except EngineError:
-            return []
-        return [] if estimate.lost else [estimate.T_map_camera]
+            return None
+        return None if estimate.lost else estimate
 
     def close(self) -> None:
         """Release the engine."""

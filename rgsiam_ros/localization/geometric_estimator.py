@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,27 @@ from rgsiam_ros.uncertainty.pose_quality import PoseQuality
 
 SIGMA_WITHOUT_POSE = np.repeat([1e3, np.pi], 3)
 """Standard deviations, metres and radians, of an image that gives no pose."""
+
+
+class _Absolute:
+    """The absolute estimate of one image, computed once it is asked for."""
+
+    def __init__(self, compute: Callable[[], PoseEstimate | None] | None) -> None:
+        self._compute = compute
+        self._estimate: PoseEstimate | None = None
+
+    def poses(self) -> list[Array]:
+        """Its pose, if it is trusted."""
+        self._estimate = self._compute() if self._compute is not None else None
+        return [] if self._estimate is None else [self._estimate.T_map_camera]
+
+    def sigmas(self, T_map_camera: Array) -> float | None:
+        """How far a pose is from it, in its standard deviations along an axis; None if it was not asked for."""
+        if self._estimate is None:
+            return None
+        apart = T_map_camera[:3, 3] - self._estimate.T_map_camera[:3, 3]
+        covariance = self._estimate.covariance_66[:3, :3]
+        return float(np.sqrt(apart @ np.linalg.solve(covariance, apart) / 3.0))
 
 
 class GeometricEstimator:
@@ -76,19 +98,20 @@ class GeometricEstimator:
         *,
         frozen: bool = False,
         allowed: NDArray[np.int64] | None = None,
-        then_near: Callable[[], Sequence[Array]] = tuple,
+        absolute: Callable[[], PoseEstimate | None] | None = None,
     ) -> PoseEstimate:
         """The estimate from the network's outputs for one image.
 
         K: intrinsic matrix of the network's image; timings_ms: of the stages before, to which this adds its own;
-        allowed: map images that may be used, None for all; then_near: gives poses near which the camera may be
-        if it is not near the last one.
+        allowed: map images that may be used, None for all; absolute: gives the estimate of the absolute branch,
+        if it is trusted, and is called only if the camera is not near the last pose.
         """
         began = time.perf_counter()
         keypoints = extract(outputs, self._keypoints)
         between = time.perf_counter()
         near = [T for T in (self._last, self._expected) if T is not None]
-        found = self._branch.localize(keypoints, K, near, allowed, then_near)
+        second = _Absolute(absolute)
+        found = self._branch.localize(keypoints, K, near, allowed, second.poses)
         timings = {
             **timings_ms,
             "keypoints": (between - began) * 1e3,
@@ -97,18 +120,19 @@ class GeometricEstimator:
         matches = Matches(self._branch.points, self._T_map_points, K, keypoints.pixel_N2, found)
         if found is None:
             return self._without_pose(keypoints.descriptor_ND, timings, frozen, matches)
-        why_not = self._trust.why_not(found.quality)
+        quality = replace(found.quality, absolute_sigmas=second.sigmas(found.T_map_camera))
+        why_not = self._trust.why_not(quality)
         self._last = None if why_not or frozen else found.T_map_camera
         if self._last is not None:
             self._expected = None
-        covariance = self._uncertainty.covariance(found.information_66, found.quality)
+        covariance = self._uncertainty.covariance(found.information_66, quality)
         return PoseEstimate(
             T_map_camera=found.T_map_camera,
             covariance_66=rotate_axes(covariance, found.T_map_camera[:3, :3]),
             timings_ms=timings,
             branch=self.branch,
-            quality=PoseQuality(geometric_quality=found.quality),
-            trust=self._trust.margin(found.quality),
+            quality=PoseQuality(geometric_quality=quality),
+            trust=self._trust.margin(quality),
             frozen=frozen,
             why_no_pose=why_not,
             matches=matches,

@@ -235,7 +235,7 @@ class Relocalizer:
             self._live_view.K,
             timings,
             frozen=item.frozen,
-            then_near=tuple if prior is None else lambda: prior.poses(item.image_HW3),
+            absolute=None if prior is None else lambda: prior.estimate(item.image_HW3),
         )
 
     def close(self) -> None:

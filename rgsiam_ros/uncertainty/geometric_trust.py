@@ -6,6 +6,10 @@ one pose: right and wrong answers on validation images of three maps (an indoor 
 which places were withheld, and which were covered, mirrored, dark and blurred. The weights are the same for all
 maps. The spread of the inliers over the image, their share of the visible points, their residual and the information of
 the pose were tried too. They did not separate better.
+
+Where a bundle has an absolute branch too, the score also asks how far apart both poses are. On the validation images of
+the town they were 0.5 to 2.8 standard deviations apart for right poses, and more than 12 for wrong ones, which were at
+its twin junctions.
 """
 
 from __future__ import annotations
@@ -25,6 +29,11 @@ INLIER_WEIGHT = 0.2
 RIVAL_WEIGHT = -2.4
 """By which the rival's inliers, as a share of the pose's inliers, are multiplied."""
 OFFSET = -39.5
+AGREEMENT_WEIGHT, AGREEMENT_SIGMAS = 3.0, 2.0
+"""The score falls with the logarithm of the distance from the absolute pose. At so many standard deviations it stays
+as it is."""
+DISAGREEING_SIGMAS = 6.0
+"""So far from the absolute pose, this is named as the reason."""
 LARGEST_RIVAL_SHARE = 0.5
 """If the best pose in another place has more than this share of the inliers, the two places look alike."""
 FALSE_ACCEPTS = 0.01
@@ -69,7 +78,14 @@ def score_of(quality: GeometricQuality) -> float:
         + INLIER_WEIGHT * math.log(inliers)
         + RIVAL_WEIGHT * min(quality.rival_inliers / inliers, 1.0)
         + OFFSET
+        + _agreement(quality.absolute_sigmas)
     )
+
+
+def _agreement(absolute_sigmas: float | None) -> float:
+    if absolute_sigmas is None:
+        return 0.0
+    return AGREEMENT_WEIGHT * (math.log(2.0) - math.log1p(absolute_sigmas / AGREEMENT_SIGMAS))
 
 
 @dataclass(frozen=True)
@@ -90,6 +106,9 @@ class GeometricTrust:
                 f"{quality.rival_inliers} with the other"
             )
         if score_of(quality) < self.threshold:
+            apart = quality.absolute_sigmas
+            if apart is not None and apart > DISAGREEING_SIGMAS:
+                return f"the two branches disagree: the absolute pose is {apart:.0f} of its standard deviations away"
             return (
                 f"the matches are not similar enough: {quality.inliers} agree, with a mean similarity of "
                 f"{quality.similarity:.2f}"

@@ -1,5 +1,7 @@
 """The absolute branch as a helper of the geometric branch, with the shipped bundle."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support.paths import TOWN_BUNDLE, TOWN_DRIVE
@@ -26,14 +28,39 @@ def test_only_trusted_absolute_poses_are_given(images):
     absolute = Relocalizer.from_bundle(TOWN_BUNDLE, FLOAT32, branch="absolute", frozen_images=0)
     given = 0
     for image in [*images[::20], np.zeros((180, 320, 3), np.uint8)]:
-        estimate, poses = absolute.estimate(image), prior.poses(image)
-        assert len(poses) == (not estimate.lost)
-        for T in poses:
+        estimate, found = absolute.estimate(image), prior.estimate(image)
+        assert (found is None) == estimate.lost
+        if found is not None:
             given += 1
-            np.testing.assert_allclose(T, estimate.T_map_camera, atol=1e-6)
+            np.testing.assert_allclose(found.T_map_camera, estimate.T_map_camera, atol=1e-6)
     assert given > 0
     prior.close()
     absolute.close()
+
+
+def test_a_pose_is_not_used_if_the_absolute_branch_is_elsewhere(images, monkeypatch):
+    """After the first image the last pose is expected, and the absolute branch is not asked."""
+    relocalizer = Relocalizer.from_bundle(TOWN_BUNDLE, FLOAT32, frozen_images=0)
+    first = relocalizer.estimate(images[0])
+    apart = first.quality.geometric_quality.absolute_sigmas
+    assert not first.lost
+    assert 0.0 < apart < 6.0
+    absolute = AbsolutePrior.estimate
+
+    def elsewhere(prior, image):
+        estimate = absolute(prior, image)
+        T = estimate.T_map_camera.copy()
+        T[:3, 3] += 300.0
+        return replace(estimate, T_map_camera=T)
+
+    monkeypatch.setattr(AbsolutePrior, "estimate", elsewhere)
+    next_one = relocalizer.estimate(images[1])
+    assert not next_one.lost
+    assert next_one.quality.geometric_quality.absolute_sigmas is None
+    relocalizer.forget()
+    doubtful = relocalizer.estimate(images[1])
+    assert doubtful.trust < next_one.trust - 5.0
+    relocalizer.close()
 
 
 def test_a_precision_that_only_the_map_has_is_replaced():

@@ -14,13 +14,14 @@ from rgsiam_ros.uncertainty.pose_quality import GeometricQuality
 BAR = GeometricTrust(fewest_inliers=30, threshold=1.0)
 
 
-def quality(inliers=200, similarity=0.93, rival_inliers=0):
+def quality(inliers=200, similarity=0.93, rival_inliers=0, absolute_sigmas=None):
     return GeometricQuality(
         inliers=inliers,
         matches=300,
         residual_px=2.0,
         similarity=similarity,
         rival_inliers=rival_inliers,
+        absolute_sigmas=absolute_sigmas,
     )
 
 
@@ -40,6 +41,10 @@ def quality(inliers=200, similarity=0.93, rival_inliers=0):
             {"inliers": 130, "similarity": 0.76},
             "the matches are not similar enough: 130 agree, with a mean similarity of 0.76",
         ),
+        (
+            {"similarity": 0.88, "absolute_sigmas": 30.0},
+            "the two branches disagree: the absolute pose is 30 of its standard deviations away",
+        ),
     ],
 )
 def test_the_margin_is_negative_exactly_if_there_is_a_reason(changes, reason):
@@ -52,6 +57,7 @@ def test_more_and_more_similar_matches_without_a_rival_score_higher():
     assert score_of(quality(similarity=0.94)) > base
     assert score_of(quality(inliers=300)) > base
     assert score_of(quality(rival_inliers=50)) < base
+    assert score_of(quality(absolute_sigmas=1.0)) > base > score_of(quality(absolute_sigmas=3.0))
 
 
 def test_chance_matches_of_an_unmapped_place_are_not_enough():
