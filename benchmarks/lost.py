@@ -34,7 +34,6 @@ from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_ros.recordings.ground_truth import drive_in_map
 from rgsiam_ros.recordings.rosbag import Drive, read_drive
-from rgsiam_ros.replay.metrics import WRONG_M
 from rgsiam_ros.replay.offline import decoded
 from rgsiam_ros.replay.results import claim_folder
 from rgsiam_training.config import SplitConfig
@@ -126,10 +125,10 @@ def main(
     groups: dict[str, np.ndarray] = {}
     if unmapped.any():
         groups["unmapped stretch"] = trust[unmapped]
-    wrong = ~unmapped & (error_m > WRONG_M)
-    if wrong.any():
-        groups[f"error above {WRONG_M:g} m"] = trust[wrong]
-    right = trust[~unmapped & (error_m <= WRONG_M)]
+    wrong_m = relocalizer.manifest.limits.wrong_m
+    if (wrong := ~unmapped & (error_m > wrong_m)).any():
+        groups[f"error above {wrong_m:g} m"] = trust[wrong]
+    right = trust[~unmapped & (error_m <= wrong_m)]
     random = np.random.default_rng(seed)
     for name, corrupt in CORRUPTIONS.items():
         corrupted = [jpeg(corrupt(image, random)) for image in images[::every]]
@@ -153,7 +152,7 @@ def main(
         "frames": int(mapped.sum()),
         "accepted": float((trust[mapped] >= 0.0).mean()),
         "accepted_of_right": float((right >= 0.0).mean()),
-        "wrong_of_accepted": float((error_m[mapped & (trust >= 0.0)] > WRONG_M).mean()),
+        "wrong_of_accepted": float((error_m[mapped & (trust >= 0.0)] > wrong_m).mean()),
         "frozen_accepted": float(np.mean(frozen)),
     }
     if relocalizer.branch == "absolute":
@@ -171,7 +170,7 @@ def main(
     console.print(
         f"the drive{' outside the circle' if unmapped.any() else ''}: {d['accepted']:.1%} of "
         f"{d['frames']} images are accepted, {d['accepted_of_right']:.1%} of the right ones; "
-        f"{d['wrong_of_accepted']:.2%} of the accepted ones have an error above {WRONG_M:g} m"
+        f"{d['wrong_of_accepted']:.2%} of the accepted ones have an error above {wrong_m:g} m"
     )
     (out / "lost.json").write_text(json.dumps(report, indent=2) + "\n")
     _draw(right, groups, out / "lost.png", f"{drive_path.name}, {bundle.name}")

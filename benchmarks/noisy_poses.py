@@ -37,6 +37,7 @@ from rgsiam_ros.recordings.base import Dataset, poses_of
 from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_ros.recordings.subset import Subset
 from rgsiam_ros.recordings.time_offset import with_time_offset
+from rgsiam_ros.uncertainty.geometric_trust import OUTDOORS, ROOM
 from rgsiam_training.config import SplitConfig
 from rgsiam_training.data.splits import split_contiguous
 
@@ -182,7 +183,7 @@ def _row(
     if pairs:
         metres, radians = pose_errors(*(np.stack(poses) for poses in zip(*pairs, strict=True)))
         degrees = np.degrees(radians)
-        right = ((metres <= (0.25 if room else 1.0)) & (degrees <= 5.0)).sum() / len(answers)
+        right = (ROOM if room else OUTDOORS).right(metres, degrees).sum() / len(answers)
         errors = [
             f"{np.percentile(metres, q):.3f} m {np.percentile(degrees, q):.2f}°" for q in (50, 95)
         ]

@@ -26,6 +26,7 @@ from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.errors import BundleError
 from rgsiam_ros.geometry.geodesy import Datum
 from rgsiam_ros.geometry.poses import pose_matrix
+from rgsiam_ros.uncertainty.geometric_trust import ErrorLimits
 
 SCHEMA_VERSION = 3
 MANIFEST_NAME = "manifest.yaml"
@@ -152,6 +153,11 @@ class Manifest(StrictModel):
     def labels(self) -> LabelCorrection:
         """How the labels were corrected; those of the map if the bundle has both parts."""
         return self.geometry or self.absolute_part
+
+    @property
+    def limits(self) -> ErrorLimits:
+        """Which errors are right and wrong in this map; the map's own limits if the bundle has both parts."""
+        return (self.geometry or self.absolute_part).limits
 
     @property
     def turn_wxyz(self) -> tuple[float, float, float, float]:

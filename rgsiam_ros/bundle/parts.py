@@ -12,7 +12,9 @@ from rgsiam_ros.bundle.precision import PRECISIONS, Precision
 from rgsiam_ros.camera.preprocessing import Preprocessing
 from rgsiam_ros.features.keypoints import SIDE_MULTIPLE
 from rgsiam_ros.geometry.poses import pose_matrix
+from rgsiam_ros.geometry.units import length_text
 from rgsiam_ros.uncertainty.covariance import check_covariance
+from rgsiam_ros.uncertainty.geometric_trust import OUTDOORS, ErrorLimits, limits_for
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
@@ -155,7 +157,34 @@ class LabelCorrection(StrictModel):
         return self.time_offset_s if wanted == "auto" else wanted
 
 
-class AbsolutePart(LabelCorrection):
+class MapExtent(StrictModel):
+    """How large the mapped place is, and which errors are right and wrong there."""
+
+    map_scale_m: Positive | None = None
+    """A camera that moves sideways by this still sees half of its points, see `rgsiam_ros.mapping.map_scale`.
+    None if it is unknown."""
+    right_m: Positive = OUTDOORS.right_m
+    """Position error within which a pose counts as right, metres."""
+    wrong_m: Positive = OUTDOORS.wrong_m
+    """Position error beyond which a pose counts as wrong, metres."""
+
+    @classmethod
+    def of_scale(cls, map_scale_m: float | None) -> MapExtent:
+        """The limits follow from the scale."""
+        return cls(map_scale_m=map_scale_m, **vars(limits_for(map_scale_m)))
+
+    @property
+    def limits(self) -> ErrorLimits:
+        """Which errors are right, and which are wrong."""
+        return ErrorLimits(self.right_m, self.wrong_m)
+
+    def describe(self) -> str:
+        """The scale and the limits in words."""
+        scale = "unknown" if self.map_scale_m is None else length_text(self.map_scale_m)
+        return f"map scale {scale}: {self.limits.describe()}"
+
+
+class AbsolutePart(MapExtent, LabelCorrection):
     """The absolute branch: the network's pose."""
 
     preprocessing: Preprocessing
@@ -240,7 +269,7 @@ class PoseRefinement(StrictModel):
     moved_p95_deg: NotNegative
 
 
-class GeometricPart(LabelCorrection):
+class GeometricPart(MapExtent, LabelCorrection):
     """The geometric branch: the pose from matches of a live image's keypoints with the map's points."""
 
     preprocessing: Preprocessing
@@ -258,10 +287,6 @@ class GeometricPart(LabelCorrection):
     """A live image with fewer inliers is lost."""
     trust_threshold: float = 0.0
     """Smallest score of a pose that may be used, see `rgsiam_ros.uncertainty.geometric_trust`."""
-    right_m: Positive = 1.0
-    """Position error within which a pose counts as right, metres."""
-    wrong_m: Positive = 5.0
-    """Position error beyond which a pose counts as wrong, metres."""
     pose_refinement: PoseRefinement | None = None
     """None if the map was made with the given poses."""
     variants: dict[Precision, FeatureVariant]

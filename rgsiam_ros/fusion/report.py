@@ -141,7 +141,9 @@ def _draw(
         axes.semilogy(
             seconds, np.maximum(error_m, 1e-2), color=COLOURS[name], label=LABELS[name], linewidth=1
         )
+    ends = [times[-1] for times in (gps_seconds, *(s for s, _ in errors.values())) if len(times)]
     axes.set(xlabel="time (s)", ylabel="horizontal position error (m)", title=title)
+    axes.set_xlim(0.0, max(ends, default=SETTLING_S))
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="upper right", fontsize=8)
     figure.savefig(path, dpi=110)

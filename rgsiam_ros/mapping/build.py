@@ -25,7 +25,7 @@ from rgsiam_ros.bundle.golden_views import GoldenViews
 from rgsiam_ros.bundle.manifest import GOLDEN_VIEWS_NAME, MAP_POINTS_NAME
 from rgsiam_ros.bundle.map_points import MapPoints, global_bytes
 from rgsiam_ros.bundle.npz import npz_bytes
-from rgsiam_ros.bundle.parts import LabelCorrection
+from rgsiam_ros.bundle.parts import LabelCorrection, MapExtent
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import Preprocessing
 from rgsiam_ros.engines import EngineRequest, create_engine
@@ -56,6 +56,7 @@ from rgsiam_ros.mapping.frame_features import GOLDEN_VIEWS, FrameFeatures, find_
 from rgsiam_ros.mapping.held_out import held_out_images, placed
 from rgsiam_ros.mapping.label_correction import OffsetOption, correct_labels
 from rgsiam_ros.mapping.labels import Labels, held_out_text, read_labels
+from rgsiam_ros.mapping.map_scale import scale_of_points
 from rgsiam_ros.mapping.matching import MapImage
 from rgsiam_ros.mapping.points import PointCloud, make_points
 from rgsiam_ros.mapping.precisions import FEWEST_INLIERS, REFERENCE_ENGINE, make_variants
@@ -72,7 +73,6 @@ from rgsiam_ros.recordings.base import (
 )
 from rgsiam_ros.recordings.levels import levels_of, with_levels
 from rgsiam_ros.uncertainty.covariance import MINIMUM_SAMPLES
-from rgsiam_ros.uncertainty.geometric_trust import limits_for
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +171,10 @@ def build_bundle(
     branch = GeometricBranch(points, np.eye(4), options.candidates, options.seed)
     distance_m = cloud.typical_distance_m(points.T_points_camera_N44)
     held_out = held_out_images(labels, features, points, -origin_m, distance_m)
-    found = validate(branch, held_out, K, FEWEST_INLIERS, limits_for(distance_m))
+    T_N44, width = points.T_points_camera_N44, preprocessing.input_width
+    extent = MapExtent.of_scale(scale_of_points(cloud, T_N44, K, width))
+    logger.info(extent.describe())
+    found = validate(branch, held_out, K, FEWEST_INLIERS, extent.limits)
     _report(found, distance_m, refined)
     golden = _golden_views(found, features, branch, K)
     variants, files = make_variants(
@@ -191,6 +194,7 @@ def build_bundle(
         points,
         origin_m,
         options,
+        extent,
         found,
         held_out_text(labels) + (f"; {AS_GIVEN}" if refined is not None else ""),
         variants,
@@ -301,6 +305,7 @@ def _describe(
     points: MapPoints,
     origin_m: Array,
     options: MapOptions,
+    extent: MapExtent,
     found: Validated,
     kind: str,
     variants: dict[str, dict[str, Any]],
@@ -334,7 +339,7 @@ def _describe(
             "candidates": options.candidates,
             "fewest_inliers": FEWEST_INLIERS,
             "trust_threshold": found.trust.threshold,
-            **vars(found.recorded.limits),
+            **extent.model_dump(),
             **correction.model_dump(mode="json"),
             "pose_refinement": None if refined is None else refined.summary(),
             "variants": variants,

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from rgsiam_ros.geometry.poses import Array
+from rgsiam_ros.geometry.units import angle_text, length_text
 
 PARTS = {"position": slice(0, 3), "rotation": slice(3, 6), "pose": slice(0, 6)}
 LEVELS = (0.50, 0.68, 0.90, 0.95, 0.99)
@@ -77,15 +78,14 @@ def report_lines(report: dict[str, Any] | None) -> list[str]:
     if report is None:
         return []
     lines = []
-    for name, unit in (("position", "m"), ("rotation", "deg")):
+    for name, text in (("position", length_text), ("rotation", angle_text)):
         figures = report[name]
         value, low, high = figures["nees"]
         interval = "too few frames for an interval" if low is None else f"{low:.2f} to {high:.2f}"
         covered = ", ".join(f"{level} {v[0]:.0%}" for level, v in figures["coverage"].items())
         lines.append(
             f"{name} covariance: NEES per degree of freedom {value:.2f} ({interval}); "
-            f"coverage of {covered}; predicted {figures['sigma']:.2f} {unit}, actual "
-            f"{figures['error']:.2f} {unit} (RMS)"
+            f"coverage of {covered}; predicted {text(figures['sigma'])}, actual {text(figures['error'])} (RMS)"
         )
     return lines
 

@@ -19,6 +19,7 @@ from rich.table import Table
 from rgsiam_ros.errors import ResultsError
 from rgsiam_ros.geometry.conversions import quaternion_xyzw_of
 from rgsiam_ros.geometry.poses import Array, pose_errors
+from rgsiam_ros.geometry.units import length_text
 from rgsiam_ros.recordings.tum import write_tum
 from rgsiam_ros.replay.covariance_consistency import report_lines
 from rgsiam_ros.replay.plot import draw_replay
@@ -91,22 +92,40 @@ def print_table(metrics: dict[str, Any], console: Console, title: str) -> None:
         cells = (
             ["-"] * 3
             if spread is None
-            else [f"{spread[name]:.2f} {unit}" for name in ("median", "mean", "p95")]
+            else [
+                length_text(spread[name]) if unit == "m" else f"{spread[name]:.2f} {unit}"
+                for name in ("median", "mean", "p95")
+            ]
         )
         table.add_row(label, *cells)
     for stage, spread in metrics["latency_ms"].items():
         table.add_row(f"{stage} time", f"{spread['p50']:.1f} ms", "", f"{spread['p95']:.1f} ms")
+    for name in ("lost", "rejected", "skipped", "never_arrived"):
+        if "ros" in metrics:
+            table.add_row(f"images {name.replace('_', ' ')}", str(metrics["ros"][name]))
     console.print(table)
-    recall = ", ".join(
-        f"{name}: {share:.0%}" for name, share in metrics["recall"].items() if share is not None
-    )
     console.print(
-        f"answered {metrics['answered']} of {metrics['frames']} frames"
+        f"answered {metrics['answered']} of {metrics['frames']} frames, {metrics['availability']:.1%}"
         + (f", lost in {metrics['lost']}" if metrics["lost"] else "")
-        + (f"; within {recall}" if recall else "; the bag has no true poses: no errors")
+        + ("" if metrics["frames_with_truth"] else "; the bag has no true poses: no errors"),
+        soft_wrap=True,
     )
+    if metrics["frames_with_truth"]:
+        console.print(_shares(metrics, metrics["limits"]), soft_wrap=True)
+    if moved and moved["frames_with_truth"]:
+        console.print(f"{how}: {_shares(moved, metrics['limits'])}", soft_wrap=True)
     for line in report_lines(metrics["consistency"]):
         console.print(line)
+
+
+def _shares(figures: dict[str, Any], limits: dict[str, float]) -> str:
+    """The shares of right and wrong poses and the recalls, in words."""
+    within = ", ".join(f"{name}: {share:.0%}" for name, share in figures["recall"].items())
+    return (
+        f"right {figures['right']:.1%} (within {limits['right_m']:g} m and {limits['right_deg']:g} deg), "
+        f"wrong {figures['wrong']:.1%} (off by more than {limits['wrong_m']:g} m or "
+        f"{limits['wrong_deg']:g} deg); within {within}"
+    )
 
 
 def _poses(record: ReplayRecord, attribute: str) -> Iterable[tuple[int, Array]]:

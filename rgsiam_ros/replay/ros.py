@@ -24,6 +24,7 @@ from rgsiam_ros.fusion.robot_localization import FusionSetup
 from rgsiam_ros.geometry.conversions import pose_from_message, stamp_to_ns
 from rgsiam_ros.recordings.bag_reading import open_bag, recorded
 from rgsiam_ros.recordings.rosbag import Drive
+from rgsiam_ros.replay.large_images import large_image_profile
 from rgsiam_ros.replay.options import ReplayOptions
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 
@@ -32,15 +33,17 @@ if TYPE_CHECKING:
 
 try:
     import rclpy
+    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
     from geometry_msgs.msg import PoseWithCovarianceStamped
     from lifecycle_msgs.msg import State
     from lifecycle_msgs.srv import GetState
     from rclpy.node import Node
-    from rclpy.qos import QoSProfile, ReliabilityPolicy
+    from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
     from sensor_msgs.msg import CameraInfo, CompressedImage, Image
     from tf2_msgs.msg import TFMessage
 
     from rgsiam_ros.node.qos import STATIC_TF_QOS
+    from rgsiam_ros.replay.node_reports import NodeReports
 except ImportError as error:
     raise RgsiamError(
         f"--ros needs ROS 2's Python packages ({error}): source your ROS installation, or run in "
@@ -55,26 +58,34 @@ MESSAGES = {
 }
 NAMESPACE = "/rgsiam_replay"
 """Namespace of all topics, TF included, so that a replay on a live robot does not disturb it."""
+GLOBAL_TOPICS = ("tf", "tf_static", "diagnostics")
 START_TIMEOUT_S = 300.0
 """Longest wait for the node to become active. A node that ends is noticed at once."""
 QUIET_S = 5.0
 """After the last image, the replay ends when every image has a pose, or when no pose came for this time."""
 PLAYER_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 POSE_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+STATUS_QOS = QoSProfile(
+    depth=100,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
 
 
 def replay_through_node(
     drive: Drive, bundle: Path, options: ReplayOptions, console: Console
-) -> tuple[ReplayRecord, Tracks]:
+) -> tuple[ReplayRecord, dict[str, int], Tracks]:
     """Play the bag's camera at its own pace into a fresh `relocalize` node and collect its poses.
 
-    With ``options.with_filter`` and robot_localization installed, the result also holds the tracks of its
-    filters; `options.fusion` must then be set. Raises RgsiamError if the node does not start or ends during
+    Also returns how many images got no pose for which reason, see `NodeReports.count`, and the tracks of
+    robot_localization's filters: none unless it is installed and ``options.with_filter`` is set; `options.fusion`
+    must then be set. Raises RgsiamError if the node does not start or ends during
     the replay.
     """
     context = rclpy.Context()
-    rclpy.init(context=context)
-    player = _Player(drive, context)
+    with large_image_profile():
+        rclpy.init(context=context)
+        player = _Player(drive, context)
     executor = rclpy.executors.SingleThreadedExecutor(context=context)
     executor.add_node(player)
     try:
@@ -83,7 +94,8 @@ def replay_through_node(
             if options.with_filter and options.fusion is not None:
                 player.start_filters(bundle, options.fusion)
             player.play(executor, options.rate, process, console)
-        return player.record(), {} if player.filters is None else player.filters.tracks()
+        record, counts = player.record()
+        return record, counts, {} if player.filters is None else player.filters.tracks()
     finally:
         if player.filters is not None:
             player.filters.close()
@@ -101,6 +113,7 @@ class _Player(Node):
         self._sent_at: dict[int, float] = {}  # monotonic time by the stamp (ns) of the image
         self._frames: dict[int, FrameRecord] = {}
         self._map_frame = ""
+        self._reports = NodeReports()
         self.filters: Filters | None = None
         name = "image/compressed" if _is_compressed(drive) else "image"
         self._image = self.create_publisher(MESSAGES[drive.image_type], name, PLAYER_QOS)
@@ -112,6 +125,11 @@ class _Player(Node):
             self._take_pose,
             POSE_QOS,
         )
+        take = self._reports
+        self.create_subscription(
+            DiagnosticStatus, "relocalize/status", take.take_status, STATUS_QOS
+        )
+        self.create_subscription(DiagnosticArray, "diagnostics", take.take_diagnostics, POSE_QOS)
         self._get_state = self.create_client(GetState, "relocalize/get_state")
 
     def wait_until_active(self, executor: Any, process: subprocess.Popen) -> None:
@@ -190,21 +208,31 @@ class _Player(Node):
                     started += 0.5
                 elif connection.topic == self._drive.camera_info_topic:
                     self._info.publish(bytes(raw))
-        received, deadline = len(self._frames), time.monotonic() + QUIET_S
-        while time.monotonic() < deadline and len(self._frames) < len(self._sent_at):
+        known, deadline = self._known(), time.monotonic() + QUIET_S
+        while time.monotonic() < deadline and known < len(self._sent_at):
             executor.spin_once(timeout_sec=0.1)
-            if len(self._frames) > received:
-                received, deadline = len(self._frames), time.monotonic() + QUIET_S
+            if self._known() > known:
+                known, deadline = self._known(), time.monotonic() + QUIET_S
 
-    def record(self) -> ReplayRecord:
-        """The record of every published image, with the pose that the node published for its stamp."""
-        missing = "no pose came back"
-        frames = [
-            self._frames.get(stamp, FrameRecord(stamp, problem=missing))
-            for stamp in sorted(self._sent_at)
-        ]
+    def _known(self) -> int:
+        """Number of sent images that have a pose, or of which the node says why they have none."""
+        without = (s for s, report in self._reports.images.items() if not report.published)
+        return len(self._sent_at.keys() & {*self._frames, *without})
+
+    def record(self) -> tuple[ReplayRecord, dict[str, int]]:
+        """The record of every published image, with what the node said about it, and what became of those
+        without a pose.
+        """
+        sent = sorted(self._sent_at)
+        counts = self._reports.count(sent, set(self._frames))
+        silent = self._reports.why_silent(counts)
+        frames = []
+        for stamp in sent:
+            frame = self._frames.get(stamp, FrameRecord(stamp, problem=silent))
+            report = self._reports.images.get(stamp)
+            frames.append(frame if report is None else report.on(frame))
         map_frame = self._map_frame or self._drive.map_frame
-        return ReplayRecord(frames, self._drive.base_frame, map_frame)
+        return ReplayRecord(frames, self._drive.base_frame, map_frame), counts
 
     def _take_pose(self, message: PoseWithCovarianceStamped) -> None:
         received = time.monotonic()
@@ -241,7 +269,7 @@ def _node_process(drive: Drive, bundle: Path, options: ReplayOptions) -> Iterato
         "autostart": "true",
     }
     command = [sys.executable, "-m", "rgsiam_ros.node.relocalize", "--ros-args"]
-    for rule in (f"__ns:={NAMESPACE}", "/tf:=tf", "/tf_static:=tf_static"):
+    for rule in (f"__ns:={NAMESPACE}", *(f"/{name}:={name}" for name in GLOBAL_TOPICS)):
         command += ["-r", rule]
     for name, value in parameters.items():
         command += ["-p", f"{name}:={value}"]

@@ -51,25 +51,27 @@ def run_replay(
     claim_folder(out)
     config = _effective_config(bag, bundle, relocalizer, options)
     offline = _offline_with_progress(drive, relocalizer, options.engine.batch, console)
+    extra: dict[str, Any] = {}
     if options.ros:
         from rgsiam_ros.replay.ros import replay_through_node
 
-        played, tracks = replay_through_node(drive, bundle, options, console)
+        played, counts, tracks = replay_through_node(drive, bundle, options, console)
         record = with_truth(played, drive)
-        extra = {"ros": difference_to_offline(offline, record)}
+        extra = {"lost": counts["lost"], "ros": difference_to_offline(offline, record) | counts}
         if tracks:
             with all_or_nothing(out) as folder:
                 extra["fusion"] = _report_tracks(tracks, drive, options, folder, config["title"])
     else:
-        record, extra = offline, {}
+        record = offline
     relocalizer.close()
     # the table is printed before files are written, so that a full disk does not lose it
     seen = bag_seen_in_training(relocalizer.manifest, bag, options.topics)
-    metrics = replay_metrics(record) | {"seen_in_training": seen} | extra
+    limits = relocalizer.manifest.limits
+    metrics = replay_metrics(record, limits) | {"seen_in_training": seen} | extra
     if offset_s := relocalizer.manifest.labels.offset_or(options.time_offset):
         moved = with_truth(record, drive, offset_s)
         T_true = [frame.T_true for frame in moved.frames]
-        metrics |= metrics_with_offset(record, T_true, offset_s)
+        metrics |= metrics_with_offset(record, T_true, offset_s, limits)
     print_table(metrics, console, config["title"])
     if seen:
         console.print(f"[bold red]{escape(describe_seen(relocalizer.manifest))}[/]", soft_wrap=True)
@@ -77,7 +79,7 @@ def run_replay(
         ros = extra["ros"]
         console.print(
             f"through the node: {ros['returned']} poses for {ros['sent']} images, "
-            f"{ros['returned_share']:.1%} of the {ros['expected']} expected; largest difference from "
+            f"{ros['returned_share']:.1%} of the {ros['expected']} expected; {_without_pose(ros)}; largest difference from "
             f"offline {length_text(ros['largest_difference_m'])}, "
             f"{angle_text(ros['largest_difference_deg'])}",
             soft_wrap=True,
@@ -91,6 +93,19 @@ def run_replay(
         console.print(f"recording: {options.rerun}", soft_wrap=True)
     console.print(f"picture: {out / 'replay.png'}\nresults: {out}")
     return metrics
+
+
+def _without_pose(ros: dict[str, Any]) -> str:
+    """What became of the images without a pose, and what to do."""
+    text = (
+        f"{ros['lost']} lost, {ros['rejected']} rejected, {ros['skipped']} skipped because the node was busy, "
+        f"{ros['never_arrived']} never arrived"
+    )
+    if ros["skipped"]:
+        text += " (the machine is too slow for this --rate: give a smaller one)"
+    if ros["never_arrived"]:
+        text += " (see docs/node.md, Large raw images)"
+    return text
 
 
 def difference_to_offline(offline: ReplayRecord, through_node: ReplayRecord) -> dict[str, Any]:

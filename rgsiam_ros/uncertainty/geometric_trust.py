@@ -40,8 +40,8 @@ FALSE_ACCEPTS = 0.01
 """Share of the images that the fitted threshold may accept with a wrong pose."""
 KEPT, KEPT_AS_RECORDED = 0.95, 0.99
 """Share of the right poses that the threshold accepts at least: of all images, and of those that are not spoilt."""
-ROOM_M = 5.0
-"""If points are nearer than this on average, the map is of a room."""
+ROOM_SCALE_M = 2.5
+"""A map with a smaller scale is of a room, see `rgsiam_ros.mapping.map_scale`."""
 RIGHT_DEG, WRONG_DEG = 5.0, 20.0
 
 
@@ -60,14 +60,26 @@ class ErrorLimits:
         """Poses with an error of more than `wrong_m` or 20 degrees. NaN is never wrong."""
         return (metres_N > self.wrong_m) | (degrees_N > WRONG_DEG)
 
+    @property
+    def recall_levels(self) -> tuple[tuple[float, float], ...]:
+        """Largest errors, metres and degrees, at which recall is reported, the smallest first."""
+        return (self.right_m / 4, 2.0), (self.right_m / 2, RIGHT_DEG), (self.wrong_m, 10.0)
+
+    def describe(self) -> str:
+        """Both limits in words."""
+        return (
+            f"right is within {self.right_m:g} m and {RIGHT_DEG:g} deg, wrong is off by more than "
+            f"{self.wrong_m:g} m or {WRONG_DEG:g} deg"
+        )
+
 
 ROOM = ErrorLimits(0.25, 0.5)
 OUTDOORS = ErrorLimits(1.0, 5.0)
 
 
-def limits_for(distance_m: float) -> ErrorLimits:
-    """The limits for a map. distance_m: median distance of its points from the cameras that see them."""
-    return ROOM if distance_m < ROOM_M else OUTDOORS
+def limits_for(map_scale_m: float | None) -> ErrorLimits:
+    """The limits for a map by its scale, see `rgsiam_ros.mapping.map_scale`. None: unknown, taken as outdoors."""
+    return ROOM if map_scale_m is not None and map_scale_m < ROOM_SCALE_M else OUTDOORS
 
 
 def score_of(quality: GeometricQuality) -> float:

@@ -15,9 +15,11 @@ from support.bundles import (
 )
 
 from rgsiam_ros.bundle import Bundle, geometry_for, refuse_existing, write_bundle
+from rgsiam_ros.bundle.parts import MapExtent
 from rgsiam_ros.bundle.precision import local_features_name
 from rgsiam_ros.engines.served import absolute_network
 from rgsiam_ros.errors import BundleError
+from rgsiam_ros.uncertainty.geometric_trust import OUTDOORS, ROOM
 
 
 @pytest.fixture
@@ -68,6 +70,19 @@ def test_a_bundle_without_a_geometric_part_says_so(small_bundle):
     ):
         with pytest.raises(BundleError, match="has no geometric branch"):
             use()
+
+
+def test_right_and_wrong_are_those_of_the_map(tmp_path, both, small_bundle):
+    assert both.manifest.limits == OUTDOORS
+    assert Bundle.load(small_bundle).manifest.limits == OUTDOORS  # of an older release
+    text, contents = parts_of_both_branches()
+    text["absolute"] |= MapExtent.of_scale(1.0).model_dump()
+    room = write_bundle(tmp_path / "room", text, contents).manifest
+    assert room.absolute_part.limits == ROOM
+    assert room.limits == OUTDOORS  # the geometric part's
+    text["geometry"] |= {"map_scale_m": 2.0, "right_m": 0.3, "wrong_m": 0.7}
+    own = write_bundle(tmp_path / "own", text, contents).manifest
+    assert (own.limits.right_m, own.limits.wrong_m) == (0.3, 0.7)
 
 
 def test_a_bundle_may_have_both_parts(both):

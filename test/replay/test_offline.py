@@ -20,6 +20,7 @@ from rgsiam_ros.replay.metrics import replay_metrics
 from rgsiam_ros.replay.options import ReplayOptions
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 from rgsiam_ros.replay.run import run_replay
+from rgsiam_ros.uncertainty.geometric_trust import OUTDOORS, ROOM
 
 QUIET = Console(quiet=True)
 
@@ -153,7 +154,8 @@ def test_metrics_of_a_known_trajectory():
         T = T_true[i].copy()
         T[0, 3] += 0.1 * i
         frames.append(FrameRecord(i, T, None, T_true[i], {"total": float(i)}))
-    metrics = replay_metrics(ReplayRecord(frames, "base_link", "map"))
+    record = ReplayRecord(frames, "base_link", "map")
+    metrics = replay_metrics(record, OUTDOORS)
     assert metrics["availability"] == 0.9
     assert metrics["position_error_m"]["median"] == pytest.approx(0.5)
     assert metrics["position_error_m"]["mean"] == pytest.approx(0.5)
@@ -164,6 +166,11 @@ def test_metrics_of_a_known_trajectory():
     )  # the frame without a pose counts
     assert metrics["recall"]["5 m 10 deg"] == pytest.approx(0.9)
     assert metrics["latency_ms"]["total"]["p50"] == 5.0
+    assert (metrics["right"], metrics["wrong"]) == (0.9, 0.0)
+    room = replay_metrics(record, ROOM)
+    assert (room["right"], room["wrong"]) == (0.2, 0.4)
+    assert room["recall"] == {"0.0625 m 2 deg": 0.0, "0.125 m 5 deg": 0.1, "0.5 m 10 deg": 0.5}
+    assert room["limits"]["wrong_m"] == 0.5
 
 
 def test_tum_keeps_every_nanosecond(tmp_path):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
@@ -22,10 +23,12 @@ def copy_bag(
     change=lambda connection, index, raw: raw,
     at_end=lambda writer: None,
     rename=None,
+    types=None,
 ):
     """Copy the messages for which ``keep(topic, index)`` is true.
 
-    change: returns the new bytes of a message. at_end: may write other messages. rename: new names of topics.
+    change: returns the new bytes of a message. at_end: may write other messages. rename, types: new names and types
+    of topics.
     """
     counts = {}
     with (
@@ -40,9 +43,8 @@ def copy_bag(
                 continue
             if connection.topic not in made:
                 name = (rename or {}).get(connection.topic, connection.topic)
-                made[connection.topic] = writer.add_connection(
-                    name, connection.msgtype, typestore=TYPES
-                )
+                kind = (types or {}).get(connection.topic, connection.msgtype)
+                made[connection.topic] = writer.add_connection(name, kind, typestore=TYPES)
             writer.write(made[connection.topic], at, change(connection, index, raw))
         at_end(writer)
     return Path(target)
@@ -103,3 +105,40 @@ def with_depth(target, encoding, metres):
         writer.write(made, stamp_to_ns(images[1].header.stamp), TYPES.serialize_cdr(message, name))
 
     return copy_bag(short, target, lambda *_: True, at_end=add)
+
+
+def with_raw_images(source, target, images, scale):
+    """The first images of a bag as raw bgr8, `scale` times as large, with the camera info that fits."""
+    raw_type = "sensor_msgs/msg/Image"
+
+    def larger(connection, index, raw):
+        message = TYPES.deserialize_cdr(raw, connection.msgtype)
+        if connection.topic == IMAGES:
+            pixels = cv2.imdecode(message.data, cv2.IMREAD_COLOR)
+            pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+            height, width = pixels.shape[:2]
+            message = TYPES.types[raw_type](
+                header=message.header,
+                height=height,
+                width=width,
+                encoding="bgr8",
+                is_bigendian=0,
+                step=3 * width,
+                data=pixels.ravel(),
+            )
+            return bytes(TYPES.serialize_cdr(message, raw_type))
+        if connection.topic == "/camera/camera_info":
+            message.width, message.height = scale * message.width, scale * message.height
+            message.k = message.k * np.array([scale] * 6 + [1.0] * 3)
+            message.p = message.p * np.array([scale] * 8 + [1.0] * 4)
+            return bytes(TYPES.serialize_cdr(message, connection.msgtype))
+        return raw
+
+    return copy_bag(
+        source,
+        target,
+        lambda topic, i: i < images,
+        larger,
+        rename={IMAGES: "/camera/image_raw"},
+        types={IMAGES: raw_type},
+    )

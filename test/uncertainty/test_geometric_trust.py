@@ -99,8 +99,10 @@ def test_the_threshold_is_0_where_nothing_tells_it():
 
 
 def test_right_and_wrong_follow_the_scale_of_the_map():
-    assert limits_for(2.0) == ROOM
-    assert limits_for(17.0) == OUTDOORS
+    assert limits_for(1.0) == ROOM
+    assert limits_for(13.0) == OUTDOORS
+    assert limits_for(None) == OUTDOORS
+    assert OUTDOORS.recall_levels == ((0.25, 2.0), (0.5, 5.0), (5.0, 10.0))
     metres, degrees = (
         np.array([0.2, 0.8, 6.0, 0.2, np.nan]),
         np.array([1.0, 1.0, 1.0, 30.0, np.nan]),

@@ -356,7 +356,7 @@ def look_alikes(
         f"place against {figures['far_pairs']} pairs at different places: {figures['auroc']:.3f}"
     )
     console.print(
-        f"median error {figures['median_m']:.2f} m, above 5 m: {figures['above_5_m']:.1%} of the images"
+        f"median error {figures['median_m']:.2f} m, wrong: {figures['wrong']:.1%} of the images"
     )
 
 

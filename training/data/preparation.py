@@ -17,12 +17,13 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from rgsiam_ros.bundle.parts import LabelCorrection
+from rgsiam_ros.bundle.parts import LabelCorrection, MapExtent
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import Preprocessing, fit_image
 from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.geometry.poses import Array, quaternion_wxyz
 from rgsiam_ros.mapping.label_correction import correct_labels
+from rgsiam_ros.mapping.map_scale import extent_of
 from rgsiam_ros.recordings.base import (
     Dataset,
     PointDataset,
@@ -77,6 +78,8 @@ class PreparedData:
     """Positions spread over the map, normalised units."""
     labels: LabelCorrection
     """How labels and camera were corrected."""
+    extent: MapExtent
+    """Scale of the map, and which errors are right and wrong in it."""
     fingerprint: str
     """Identifies the contents of the datasets, as recorded."""
     session_fingerprints: tuple[str, ...]
@@ -98,6 +101,7 @@ def prepare(config: TrainingConfig) -> PreparedData:
         if left_out := describe_dropped(dataset):
             logger.warning(left_out)
     camera = common_camera(datasets)
+    extent = extent_of(datasets)
     mean, std = normalisation_of(config.network.backbone)
     preprocessing = Preprocessing(
         input_width=config.input_width, input_height=config.input_height, mean=mean, std=std
@@ -141,6 +145,7 @@ def prepare(config: TrainingConfig) -> PreparedData:
             (positions - origin_m) / scale_m, config.network.anchors, config.seed
         ),
         labels=labels,
+        extent=extent,
         fingerprint=fingerprint(recorded),
         session_fingerprints=tuple(fingerprint([dataset]) for dataset in recorded),
         source=", ".join(Path(path).name for path in config.datasets),

@@ -13,22 +13,27 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rgsiam_ros.bundle.parts import MapExtent
 from rgsiam_ros.camera.preprocessing import ImageBGR
-from rgsiam_ros.errors import DatasetError
+from rgsiam_ros.errors import DatasetError, RgsiamError
 from rgsiam_ros.geometry.poses import Array, angles_between
+from rgsiam_ros.geometry.units import length_text
 from rgsiam_ros.mapping.label_estimate import LabelEstimate, estimate_labels
+from rgsiam_ros.mapping.map_scale import scale_of_images
 from rgsiam_ros.recordings.base import Dataset, poses_of
+from rgsiam_training.datasets.coverage import cover, half_view_deg
 
 JUMP_FACTOR = 10.0
 """A step is a jump if it is longer than this factor times the median step of the session, and longer than the
 smallest jump. The same holds for rotations."""
-SMALLEST_JUMP_M, SMALLEST_JUMP_DEG = 0.1, 10.0
+SMALLEST_JUMP, SMALLEST_JUMP_DEG = 0.01, 10.0
+"""The smallest jump is this share of the map's scale, and this rotation."""
+ASSUMED_SCALE_M = 10.0
+"""Scale of the map if the images do not show it."""
 SAME_POSE_DECIMALS = 6
 """Two poses are the same if their matrices are equal after rounding to this many decimals."""
 SAMPLE_IMAGES = 6
 SAMPLE_WIDTH_PX = 320
-SAME_WAY_DEG = 60.0
-"""Two cameras look the same way if the angle between their optical axes is below this."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,9 @@ class Inspection:
     same_name: list[str]
     """Names that occur in both splits."""
     coverage: dict[str, Any] | None
-    """The result of `cover`. None without a test split."""
+    """The result of `rgsiam_training.datasets.coverage.cover`. None without a test split."""
+    extent: MapExtent
+    """Scale of the map that the training split would give, and which errors are right and wrong there."""
     problems: list[str]
     """One line for each suspicious finding."""
     tracks: dict[str, list[tuple[str, Array]]] = field(repr=False)
@@ -113,6 +120,7 @@ class Inspection:
             "same_image_in_train_and_test": self.same_image,
             "same_name_in_train_and_test": self.same_name,
             "coverage": self.coverage,
+            "map": self.extent.model_dump(),
         }
 
 
@@ -129,21 +137,27 @@ def inspect_datasets(
     Raises DatasetError if the dataset itself cannot be read.
     """
     total = len(train.frames) + (len(test.frames) if test is not None else 0)
-    train_findings, hashes, samples = _read_split(train, lambda done: progress(done, total))
+    extent = _extent(train)
+    scale_m = extent.map_scale_m or ASSUMED_SCALE_M
+    train_findings, hashes, samples = _read_split(
+        train, scale_m, lambda done: progress(done, total)
+    )
     splits, samples_of = {"train": train}, {"train": samples}
     test_findings, same_image, same_name, coverage = None, [], [], None
     problems = _problems(train_findings, "train" if test is not None else "")
     if test is not None:
         read = len(train.frames)
         test_findings, test_hashes, samples_of["test"] = _read_split(
-            test, lambda done: progress(read + done, total)
+            test, scale_m, lambda done: progress(read + done, total)
         )
         splits["test"] = test
         name_of = dict(zip(hashes, (f.name for f in train.frames), strict=True))
         pairs = zip(test.frames, test_hashes, strict=True)
         same_image = [[frame.name, name_of[h]] for frame, h in pairs if h in name_of]
         same_name = sorted({f.name for f in train.frames} & {f.name for f in test.frames})
-        coverage = cover(poses_of(train.frames), poses_of(test.frames))
+        coverage = cover(
+            poses_of(train.frames), poses_of(test.frames), scale_m, half_view_deg(train.camera)
+        )
         problems += _problems(test_findings, "test")
         problems += _problems_between(train, test, same_image, same_name, coverage)
     tracks = {split: _tracks(dataset) for split, dataset in splits.items()}
@@ -153,46 +167,27 @@ def inspect_datasets(
         same_image,
         same_name,
         coverage,
+        extent,
         problems,
         tracks,
         samples_of,
     )
 
 
-def cover(T_train_N44: Array, T_test_M44: Array) -> dict[str, Any]:
-    """Distances from each test pose to the nearest training pose that looks the same way.
-
-    The nearest training pose is the nearest in position among those with an angle between the optical axes
-    below `SAME_WAY_DEG`. The result holds the median, the 95th percentile and the maximum of the distances in
-    metres and degrees (``median_m`` to ``max_deg``; None if there are none), ``poses``, the number of test
-    poses, and ``none_looks_that_way``, the number of test poses without such a training pose.
-    """
-    metres, degrees = [], []
-    for T in T_test_M44:
-        same_way = T_train_N44[:, :3, 2] @ T[:3, 2] > np.cos(np.radians(SAME_WAY_DEG))
-        if not same_way.any():
-            continue
-        candidates = T_train_N44[same_way]
-        distance_m = np.linalg.norm(candidates[:, :3, 3] - T[:3, 3], axis=1)
-        nearest = int(distance_m.argmin())
-        metres.append(float(distance_m[nearest]))
-        degrees.append(np.degrees(angles_between(candidates[nearest, :3, :3], T[:3, :3])))
-    result: dict[str, Any] = {
-        "poses": len(T_test_M44),
-        "none_looks_that_way": len(T_test_M44) - len(metres),
-    }
-    for unit, values in (("m", metres), ("deg", degrees)):
-        for name, share in (("median", 50), ("p95", 95), ("max", 100)):
-            result[f"{name}_{unit}"] = float(np.percentile(values, share)) if values else None
-    return result
+def _extent(dataset: Dataset) -> MapExtent:
+    """Unknown if one of the images that show it cannot be used; `_read_split` names it."""
+    try:
+        return MapExtent.of_scale(scale_of_images([dataset]))
+    except RgsiamError:
+        return MapExtent()
 
 
 def _read_split(
-    dataset: Dataset, progress: Callable[[int], None]
+    dataset: Dataset, scale_m: float, progress: Callable[[int], None]
 ) -> tuple[SplitFindings, list[str], list[tuple[str, ImageBGR]]]:
     """The findings of a split, a hash of each image file, and a few small images with their frame names."""
     T = poses_of(dataset.frames)
-    jumps, track_m, step_m = _jumps(dataset, T)
+    jumps, track_m, step_m = _jumps(dataset, T, scale_m)
     camera = dataset.camera
     findings = SplitFindings(
         path=str(dataset.path),
@@ -242,7 +237,7 @@ def _read_split(
     return findings, hashes, samples
 
 
-def _jumps(dataset: Dataset, T_N44: Array) -> tuple[list[Jump], float, float]:
+def _jumps(dataset: Dataset, T_N44: Array, scale_m: float) -> tuple[list[Jump], float, float]:
     """The jumps, the length of the path without the jumps in metres, and the median step in metres."""
     jumps, length_m = [], 0.0
     all_steps: list[NDArray[np.float64]] = []
@@ -251,7 +246,7 @@ def _jumps(dataset: Dataset, T_N44: Array) -> tuple[list[Jump], float, float]:
         steps = np.linalg.norm(np.diff(T[:, :3, 3], axis=0), axis=1)
         turns = np.degrees(angles_between(T[1:, :3, :3], T[:-1, :3, :3]))
         median_m, median_deg = _median_of_moves(steps), _median_of_moves(turns)
-        is_jump = steps > np.maximum(JUMP_FACTOR * median_m, SMALLEST_JUMP_M)
+        is_jump = steps > np.maximum(JUMP_FACTOR * median_m, SMALLEST_JUMP * scale_m)
         is_jump |= turns > np.maximum(JUMP_FACTOR * median_deg, SMALLEST_JUMP_DEG)
         for i in np.flatnonzero(is_jump):
             seconds = (frames[i + 1].stamp_ns - frames[i].stamp_ns) * 1e-9
@@ -337,10 +332,10 @@ def _problems_between(
         problems.append(
             f"the poses of train are in the frame {train.map_frame}, those of test in {test.map_frame}"
         )
-    if uncovered := coverage["none_looks_that_way"]:
+    if uncovered := coverage["uncovered"]:
         problems.append(
-            f"{uncovered} test poses look in a direction in which no training pose looks (within "
-            f"{SAME_WAY_DEG:.0f} deg)"
+            f"{uncovered} of {coverage['poses']} test poses see less than half of what the nearest training pose sees: "
+            f"it is {length_text(coverage['scale_m'])} or {coverage['half_view_deg']:.0f} deg away, or some of both"
         )
     return problems
 

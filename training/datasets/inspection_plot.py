@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rgsiam_ros.geometry.poses import Array
+from rgsiam_ros.replay.plot import widest_axes
 from rgsiam_training.datasets.inspection import SAMPLE_IMAGES, Inspection, Jump
 
 MOST_IN_LEGEND = 8
@@ -43,7 +44,7 @@ def draw_inspection(inspection: Inspection, path: Path) -> None:
 
 def _draw_tracks(inspection: Inspection, axes: Axes) -> None:
     all_positions = np.concatenate([p for track in inspection.tracks.values() for _, p in track])
-    first, second = _widest_axes(all_positions)
+    first, second = widest_axes(all_positions)
     sessions = inspection.tracks["train"]
     palette = colormaps["tab10" if len(sessions) <= 10 else "turbo"]
     for i, (name, positions) in enumerate(sessions):
@@ -72,7 +73,7 @@ def _draw_tracks(inspection: Inspection, axes: Axes) -> None:
     if inspection.test is not None:
         counts += f" to train, {inspection.test.frames} to test"
     axes.set_title(f"{Path(inspection.train.path).name}: {counts}", fontsize=10)
-    axes.legend(loc="best", fontsize=8)
+    axes.legend(loc="best", fontsize=8, title="session: frames", title_fontsize=8)
 
 
 def _line(
@@ -90,13 +91,6 @@ def _line(
 
 def _jump_indices(jumps: list[Jump], session: str) -> list[int]:
     return [jump.index for jump in jumps if jump.session == session]
-
-
-def _widest_axes(positions_N3: Array) -> tuple[int, int]:
-    """Indices of the two axes with the largest extent: x and y on a road; a scan may have others."""
-    spread = np.ptp(positions_N3, axis=0)
-    first, second = sorted(np.argsort(spread)[1:].tolist())
-    return first, second
 
 
 def _shortened(name: str, most: int = 30) -> str:

@@ -23,6 +23,7 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     for row in zip(*(_rows(findings) for findings in splits.values()), strict=True):
         table.add_row(row[0][0], *(escape(cell) for _, cell in row))
     console.print(table)
+    console.print(inspection.extent.describe(), soft_wrap=True, highlight=False)
     for name, findings in splits.items():
         lines = [] if findings.labels is None else findings.labels.lines()
         for line in lines:
@@ -67,12 +68,15 @@ def _rows(findings: SplitFindings) -> list[tuple[str, str]]:
 def _print_coverage(inspection: Inspection, console: Console) -> None:
     coverage = inspection.coverage
     assert coverage is not None
-    table = Table(title="from a test pose to the nearest training pose", title_justify="left")
+    table = Table(
+        title="from a test pose to the nearest training pose, by position and rotation",
+        title_justify="left",
+    )
     for column in ("", "median", "p95", "max"):
         table.add_column(column, justify="right" if column else "left")
     for label, unit in (("position", "m"), ("rotation", "deg")):
         values = [coverage[f"{name}_{unit}"] for name in ("median", "p95", "max")]
-        cells = ["-" if value is None else f"{value:.2f} {unit}" for value in values]
+        cells = [f"{value:.2f} {unit}" for value in values]
         table.add_row(label, *cells)
     console.print(table)
     console.print(

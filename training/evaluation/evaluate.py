@@ -79,14 +79,15 @@ def evaluate_dataset(
     }
     record = ReplayRecord(frames, "camera", relocalizer.manifest.map_frame)
     seen = seen_in_training(relocalizer.manifest, dataset)
-    metrics = replay_metrics(record) | {"seen_in_training": seen}
+    limits = relocalizer.manifest.limits
+    metrics = replay_metrics(record, limits) | {"seen_in_training": seen}
     if offset_s:
         moved = [
             None if frame is None else turn @ frame.T_map_camera
             for _, group in groupby(dataset.frames, key=lambda frame: frame.session)
             for frame in moved_labels(list(group), offset_s)
         ]
-        metrics |= metrics_with_offset(record, moved, offset_s)
+        metrics |= metrics_with_offset(record, moved, offset_s, limits)
     write_results(record, metrics, config, out)
     print_table(metrics, console, config["title"])
     if seen:

@@ -22,9 +22,6 @@ from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.base import Dataset, poses_of
 from rgsiam_ros.recordings.ground_truth import truth_turn
 
-LARGE_ERROR_M = 5.0
-"""A position error above this is counted as a confusion of two places."""
-
 
 def measure_look_alikes(
     dataset: Dataset, bundle_path: Path, places_m: Sequence[tuple[float, float]], radius_m: float
@@ -37,8 +34,8 @@ def measure_look_alikes(
     The result holds ``images``, the number of images near a place, ``near_pairs``, the number of pairs of
     such an image and a map image within the reach, and ``far_pairs``, the number of pairs whose map image is
     at another place. ``auroc`` is the probability that the features of a near pair are closer than those of a
-    far pair. ``median_m`` is the median position error of the absolute branch, and ``above_5_m`` the share of
-    images with an error above 5 m.
+    far pair. ``median_m`` is the median position error of the absolute branch, and ``wrong`` the share of
+    images whose pose is wrong, see `rgsiam_ros.bundle.manifest.Manifest.limits`.
 
     Raises DatasetError if there are fewer than two places, or too few images near them, and BundleError if
     the bundle has no map features.
@@ -83,9 +80,9 @@ def measure_look_alikes(
         "far_pairs": len(far),
         "auroc": float(mannwhitneyu(far, near).statistic / (len(near) * len(far))),
     }
-    metres = _errors_m(images, T_live[chosen], dataset, bundle_path)
-    result["median_m"] = float(np.median(metres))
-    result["above_5_m"] = float((metres > LARGE_ERROR_M).mean())
+    metres, radians = _errors(images, T_live[chosen], dataset, bundle_path)
+    wrong_N = bundle.manifest.limits.wrong(metres, np.degrees(radians))
+    result |= {"median_m": float(np.median(metres)), "wrong": float(wrong_N.mean())}
     return result
 
 
@@ -129,13 +126,13 @@ def _feature_distances(
     return distance_NM[near], distance_NM[far]
 
 
-def _errors_m(
+def _errors(
     images: Sequence[ImageBGR], T_true_N44: Array, dataset: Dataset, bundle: Path
-) -> Array:
+) -> tuple[Array, Array]:
     relocalizer = Relocalizer.from_bundle(
         bundle, EngineOptions("onnxruntime", "float32"), branch="absolute"
     )
     relocalizer.use_camera(dataset.camera)
     estimated = np.stack([relocalizer.estimate(image).T_map_camera for image in images])
     relocalizer.close()
-    return pose_errors(estimated, T_true_N44)[0]
+    return pose_errors(estimated, T_true_N44)

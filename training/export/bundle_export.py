@@ -148,6 +148,7 @@ def _describe(run: Run, held_out: HeldOutSet, reference: Float32Reference) -> di
         "preprocessing": run.preprocessing.model_dump(mode="json"),
         "target": run.target.model_dump(mode="json"),
         **run.labels.model_dump(mode="json"),
+        **run.extent.model_dump(mode="json"),
         "network": {
             "backbone": run.config.network.backbone,
             "opset": OPSET,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from rgsiam_ros.bundle import network_io
-from rgsiam_ros.bundle.parts import LabelCorrection, Target
+from rgsiam_ros.bundle.parts import LabelCorrection, MapExtent, Target
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import Preprocessing
 from rgsiam_ros.errors import DatasetError
@@ -53,6 +53,7 @@ class Run:
         self.camera = Camera.model_validate(data["camera"])
         self.target = Target.model_validate(data["target"])
         self.labels = LabelCorrection.model_validate(data.get("labels", {}))
+        self.extent = MapExtent.model_validate(data.get("extent", {}))
 
     def description(self, name: str) -> dict[str, Any]:
         """Return the manifest's fields outside its parts that come from the run. name: of the bundle."""

@@ -174,6 +174,7 @@ def save_data(config: TrainingConfig, data: PreparedData, run: Path) -> None:
     description = {
         "camera": data.camera.model_dump(mode="json"),
         "labels": data.labels.model_dump(mode="json"),
+        "extent": data.extent.model_dump(mode="json"),
         "map_frame": data.map_frame,
         "preprocessing": data.preprocessing.model_dump(mode="json"),
         "target": {"origin_m": data.origin_m.tolist(), "scale_m": data.scale_m},

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_training.cli.main import register
-from rgsiam_training.datasets.inspection import cover, inspect_datasets
+from rgsiam_training.datasets.coverage import cover
+from rgsiam_training.datasets.inspection import inspect_datasets
 
 runner, app = CliRunner(), typer.Typer()
 register(app)
@@ -61,6 +62,7 @@ def test_a_dataset_without_flaws(lane, tmp_path):
     out = run(lane, "--out", tmp_path / "out")
     assert "no problems were found" in out
     assert "time offset and focal scale: not estimated: " in out
+    assert "map scale unknown: right is within 1 m and 5 deg" in out
     assert "5.8 x 0.0 x 0.0 m" in out
     assert "1: a 30" in out
     numbers = json.loads((tmp_path / "out" / "inspection.json").read_text())
@@ -127,6 +129,9 @@ def test_train_and_test_that_overlap(lane, tmp_path):
     assert not any("names are in" in text for text in found.problems)
     assert found.coverage["median_m"] == pytest.approx(1.5)
     assert found.coverage["max_deg"] == pytest.approx(0.0, abs=1e-5)
+    away = write_lane(tmp_path / "away", drive(y=40.0), seed=9)
+    problems = inspect_datasets(open_dataset(lane), open_dataset(away)).problems
+    assert any("30 of 30 test poses see less than half" in text for text in problems)
 
 
 def test_the_same_frame_in_both_splits(tmp_path):
@@ -141,18 +146,35 @@ def test_the_same_frame_in_both_splits(tmp_path):
     assert found["coverage"]["poses"] == 3
 
 
+def turned(T_N44, degrees):
+    """The same places; the camera looks to the right of where it looked."""
+    turn = cv2.Rodrigues(np.array([0.0, np.radians(degrees), 0.0]))[0]
+    T = T_N44.copy()
+    T[:, :3, :3] = T[:, :3, :3] @ turn
+    return T
+
+
 def test_coverage_looks_the_same_way():
     train, test = drive(20), drive(5, start=0.55)
-    ahead = cover(train, test)
+    ahead = cover(train, test, 10.0, 40.0)
     assert ahead["median_m"] == pytest.approx(0.05)
-    assert ahead["none_looks_that_way"] == 0
-    back = test.copy()
-    back[:, :3, 0] *= -1.0
-    back[:, :3, 2] *= -1.0
-    assert cover(train, back)["none_looks_that_way"] == 5
-    assert cover(train, back)["median_m"] is None
+    assert ahead["uncovered"] == 0
+    back = turned(test, 180.0)
+    assert cover(train, back, 10.0, 40.0)["uncovered"] == 5
     far = np.concatenate([back, drive(3, start=100.0)])
-    assert cover(train, far)["max_m"] == pytest.approx(100.4 - 3.8)
+    assert cover(train, far, 10.0, 40.0)["max_m"] == pytest.approx(100.4 - 3.8)
+
+
+def test_the_nearest_pose_is_near_in_position_and_rotation_together():
+    """At the test pose's own place one looks 50 degrees away; 0.3 m beside it one looks 2 degrees away."""
+    test = drive(1)
+    train = np.concatenate([turned(test, 50.0), turned(drive(1, y=0.3), 2.0)])
+    found = cover(train, test, scale_m=1.0, half_view_deg=30.0)
+    assert (found["max_m"], found["max_deg"]) == pytest.approx((0.3, 2.0), abs=1e-6)
+    assert found["uncovered"] == 0
+    small = cover(train, test, scale_m=0.1, half_view_deg=30.0)  # 0.3 m is far there
+    assert small["max_deg"] == pytest.approx(50.0)
+    assert small["uncovered"] == 1
 
 
 @pytest.mark.slow
@@ -193,3 +215,5 @@ def test_the_shared_frames(shared_data):
     assert not found.same_image
     assert not found.same_name
     assert not found.train.unreadable
+    assert found.extent.wrong_m == 0.5
+    assert found.coverage["max_m"] < 0.5

@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch", reason="the training extra is not installed
 from support.small_training import TINY_BACKBONE, small_settings
 
 from rgsiam_ros.errors import DatasetError, RgsiamError
+from rgsiam_ros.uncertainty.geometric_trust import OUTDOORS, ROOM
 from rgsiam_training.config import PAIR_TERMS, TrainingConfig
 from rgsiam_training.data.preparation import PreparedImages
 from rgsiam_training.evaluation.compare.estimators import NearestImageEstimator, thumbnail
@@ -78,7 +79,7 @@ def test_the_nearest_thumbnail_is_the_same_view_in_other_light():
     np.testing.assert_array_equal(estimator.estimate(brighter), T[3])
 
 
-def write_result(folder, scene, preset, seed, medians, **figures):
+def write_result(folder, scene, preset, seed, medians, limits=None, **figures):
     place = folder / scene / preset / f"seed-{seed}"
     place.mkdir(parents=True)
     rows = []
@@ -94,6 +95,7 @@ def write_result(folder, scene, preset, seed, medians, **figures):
         row |= {"recall_0.25m_2deg": 0.1, "recall_0.5m_5deg": 0.5, "recall_5m_10deg": 0.9}
         rows.append(row | figures)
     result = {"scene": scene, "preset": preset, "seed": seed, "key": "k", "estimates": rows}
+    result |= {} if limits is None else {"limits": vars(limits)}
     (place / RESULT_NAME).write_text(json.dumps(result))
 
 
@@ -136,10 +138,25 @@ def test_the_share_of_answered_images_is_beside_the_errors(tmp_path):
     write_result(tmp_path, "yard", "structure", 0, {"structure": np.nan}, answered=0.0, **nothing)
     write_tables(tmp_path)
     text = (tmp_path / "compare.md").read_text()
-    assert "| median m | p95 m | median deg | p95 deg | answered | 0.25 m 2° |" in text
-    assert "| posenet | 1 | 2.00 | 8.00 | 1.00 | 3.00 | 100.0% | 10% |" in text
-    assert "| structure | 1 | 0.50 | 2.00 | 1.00 | 3.00 | 98.5% | 10% |" in text
-    assert "| structure | 1 | - | - | - | - | 0.0% | 10% |" in text
+    assert "| median deg | p95 deg | answered | right | wrong | 0.25 m 2° |" in text
+    assert "| posenet | 1 | 2.00 | 8.00 | 1.00 | 3.00 | 100.0% | - | - | 10% |" in text
+    assert "| structure | 1 | 0.50 | 2.00 | 1.00 | 3.00 | 98.5% | - | - | 10% |" in text
+    assert "| structure | 1 | - | - | - | - | 0.0% | - | - | 10% |" in text
+
+
+def test_recall_levels_follow_the_scale_of_each_scene(tmp_path):
+    shares = {"right": 0.8, "wrong": 0.05, "recall_fine": 0.1}
+    shares |= {"recall_middle": 0.5, "recall_coarse": 0.9}
+    write_result(tmp_path, "kitchen", "posenet", 0, {"absolute": 0.1}, ROOM, **shares)
+    write_result(tmp_path, "yard", "posenet", 0, {"absolute": 2.0}, OUTDOORS, **shares)
+    write_tables(tmp_path)
+    kitchen, yard, mean = (tmp_path / "compare.md").read_text().split("###")[1:]
+    assert "| answered | right | wrong | 0.0625 m 2° | 0.125 m 5° | 0.5 m 10° |" in kitchen
+    assert "Right is within 0.25 m and 5 deg, wrong is off by more than 0.5 m" in kitchen
+    assert "| answered | right | wrong | 0.25 m 2° | 0.5 m 5° | 5 m 10° |" in yard
+    assert "| recall, fine | recall, middle | recall, coarse |" in mean
+    for text in (kitchen, yard, mean):
+        assert "| 100.0% | 80.0% | 5.0% | 10% | 50% | 90% |" in text
 
 
 def test_a_folder_without_valid_results_is_an_error(tmp_path):

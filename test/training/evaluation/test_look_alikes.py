@@ -56,7 +56,7 @@ def test_no_image_of_distinct_places_is_counted(colour_bundle):
     assert found["auroc"] == 1.0
     assert found["near_pairs"] >= 4
     assert found["median_m"] == pytest.approx(0.5, abs=0.05)
-    assert found["above_5_m"] == 0.0
+    assert found["wrong"] == 0.0
 
 
 def test_images_with_features_of_the_other_place_are_counted(colour_bundle):
@@ -64,7 +64,7 @@ def test_images_with_features_of_the_other_place_are_counted(colour_bundle):
     labels = [HERE, HERE, THERE, THERE]
     seen = [HERE, THERE, HERE, THERE]
     found = measure_look_alikes(Colours(seen, labels), colour_bundle, PLACES, radius_m=1.5)
-    assert found["above_5_m"] == 0.5
+    assert found["wrong"] == 0.5
     assert found["auroc"] == pytest.approx(0.5, abs=0.1)
 
 

@@ -12,6 +12,7 @@ pytest.importorskip("torch", reason="the training extra is not installed here")
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.geometry.poses import invert, pose_errors
+from rgsiam_ros.uncertainty.geometric_trust import OUTDOORS
 from rgsiam_training.evaluation.compare.presets import presets_named
 from rgsiam_training.evaluation.compare.runner import measure, run_comparison
 from rgsiam_training.evaluation.compare.scenes import open_scene
@@ -154,12 +155,13 @@ class AnswersEverySecond:
 def test_an_unanswered_image_counts_in_recall_but_not_in_errors():
     T_N44 = cameras(4)
     images = [np.full((2, 2, 3), n, np.uint8) for n in range(4)]
-    figures = measure(AnswersEverySecond(T_N44), images, T_N44)
-    assert figures["answered"] == figures["recall_0.25m_2deg"] == 0.5
+    figures = measure(AnswersEverySecond(T_N44), images, T_N44, OUTDOORS)
+    assert figures["answered"] == figures["right"] == figures["recall_fine"] == 0.5
+    assert figures["wrong"] == 0.0
     assert figures["frames"] == 4
     assert figures["median_m"] == pytest.approx(0.0)
-    nothing = measure(AnswersEverySecond(T_N44), images[:1], T_N44[:1])
-    assert nothing["answered"] == nothing["recall_5m_10deg"] == 0.0
+    nothing = measure(AnswersEverySecond(T_N44), images[:1], T_N44[:1], OUTDOORS)
+    assert nothing["answered"] == nothing["recall_coarse"] == 0.0
     assert np.isnan(nothing["median_m"])
 
 
@@ -178,7 +180,7 @@ def test_the_town_is_localized_to_decimetres(tmp_path):
     assert row.mean["median_m"] < 0.5
     assert row.mean["median_deg"] < 1.0
     assert row.mean["training_s"] > 0.0
-    assert "| p95 deg | answered | 0.25 m 2° |" in (out / "compare.md").read_text()
+    assert "| p95 deg | answered | right | wrong | 0.25 m 2° |" in (out / "compare.md").read_text()
 
 
 def test_scenes_have_own_settings_or_the_defaults():

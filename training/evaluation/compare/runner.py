@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from rgsiam_ros.camera.preprocessing import Preprocessing, fit_image, normalise
 from rgsiam_ros.errors import DatasetError, RgsiamError
 from rgsiam_ros.geometry.poses import Array, pose_errors
+from rgsiam_ros.mapping.map_scale import extent_of
 from rgsiam_ros.recordings.base import poses_of
 from rgsiam_ros.recordings.formats import open_test_side
-from rgsiam_ros.replay.metrics import RECALL_THRESHOLDS
+from rgsiam_ros.uncertainty.geometric_trust import ErrorLimits
 from rgsiam_training.config import TrainingConfig, load_config
 from rgsiam_training.data.preparation import prepare
 from rgsiam_training.evaluation.compare.budget import epochs_within, now_s
@@ -35,6 +36,7 @@ from rgsiam_training.evaluation.compare.geometric import GeometricBranchEstimato
 from rgsiam_training.evaluation.compare.presets import EstimatorName, Preset
 from rgsiam_training.evaluation.compare.scenes import Scene
 from rgsiam_training.evaluation.compare.structure import build_structure, structure_settings
+from rgsiam_training.evaluation.compare.training_images import training_images
 from rgsiam_training.evaluation.held_out import error_summary
 from rgsiam_training.fitting.run_folder import open_run
 from rgsiam_training.fitting.train import CHECKPOINT_NAME, CONFIG_NAME, train
@@ -42,6 +44,8 @@ from rgsiam_training.fitting.train import CHECKPOINT_NAME, CONFIG_NAME, train
 logger = logging.getLogger(__name__)
 
 RESULT_NAME = "result.json"
+RECALLS = ("recall_fine", "recall_middle", "recall_coarse")
+"""Shares of the images that are recalled at `ErrorLimits.recall_levels`."""
 RUN_NAME = "run"
 OWN_IMAGES = ("geometric", "structure")
 """Presets whose estimator takes images of the dataset's own size."""
@@ -62,6 +66,7 @@ def run_comparison(
     scene is skipped with a warning. Raises DatasetError if `out` holds results of other settings.
     """
     test_images: dict[str, tuple[NDArray[np.uint8], Array]] = {}
+    limits: dict[str, ErrorLimits] = {}
     for seed in seeds:
         for scene in scenes:
             for preset in presets:
@@ -71,12 +76,16 @@ def run_comparison(
                     continue
                 logger.info("%s, %s, seed %d", scene.name, preset.name, seed)
                 try:
-                    rows = _run(scene, preset, seed, budget_min, folder, test_images)
+                    if scene.name not in limits:
+                        limits[scene.name] = extent_of(training_images(scene.config(seed))).limits
+                    own = limits[scene.name]
+                    rows = _run(scene, preset, seed, budget_min, folder, test_images, own)
                 except RgsiamError as error:
                     logger.warning("%s on %s left out: %s", preset.name, scene.name, error)
                     continue
                 labels = {"scene": scene.name, "preset": preset.name, "seed": seed}
-                text = json.dumps(labels | {"key": key, "estimates": rows}, indent=2)
+                result = labels | {"key": key, "limits": vars(own), "estimates": rows}
+                text = json.dumps(result, indent=2)
                 (folder / RESULT_NAME).write_text(text)
                 after_each()
 
@@ -88,15 +97,17 @@ def _run(
     budget_min: float,
     folder: Path,
     test_images: dict[str, tuple[NDArray[np.uint8], Array]],
+    limits: ErrorLimits,
 ) -> list[dict[str, Any]]:
     """Train one preset and measure its estimators. Returns a row of figures for each estimator.
 
-    test_images: the test images that are loaded so far, with their true poses, by scene.
+    test_images: the test images that are loaded so far, with their true poses, by scene; limits: which errors are
+    right and wrong in the scene.
     """
     config = preset.apply(scene.config(seed))
     folder.mkdir(parents=True, exist_ok=True)
     if preset.name in OWN_IMAGES:
-        return [_own_images_row(scene, preset, config)]
+        return [_own_images_row(scene, preset, config, limits)]
     training: dict[str, Any] = {"epochs": 0, "training_s": 0.0}
     if preset.trained:
         training = _train(config, budget_min, folder)
@@ -114,7 +125,7 @@ def _run(
         test_images[scene.name] = _test_images(scene, config, preprocessing)
     image_NHW3, T_true_N44 = test_images[scene.name]
     return [
-        {"estimator": name} | training | measure(estimator, image_NHW3, T_true_N44)
+        {"estimator": name} | training | measure(estimator, image_NHW3, T_true_N44, limits)
         for name, estimator in estimators.items()
     ]
 
@@ -151,7 +162,9 @@ def _retrieval(
     )
 
 
-def _own_images_row(scene: Scene, preset: Preset, config: TrainingConfig) -> dict[str, Any]:
+def _own_images_row(
+    scene: Scene, preset: Preset, config: TrainingConfig, limits: ErrorLimits
+) -> dict[str, Any]:
     """The figures of an estimator that takes the test session's own images."""
     dataset = open_test_side(scene.test, config.topics)
     began_s = now_s()
@@ -162,7 +175,7 @@ def _own_images_row(scene: Scene, preset: Preset, config: TrainingConfig) -> dic
         estimator = GeometricBranchEstimator(config, dataset.camera)
     row = {"estimator": preset.name, "epochs": 0, "training_s": now_s() - began_s}
     images = (image.decode() for image in dataset.read_images())
-    return row | measure(estimator, images, poses_of(dataset.frames))
+    return row | measure(estimator, images, poses_of(dataset.frames), limits)
 
 
 def _test_images(
@@ -178,9 +191,13 @@ def _test_images(
 
 
 def measure(
-    estimator: PoseEstimator, images: Iterable[NDArray[np.uint8]], T_true_N44: Array
+    estimator: PoseEstimator,
+    images: Iterable[NDArray[np.uint8]],
+    T_true_N44: Array,
+    limits: ErrorLimits,
 ) -> dict[str, Any]:
-    """Errors, recalls, number of weights, and the median time of an estimate in milliseconds.
+    """Errors, shares answered, right and wrong, recalls, number of weights, and the median time of an estimate in
+    milliseconds.
 
     The errors are those of the answered images, NaN if there is none. An image without an answer counts as
     not recalled.
@@ -199,9 +216,11 @@ def measure(
     figures = error_summary(T_N44[measured_N], T_true_N44[measured_N])
     figures |= {"frames": len(T_N44), "answered": float(answered_N.mean())}
     metres, radians = pose_errors(T_N44, T_true_N44)
-    for m, deg in RECALL_THRESHOLDS:
-        within = (metres <= m) & (np.degrees(radians) <= deg)
-        figures[f"recall_{m:g}m_{deg:g}deg"] = float(within.mean())
+    degrees = np.degrees(radians)
+    figures["right"] = float(limits.right(metres, degrees).mean())
+    figures["wrong"] = float(limits.wrong(metres, degrees).mean())
+    for name, (m, deg) in zip(RECALLS, limits.recall_levels, strict=True):
+        figures[name] = float(((metres <= m) & (degrees <= deg)).mean())
     figures["parameters"] = estimator.parameters
     figures["inference_ms"] = float(np.median(seconds) * 1e3)
     return figures

@@ -14,23 +14,26 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
 from rgsiam_ros.errors import DatasetError
-from rgsiam_ros.replay.metrics import RECALL_THRESHOLDS
+from rgsiam_ros.uncertainty.geometric_trust import OUTDOORS, ErrorLimits
 from rgsiam_training.evaluation.compare.presets import PRESETS
-from rgsiam_training.evaluation.compare.runner import RESULT_NAME
+from rgsiam_training.evaluation.compare.runner import RECALLS, RESULT_NAME
 
-RECALLS = tuple(f"recall_{m:g}m_{deg:g}deg" for m, deg in RECALL_THRESHOLDS)
+OLDER = dict(
+    zip(("recall_0.25m_2deg", "recall_0.5m_5deg", "recall_5m_10deg"), RECALLS, strict=True)
+)
+"""Names of the recalls in results of older releases."""
 ERRORS = ("median_m", "p95_m", "median_deg", "p95_deg")
-ANSWERED = "answered"
+SHARES = (ANSWERED, RIGHT, WRONG) = ("answered", "right", "wrong")
 COSTS = ("parameters", "training_s", "inference_ms", "epochs")
-FIGURES = (*ERRORS, ANSWERED, *RECALLS, *COSTS)
-"""The columns of figures, in order. The errors are those of the answered images, the recalls those of all."""
+FIGURES = (*ERRORS, *SHARES, *RECALLS, *COSTS)
+"""The columns of figures, in order. The errors are those of the answered images, the shares and recalls those of all."""
 HEADINGS = {
     "median_m": "median m",
     "p95_m": "p95 m",
     "median_deg": "median deg",
     "p95_deg": "p95 deg",
-    ANSWERED: "answered",
-    **{n: f"{m:g} m {deg:g}°" for n, (m, deg) in zip(RECALLS, RECALL_THRESHOLDS, strict=True)},
+    **{name: name for name in SHARES},
+    **{name: name.replace("recall_", "recall, ") for name in RECALLS},
     "parameters": "weights, M",
     "training_s": "training s",
     "inference_ms": "ms an image",
@@ -49,6 +52,8 @@ class ResultRow:
     mean: dict[str, float]
     spread: dict[str, float]
     """Standard deviation over the seeds; NaN with one seed."""
+    limits: ErrorLimits | None
+    """Which errors are right and wrong in the scene. None: of scenes that differ in them."""
 
 
 def read_rows(out: Path) -> list[ResultRow]:
@@ -60,13 +65,17 @@ def read_rows(out: Path) -> list[ResultRow]:
     """
     results: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
     """By scene and method, then by seed."""
+    limits: dict[str, ErrorLimits] = {}
     for path in sorted(out.glob(f"*/*/*/{RESULT_NAME}")):
         try:
             result = json.loads(path.read_text())
             several = len(result["estimates"]) > 1
+            limits[result["scene"]] = ErrorLimits(**result.get("limits", vars(OUTDOORS)))
             for row in result["estimates"]:
                 name = result["preset"] + (f", {row['estimator']}" if several else "")
-                figures = {ANSWERED: 1.0} | row  # older results lack it: all images were answered
+                # older results lack the shares: all images were answered
+                figures = {ANSWERED: 1.0, RIGHT: np.nan, WRONG: np.nan}
+                figures |= {OLDER.get(n, n): value for n, value in row.items()}
                 values = {n: float(figures[n]) for n in FIGURES}
                 results.setdefault((result["scene"], name), {})[result["seed"]] = values
         except (KeyError, TypeError, ValueError) as error:
@@ -78,12 +87,14 @@ def read_rows(out: Path) -> list[ResultRow]:
     scenes = sorted({scene for scene, _ in results})
     methods = sorted({method for _, method in results}, key=_preset_order)
     rows = [
-        _row(scene, method, list(results[scene, method].values()))
+        _row(scene, method, list(results[scene, method].values()), limits[scene])
         for scene in scenes
         for method in methods
         if (scene, method) in results
     ]
     if len(scenes) > 1:
+        common = set(limits.values())
+        shared = common.pop() if len(common) == 1 else None
         for method in methods:
             by_seed = [results.get((scene, method), {}) for scene in scenes]
             seeds = set.intersection(*(set(values) for values in by_seed))
@@ -92,7 +103,7 @@ def read_rows(out: Path) -> list[ResultRow]:
                     {n: float(np.mean([r[s][n] for r in by_seed])) for n in by_seed[0][s]}
                     for s in sorted(seeds)
                 ]
-                rows.append(_row(MEAN_OF_SCENES, method, means))
+                rows.append(_row(MEAN_OF_SCENES, method, means, shared))
     return rows
 
 
@@ -118,21 +129,27 @@ def _preset_order(method: str) -> tuple[int, str]:
     return [preset.name for preset in PRESETS].index(method.partition(",")[0]), method
 
 
-def _row(scene: str, method: str, results: list[dict[str, float]]) -> ResultRow:
+def _row(
+    scene: str, method: str, results: list[dict[str, float]], limits: ErrorLimits | None
+) -> ResultRow:
     mean = {name: float(np.mean([r[name] for r in results])) for name in results[0]}
     several = len(results) > 1
     spread = {
         name: float(np.std([r[name] for r in results], ddof=1)) if several else float("nan")
         for name in mean
     }
-    return ResultRow(scene, method, len(results), mean, spread)
+    return ResultRow(scene, method, len(results), mean, spread, limits)
 
 
 def _markdown(rows: Sequence[ResultRow], notes: Sequence[str]) -> str:
     lines = []
     for scene in dict.fromkeys(row.scene for row in rows):
         lines += [f"### {scene}", ""]
-        lines.append("| method | seeds | " + " | ".join(HEADINGS[n] for n in FIGURES) + " |")
+        limits = next(row.limits for row in rows if row.scene == scene)
+        headings = HEADINGS | _recall_headings(limits)
+        if limits is not None:
+            lines += [f"{limits.describe().capitalize()}.", ""]
+        lines.append("| method | seeds | " + " | ".join(headings[n] for n in FIGURES) + " |")
         lines.append("|---" * (len(FIGURES) + 2) + "|")
         for row in rows:
             if row.scene == scene:
@@ -142,10 +159,18 @@ def _markdown(rows: Sequence[ResultRow], notes: Sequence[str]) -> str:
     return "\n".join([*lines, *notes]) + "\n"
 
 
+def _recall_headings(limits: ErrorLimits | None) -> dict[str, str]:
+    """The levels of the recalls; none for scenes that differ in them."""
+    if limits is None:
+        return {}
+    levels = zip(RECALLS, limits.recall_levels, strict=True)
+    return {name: f"{m:g} m {deg:g}°" for name, (m, deg) in levels}
+
+
 def _cell(name: str, mean: float, spread: float) -> str:
     if np.isnan(mean):
         return "-"
-    if name == ANSWERED:
+    if name in SHARES:
         return f"{mean:.1%}"
     if name in RECALLS:
         return f"{mean:.0%}"
