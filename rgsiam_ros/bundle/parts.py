@@ -252,6 +252,13 @@ class GeometricValidation(StrictModel):
     mirrored_accepted: Fraction | None = None
     """The same share of these images if they are mirrored as well: another place."""
 
+    def describe(self) -> str:
+        """What the branch gives, in words."""
+        return (
+            f"geometric branch on {self.frames} held-out images: {self.answered:.1%} answered, median "
+            f"{self.median_m:.3g} m and {self.median_deg:.3g} deg, 95 % within {self.p95_m:.3g} m"
+        )
+
 
 class PoseRefinement(StrictModel):
     """How far the given mapping poses were from the images, and how far they were moved."""

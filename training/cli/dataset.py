@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
     Progress,
     TextColumn,
     TransferSpeedColumn,
@@ -55,6 +54,7 @@ def inspect(
 
     from rgsiam_ros.recordings.formats import open_dataset, open_test_side, own_test_split
     from rgsiam_ros.recordings.time_offset import with_time_offset
+    from rgsiam_ros.replay.progress import progress_bar
     from rgsiam_ros.replay.results import claim_folder
     from rgsiam_training.datasets.inspection import inspect_datasets
     from rgsiam_training.datasets.inspection_plot import draw_inspection
@@ -67,8 +67,7 @@ def inspect(
     opened = with_time_offset(opened, time_offset)
     other = own_test_split(dataset, topics) if test is None else open_test_side(test, topics)
     other = None if other is None else with_time_offset(other, time_offset)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, console=console, transient=True) as bar:
+    with progress_bar(console, transient=True) as bar:
         task = bar.add_task("reading images", total=None)
         inspection = inspect_datasets(
             opened, other, lambda done, total: bar.update(task, completed=done, total=total)

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from rgsiam_ros.bundle.parts import GeometricPart
 from rgsiam_ros.cli.console import console
+from rgsiam_ros.cli.map import Stages
 from rgsiam_ros.cli.options import (
     BASE_FRAME,
     MOUNT,
@@ -39,6 +40,8 @@ from rgsiam_ros.cli.options import (
 from rgsiam_training.cli.compare import compare
 from rgsiam_training.cli.dataset import download, inspect
 from rgsiam_training.cli.features import tune_features
+from rgsiam_training.cli.look_alikes import look_alikes
+from rgsiam_training.cli.town import town
 from rgsiam_training.config import default_of
 
 INTERRUPTED = 130
@@ -116,6 +119,12 @@ def train(
         str | None,
         setting("topics.mount", "identity: the true poses are those of the camera (optical axes)"),
     ] = None,
+    map_bundle: Annotated[
+        Path | None,
+        typer.Option(
+            "--map", help="The map bundle that you will export with, to show what it gives."
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     assignments: Annotated[
         list[str] | None,
@@ -132,6 +141,7 @@ def train(
     One epoch is one pass over the training images: (training images / 16) steps, where 16 is
     optimisation.batch_pairs. In each step 16 images are drawn, each with a partner.
     """
+    from rgsiam_ros.bundle import Bundle
     from rgsiam_training.config import load_config
     from rgsiam_training.evaluation.compare.presets import trainable
     from rgsiam_training.fitting.train import kept_of
@@ -154,8 +164,9 @@ def train(
         "topics.mount": mount,
     }
     settings = load_config(config, overrides, assignments or ())
+    geometry = None if map_bundle is None else Bundle.load(map_bundle).manifest.geometric_part
     try:
-        run_training(settings, out, resume=resume)
+        errors = run_training(settings, out, resume=resume, map_bundle=map_bundle)
     except KeyboardInterrupt:
         kept = kept_of(out)
         if kept is None:
@@ -167,11 +178,31 @@ def train(
             f"stopped: {escape(kept)}; go on with: [bold]{escape(again)}[/bold]", soft_wrap=True
         )
         raise typer.Exit(INTERRUPTED) from None
+    if errors is not None:
+        console.print(errors.describe(), soft_wrap=True, highlight=False)
+    _say_what_the_bundle_gives(geometry)
+    adding = "" if map_bundle is None else f" --map {escape(shlex.quote(str(map_bundle)))}"
     console.print(
         f"trained: {escape(str(out))}; next: [bold]rgsiam export {escape(shlex.quote(str(out)))} "
-        "--out models/NAME[/bold]",
+        f"--out models/NAME{adding}[/bold]",
         soft_wrap=True,
     )
+
+
+def _say_what_the_bundle_gives(geometry: GeometricPart | None) -> None:
+    """Say whose pose the vehicle gets. geometry: the bundle's geometric branch, None without one."""
+    if geometry is None:
+        text = (
+            "the bundle gives the absolute branch's pose; a map makes it far more accurate: "
+            "`rgsiam map build`, then `rgsiam export --map`"
+        )
+    else:
+        text = (
+            "the bundle gives the geometric branch's pose, which the absolute branch helps to find"
+        )
+        if geometry.validation is not None:
+            text += f"; {geometry.validation.describe()}"
+    console.print(text, soft_wrap=True, highlight=False)
 
 
 def export(
@@ -203,6 +234,7 @@ def export(
     """Export a training run to a bundle. Fails if ONNX Runtime and torch compute different poses."""
     from rgsiam_ros.bundle.precision import PRECISIONS
     from rgsiam_ros.geometry.units import angle_text, length_text
+    from rgsiam_ros.replay.progress import progress_bar
     from rgsiam_training.export.bundle_export import DEFAULT_PRECISIONS, export_bundle
 
     unknown = [name for name in precision or () if name not in PRECISIONS]
@@ -215,7 +247,10 @@ def export(
 
         find_compiler()  # reports what is missing before the export, which takes minutes
     reduced = [p for p in PRECISIONS[1:] if p in (precision or DEFAULT_PRECISIONS)]
-    bundle = export_bundle(run, out, map_spacing, reduced, map_bundle=map_bundle)
+    with progress_bar(console) as bar:
+        bundle = export_bundle(
+            run, out, map_spacing, reduced, map_bundle=map_bundle, progress=Stages(bar)
+        )
     part = bundle.manifest.absolute_part
     frames = part.variants["float32"].validation.frames
     console.print(f"exported: {out}; errors on {frames} held-out frames:", soft_wrap=True)
@@ -227,11 +262,12 @@ def export(
     for name, variant in part.variants.items():
         v = variant.validation
         console.print(
-            f"{name}: median {v.median_m:.2f} m {v.median_deg:.2f} deg, p95 {v.p95_m:.2f} m "
+            f"{name}: median {v.median_m:.3g} m {v.median_deg:.2f} deg, p95 {v.p95_m:.3g} m "
             f"{v.p95_deg:.2f} deg; largest difference from torch {length_text(v.export_difference_m)}, "
             f"{angle_text(v.export_difference_deg)}",
             soft_wrap=True,
         )
+    _say_what_the_bundle_gives(bundle.manifest.geometry)
     if tensorrt:
         from rgsiam_training.export.tensorrt_export import compile_for_this_gpu
 
@@ -266,6 +302,7 @@ def calibrate(
     from rgsiam_ros.bundle import Bundle, refuse_existing
     from rgsiam_ros.recordings.formats import open_split
     from rgsiam_ros.recordings.time_offset import with_time_offset
+    from rgsiam_ros.replay.progress import progress_bar
     from rgsiam_training.export.calibrate import calibrate_bundle, images_of_datasets, images_of_run
     from rgsiam_training.fitting.run_folder import open_run
 
@@ -286,7 +323,15 @@ def calibrate(
         ]
         held_out = images_of_datasets(opened, loaded)
     target = out or bundle
-    calibrate_bundle(loaded, held_out, target, false_accept_rate=false_accepts, seed=seed)
+    with progress_bar(console) as bar:
+        calibrate_bundle(
+            loaded,
+            held_out,
+            target,
+            false_accept_rate=false_accepts,
+            seed=seed,
+            progress=Stages(bar),
+        )
     console.print(f"calibrated: {target}", soft_wrap=True)
 
 
@@ -324,58 +369,3 @@ def evaluate(
         engine=EngineOptions(engine, precision, batch=batch, fallback="none"),
         time_offset=read_offset(time_offset),
     )
-
-
-def look_alikes(
-    dataset: DatasetPath,
-    bundle: BundleOption,
-    place: Annotated[
-        list[str], typer.Option(help="x,y in the map frame, metres. Give two or more.")
-    ],
-    radius: Annotated[float, typer.Option(help="Radius of a place, metres.")] = 20.0,
-    split: Split = "test",
-    image_topic: ImageTopic = None,
-    camera_info_topic: InfoTopic = None,
-    rectified: Rectified = False,
-    truth_topic: TruthTopic = TRUTH_TOPIC,
-    base_frame: BaseFrame = BASE_FRAME,
-    mount: Mount = MOUNT,
-) -> None:
-    """Measure how well a bundle distinguishes places that look alike."""
-    from rgsiam_ros.recordings.formats import open_split
-    from rgsiam_training.evaluation.look_alikes import measure_look_alikes
-
-    try:
-        places = [(float(x), float(y)) for x, y in (text.split(",") for text in place)]
-    except ValueError as error:
-        raise typer.BadParameter(f"--place takes x,y, not {' '.join(place)}") from error
-    topics = bag_topics(image_topic, camera_info_topic, rectified, truth_topic, base_frame, mount)
-    figures = measure_look_alikes(open_split(dataset, split, topics), bundle, places, radius)
-    console.print(
-        f"{figures['images']} images; AUROC of the metric features, {figures['near_pairs']} pairs at the same "
-        f"place against {figures['far_pairs']} pairs at different places: {figures['auroc']:.3f}"
-    )
-    console.print(
-        f"median error {figures['median_m']:.2f} m, wrong: {figures['wrong']:.1%} of the images"
-    )
-
-
-def town(
-    out: Annotated[Path, typer.Option(help="Folder to write the two sessions to.")],
-    seed: Seed = 7,
-    depth: Annotated[bool, typer.Option(help="Write depth images too, for `posenet2`.")] = False,
-) -> None:
-    """Render the demo town's mapping session and drive as bags (needs OpenGL through EGL)."""
-    from rgsiam_training.town.session import demo_sessions, write_session
-
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    for session in demo_sessions(seed):
-        with Progress(*columns, console=console) as progress:
-            task = progress.add_task(session.name, total=1.0)
-
-            def show(share: float, progress: Progress = progress, task: TaskID = task) -> None:
-                progress.update(task, completed=share)
-
-            path = write_session(session, out, seed, show, depth)
-        size = sum(file.stat().st_size for file in path.iterdir())
-        console.print(f"written: {path} ({size / 1e6:.1f} MB)", soft_wrap=True)

@@ -21,6 +21,7 @@ from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.errors import DatasetError, RgsiamError
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.geometry.units import angle_text, length_text
+from rgsiam_ros.mapping.progress import Progress, Silent
 from rgsiam_ros.uncertainty.covariance import MINIMUM_SAMPLES
 from rgsiam_training.evaluation.held_out import (
     HeldOutSet,
@@ -71,13 +72,14 @@ def export_bundle(
     precisions: Sequence[Precision] = DEFAULT_PRECISIONS,
     calibrate: bool = True,
     map_bundle: Path | None = None,
+    progress: Progress | None = None,
 ) -> Bundle:
     """Export the averaged network of the run in `folder` to a new bundle at `out`.
 
     map_spacing: keeps fewer map images, see `MapImagesConfig.spacing`; precisions: reduced precisions to try
     beside float32; calibrate: fit covariance and trust on the run's validation frames, see
     `rgsiam_training.export.calibrate`; map_bundle: a bundle of `rgsiam map build` whose geometric branch is added.
-    Logs which precisions were accepted, which were refused, and why a calibration was not possible.
+    progress: shows the stages. Logs which precisions were accepted, which were refused, and why a calibration was not possible.
 
     Raises DatasetError for an incomplete run, and BundleError if `out` exists, or if `map_bundle` has another
     camera or map frame than the run. Raises ExportError if ONNX Runtime and torch differ by more than a
@@ -94,10 +96,18 @@ def export_bundle(
         )
         geometry = {"geometry": part}
     held_out = HeldOutSet(run, map_spacing)
+    advance = (progress or Silent()).start("exporting and checking precisions", 1 + len(precisions))
+    logger.info(
+        "exporting float32, and comparing it with torch on %d held-out images",
+        len(run.validation.image_NHW3),
+    )
     float32 = _export_float32(run, held_out)
     contents, variants = float32.contents, {"float32": float32.variant}
+    advance(1)
     for precision in precisions:
+        logger.info("trying %s: how much accuracy it costs on the held-out images", precision)
         outcome = try_precision(precision, float32.reference, held_out)
+        advance(1)
         if not isinstance(outcome, AcceptedPrecision):
             logger.warning("%s refused: %s", precision, outcome.reason)
             continue
@@ -112,7 +122,7 @@ def export_bundle(
         "absolute": _describe(run, held_out, float32.reference) | {"variants": variants},
     }
     bundle = write_bundle(out, description | geometry, contents | geometry_files)
-    return _calibrated(bundle, run) if calibrate else bundle
+    return _calibrated(bundle, run, progress) if calibrate else bundle
 
 
 def _export_float32(run: Run, held_out: HeldOutSet) -> _Float32Export:
@@ -183,9 +193,9 @@ def _check_exportable(run: Run) -> None:
         )
 
 
-def _calibrated(bundle: Bundle, run: Run) -> Bundle:
+def _calibrated(bundle: Bundle, run: Run, progress: Progress | None) -> Bundle:
     try:
-        return calibrate_bundle(bundle, images_of_run(run), bundle.path)
+        return calibrate_bundle(bundle, images_of_run(run), bundle.path, progress=progress)
     except DatasetError as error:
         logger.warning("not calibrated: %s", error)
         return bundle

@@ -22,6 +22,7 @@ from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.absolute_estimator import AbsoluteEstimator
 from rgsiam_ros.localization.live_view import LiveView
 from rgsiam_ros.localization.pose_estimate import PoseEstimate
+from rgsiam_ros.mapping.progress import Progress, Silent
 from rgsiam_ros.recordings.base import Dataset, poses_of
 from rgsiam_ros.recordings.ground_truth import truth_turn
 from rgsiam_ros.recordings.seen_data import describe_seen, seen_in_training
@@ -140,11 +141,12 @@ def calibrate_bundle(
     *,
     false_accept_rate: float = FALSE_ACCEPT_RATE,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Bundle:
     """Calibrate every precision of `bundle` that runs here, and write the bundle to `out`.
 
-    out: may be the bundle's own folder; false_accept_rate: the share of wrong poses that may be trusted.
-    Logs what was fitted. Raises DatasetError if the held-out images are too few, and BundleError if the bundle
+    out: may be the bundle's own folder; false_accept_rate: the share of wrong poses that may be trusted;
+    progress: shows the stages. Logs what was fitted. Raises DatasetError if the held-out images are too few, and BundleError if the bundle
     cannot be written.
     """
     if len(held_out.images.image_NHW3) < FEWEST_FRAMES:
@@ -161,7 +163,9 @@ def calibrate_bundle(
     figures: dict[str, Any] = {}
     for precision in bundle.manifest.absolute_part.precisions:
         try:
-            calibration, figure = _calibrate(bundle, precision, held_out, false_accept_rate, seed)
+            calibration, figure = _calibrate(
+                bundle, precision, held_out, false_accept_rate, seed, progress or Silent()
+            )
         except EngineError as error:
             logger.warning("%s not calibrated: %s", precision, error)
             continue
@@ -194,13 +198,18 @@ def metres_per_radian_of(bundle: Bundle) -> float:
 
 
 def _calibrate(
-    bundle: Bundle, precision: Precision, held_out: HeldOutImages, rate: float, seed: int
+    bundle: Bundle,
+    precision: Precision,
+    held_out: HeldOutImages,
+    rate: float,
+    seed: int,
+    progress: Progress,
 ) -> tuple[Calibration, dict[str, Any]]:
     """Fit one precision; also the manifest's summary. Raises EngineError, DatasetError."""
     name = ENGINES.get(precision, "onnxruntime")
     engine = create_engine(name, EngineRequest(bundle.absolute_onnx(precision), precision))
     try:
-        samples = _collect(bundle, precision, engine, held_out, seed)
+        samples = _collect(bundle, precision, engine, held_out, seed, progress)
     finally:
         engine.close()
     calibration = _fit(samples, rate)
@@ -221,6 +230,7 @@ def _collect(
     engine: Engine,
     held_out: HeldOutImages,
     seed: int,
+    progress: Progress,
 ) -> CalibrationSamples:
     """Estimate poses for the held-out images, and for versions of them that must not be trusted.
 
@@ -233,6 +243,9 @@ def _collect(
     limit_m, metres_per_radian = wrong_from(bundle), metres_per_radian_of(bundle)
     estimator = AbsoluteEstimator(bundle, precision)
     samples = CalibrationSamples()
+    looks = (LIGHT_VARIANTS + 2) * len(images)
+    logger.info("calibrating %s: covariance and trust, on %d versions of images", precision, looks)
+    advance = progress.start(f"calibrating {precision}", looks)
 
     def estimate(
         image: NDArray[np.uint8], i: int, allowed: NDArray[np.int64] | None, kind: str
@@ -260,11 +273,13 @@ def _collect(
             if allowed is not None:
                 estimate(image, i, allowed, "unmapped")
             estimate(np.ascontiguousarray(image[:, ::-1]), i, None, "mirrored")
+            advance(1)
     random = np.random.default_rng(seed)
     corruptions = list(CORRUPTIONS.values())
     for i, image in enumerate(np.concatenate([images, images])):
         corrupt = corruptions[i % len(corruptions)]
         estimate(corrupt(image, random), i % len(images), None, "corrupted")
+        advance(1)
     return samples
 
 

@@ -14,11 +14,13 @@ import lightning
 import numpy as np
 import torch
 import yaml
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
+from rich.console import Console
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
+from rgsiam_ros.bundle import Bundle, geometry_for
 from rgsiam_ros.errors import DatasetError
 from rgsiam_training.config import OVERLAP_TERMS, TrainingConfig, load_config
 from rgsiam_training.data.map_selection import thin
@@ -29,6 +31,7 @@ from rgsiam_training.distributed import planned, synchronise_batch_norm
 from rgsiam_training.fitting.claim import claimed
 from rgsiam_training.fitting.lightning_module import MapScale, RelocalizationModule
 from rgsiam_training.fitting.notices import silence_notices
+from rgsiam_training.fitting.progress import HeldOutErrors, TrainingProgress
 from rgsiam_training.fitting.run_files import read_checkpoint, read_description
 
 AnyBatch = TypeVar("AnyBatch")
@@ -54,16 +57,18 @@ def train(
     resume: bool = False,
     progress: bool = True,
     callbacks: Sequence[lightning.Callback] = (),
-) -> None:
+    map_bundle: Path | None = None,
+) -> HeldOutErrors | None:
     """Train a network and write the run folder: configuration, data description, images, checkpoints and log.
 
-    run: the folder. resume: continue from the run's last checkpoint. progress: show a progress bar.
-    callbacks: further Lightning callbacks. With torchrun every process must call this function; together they
+    run: the folder. resume: continue from the run's last checkpoint. progress: show the progress. map_bundle: the
+    bundle whose geometric branch an export will add; it is checked before the training. callbacks: further Lightning
+    callbacks. Returns the errors of the weights that an export takes; None if there was no validation. With torchrun every process must call this function; together they
     write one folder.
 
     Raises DatasetError, and leaves the folder unchanged, when a new run is started in a folder that is not
     empty, when another process trains in it, when there is nothing to resume, or when the resumed run was started with
-    another configuration or other data. The datasets may be at another path. Raises KeyboardInterrupt after Ctrl-C.
+    another configuration or other data. Raises BundleError if `map_bundle` has another camera or map frame. The datasets may be at another path. Raises KeyboardInterrupt after Ctrl-C.
     """
     checkpoint = run / CHECKPOINT_NAME
     if resume and not checkpoint.is_file():
@@ -80,23 +85,29 @@ def train(
             _check_same_data(data, run)
         if processes > 1:
             synchronise_batch_norm(module.network)
+        if map_bundle is not None:
+            geometry_for(Bundle.load(map_bundle), data.camera, data.map_frame)
         _say_steps(config, data)
         if not resume and rank == 0:
             config.save(run / CONFIG_NAME)
             save_data(config, data, run)
+        shown = TrainingProgress(
+            len(data.validation.image_NHW3), module.steps, Console() if progress else None
+        )
+        every = max(1, config.optimisation.epochs // 15)
         trainer = lightning.Trainer(
             accelerator="auto",
             **_process_arguments(),
             max_epochs=config.optimisation.epochs,
             logger=TensorBoardLogger(run, name="", version="log"),
             precision=config.optimisation.precision,
-            callbacks=[*_callbacks(config, run, progress), *callbacks],
-            enable_progress_bar=progress,
+            callbacks=[*_callbacks(config, run), shown, *callbacks],
+            enable_progress_bar=False,
             enable_model_summary=False,
             log_every_n_steps=max(1, min(10, len(loader) // 4)),
             gradient_clip_val=5.0,
             num_sanity_val_steps=0,
-            check_val_every_n_epoch=max(1, config.optimisation.epochs // 15),
+            check_val_every_n_epoch=every,
         )
         try:
             trainer.fit(
@@ -111,6 +122,11 @@ def train(
                 raise KeyboardInterrupt from error
             raise
         trainer.save_checkpoint(checkpoint)
+        if config.optimisation.patience:
+            return shown.best()
+        if trainer.current_epoch % every:
+            trainer.validate(module, _validation_loader(data), verbose=False)
+        return shown.validations[-1] if shown.validations else None
 
 
 def kept_of(run: Path) -> str | None:
@@ -280,7 +296,7 @@ def _check_partners(partners: Sequence[np.ndarray], config: TrainingConfig) -> N
         )
 
 
-def _callbacks(config: TrainingConfig, run: Path, progress: bool) -> list[lightning.Callback]:
+def _callbacks(config: TrainingConfig, run: Path) -> list[lightning.Callback]:
     checkpoint = ModelCheckpoint(
         dirpath=run, filename="last", every_n_epochs=1, save_on_train_epoch_end=True
     )
@@ -290,7 +306,7 @@ def _callbacks(config: TrainingConfig, run: Path, progress: bool) -> list[lightn
         callbacks.append(EarlyStopping("val/median_m", patience=patience, check_finite=True))
         best = Path(BEST_NAME).stem
         callbacks.append(ModelCheckpoint(dirpath=run, filename=best, monitor="val/median_m"))
-    return [*callbacks, *([RichProgressBar()] if progress else [])]
+    return callbacks
 
 
 def _training_loader(data: PreparedData, sampler: PairSampler) -> DataLoader:

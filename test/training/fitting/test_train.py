@@ -6,15 +6,22 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from support.bags import copy_bag, cut_bag
-from support.paths import TOWN_MAP
+from support.bundles import geometric_parts
+from support.command_line import rgsiam
+from support.paths import TOWN_BUNDLE, TOWN_MAP
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
 from support.small_training import TINY_BACKBONE, small_training
 
-from rgsiam_ros.errors import DatasetError
+from rgsiam_ros.bundle import write_bundle
+from rgsiam_ros.errors import BundleError, DatasetError
+from rgsiam_ros.geometry.poses import pose_errors
+from rgsiam_training.evaluation.held_out import HeldOutSet, torch_absolute_branch
 from rgsiam_training.fitting.claim import claimed
+from rgsiam_training.fitting.run_folder import open_run
 from rgsiam_training.fitting.train import kept_of, train
 
 from lightning import Callback  # isort: skip  # after rgsiam_training, which makes torchvision importable
@@ -129,3 +136,42 @@ def test_the_steps_are_said_before_the_training(bag, tmp_path, caplog):
     assert "3 epochs of 1 steps: 3 steps" in caplog.text
     assert "an epoch is one step" in caplog.text
     assert kept_of(tmp_path / "run") is None
+
+
+@pytest.mark.slow
+def test_a_training_shows_its_progress_and_what_the_product_will_give(bag, tmp_path, capsys):
+    """Of 31 epochs every second one is validated, and the last one."""
+    errors = train(tiny(bag, epochs=31), tmp_path / "run")
+    shown = capsys.readouterr().out
+    assert "training ━" in shown
+    assert shown.count("absolute branch on ") == 16
+    assert "epoch 30 of 31: absolute branch on " in shown
+    measured = HeldOutSet(open_run(tmp_path / "run"))
+    poses = measured.estimate(torch_absolute_branch(measured.run.absolute_branch()))
+    metres, _ = pose_errors(poses.T_map_camera_N44, measured.validation.T_map_camera_N44)
+    assert errors.frames == len(metres)
+    assert errors.median_m == pytest.approx(np.median(metres), rel=0.01)
+
+
+@pytest.mark.slow
+def test_a_map_that_does_not_fit_is_refused_before_the_training(bag, tmp_path):
+    other = write_bundle(tmp_path / "other", *geometric_parts())
+    with pytest.raises(BundleError, match="camera"):
+        train(tiny(bag), tmp_path / "run", map_bundle=other.path)
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+@pytest.mark.slow
+def test_the_command_says_whose_pose_the_vehicle_will_get(bag, tmp_path):
+    settings = tmp_path / "tiny.yaml"
+    tiny(bag, epochs=1).save(settings)
+    run = tmp_path / "run"
+    done = rgsiam("train", bag, "--config", settings, "--out", run, "--map", TOWN_BUNDLE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the bundle gives the geometric branch's pose" in done.stdout
+    assert "geometric branch on 120 held-out images: 100.0% answered, median 0.0" in done.stdout
+    assert f"--map {TOWN_BUNDLE}" in done.stdout
+    plain = rgsiam("export", run, "--out", tmp_path / "b", "--precision", "float32")
+    assert plain.returncode == 0, plain.stdout + plain.stderr
+    assert "the bundle gives the absolute branch's pose; a map makes it far more" in plain.stdout
+    assert "exporting float32, and comparing it with torch on" in plain.stderr

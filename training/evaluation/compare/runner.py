@@ -145,7 +145,7 @@ def _train(config: TrainingConfig, budget_min: float, folder: Path) -> dict[str,
     logger.info("training for %d epochs", config.optimisation.epochs)
     before_s = json.loads(time_file.read_text()) if time_file.is_file() else 0.0
     began_s = now_s()
-    train(config, run, resume=resume, progress=False)
+    train(config, run, resume=resume)
     spent_s = now_s() - began_s
     time_file.write_text(json.dumps(before_s + spent_s))
     return {"epochs": config.optimisation.epochs, "training_s": before_s + spent_s}
