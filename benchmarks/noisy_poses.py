@@ -1,7 +1,7 @@
 """Maps from noisy mapping poses, with and without refinement.
 
     python benchmarks/noisy_poses.py ../shared/data/circuit_map --out results/noisy --time-offset 0.065
-    python benchmarks/noisy_poses.py test/data/town_map --out results/noisy --frames 500
+    python benchmarks/noisy_poses.py test/data/town_map --out results/noisy
     python benchmarks/noisy_poses.py ../shared/data/redkitchen --out results/noisy --white 0.05 --wander 0.08 --room
 
 The validation stretches of training are left out, with their guards, and a map is built from the rest: with the
