@@ -5,7 +5,8 @@
     python benchmarks/robustness.py test/data/town_map --bundle models/town --held-out --every 2
 
 With --contiguous the validation stretches of training are left out, with their guards, and the map is built from the rest:
-this is nearest to another drive. With --held-out the images are those that `rgsiam map build` left out. With --on they are of
+this is nearest to another drive. --features names tuned features for this map; if there are none, they are tuned on the rest
+first. With --held-out the images are those that `rgsiam map build` left out. With --on they are of
 another recording, a test set. --structure adds the row `structure` of `rgsiam compare`, on the same images and in the same run. Each
 image is localized alone, without a pose of the image before. *Right* is within 1 m and 5 degrees of the true pose
 (in a room 0.25 m and 5 degrees), *wrong* is answered and off by more than 5 m or 20 degrees (in a room 0.5 m).
@@ -30,6 +31,7 @@ from rgsiam_ros.geometry.poses import Array, pose_errors
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.mapping.build import MapOptions, build_bundle
 from rgsiam_ros.mapping.labels import read_labels
+from rgsiam_ros.mapping.progress import Silent
 from rgsiam_ros.recordings.base import Dataset
 from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_ros.recordings.subset import Subset
@@ -38,6 +40,7 @@ from rgsiam_ros.uncertainty.geometric_trust import OUTDOORS, ROOM
 from rgsiam_training.config import PairConfig, SplitConfig, TrainingConfig
 from rgsiam_training.data.splits import split_contiguous
 from rgsiam_training.evaluation.compare.structure import build_structure, structure_settings
+from rgsiam_training.features.tune import TuneOptions, tune_features
 
 Localize = Callable[[ImageBGR], Array | None]
 """Gives the pose of an image, None without an answer."""
@@ -101,18 +104,15 @@ def main() -> None:
     dataset = open_dataset(options.dataset, "train")
     images, T_true = _images(dataset, options)
     camera = dataset.camera if options.on is None else open_dataset(options.on, "test").camera
-    engine = EngineOptions(precision=options.precision, fallback="none")
-    relocalizer = Relocalizer.from_bundle(
-        options.bundle, engine, branch=options.branch, frozen_images=0
-    )
-    relocalizer.use_camera(camera)
-
-    def localize(image: ImageBGR) -> Array | None:
-        relocalizer.forget()
-        estimate = relocalizer.estimate(image)
-        return None if estimate.lost else estimate.T_map_camera
-
-    localizers: dict[str, Localize] = {relocalizer.branch: localize}
+    localizers: dict[str, Localize] = {}
+    for precision in options.precision:
+        engine = EngineOptions(precision=precision, fallback="none")
+        relocalizer = Relocalizer.from_bundle(
+            options.bundle, engine, branch=options.branch, frozen_images=0
+        )
+        relocalizer.use_camera(camera)
+        print(f"{precision}: {relocalizer.describe_engine()}")
+        localizers[f"{relocalizer.branch}, {precision}"] = _alone(relocalizer)
     if options.structure is not None:
         config = TrainingConfig(
             datasets=(str(options.dataset),),
@@ -121,7 +121,7 @@ def main() -> None:
         )
         peer = build_structure(config, structure_settings(options.structure), camera)
         localizers["structure"] = peer.estimate
-    print(f"{len(images)} images, {relocalizer.describe_engine()}")
+    print(f"{len(images)} images")
     print("| images | | answered | right | wrong | median | p95 | one image |")
     print("|---|---|---|---|---|---|---|---|")
     names = list(SPOILS)[: 1 if options.clean else None]
@@ -132,6 +132,17 @@ def main() -> None:
             print(
                 f"| {name} | {who} | {_row(localizer, spoilt, T_true, options.room)} |", flush=True
             )
+
+
+def _alone(relocalizer: Relocalizer) -> Localize:
+    """Localizes each image without a pose of the image before."""
+
+    def localize(image: ImageBGR) -> Array | None:
+        relocalizer.forget()
+        estimate = relocalizer.estimate(image)
+        return None if estimate.lost else estimate.T_map_camera
+
+    return localize
 
 
 def _options() -> argparse.Namespace:
@@ -161,7 +172,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--as-labelled", action="store_true", help="do not move the true poses")
     parser.add_argument("--room", action="store_true")
     parser.add_argument("--clean", action="store_true", help="only the images as recorded")
-    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--precision", nargs="+", default=["auto"], help="a row for each")
+    parser.add_argument("--features", type=Path, help="of `rgsiam tune-features`, see above")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -177,10 +189,7 @@ def _images(dataset: Dataset, options: argparse.Namespace) -> tuple[list[ImageBG
     elif options.contiguous:
         mapped, chosen = split_contiguous(dataset.frames, SplitConfig(), options.seed)
         if not options.bundle.exists():
-            settings = MapOptions(
-                time_offset=options.time_offset, refine_camera=options.refine_camera
-            )
-            build_bundle([Subset(dataset, mapped)], options.bundle, settings)
+            _build(Subset(dataset, mapped), options)
     labels = Bundle.load(options.bundle).manifest.labels
     offset_s = 0.0 if options.as_labelled else labels.offset_or(options.time_offset)
     true = list(dataset.frames)
@@ -191,6 +200,21 @@ def _images(dataset: Dataset, options: argparse.Namespace) -> tuple[list[ImageBG
     images = [image.decode() for i, image in enumerate(dataset.read_images()) if i in wanted]
     print(f"true poses moved by {offset_s:.3f} s, focal scale {labels.focal_scale:.4f}")
     return images, np.stack([true[i].T_map_camera for i in sorted(wanted)])
+
+
+def _build(mapped: Dataset, options: argparse.Namespace) -> None:
+    """Build the map, and tune the features first if they are wanted and not there. Print the CPU time of both."""
+    features, offset = options.features, options.time_offset
+    began = time.process_time()
+    if features is not None and not features.exists():
+        tune_features([mapped], features, TuneOptions(time_offset=offset), Silent())
+        print(f"tuned in {time.process_time() - began:.0f} s of CPU time", flush=True)
+        began = time.process_time()
+    settings = MapOptions(
+        time_offset=offset, refine_camera=options.refine_camera, features=features
+    )
+    build_bundle([mapped], options.bundle, settings)
+    print(f"map built in {time.process_time() - began:.0f} s of CPU time", flush=True)
 
 
 def _row(localize: Localize, images: list[ImageBGR], T_true: Array, room: bool) -> str:

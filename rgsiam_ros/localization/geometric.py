@@ -5,7 +5,7 @@
 3. A robust search finds the pose that most matches agree with (`rgsiam_ros.localization.pnp`).
 4. Points near their expected pixel are matched once more, and the pose is refined with all of them.
 5. Without an expected position, candidates of other places give a rival pose. The pose with more inliers is
-   taken; two places that look alike are told by a rival with nearly as many.
+   taken; two places that look alike are told by a rival with nearly as many, and nearly as similar, matches.
 """
 
 from __future__ import annotations
@@ -169,7 +169,11 @@ class GeometricBranch:
             return found
         if rival.quality.inliers > found.quality.inliers:
             found, rival = rival, found
-        quality = replace(found.quality, rival_inliers=rival.quality.inliers)
+        quality = replace(
+            found.quality,
+            rival_inliers=rival.quality.inliers,
+            rival_similarity=rival.quality.similarity,
+        )
         return replace(found, quality=quality, T_map_rival=rival.T_map_camera)
 
     def _compare(self, keypoints: Keypoints, candidates: NDArray[np.int64]) -> _Compared:

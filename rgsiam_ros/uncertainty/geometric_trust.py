@@ -35,7 +35,10 @@ as it is."""
 DISAGREEING_SIGMAS = 6.0
 """So far from the absolute pose, this is named as the reason."""
 LARGEST_RIVAL_SHARE = 0.5
-"""If the best pose in another place has more than this share of the inliers, the two places look alike."""
+LEAST_LEAD = 0.05
+"""If the best pose in another place has more than this share of the inliers, the two places look alike, unless its
+matches are less similar than the pose's by this lead. A place that only has the same shapes has many matches, too, which are
+not as similar."""
 FALSE_ACCEPTS = 0.01
 """Share of the images that the fitted threshold may accept with a wrong pose."""
 KEPT, KEPT_AS_RECORDED = 0.95, 0.99
@@ -112,7 +115,7 @@ class GeometricTrust:
         """Why a pose must not be used, in a few words; empty if it may be used."""
         if quality.inliers < self.fewest_inliers:
             return f"{quality.inliers} matches with the map agree, {self.fewest_inliers} are needed"
-        if quality.rival_inliers > LARGEST_RIVAL_SHARE * quality.inliers:
+        if _lead(quality) < 0.0:
             return (
                 f"two places look alike: {quality.inliers} matches agree with one, "
                 f"{quality.rival_inliers} with the other"
@@ -132,13 +135,18 @@ class GeometricTrust:
 
         In units of the score. A factor of e in the number of inliers, or in the rival's, counts as 1.
         """
-        inliers = max(quality.inliers, 1e-9)
-        rival = max(quality.rival_inliers, 1e-9)
         return min(
             score_of(quality) - self.threshold,
-            math.log(inliers / self.fewest_inliers),
-            math.log(LARGEST_RIVAL_SHARE * inliers / rival),
+            math.log(max(quality.inliers, 1e-9) / self.fewest_inliers),
+            _lead(quality),
         )
+
+
+def _lead(quality: GeometricQuality) -> float:
+    """By how much a pose leads its rival, in units of the score; negative if the two places look alike."""
+    inliers, rival = (max(n, 1e-9) for n in (quality.inliers, quality.rival_inliers))
+    more_similar = quality.similarity - quality.rival_similarity - LEAST_LEAD
+    return max(math.log(LARGEST_RIVAL_SHARE * inliers / rival), SIMILARITY_WEIGHT * more_similar)
 
 
 def fit_threshold(

@@ -21,6 +21,8 @@ class GeometricQuality:
     """Mean cosine of the inliers' descriptors with those of their points."""
     rival_inliers: int = 0
     """The same number for the best pose in another place; 0 without one, or if the place was expected."""
+    rival_similarity: float = 0.0
+    """That pose's mean cosine; 0 without one."""
     absolute_sigmas: float | None = None
     """Distance from the pose of the absolute branch, in that pose's standard deviations along an axis. None
     without one that is trusted, and if the place was expected."""

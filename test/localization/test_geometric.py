@@ -157,17 +157,21 @@ def test_a_weak_pose_near_the_expected_one_beats_a_weaker_look_alike(small_map):
     assert found.quality.rival_inliers < found.quality.inliers
 
 
-def twice(points, shift_m, noise=0.0):
-    """A map with a second copy of everything in another place. noise: of descriptors, in the steps that they are stored in."""
+def twice(points, shift_m, noise=0.0, copy_noise=0.0):
+    """A map with a second copy of everything in another place.
+
+    noise: of descriptors, in the steps that they are stored in; copy_noise: more of it, of the copy's alone.
+    """
     random = np.random.default_rng(0)
     count = len(points.position_P3)
     T = points.T_points_camera_N44.copy()
     T[:, 0, 3] += shift_m
     both = np.concatenate([points.descriptor_PD] * 2)
+    level_PD = np.repeat([[noise], [noise + copy_noise]], count, axis=0)
     return replace(
         points,
         position_P3=np.concatenate([points.position_P3, points.position_P3 + [shift_m, 0.0, 0.0]]),
-        descriptor_PD=np.rint(both + noise * random.normal(size=both.shape))
+        descriptor_PD=np.rint(both + level_PD * random.normal(size=both.shape))
         .clip(-127, 127)
         .astype(np.int8),
         T_points_camera_N44=np.concatenate([points.T_points_camera_N44, T]),
@@ -199,6 +203,16 @@ def test_two_places_that_look_alike_are_rivals(small_map):
         assert GeometricTrust(fewest).why_not(known.quality) == ""
     single, _, _ = located(small_map.branch(), small_map, 2)
     assert GeometricTrust(fewest).why_not(single.quality) == ""
+
+
+def test_a_rival_with_less_similar_matches_is_no_look_alike(small_map):
+    points = twice(small_map.points, 300.0, copy_noise=1.1)
+    branch = GeometricBranch(points, small_map.T_map_points, 20)
+    found = branch.localize(small_map.held_out[2], small_map.K)
+    assert pose_errors(found.T_map_camera, small_map.T_map_camera_N44[2])[0] < 0.25
+    assert found.quality.rival_inliers > 0.55 * found.quality.inliers
+    assert found.quality.rival_similarity < found.quality.similarity - 0.05
+    assert GeometricTrust(small_map.geometry.fewest_inliers).why_not(found.quality) == ""
 
 
 def test_more_expected_poses_are_asked_for_only_if_needed(small_map):

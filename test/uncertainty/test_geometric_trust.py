@@ -14,13 +14,16 @@ from rgsiam_ros.uncertainty.pose_quality import GeometricQuality
 BAR = GeometricTrust(fewest_inliers=30, threshold=1.0)
 
 
-def quality(inliers=200, similarity=0.93, rival_inliers=0, absolute_sigmas=None):
+def quality(
+    inliers=200, similarity=0.93, rival_inliers=0, rival_similarity=0.92, absolute_sigmas=None
+):
     return GeometricQuality(
         inliers=inliers,
         matches=300,
         residual_px=2.0,
         similarity=similarity,
         rival_inliers=rival_inliers,
+        rival_similarity=rival_similarity,
         absolute_sigmas=absolute_sigmas,
     )
 
@@ -36,6 +39,11 @@ def quality(inliers=200, similarity=0.93, rival_inliers=0, absolute_sigmas=None)
         (
             {"inliers": 30, "rival_inliers": 16},
             "two places look alike: 30 matches agree with one, 16 with the other",
+        ),
+        ({"rival_inliers": 180, "rival_similarity": 0.87}, ""),
+        (
+            {"rival_inliers": 180, "rival_similarity": 0.89},
+            "two places look alike: 200 matches agree with one, 180 with the other",
         ),
         (
             {"inliers": 130, "similarity": 0.76},
