@@ -1,15 +1,14 @@
-"""What the node says about the images that it got: its ``~/status`` and ``/diagnostics``. This module imports ROS."""
+"""What the node says about the images that it got: its ``~/status`` and ``/diagnostics``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-
-from rgsiam_ros.node.health import ERROR
-from rgsiam_ros.node.status import TASK
 from rgsiam_ros.replay.records import FrameRecord
 
+OK, ERROR = 0, 2
+"""Levels of ``diagnostic_msgs/DiagnosticStatus``."""
 LOST, REJECTED = "lost", "rejected"
 SKIPPED = "skipped: the node was busy with an earlier image"
 NEVER_ARRIVED = "never arrived at the node"
@@ -36,36 +35,35 @@ class ImageReport:
 class NodeReports:
     """Collects what the node says."""
 
-    def __init__(self) -> None:
+    def __init__(self, task: str) -> None:
+        """task: name of the node's entry in the diagnostics, without the node."""
+        self._task = task
         self.images: dict[int, ImageReport] = {}
         """By the stamp of the image, nanoseconds."""
         self.received = self.skipped = 0
         """Images that the node received, and those of them for which it had no time; by its diagnostics."""
-        self.diagnostics = 0
-        """Number of diagnostics that came."""
 
-    def take_status(self, message: DiagnosticStatus) -> None:
-        """Take a message of ``~/status``. Those that are not about an image are ignored."""
+    def take_status(self, message: Any) -> None:
+        """Take a ``DiagnosticStatus`` of ``~/status``. Those that are not about an image are ignored."""
         values = {item.key: item.value for item in message.values}
         if "stamp" not in values:
             return
         seconds, _, fraction = values["stamp"].partition(".")
         level = ord(message.level)
         self.images[int(seconds) * 10**9 + int(fraction)] = ImageReport(
-            level == 0,
+            level == OK,
             REJECTED if level == ERROR else LOST,
             message.message,
             values.get("branch", ""),
             _number(values.get("trust", "")),
         )
 
-    def take_diagnostics(self, array: DiagnosticArray) -> None:
-        """Take the node's counters."""
+    def take_diagnostics(self, array: Any) -> None:
+        """Take the node's counters from a ``DiagnosticArray``."""
         for status in array.status:
-            if status.name.endswith(TASK):
+            if status.name.endswith(f": {self._task}"):
                 values = {item.key: item.value for item in status.values}
                 self.received, self.skipped = int(values["received"]), int(values["skipped"])
-                self.diagnostics += 1
 
     def count(self, sent: list[int], answered: set[int]) -> dict[str, int]:
         """Numbers of the sent images that got no pose, by what became of them.

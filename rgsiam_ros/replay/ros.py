@@ -25,6 +25,7 @@ from rgsiam_ros.geometry.conversions import pose_from_message, stamp_to_ns
 from rgsiam_ros.recordings.bag_reading import open_bag, recorded
 from rgsiam_ros.recordings.rosbag import Drive
 from rgsiam_ros.replay.large_images import large_image_profile
+from rgsiam_ros.replay.node_reports import NodeReports
 from rgsiam_ros.replay.options import ReplayOptions
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 
@@ -43,7 +44,7 @@ try:
     from tf2_msgs.msg import TFMessage
 
     from rgsiam_ros.node.qos import STATIC_TF_QOS
-    from rgsiam_ros.replay.node_reports import NodeReports
+    from rgsiam_ros.node.status import TASK
 except ImportError as error:
     raise RgsiamError(
         f"--ros needs ROS 2's Python packages ({error}): source your ROS installation, or run in "
@@ -113,7 +114,7 @@ class _Player(Node):
         self._sent_at: dict[int, float] = {}  # monotonic time by the stamp (ns) of the image
         self._frames: dict[int, FrameRecord] = {}
         self._map_frame = ""
-        self._reports = NodeReports()
+        self._reports = NodeReports(TASK)
         self.filters: Filters | None = None
         name = "image/compressed" if _is_compressed(drive) else "image"
         self._image = self.create_publisher(MESSAGES[drive.image_type], name, PLAYER_QOS)

@@ -47,6 +47,7 @@ def test_what_is_unknown_is_left_out(tmp_path, found):
     assert drawn(found, tmp_path / "a.png").std() > 10
 
 
+@pytest.mark.slow
 def test_frames_without_a_true_pose_are_on_the_time_axis(tmp_path):
     found = record(0.5, true=True)
     late = FrameRecord(100 * 10**9, random_poses(1)[0], 0.01 * np.eye(6))

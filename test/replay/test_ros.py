@@ -108,7 +108,7 @@ def counters(skipped, received=9):
 
 
 def test_what_the_node_says_tells_why_an_image_has_no_pose():
-    reports, sent = NodeReports(), [n * 10**9 + 5 for n in range(10)]
+    reports, sent = NodeReports("relocalization"), [n * 10**9 + 5 for n in range(10)]
     reports.take_status(DiagnosticStatus(message="no image yet"))
     reports.take_status(status(sent[0], 0, "pose published", trust="0.500", branch="geometric"))
     reports.take_status(status(sent[1], 1, "lost: trust -1.83 is below 0", trust="-1.830"))

@@ -118,6 +118,7 @@ def test_flaws_are_named(lane):
     assert "27, 3 left out" in out
 
 
+@pytest.mark.slow
 def test_train_and_test_that_overlap(lane, tmp_path):
     other = write_lane(tmp_path / "other", drive(y=1.5), seed=7)
     shutil.copy(lane.parent / "a" / "003.png", other.parent / "a" / "020.png")
