@@ -100,7 +100,7 @@ class RelocalizationModule(lightning.LightningModule):
         """Return the loss of a batch of pairs, and log its errors."""
         index, image, translation, quaternion_wxyz, point_BP3 = batch
         rgb, quaternion_wxyz = self.augmented(image, quaternion_wxyz)
-        twins = self.network(self._normalised(rgb))
+        twins = self.network(self.normalised(rgb))
         self.last_feature_ND[gathered(index)] = gathered(twins.metric_feature_BD.detach())
         with torch.autocast(self.device.type, enabled=False):  # poses need float32 precision
             true, progress = Poses(translation, quaternion_wxyz), self.global_step / self.steps
@@ -127,7 +127,7 @@ class RelocalizationModule(lightning.LightningModule):
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Estimate the poses of one batch of held-out images."""
         _, image, translation, quaternion_wxyz, _ = batch
-        output = self.average.module(self._normalised(_rgb(image)))
+        output = self.average.module(self.normalised(_rgb(image)))
         estimated = self._poses(output.translation_B3, output.quaternion_wxyz_B4)
         self._validation.append((estimated, self._poses(translation, quaternion_wxyz)))
 
@@ -190,7 +190,7 @@ class RelocalizationModule(lightning.LightningModule):
             quaternion_wxyz_B4 = multiply_wxyz(quaternion_wxyz_B4, turn_wxyz_B4)
         return change_look(rgb, config, random), quaternion_wxyz_B4
 
-    def _normalised(self, rgb_B3HW: Tensor) -> Tensor:
+    def normalised(self, rgb_B3HW: Tensor) -> Tensor:
         return ((rgb_B3HW - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def _poses(self, translation_B3: Tensor, quaternion_wxyz_B4: Tensor) -> Array:

@@ -160,7 +160,7 @@ def build(
         steps=config.optimisation.epochs * batches_per_epoch(config, data),
         images=len(data.training.image_NHW3),
     )
-    return module, _training_loader(data, _pair_sampler(config, data, module, part)), data
+    return module, _training_loader(data, pair_sampler(config, data, module, part)), data
 
 
 def _process_arguments() -> dict[str, Any]:
@@ -252,7 +252,7 @@ def _say_steps(config: TrainingConfig, data: PreparedData) -> None:
         )
 
 
-def _pair_sampler(
+def pair_sampler(
     config: TrainingConfig,
     data: PreparedData,
     module: RelocalizationModule,
