@@ -191,6 +191,7 @@ class RelocalizationModule(lightning.LightningModule):
         return change_look(rgb, config, random), quaternion_wxyz_B4
 
     def normalised(self, rgb_B3HW: Tensor) -> Tensor:
+        """Return RGB images in 0..1 as the network takes them."""
         return ((rgb_B3HW - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def _poses(self, translation_B3: Tensor, quaternion_wxyz_B4: Tensor) -> Array:

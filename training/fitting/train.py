@@ -258,6 +258,10 @@ def pair_sampler(
     module: RelocalizationModule,
     part: tuple[int, int],
 ) -> PairSampler:
+    """Return the sampler of the training pairs. module: has the features that find look-alikes; part: as in `build`.
+
+    Raises DatasetError when most images overlap with no other one, and loss terms need overlap.
+    """
     poses = data.training.T_map_camera_N44
     partners = overlapping_images(
         poses,
