@@ -28,6 +28,8 @@ class _Section(BaseModel):
 
 LSTM_ROWS = 16
 """Rows of the rectangle that the neck ``lstm`` reshapes the feature vector to."""
+LARGEST_SIDE = 2048
+"""Largest width and height of the network's input, pixels."""
 RotationOutput = Literal["quaternion", "log_quaternion", "6d"]
 """Rotation parameters that the network regresses, see `rgsiam_training.model.rotation_outputs`."""
 
@@ -203,8 +205,10 @@ PAIR_TERMS = (*OVERLAP_TERMS, "metric_distance")
 class OptimisationConfig(_Section):
     """Settings of the optimiser (AdamW) and of the training loop."""
 
-    epochs: int = Field(30, ge=1)
-    """Number of passes over the training images."""
+    epochs: int | None = Field(None, ge=1)
+    """Number of passes over the training images. None: as many as make `steps` steps."""
+    steps: int = Field(1500, ge=1)
+    """Number of steps, at least, if `epochs` is not given."""
     batch_pairs: int = Field(16, ge=1)
     """Number of pairs in a batch, over all processes."""
     learning_rate: float = Field(1e-3, gt=0.0)
@@ -251,10 +255,10 @@ class TrainingConfig(_Section):
     """Whether the focal length is estimated from the images."""
     seed: int = Field(0, ge=0)
     """Seed of all random numbers: split, initial weights, pairs, augmentation."""
-    input_width: int = Field(160, ge=32, le=2048)
+    input_width: int = Field(160, ge=32, le=LARGEST_SIDE)
     """Width of the network's input, pixels."""
-    input_height: int = Field(96, ge=32, le=2048)
-    """Height of the network's input, pixels."""
+    input_height: int | None = Field(None, ge=32, le=LARGEST_SIDE)
+    """Height of the network's input, pixels. None: that of the camera's aspect, so that nothing is cropped."""
     split: SplitConfig = SplitConfig()
     pairs: PairConfig = PairConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -262,6 +266,17 @@ class TrainingConfig(_Section):
     losses: LossConfig = LossConfig()
     map_images: MapImagesConfig = MapImagesConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
+
+    def why_no_export(self) -> str:
+        """Why a network with these settings cannot be exported, and what to do; empty if it can."""
+        if self.network.neck == "lstm":
+            return (
+                "a network with LSTMs cannot be exported, because ONNX would fix its batch size: train with "
+                "network.neck flatten or hourglass"
+            )
+        if not self.losses.global_pose.enabled:
+            return "without losses.global_pose there is no absolute branch to export: train with it enabled"
+        return ""
 
     def with_settings(self, settings: Mapping[str, Any]) -> TrainingConfig:
         """Return a copy with some fields replaced.

@@ -61,7 +61,14 @@ class Network(StrictModel):
     exported_with: str
 
 
-class Validation(StrictModel):
+class RetrievalErrors(StrictModel):
+    """Errors of the pose of the most similar map image, on the same held-out images. None: not measured."""
+
+    retrieval_median_m: NotNegative | None = None
+    retrieval_median_deg: NotNegative | None = None
+
+
+class Validation(RetrievalErrors):
     """Errors on held-out stretches of the *training* sessions. This is no test result."""
 
     frames: int = Field(ge=1)
@@ -228,7 +235,7 @@ class FeatureVariant(StrictModel):
     tolerance_deg: NotNegative
 
 
-class GeometricValidation(StrictModel):
+class GeometricValidation(RetrievalErrors):
     """Errors of the geometric branch on frames that were held out of the map. This is no test result."""
 
     kind: str

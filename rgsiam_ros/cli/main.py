@@ -262,6 +262,7 @@ def bundle_set_datum(
 def bundle_verify(path: BundlePath) -> None:
     """Check every file of a bundle and start the best engine that passes the self-test."""
     from rgsiam_ros.localization.relocalizer import Relocalizer
+    from rgsiam_ros.replay.results import print_in_red
 
     relocalizer = Relocalizer.from_bundle(path)
     relocalizer.close()
@@ -271,6 +272,7 @@ def bundle_verify(path: BundlePath) -> None:
         f"{info.precision} on {info.device}",
         soft_wrap=True,
     )
+    print_in_red(relocalizer.doubts, console)
 
 
 def _register_training() -> None:

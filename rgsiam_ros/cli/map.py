@@ -72,9 +72,11 @@ def map_build(
     mount: Mount = MOUNT,
 ) -> None:
     """Build a bundle from posed images, without any training. The node can serve it at once."""
+    from rgsiam_ros.bundle.doubts import doubts
     from rgsiam_ros.mapping.build import MapOptions, build_bundle
     from rgsiam_ros.recordings.formats import open_dataset
     from rgsiam_ros.replay.progress import progress_bar
+    from rgsiam_ros.replay.results import print_in_red
 
     topics = bag_topics(image_topic, camera_info_topic, rectified, truth_topic, base_frame, mount)
     opened = [open_dataset(path, "train", topics) for path in datasets]
@@ -91,6 +93,7 @@ def map_build(
         bundle = build_bundle(opened, out, options, Stages(bar))
     size = sum(entry.size for entry in bundle.manifest.files.values())
     console.print(f"written: {out} ({size / 1e6:.1f} MB)", soft_wrap=True, highlight=False)
+    print_in_red(doubts(bundle.manifest), console)
 
 
 @map_app.command("show")

@@ -72,10 +72,15 @@ BundleTimeOffset = Annotated[
     ),
 ]
 RefineCamera = Annotated[
-    bool, typer.Option("--refine-camera", help="Estimate the focal length from the images too.")
+    bool,
+    typer.Option(
+        "--refine-camera",
+        help="Estimate the focal length from the images too.",
+        show_default="off",
+    ),
 ]
 ImageTopic = Annotated[
-    str | None, typer.Option(help="Image topic; default: the only one of the bag.")
+    str | None, typer.Option(help="Image topic.", show_default="the only one of the bag")
 ]
 InfoTopic = Annotated[
     str | None,

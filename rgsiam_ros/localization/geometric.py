@@ -236,11 +236,17 @@ class GeometricBranch:
             index[found.second_M],
         )
 
-    def most_similar(self, descriptor_ND: NDArray[np.float32]) -> Array:
-        """Pose, in the points' frame, of the map image that looks most like one with these descriptors."""
+    def most_similar(
+        self, descriptor_ND: NDArray[np.float32], allowed: NDArray[np.int64] | None = None
+    ) -> Array:
+        """Pose, in the points' frame, of the map image that looks most like one with these descriptors.
+
+        allowed: indices of the map images that may be used, None for all.
+        """
+        index = np.arange(len(self._global_NG)) if allowed is None else allowed
         with self._threads.limit(limits=1, user_api="blas"):
-            similarity = self._global_NG @ self.points.vlad.feature(descriptor_ND)
-        return self.points.T_points_camera_N44[int(similarity.argmax())]
+            similarity = self._global_NG[index] @ self.points.vlad.feature(descriptor_ND)
+        return self.points.T_points_camera_N44[index[int(similarity.argmax())]]
 
     def _look_alikes(
         self, keypoints: Keypoints, allowed: NDArray[np.int64] | None

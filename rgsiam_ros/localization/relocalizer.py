@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rgsiam_ros.bundle import Bundle, Manifest
+from rgsiam_ros.bundle.doubts import doubts
 from rgsiam_ros.bundle.map_points import MapPoints
 from rgsiam_ros.camera.frozen import DEFAULT_LIMIT, FrozenCamera
 from rgsiam_ros.camera.levels import Levels
@@ -112,6 +113,11 @@ class Relocalizer:
     def calibrated(self) -> bool:
         """Whether each image gets its own covariance and a trust score."""
         return self._estimator.calibrated
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Reasons why the branch in use is of no use, see `rgsiam_ros.bundle.doubts`; none for a good bundle."""
+        return doubts(self.manifest, self.branch, self.engine.precision)
 
     def describe_engine(self) -> EngineInfo:
         """The engine that runs the network."""

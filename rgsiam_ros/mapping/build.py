@@ -70,9 +70,9 @@ from rgsiam_ros.recordings.base import (
     describe_dropped,
     describe_repeated,
     fingerprint,
+    session_fingerprints,
 )
 from rgsiam_ros.recordings.levels import levels_of, with_levels
-from rgsiam_ros.uncertainty.covariance import MINIMUM_SAMPLES
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +128,7 @@ def build_bundle(
     recorded = datasets
     common_camera(recorded)
     check_neighbours(read_labels(recorded))
+    prints = session_fingerprints(recorded)
     datasets, correction = correct_labels(
         recorded, options.time_offset, options.refine_camera, progress
     )
@@ -187,6 +188,7 @@ def build_bundle(
     }
     description = _describe(
         recorded,
+        prints,
         out.name,
         camera,
         correction,
@@ -268,12 +270,6 @@ def _report(found: Validated, distance_m: float, refined: Refined | None) -> Non
             "the images; check them with `rgsiam inspect`",
             100.0 * right,
         )
-    if not found.fitted:
-        logger.warning(
-            "%d localized held-out images are too few to fit the covariance, %d are needed: it only says how "
-            "the matches constrain the pose; record more images",
-            *(found.recorded.answered_N.sum(), MINIMUM_SAMPLES),
-        )
 
 
 def _golden_views(
@@ -298,6 +294,7 @@ def _golden_views(
 
 def _describe(
     datasets: Sequence[Dataset],
+    prints: Sequence[str],
     name: str,
     camera: Camera,
     correction: LabelCorrection,
@@ -322,7 +319,7 @@ def _describe(
             "fingerprint": fingerprint(datasets),
             "source": ", ".join(dataset.path.name for dataset in datasets),
             "frames": len(points.visible),
-            "sessions": [fingerprint([dataset]) for dataset in datasets],
+            "sessions": list(prints),
         },
         "geometry": {
             "preprocessing": preprocessing.model_dump(),

@@ -17,7 +17,7 @@ from rgsiam_ros.mapping.label_pairs import LARGEST_OFFSET_S, Track, choose_pairs
 from rgsiam_ros.mapping.matching import LEAST_SIMILARITY
 from rgsiam_ros.mapping.precisions import REFERENCE_ENGINE
 from rgsiam_ros.mapping.progress import Progress, Silent
-from rgsiam_ros.recordings.base import Dataset, common_camera
+from rgsiam_ros.recordings.base import Dataset, common_camera, frames_of
 from rgsiam_ros.recordings.levels import levels_of, with_levels
 from rgsiam_ros.recordings.subset import Subset
 
@@ -90,7 +90,7 @@ def estimate_labels(datasets: Sequence[Dataset], progress: Progress | None = Non
     The sessions must be of one camera, with labels as recorded. A value that images and poses do not show
     is None, with the reason. Raises DatasetError if an image cannot be read.
     """
-    frames = [frame for dataset in datasets for frame in dataset.frames]
+    frames = frames_of(datasets)
     if any(frame.nominal_stamp for frame in frames):
         return LabelEstimate(None, None, NOMINAL_STAMPS)
     track = track_of(frames)

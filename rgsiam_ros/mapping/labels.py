@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.geometry.poses import Array
-from rgsiam_ros.recordings.base import Dataset, Frame, poses_of
+from rgsiam_ros.recordings.base import Dataset, Frame, frames_of, poses_of
 
 FEWEST_FRAMES = 12
 HELD_OUT, PERIOD = 3, 24
@@ -36,16 +36,12 @@ class Labels:
 def read_labels(datasets: Sequence[Dataset]) -> Labels:
     """The poses of all frames. Raises DatasetError if there are too few."""
     names = ", ".join(str(dataset.path) for dataset in datasets)
-    frames = [frame for dataset in datasets for frame in dataset.frames]
+    frames = frames_of(datasets)
     if len(frames) < FEWEST_FRAMES:
         raise DatasetError(
             f"{names}: {len(frames)} posed images are too few for a map: record at least {FEWEST_FRAMES}"
         )
-    lengths = [
-        len(list(group))
-        for dataset in datasets
-        for _, group in groupby(dataset.frames, key=lambda frame: frame.session)
-    ]
+    lengths = [len(list(group)) for _, group in groupby(frames, key=lambda frame: frame.session)]
     held_out = np.arange(len(frames)) % PERIOD >= PERIOD - HELD_OUT
     if held_out.sum() < FEWEST_HELD_OUT:
         held_out = np.arange(len(frames)) % 4 == 2

@@ -60,7 +60,8 @@ def localize_frame(bundle: Bundle, dataset: Dataset, index: int) -> LocalizedFra
     try:
         relocalizer.use_camera(dataset.camera)
         turn = truth_turn(relocalizer.manifest, dataset.map_frame, dataset.path)
-        image = next(islice(dataset.read_images(), index, None)).decode()
+        source = next(islice(dataset.read_images(), index, None))
+        image = source.decode(levels=relocalizer.levels)
         estimate, fitted = relocalizer.estimate(image), relocalizer.fit(image)
     finally:
         relocalizer.close()

@@ -101,6 +101,8 @@ class Validated:
     uncertainty: GeometricUncertainty
     fitted: bool
     """Whether enough images have a pose to fit the covariance."""
+    retrieval: dict[str, float]
+    """The manifest's `RetrievalErrors`, by name; empty if no image may use any map image."""
 
     def errors(self) -> tuple[float, float, float, float]:
         """Median and 95th percentile of the position errors, metres, and of the rotation errors, degrees."""
@@ -130,6 +132,7 @@ class Validated:
             "spoilt_wrong": spoilt.share(spoilt.wrong_N),
             "unmapped_accepted": self.unmapped.share(self.unmapped.wrong_N),
             "mirrored_accepted": self.mirrored.share(self.mirrored.wrong_N),
+            **self.retrieval,
         }
 
     def describe(self) -> list[str]:
@@ -202,7 +205,23 @@ def validate(
         replace(found, trust=trust) for found in (recorded, spoilt, mirrored, unmapped)
     )
     uncertainty, fitted = _uncertainty([recorded, spoilt])
-    return Validated(recorded, spoilt, mirrored, unmapped, trust, uncertainty, fitted)
+    retrieval = _retrieval(branch, held_out)
+    return Validated(recorded, spoilt, mirrored, unmapped, trust, uncertainty, fitted, retrieval)
+
+
+def _retrieval(branch: GeometricBranch, held_out: Sequence[HeldOut]) -> dict[str, float]:
+    """Median errors of the most similar map image that each image may use."""
+    usable = [image for image in held_out if image.allowed is None or len(image.allowed)]
+    if not usable:
+        return {}
+    T = [branch.most_similar(image.keypoints.descriptor_ND, image.allowed) for image in usable]
+    metres, radians = pose_errors(
+        np.stack(T), np.stack([image.T_points_camera for image in usable])
+    )
+    return {
+        "retrieval_median_m": float(np.median(metres)),
+        "retrieval_median_deg": float(np.degrees(np.median(radians))),
+    }
 
 
 def _threshold(recorded: Answers, others: Sequence[Answers]) -> float:

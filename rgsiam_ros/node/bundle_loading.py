@@ -14,6 +14,7 @@ from rgsiam_ros.engines.selection import SelectedEngine
 from rgsiam_ros.errors import BundleError
 from rgsiam_ros.geometry.units import angle_text, length_text
 from rgsiam_ros.localization.relocalizer import Relocalizer
+from rgsiam_ros.node.health import WARN
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class LoadedBundle:
             "device": info.device,
             "branch_in_use": self.relocalizer.branch,
         }
+
+    def findings(self) -> list[tuple[int, str]]:
+        """Level and message of each reason why the bundle is of no use, for ``/diagnostics``."""
+        return [(WARN, doubt) for doubt in self.relocalizer.doubts]
 
 
 def load(node: Node, path: str) -> LoadedBundle:
@@ -88,7 +93,7 @@ def close_unless_fitting(node: Node, loaded: LoadedBundle, map_frame: str) -> No
 
 
 def log_loaded(node: Node, loaded: LoadedBundle, note: str) -> None:
-    """Log the bundle, its engine, engines that failed, and a missing calibration.
+    """Log the bundle, its engine, engines that failed, and why the bundle is of no use, if so.
 
     note: text at the end of the line that names bundle and engine.
     """
@@ -104,11 +109,8 @@ def log_loaded(node: Node, loaded: LoadedBundle, note: str) -> None:
             f"bundle {name}: its labels were moved by time_offset_s {lag_s:g}; stamps of poses are moved by the "
             f"parameter time_offset, {node.get_parameter('time_offset').value:g}"
         )
-    if not relocalizer.calibrated:
-        log.warning(
-            f"bundle {name} is not calibrated: its covariance is constant, and the node publishes even "
-            "when it is lost; run `rgsiam calibrate`"
-        )
+    for doubt in relocalizer.doubts:
+        log.warning(doubt)
 
 
 def log_engine(log: Any, engine: SelectedEngine) -> None:

@@ -23,6 +23,7 @@ from rgsiam_ros.node.bundle_loading import (
     map_frame_of,
     refuse_without_datum,
 )
+from rgsiam_ros.node.health import WARN
 
 POLL_S = 0.05
 LONGEST_CHECK_S = 0.5
@@ -45,6 +46,11 @@ class BundleReload:
         self._restoring = False
         self.outcome = ""
         """Result of the last change, for ``/diagnostics``. Empty before the first."""
+
+    def findings(self) -> list[tuple[int, str]]:
+        """Level and message if the last change was refused, for ``/diagnostics``."""
+        refused = self.outcome.startswith("refused")
+        return [(WARN, f"another bundle was {self.outcome}")] if refused else []
 
     def why_refused(self, parameter: Parameter, map_frame: str) -> str | None:
         """Why a new value of ``bundle`` cannot be used, as far as the manifest shows; None if it can.

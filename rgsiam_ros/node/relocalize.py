@@ -28,7 +28,7 @@ from rgsiam_ros.node.bundle_loading import (
 from rgsiam_ros.node.bundle_reload import BundleReload
 from rgsiam_ros.node.camera import CameraMount, LiveCamera
 from rgsiam_ros.node.guard import answer_always, errors_in_log, transition
-from rgsiam_ros.node.health import WARN, Health, cause_of
+from rgsiam_ros.node.health import Health, cause_of
 from rgsiam_ros.node.image_stream import ImageStream, delay_s
 from rgsiam_ros.node.input_topics import (
     camera_info_topic,
@@ -252,11 +252,10 @@ class RelocalizeNode(LifecycleNode):
         return response
 
     def _other_findings(self) -> list[tuple[int, str]]:
-        findings = []
+        findings = self._bundle_reload.findings()
+        findings += self._loaded.findings() if self._loaded else []
         if self._active and self._enabled:
-            findings = self._image_stream.findings() + self._camera.findings()
-        if self._bundle_reload.outcome.startswith("refused"):
-            findings.append((WARN, f"another bundle was {self._bundle_reload.outcome}"))
+            findings += self._image_stream.findings() + self._camera.findings()
         return findings
 
     def _open_inputs(self) -> None:

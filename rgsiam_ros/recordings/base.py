@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Protocol, runtime_checkable
@@ -107,6 +107,17 @@ def poses_of(frames: Sequence[Frame]) -> Array:
     return np.stack([frame.T_map_camera for frame in frames])
 
 
+def frames_of(datasets: Sequence[Dataset]) -> list[Frame]:
+    """The frames of datasets. Sessions of two datasets get different names, also if they have the same."""
+    if len(datasets) == 1:
+        return list(datasets[0].frames)
+    return [
+        replace(frame, session=f"{dataset.path} ({i + 1}): {frame.session}")
+        for i, dataset in enumerate(datasets)
+        for frame in dataset.frames
+    ]
+
+
 def require_shape(image_HW3: ImageBGR, camera: Camera, name: str) -> ImageBGR:
     """Return the image unchanged. Raises DatasetError if its shape is not that of the camera, at any resolution.
 
@@ -124,7 +135,8 @@ def require_shape(image_HW3: ImageBGR, camera: Camera, name: str) -> ImageBGR:
 def common_camera(datasets: Sequence[Dataset]) -> Camera:
     """The camera of the datasets.
 
-    Raises DatasetError if they differ in camera or map frame, or if no bundle can have their map frame.
+    Raises DatasetError if they differ in camera or map frame, if no bundle can have their map frame, or if one is given
+    twice.
     """
     first = datasets[0]
     if not re.match(FRAME_ID, first.map_frame):
@@ -147,6 +159,11 @@ def common_camera(datasets: Sequence[Dataset]) -> Camera:
                 f"{other.path} and {first.path} were recorded with different cameras: use sessions "
                 "of one camera"
             )
+    paths = [dataset.path.resolve() for dataset in datasets]
+    if repeated := [path for path, count in Counter(paths).items() if count > 1]:
+        raise DatasetError(
+            f"{repeated[0]} is given twice: give each session once, or it would be measured on itself"
+        )
     return first.camera
 
 
@@ -172,6 +189,18 @@ def describe_repeated(dataset: Dataset) -> str | None:
         f"{dataset.path}: {repeated} of {len(dataset.frames)} images repeat another one byte for byte, though their "
         f"labels differ in time: see `rgsiam inspect {quote(str(dataset.path))}`"
     )
+
+
+def session_fingerprints(datasets: Sequence[Dataset]) -> tuple[str, ...]:
+    """The `fingerprint` of each dataset alone. Raises DatasetError if two hold the same frames."""
+    prints = tuple(fingerprint([dataset]) for dataset in datasets)
+    for i, print_of_data in enumerate(prints):
+        if (first := prints.index(print_of_data)) < i:
+            raise DatasetError(
+                f"{datasets[i].path} holds the same images and poses as {datasets[first].path}: give each session "
+                "once, or it would be measured on itself"
+            )
+    return prints
 
 
 def fingerprint(datasets: Sequence[Dataset]) -> str:

@@ -26,6 +26,7 @@ from rgsiam_ros.recordings.colmap_model import (
     read_cameras,
     read_images,
     read_points,
+    refuse_two_models,
 )
 from rgsiam_ros.recordings.image_files import (
     FRAME_PERIOD_NS,
@@ -63,6 +64,7 @@ class ColmapDataset(FileDataset):
                 sizes,
                 model,
             )
+        refuse_two_models(model)
         images = _image_folder(path)
         entries: list[ColmapImage] = []
         for entry in read_images(model):
@@ -102,26 +104,29 @@ class ColmapDataset(FileDataset):
 def find_model(path: Path) -> Path | None:
     """Return the folder of the COLMAP model in a dataset's folder; None when there is none.
 
-    Of several reconstructions in ``sparse`` the one with most images is taken, see `models_in`.
+    Of several, one in the folder itself is taken, else one in ``sparse``, else the one with most images.
     """
     models = models_in(path)
+    for folder in (path, path / "sparse"):
+        if folder in models:
+            return folder
     return max(models, key=lambda folder: models[folder]) if models else None
 
 
 def models_in(path: Path) -> dict[Path, int]:
-    """The models in a dataset's folder: in the folder itself, or in those that COLMAP writes, with their images."""
-    for places in ([path], [path / "sparse"], _numbered(path / "sparse"), _numbered(path)):
-        found = [folder for folder in places if _holds_model(folder)]
-        if len(found) == 1:
-            return {found[0]: 0}
-        if found:
-            return {folder: count_images(folder) for folder in found}
-    return {}
+    """The models in a dataset's folder, with their numbers of images; 0 for a single one, which is not counted.
+
+    They are in the folder itself, in ``sparse``, in the folders of ``sparse``, or in numbered folders.
+    """
+    sparse = path / "sparse"
+    places = [path, sparse, *_folders(sparse), *(f for f in _folders(path) if f.name.isdecimal())]
+    found = [folder for folder in places if _holds_model(folder)]
+    return {found[0]: 0} if len(found) == 1 else {folder: count_images(folder) for folder in found}
 
 
-def _numbered(folder: Path) -> list[Path]:
-    entries = folder.iterdir() if folder.is_dir() else ()
-    return sorted((e for e in entries if e.name.isdecimal()), key=lambda entry: int(entry.name))
+def _folders(path: Path) -> list[Path]:
+    entries = path.iterdir() if path.is_dir() else ()
+    return sorted((e for e in entries if e.is_dir()), key=lambda entry: by_number(entry.name))
 
 
 def _holds_model(folder: Path) -> bool:

@@ -79,6 +79,28 @@ def count_images(folder: Path) -> int:
     return sum(1 for _ in read_images(folder))
 
 
+def refuse_two_models(folder: Path) -> None:
+    """Raise DatasetError if a folder has a binary and a text model with different poses."""
+    if not all((folder / f"images.{ending}").is_file() for ending in ("bin", "txt")):
+        return
+    poses = [
+        {
+            image.name: np.array([*image.quaternion_wxyz, *image.translation])
+            for image in images
+            if isinstance(image, ColmapImage)
+        }
+        for images in (_images_binary(folder), _images_text(folder))
+    ]
+    same = poses[0].keys() == poses[1].keys() and all(
+        np.allclose(pose, poses[1][name], rtol=1e-6, atol=1e-6) for name, pose in poses[0].items()
+    )
+    if not same:
+        raise DatasetError(
+            f"{folder} holds a binary model of {len(poses[0])} images and a text model of {len(poses[1])} images "
+            "whose poses differ: remove the .bin or the .txt files"
+        )
+
+
 def read_points(folder: Path) -> dict[int, Array]:
     """Return the points ``(3,)`` in the map frame by number. Raises DatasetError."""
     return dict(_points_text(folder) if _is_text(folder) else _points_binary(folder))

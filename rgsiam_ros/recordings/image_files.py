@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from rgsiam_ros.recordings.pose_labels import BadLabelError
 T = TypeVar("T")
 MOST_CANDIDATES = 8
 """Cameras that are tried as the one of a dataset."""
+SIZED_IMAGES = 9
+"""About so many images tell the size of a dataset's images."""
 FRAME_PERIOD_NS = 33_333_333
 """Distance between the artificial stamps of frames in datasets without stamps."""
 
@@ -114,16 +117,21 @@ class FileDataset:
         self._files = [self._files[i] for i in order]
 
     def _image_size(self) -> tuple[int, int]:
-        """Width and height of the first image that can be read. Raises DatasetError."""
-        problem = None
-        for file in self._files:
+        """Width and height that most of some images have. Raises DatasetError if none can be read."""
+        sizes, problem = Counter[tuple[int, int]](), None
+        step = max(1, len(self._files) // SIZED_IMAGES)
+        for i, file in enumerate(self._files):
+            if sizes and i % step:
+                continue
             try:
                 height, width = file.decode().shape[:2]
             except DatasetError as error:
                 problem = problem or error
             else:
-                return width, height
-        raise DatasetError(f"{self.path}: no image can be read: {problem}")
+                sizes[width, height] += 1
+        if not sizes:
+            raise DatasetError(f"{self.path}: no image can be read: {problem}")
+        return sizes.most_common(1)[0][0]
 
 
 def read_lines(path: Path) -> list[tuple[str, str]]:
@@ -205,6 +213,11 @@ def by_number(name: str) -> list[tuple[int, str]]:
 
 
 def folder_of(name: str, default: str) -> str:
-    """Return the session of an image: the folder in its name, or `default` when there is none."""
+    """Return the session of an image: the folder in its name, or `default` when there is none.
+
+    A folder that is itself called `default` gets another name.
+    """
     folder = Path(name).parent.as_posix()
-    return default if folder in (".", "") else folder
+    if folder in (".", ""):
+        return default
+    return f"./{folder}" if folder == default else folder

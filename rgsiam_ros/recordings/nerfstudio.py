@@ -66,6 +66,13 @@ class NerfstudioDataset(FileDataset):
         super().__init__(path)
         self._file = path if path.suffix == ".json" else path / "transforms.json"
         folder = self._file.parent
+        others = [file.name for file in sorted(folder.glob("transforms*.json"))]
+        if path != self._file and len(others) > 1:
+            logger.warning(
+                "%s holds %s: transforms.json is read. Name another by its file",
+                path,
+                ", ".join(others),
+            )
         content = self._read()
         chosen = self._split(content, split)
         self._name_unknown(content)
@@ -163,8 +170,16 @@ def _camera(fields: dict[str, Any], where: str) -> Camera:
             f"{where} has no {', '.join(absent)}: add it to the frame, or to the top of the file"
         )
     model = fields.get("camera_model", "OPENCV")
-    if fields.get("is_fisheye"):  # of instant-ngp
+    flag = fields.get("is_fisheye", False)  # of instant-ngp
+    if flag not in (True, False):
+        raise DatasetError(f"{where}: is_fisheye is {flag!r}: write true or false")
+    if flag:
         model = "OPENCV_FISHEYE"
+    if (says := _names_a_fisheye(fields)) and model != "OPENCV_FISHEYE":
+        raise DatasetError(
+            f"{where}: {says} names a fisheye, but the camera is read as {model}: write camera_model OPENCV_FISHEYE with "
+            "its k1 to k4, or undistort the images"
+        )
     try:
         lens, distortion = "none", tuple[float, ...]()
         k1, k2, k3, k4, p1, p2 = (float(fields.get(key, 0.0)) for key in COEFFICIENTS)
@@ -184,3 +199,13 @@ def _camera(fields: dict[str, Any], where: str) -> Camera:
         )
     except (TypeError, ValueError, ValidationError) as error:
         raise DatasetError(f"{where}: the camera cannot be used: {error}") from error
+
+
+def _names_a_fisheye(fields: dict[str, Any]) -> str | None:
+    """The first unknown field whose name or value speaks of a fisheye."""
+    known = (*INTRINSICS, *COEFFICIENTS, *KNOWN)
+    for name, value in fields.items():
+        unknown = name not in known and not name.endswith("_filenames")
+        if unknown and value and "fisheye" in f"{name} {value}".lower():
+            return name
+    return None

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from rgsiam_ros.errors import ResultsError
@@ -126,6 +127,12 @@ def _shares(figures: dict[str, Any], limits: dict[str, float]) -> str:
         f"wrong {figures['wrong']:.1%} (off by more than {limits['wrong_m']:g} m or "
         f"{limits['wrong_deg']:g} deg); within {within}"
     )
+
+
+def print_in_red(lines: Iterable[str], console: Console) -> None:
+    """Print what must not be overlooked, one line each."""
+    for line in lines:
+        console.print(f"[bold red]{escape(line)}[/]", soft_wrap=True, highlight=False)
 
 
 def _poses(record: ReplayRecord, attribute: str) -> Iterable[tuple[int, Array]]:

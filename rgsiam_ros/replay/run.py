@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 
 from rgsiam_ros.bundle import Manifest
 from rgsiam_ros.errors import FusionError
@@ -29,7 +28,13 @@ from rgsiam_ros.replay.options import ReplayOptions
 from rgsiam_ros.replay.progress import progress_bar
 from rgsiam_ros.replay.records import ReplayRecord
 from rgsiam_ros.replay.rerun_export import check_rerun_file, write_rerun_file
-from rgsiam_ros.replay.results import all_or_nothing, claim_folder, print_table, write_results
+from rgsiam_ros.replay.results import (
+    all_or_nothing,
+    claim_folder,
+    print_in_red,
+    print_table,
+    write_results,
+)
 
 
 def run_replay(
@@ -68,13 +73,15 @@ def run_replay(
     seen = bag_seen_in_training(relocalizer.manifest, bag, options.topics)
     limits = relocalizer.manifest.limits
     metrics = replay_metrics(record, limits) | {"seen_in_training": seen} | extra
+    metrics["bundle_doubts"] = list(relocalizer.doubts)
     if offset_s := relocalizer.manifest.labels.offset_or(options.time_offset):
         moved = with_truth(record, drive, offset_s)
         T_true = [frame.T_true for frame in moved.frames]
         metrics |= metrics_with_offset(record, T_true, offset_s, limits)
     print_table(metrics, console, config["title"])
-    if seen:
-        console.print(f"[bold red]{escape(describe_seen(relocalizer.manifest))}[/]", soft_wrap=True)
+    print_in_red(
+        [*([describe_seen(relocalizer.manifest)] if seen else []), *relocalizer.doubts], console
+    )
     if options.ros:
         ros = extra["ros"]
         console.print(

@@ -32,6 +32,7 @@ def test_bundle_commands(small_bundle):
     assert "map_frame: map" in shown.stdout
     verified = rgsiam("bundle", "verify", small_bundle)
     assert "is sound" in verified.stdout
+    assert "bundle small is not calibrated: its covariance is constant" in verified.stdout
 
 
 @pytest.mark.slow

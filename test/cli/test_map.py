@@ -35,7 +35,8 @@ def test_a_map_of_a_bag_is_a_bundle(short_bag, tmp_path):
     assert geometry.preprocessing.input_width == 256
     assert geometry.map_images == 12
     assert 80 <= geometry.points < 12 * 80
-    assert geometry.validation.median_m < 0.5
+    assert geometry.validation.median_m < 0.5 < geometry.validation.retrieval_median_m
+    assert "not calibrated: 4 localized held-out images are too few" in done.stdout
 
 
 def test_a_damaged_image_is_named(short_bag, tmp_path):

@@ -10,6 +10,7 @@ from support.poses import random_poses
 from support.small_map import FEW_FRAMES, SMALL_WIDTH, Part, part_of_town
 
 from rgsiam_ros.bundle import Bundle
+from rgsiam_ros.bundle.doubts import doubts
 from rgsiam_ros.bundle.npz import npz_bytes
 from rgsiam_ros.bundle.precision import PRECISIONS
 from rgsiam_ros.errors import BundleError, DatasetError
@@ -156,10 +157,11 @@ def test_two_builds_give_equal_maps(built, few_frames, tmp_path):
     assert again.manifest.geometric_part == built.manifest.geometric_part
 
 
-def test_without_enough_held_out_images_a_warning_tells(few_frames, tmp_path, caplog):
+def test_without_enough_held_out_images_the_covariance_is_in_doubt(few_frames, tmp_path, caplog):
     moved = replace(SMALL, time_offset=0.05, points_per_image=100)
     bundle = build_bundle([few_frames], tmp_path / "map", moved)
-    assert "too few to fit the covariance, 12 are needed" in caplog.text
+    (doubt,) = doubts(bundle.manifest)
+    assert "too few to fit the covariance, 12 are needed" in doubt
     assert "1 of 16 frames left out" in caplog.text
     assert "the poses do not fit the images" not in caplog.text
     geometry = bundle.manifest.geometric_part
@@ -191,6 +193,7 @@ def test_what_cannot_give_a_map_is_refused_before_any_image_is_read(tmp_path):
         ([NoImages(frames_at(along_x(5)))], "5 posed images are too few"),
         ([NoImages(frames_at(along_x(40, step_m=0.0)))], "only turns"),
         ([NoImages(frames_at(along_x(40))), other], "has the map frame elsewhere"),
+        ([NoImages(frames_at(along_x(40))), NoImages(frames_at(along_x(40)))], "given twice"),
     ):
         with pytest.raises(DatasetError, match=message):
             build_bundle(datasets, tmp_path / "out")

@@ -1,5 +1,7 @@
 import copy
 import logging
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from rgsiam_ros.mapping.label_correction import correct_labels
 from rgsiam_ros.mapping.label_estimate import estimate_labels
 from rgsiam_ros.recordings.base import Frame, poses_of
 from rgsiam_ros.recordings.formats import open_dataset
+from rgsiam_ros.recordings.subset import Subset
 from rgsiam_ros.recordings.time_offset import with_time_offset
 
 AHEAD_S, LONGER = 0.04, 1.05
@@ -56,6 +59,19 @@ def test_right_labels_are_left_as_they_are(ahead, caplog):
     assert low < 0.0 < high
     assert labels.focal_scale_interval is None
     assert "labels and images may agree" in caplog.text
+
+
+@pytest.mark.slow
+def test_two_datasets_with_one_session_name_at_one_time_stay_apart(ahead):
+    """Merged, the track would jump between two places with every frame."""
+    _, moved = ahead
+    middle = len(moved.frames) // 2
+    first, second = Subset(moved, range(middle)), Subset(moved, range(middle, len(moved.frames)))
+    shift = second.frames[0].stamp_ns - first.frames[0].stamp_ns
+    second.frames = [replace(f, stamp_ns=f.stamp_ns - shift) for f in second.frames]
+    second.path = Path("another/town_map")
+    found = estimate_labels([first, second]).time_offset_s
+    assert found.low < AHEAD_S < found.high < found.low + 0.05
 
 
 def test_a_given_offset_is_applied_without_reading_images():

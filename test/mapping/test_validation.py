@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from rgsiam_ros.bundle.map_points import MapPoints
 from rgsiam_ros.features.keypoints import DESCRIPTOR_SIZE, Keypoints
-from rgsiam_ros.geometry.poses import invert
+from rgsiam_ros.geometry.poses import invert, pose_errors
 from rgsiam_ros.localization.geometric import GeometricBranch
 from rgsiam_ros.mapping.held_out import HeldOut
 from rgsiam_ros.mapping.validation import validate
@@ -93,6 +93,19 @@ def test_the_covariance_is_fitted_to_the_errors(validated, true_poses):
         inverse = np.linalg.inv(covariances[:, part, part])
         squares = np.einsum("ni,nij,nj->n", errors[:, part], inverse, errors[:, part])
         assert squares.mean() / 3.0 == pytest.approx(1.0, rel=1e-3)
+
+
+def test_the_most_similar_map_image_is_measured_on_the_same_images(small_map, images):
+    """It is the nearest one for nearly all of them, and never one that may not be used."""
+    held_out = images[:6]
+    found = validated_images(small_map, held_out).summary("some")
+    T_map = small_map.points.T_points_camera_N44
+    near_m = np.median([pose_errors(T_map, i.T_points_camera)[0].min() for i in held_out])
+    assert near_m <= found["retrieval_median_m"] < near_m + 1.5
+    far = np.flatnonzero(pose_errors(T_map, held_out[0].T_points_camera)[0] > 10.0)
+    away = [replace(held_out[0], allowed=far), replace(held_out[1], allowed=far[:0])]
+    assert validated_images(small_map, away).retrieval["retrieval_median_m"] > 10.0
+    assert validated_images(small_map, away[1:]).retrieval == {}
 
 
 def test_few_images_leave_the_covariance_as_the_matches_give_it(small_map, images):

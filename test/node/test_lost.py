@@ -291,3 +291,6 @@ def test_an_uncalibrated_bundle_gives_a_warning(peer, start, colour_bundle):
     status, pose = status_and_pose(peer, 1, UNLIKE)
     assert pose is not None
     assert values(status)["trust"] == "not calibrated"
+    found = peer.wait_for_diagnosis("not calibrated: its covariance is constant.*rgsiam calibrate")
+    assert found.level == DiagnosticStatus.WARN
+    assert node.log.count("is not calibrated") == 1

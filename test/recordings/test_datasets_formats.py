@@ -311,6 +311,14 @@ def test_alternating_sessions_can_be_split(tmp_path):
     assert len(training) > 40
 
 
+def test_a_first_image_of_another_size_does_not_set_the_camera(tmp_path):
+    path = write_cambridge(tmp_path, views())
+    first = path / open_dataset(path).frames[0].name
+    write_picture(first, (20.0, 20.0), width=120, height=160)
+    camera = open_dataset(path).camera
+    assert (camera.width, camera.height) == (160, 120)
+
+
 def test_two_formats_in_one_folder_are_an_error(tmp_path):
     write_colmap(tmp_path, views())
     write_nerfstudio(tmp_path, views())

@@ -49,7 +49,7 @@ def test_colmap_points_are_those_an_image_observes(tmp_path):
 
 def binary_copy(text_model, folder):
     """Write the same model in COLMAP's binary format, after its specification."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     numbers = {"SIMPLE_PINHOLE": 0, "PINHOLE": 1, "OPENCV": 4}
     rows = [r.split() for r in (text_model / "cameras.txt").read_text().splitlines()[1:]]
     cameras = struct.pack("<Q", len(rows))
@@ -277,10 +277,85 @@ def test_the_largest_of_several_reconstructions_is_taken_and_named(tmp_path, cap
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    ("places", "taken"),
+    [
+        (("sparse", "sparse/0"), "sparse"),
+        ((".", "sparse/0"), "."),
+        (("sparse/0", "sparse/aligned"), "sparse/aligned"),
+        (("0", "sparse/0"), "sparse/0"),
+    ],
+)
+def test_models_in_several_places_are_all_named(tmp_path, caplog, places, taken):
+    """One in the folder itself, then one in sparse is taken, else the one with most images."""
+    for count, place in enumerate(places, 2):
+        write_colmap(tmp_path, views(count=count), where=place)
+    assert len(open_dataset(tmp_path).frames) == 2 + places.index(taken)
+    for count, place in enumerate(places, 2):
+        assert f"{tmp_path / place}: {count} images" in caplog.text
+    assert f"{tmp_path / taken} is taken" in caplog.text
+
+
+def test_a_binary_and_a_text_model_in_one_folder_must_agree(tmp_path):
+    write_colmap(tmp_path, views(), where="sparse/0")
+    folder = tmp_path / "sparse/0"
+    binary_copy(folder, folder)
+    assert len(open_dataset(tmp_path).frames) == COUNT
+    write_colmap(tmp_path, views(seed=1), where="sparse/0")  # the text is of another reconstruction
+    with pytest.raises(
+        DatasetError, match=r"binary model of 6 images and a text model of 6 .*poses"
+    ):
+        open_dataset(tmp_path)
+
+
+def test_a_folder_named_like_the_dataset_is_a_session_of_its_own(tmp_path):
+    path = write_nerfstudio(tmp_path / "drive", views())
+    file = tmp_path / "drive" / "transforms.json"
+    content = json.loads(file.read_text())
+    for i, entry in enumerate(content["frames"]):
+        name = f"drive/{i}.png" if i % 2 else f"{i}.png"
+        (tmp_path / "drive" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "drive" / entry["file_path"]).rename(tmp_path / "drive" / name)
+        entry["file_path"] = name
+    file.write_text(json.dumps(content))
+    assert {frame.session for frame in open_dataset(path).frames} == {"drive", "./drive"}
+
+
+def test_another_file_of_transforms_is_named(tmp_path, caplog):
+    write_nerfstudio(tmp_path, views())
+    file = tmp_path / "transforms.json"
+    (tmp_path / "transforms_test.json").write_text(file.read_text())
+    open_dataset(tmp_path)
+    assert "holds transforms.json, transforms_test.json: transforms.json is read" in caplog.text
+    caplog.clear()
+    open_dataset(file)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("flag", [True, 1])
 def test_the_fisheye_flag_of_instant_ngp_is_honoured(tmp_path, flag):
     camera = open_dataset(write_nerfstudio(tmp_path, views(), is_fisheye=flag, k1=0.1)).camera
     assert (camera.distortion_model, camera.distortion) == ("equidistant", (0.1, 0.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"is_fisheye": "false"}, "is_fisheye is 'false': write true or false"),
+        ({"camera_model": "FISHEYE"}, "camera_model FISHEYE .* is not supported"),
+        ({"camera_type": "fisheye"}, "camera_type names a fisheye, but .* read as OPENCV"),
+        ({"fisheye_crop_radius": 300.0}, "fisheye_crop_radius names a fisheye"),
+    ],
+)
+def test_a_fisheye_of_another_spelling_is_refused(tmp_path, fields, said):
+    with pytest.raises(DatasetError, match=said):
+        open_dataset(write_nerfstudio(tmp_path, views(), **fields))
+
+
+def test_a_crop_of_a_fisheye_does_not_matter(tmp_path):
+    fields = {"camera_model": "OPENCV_FISHEYE", "fisheye_crop_radius": 300.0}
+    camera = open_dataset(write_nerfstudio(tmp_path, views(), **fields)).camera
+    assert camera.distortion_model == "equidistant"
 
 
 def test_unknown_fields_and_a_scale_of_nerfstudio_are_named(tmp_path, caplog):

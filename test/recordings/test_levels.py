@@ -5,12 +5,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import pytest
+import yaml
+from rich.console import Console
 from support.small_map import WIDTH, part_of_town
 
 from rgsiam_ros.camera.decoding import decode_compressed
 from rgsiam_ros.engines.options import EngineOptions
+from rgsiam_ros.geometry.poses import quaternion_wxyz
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.mapping.build import MapOptions, build_bundle
+from rgsiam_ros.mapping.show import localize_frame
 from rgsiam_ros.recordings.levels import levels_of
 from rgsiam_ros.recordings.subset import Subset
 
@@ -60,3 +64,25 @@ def test_a_map_of_16_bit_images_states_its_levels(tmp_path):
     error_m = np.linalg.norm(estimate.T_map_camera[:3, 3] - town.frames[0].T_map_camera[:3, 3])
     assert error_m < 0.5
     relocalizer.close()
+    assert not localize_frame(bundle, town, 0).estimate.lost
+    path = write_thermal_csv(tmp_path / "drive", town, 3)
+    evaluate = pytest.importorskip("rgsiam_training.evaluation.evaluate")
+    console = Console(quiet=True)
+    metrics = evaluate.evaluate_dataset(path, bundle.path, tmp_path / "out", console, split="test")
+    assert metrics["answered"] == 3
+
+
+def write_thermal_csv(folder, dataset, count):
+    """A CSV dataset with the first images of another one."""
+    folder.mkdir()
+    camera = dataset.camera.model_dump(mode="json")
+    (folder / "camera.yaml").write_text(yaml.safe_dump(camera))
+    lines = ["image,x,y,z,qw,qx,qy,qz"]
+    for i, image in zip(range(count), dataset.read_images(), strict=False):
+        (folder / f"{i}.png").write_bytes(image.content)
+        T = dataset.frames[i].T_map_camera
+        values = [*T[:3, 3], *quaternion_wxyz(T)]
+        lines.append(",".join([f"{i}.png", *map(str, values)]))
+    path = folder / "poses.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path

@@ -49,3 +49,14 @@ def test_a_replay_says_so(sessions, tmp_path):
         assert ("was built from these images" in console.export_text()) == seen
         assert metrics["seen_in_training"] == seen
         assert json.loads((out / "metrics.json").read_text())["seen_in_training"] == seen
+
+
+def test_a_replay_says_that_a_bundle_is_of_no_use(sessions, tmp_path):
+    bundle = bundle_of(tmp_path / "bundle", sessions[:1])
+    console = Console(record=True, width=200, quiet=False)
+    metrics = run_replay(sessions[1], bundle.path, tmp_path / "out", ReplayOptions(), console)
+    (doubt,) = metrics["bundle_doubts"]
+    assert "is not calibrated" in doubt
+    assert doubt in console.export_text(clear=False).replace("\n", "")
+    assert f"[1;31m{doubt[:20]}" in console.export_text(styles=True)  # bold and red
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["bundle_doubts"] == [doubt]

@@ -286,6 +286,17 @@ def parts_of_both_branches():
     return text | {"geometry": geometric_text["geometry"]}, contents | geometric_contents
 
 
+def calibrated_summary(source="test"):
+    """What a manifest says about a calibration."""
+    return {
+        "source": source,
+        "frames": 100,
+        "false_accept_rate": 0.01,
+        "accepted": 0.9,
+        "wrong_m": 1.0,
+    }
+
+
 def edit_manifest(bundle, change):
     """Rewrite the manifest of a bundle. `change` edits its data in place."""
     path = bundle / "manifest.yaml"

@@ -150,7 +150,7 @@ def write_kitti(root, T_cam2, *, number="2"):
 def write_colmap(folder, T, *, cameras=("1 PINHOLE 160 120 150 140 78.5 61.5",), where="sparse/0"):
     """A text model. Poses are world to camera; cx and cy are half a pixel larger than ours."""
     model = folder / where
-    model.mkdir(parents=True)
+    model.mkdir(parents=True, exist_ok=True)
     images, observations = ["# images"], []
     for i, pose in enumerate(T):
         name = f"{'ab'[i % 2]}/{i}.png"

@@ -1,6 +1,7 @@
 """The typed configuration: YAML, options and dotted settings."""
 
 import os
+import re
 
 import pytest
 import yaml
@@ -96,7 +97,34 @@ def test_the_help_of_train_has_defaults_and_the_steps_of_an_epoch():
     text = " ".join(done.stdout.split())
     batch = default_of("optimisation.batch_pairs")
     assert f"(training images / {batch}) steps" in text
-    for name in ("optimisation.epochs", "pairs.reach_m", "input_width", "seed"):
+    for name in ("pairs.reach_m", "input_width", "seed"):
         assert f"({name})" in text
         assert f"[default: ({default_of(name)})]" in text
-    assert "--set" in text
+    steps = default_of("optimisation.steps")
+    assert f"(optimisation.epochs) [default: (as many as make {steps} steps)]" in text
+    options = re.findall(r"│ +(--(?!help)[a-z-]+)", done.stdout)
+    assert len(options) > 15
+    assert text.count("[default: ") == len(options)
+
+
+@pytest.mark.parametrize(
+    ("preset", "said"),
+    [
+        ("siamese", ""),
+        ("lstm_posenet", "LSTMs cannot be exported"),
+        ("relnet", "no absolute branch"),
+    ],
+)
+def test_what_cannot_be_exported_is_known_before_the_training(preset, said):
+    config = trainable(preset).apply(TrainingConfig(**DATA))
+    assert said in config.why_no_export()
+    assert bool(said) == bool(config.why_no_export())
+
+
+@pytest.mark.slow
+def test_train_warns_of_a_network_that_cannot_be_exported(tmp_path):
+    done = rgsiam("train", tmp_path, "--out", tmp_path / "run", "--preset", "lstm_posenet")
+    assert done.returncode == 1  # there is no data
+    warning, error = done.stderr.splitlines()
+    assert warning.startswith("warning: a network with LSTMs cannot be exported")
+    assert error.startswith("error: ")

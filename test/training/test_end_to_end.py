@@ -1,5 +1,6 @@
 """From a bag to poses with a small training: bag, training run, bundle, relocalizer."""
 
+import re
 import shutil
 
 import numpy as np
@@ -8,12 +9,14 @@ import yaml
 from rich.console import Console
 from support.bags import cut_bag
 from support.command_line import rgsiam
+from support.dataset_files import views, write_csv
 from support.paths import TOWN_MAP
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed here")
 from support.small_training import TINY_BACKBONE, small_training
 
-from rgsiam_ros.bundle import network_io
+from rgsiam_ros.bundle import Bundle, network_io
+from rgsiam_ros.bundle.doubts import SEEN
 from rgsiam_ros.camera.preprocessing import fit_image, normalise
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import BundleError, DatasetError
@@ -27,6 +30,7 @@ from rgsiam_training.evaluation.compare.presets import trainable
 from rgsiam_training.evaluation.evaluate import evaluate_dataset
 from rgsiam_training.evaluation.held_out import HeldOutSet, torch_absolute_branch
 from rgsiam_training.export.bundle_export import ExportError, check_parity, export_bundle
+from rgsiam_training.export.calibrate import images_not_trained_on
 from rgsiam_training.export.onnx_export import round_large_weights
 from rgsiam_training.fitting.run_folder import open_run
 from rgsiam_training.fitting.train import train
@@ -131,6 +135,48 @@ def test_the_exported_graph_stays_whole_for_tensorrt(bundle):
     assert not kinds & {"If", "Loop", "Scan", "Det", "SequenceAt", "NonZero"}
     assert not any("cross" in f"{node.name} {node.op_type}" for node in model.graph.node)
     assert not model.functions
+
+
+def test_a_bundle_of_no_use_says_so(bundle, run, bag, tmp_path):
+    figures = bundle.manifest.absolute.variants["float32"].validation
+    opened = open_run(run)
+    position = opened.validation.T_map_camera_N44[:, None, :3, 3]
+    apart_m = np.linalg.norm(position - opened.mapping.T_map_camera_N44[:, :3, 3], axis=2)
+    assert np.median(apart_m.min(axis=1)) <= figures.retrieval_median_m < apart_m.max()
+    console = Console(record=True, width=500, quiet=False)
+    metrics = evaluate_dataset(bag, bundle.path, tmp_path / "out", split="test", console=console)
+    *_, far, uncalibrated = (text for text in metrics["bundle_doubts"] if "turned" not in text)
+    assert "is off by more than the map's scale: half of its errors" in far
+    assert "is not calibrated" in uncalibrated
+    assert "is off by more than the map's scale" in console.export_text()
+
+
+def test_a_run_is_calibrated_on_frames_that_it_was_not_trained_on(run, bag, tmp_path):
+    """Given the data of the training itself, only the frames that were kept back are taken."""
+    opened = open_run(run)
+    assert opened.trained_on(opened.mapping.image_NHW3).all()
+    assert not opened.trained_on(opened.validation.image_NHW3).any()
+    few = cut_bag(bag, tmp_path / "few", images=30)
+    options = ("--data", few, "--precision", "float32")
+    done = rgsiam("export", run, "--out", tmp_path / "a", *options)
+    assert re.search(r"few: only \d+ of 30 images were not trained on, 24 are needed", done.stderr)
+    assert "bundle a is off by more than the map's scale" in done.stdout
+    bundle = Bundle.load(tmp_path / "a")
+    kept_back = images_not_trained_on(opened, opened.open_sessions([str(bag)], "test"), bundle)
+    trained = bundle.manifest.mapping_data.frames
+    assert len(kept_back.images.image_NHW3) == 80 - trained >= 24
+    assert not kept_back.source.endswith(SEEN)
+    seen = images_not_trained_on(opened, opened.open_sessions([str(few)], "test"), bundle)
+    assert len(seen.images.image_NHW3) == 30
+    assert seen.source == f"few{SEEN}"
+
+
+def test_export_refuses_a_session_that_does_not_fit_before_it_begins(run, tmp_path):
+    other = write_csv(tmp_path / "other", views(count=30))
+    done = rgsiam("export", run, "--out", tmp_path / "x", "--data", other)
+    assert done.returncode == 1
+    assert re.search(r"error: .*poses.csv: the live image does not contain", done.stderr)
+    assert not (tmp_path / "x").exists()
 
 
 def test_single_images_give_a_bundle_without_map_features(bag, tmp_path):

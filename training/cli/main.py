@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
 from pathlib import Path
@@ -18,19 +19,13 @@ from rgsiam_ros.cli.options import (
     MOUNT,
     TRUTH_TOPIC,
     BaseFrame,
-    BatchSize,
-    BranchName,
-    BundleOption,
     BundlePath,
     BundleTimeOffset,
-    EngineName,
     ImageTopic,
     InfoTopic,
     Mount,
-    PrecisionName,
     Rectified,
     RefineCamera,
-    ResultsFolder,
     Seed,
     Split,
     TruthTopic,
@@ -39,6 +34,7 @@ from rgsiam_ros.cli.options import (
 )
 from rgsiam_training.cli.compare import compare
 from rgsiam_training.cli.dataset import download, inspect
+from rgsiam_training.cli.evaluate import evaluate
 from rgsiam_training.cli.features import tune_features
 from rgsiam_training.cli.look_alikes import look_alikes
 from rgsiam_training.cli.town import town
@@ -46,7 +42,6 @@ from rgsiam_training.config import default_of
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
-DatasetPath = Annotated[Path, typer.Argument(help="A bag, or see docs/datasets.md.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -57,9 +52,9 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def setting(name: str, help_text: str) -> Any:
-    """An option for one field of the configuration, whose help shows the field's default."""
-    return typer.Option(help=f"{help_text} ({name})", show_default=f"{default_of(name)}")
+def setting(name: str, help_text: str, default: str = "") -> Any:
+    """An option for one field of the configuration, whose help shows the field's default, or the words for it."""
+    return typer.Option(help=f"{help_text} ({name})", show_default=default or f"{default_of(name)}")
 
 
 def train(
@@ -68,20 +63,28 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="Folder of this run, new.")],
     config: Annotated[
-        Path | None, typer.Option(help="YAML of a training configuration, see docs/training.md.")
+        Path | None,
+        typer.Option(
+            help="YAML of a training configuration, see docs/training.md.", show_default="none"
+        ),
     ] = None,
     preset: Annotated[
         str, typer.Option(help="Method to train: siamese, or another one of `rgsiam compare`.")
     ] = "siamese",
     epochs: Annotated[
         int | None,
-        setting("optimisation.epochs", "Passes over the training images"),
+        setting(
+            "optimisation.epochs",
+            "Passes over the training images",
+            f"as many as make {default_of('optimisation.steps')} steps",
+        ),
     ] = None,
     width: Annotated[
         int | None, setting("input_width", "Width of the network's input, pixels")
     ] = None,
     height: Annotated[
-        int | None, setting("input_height", "Height of the network's input, pixels")
+        int | None,
+        setting("input_height", "Height of the network's input, pixels", "the camera's aspect"),
     ] = None,
     reach: Annotated[
         float | None,
@@ -122,15 +125,20 @@ def train(
     map_bundle: Annotated[
         Path | None,
         typer.Option(
-            "--map", help="The map bundle that you will export with, to show what it gives."
+            "--map",
+            help="The map bundle that you will export with, to show what it gives.",
+            show_default="none",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out.", show_default="off")
+    ] = False,
     assignments: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
+            show_default="none",
             help="Any other field of the configuration, by its dotted name: --set pairs.reach_m=1. "
             "May be repeated.",
         ),
@@ -165,6 +173,8 @@ def train(
     }
     settings = load_config(config, overrides, assignments or ())
     geometry = None if map_bundle is None else Bundle.load(map_bundle).manifest.geometric_part
+    if reason := settings.why_no_export():
+        logging.getLogger(__name__).warning("%s", reason)
     try:
         errors = run_training(settings, out, resume=resume, map_bundle=map_bundle)
     except KeyboardInterrupt:
@@ -227,15 +237,27 @@ def export(
             "--map", help="A bundle of `rgsiam map build`, whose geometric branch is added."
         ),
     ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Session to calibrate on, of which the frames are taken that RUN was not trained on. May be "
+            "repeated. Default: the frames that RUN held out."
+        ),
+    ] = None,
+    split: Split = "test",
     tensorrt: Annotated[
         bool, typer.Option(help="Also compile an engine for this machine's GPU, by torch-tensorrt.")
     ] = False,
 ) -> None:
     """Export a training run to a bundle. Fails if ONNX Runtime and torch compute different poses."""
+    from rgsiam_ros.bundle import refuse_existing
+    from rgsiam_ros.bundle.doubts import doubts
     from rgsiam_ros.bundle.precision import PRECISIONS
     from rgsiam_ros.geometry.units import angle_text, length_text
     from rgsiam_ros.replay.progress import progress_bar
+    from rgsiam_ros.replay.results import print_in_red
     from rgsiam_training.export.bundle_export import DEFAULT_PRECISIONS, export_bundle
+    from rgsiam_training.fitting.run_folder import open_run
 
     unknown = [name for name in precision or () if name not in PRECISIONS]
     if unknown:
@@ -247,9 +269,17 @@ def export(
 
         find_compiler()  # reports what is missing before the export, which takes minutes
     reduced = [p for p in PRECISIONS[1:] if p in (precision or DEFAULT_PRECISIONS)]
+    refuse_existing(out)
+    sessions = open_run(run).open_sessions(data, split) if data else []
     with progress_bar(console) as bar:
         bundle = export_bundle(
-            run, out, map_spacing, reduced, map_bundle=map_bundle, progress=Stages(bar)
+            run,
+            out,
+            map_spacing,
+            reduced,
+            map_bundle=map_bundle,
+            calibrate_on=sessions,
+            progress=Stages(bar),
         )
     part = bundle.manifest.absolute_part
     frames = part.variants["float32"].validation.frames
@@ -268,6 +298,7 @@ def export(
             soft_wrap=True,
         )
     _say_what_the_bundle_gives(bundle.manifest.geometry)
+    print_in_red(doubts(bundle.manifest), console)
     if tensorrt:
         from rgsiam_training.export.tensorrt_export import compile_for_this_gpu
 
@@ -300,9 +331,11 @@ def calibrate(
 ) -> None:
     """Fit covariance and trust on images that were not trained on. `rgsiam export` does this too."""
     from rgsiam_ros.bundle import Bundle, refuse_existing
+    from rgsiam_ros.bundle.doubts import doubts
     from rgsiam_ros.recordings.formats import open_split
     from rgsiam_ros.recordings.time_offset import with_time_offset
     from rgsiam_ros.replay.progress import progress_bar
+    from rgsiam_ros.replay.results import print_in_red
     from rgsiam_training.export.calibrate import calibrate_bundle, images_of_datasets, images_of_run
     from rgsiam_training.fitting.run_folder import open_run
 
@@ -324,7 +357,7 @@ def calibrate(
         held_out = images_of_datasets(opened, loaded)
     target = out or bundle
     with progress_bar(console) as bar:
-        calibrate_bundle(
+        made = calibrate_bundle(
             loaded,
             held_out,
             target,
@@ -333,39 +366,4 @@ def calibrate(
             progress=Stages(bar),
         )
     console.print(f"calibrated: {target}", soft_wrap=True)
-
-
-def evaluate(
-    dataset: DatasetPath,
-    bundle: BundleOption,
-    out: ResultsFolder,
-    split: Split = "test",
-    branch: BranchName = "auto",
-    engine: EngineName = "auto",
-    precision: PrecisionName = "auto",
-    batch: BatchSize = 1,
-    time_offset: BundleTimeOffset = "auto",
-    image_topic: ImageTopic = None,
-    camera_info_topic: InfoTopic = None,
-    rectified: Rectified = False,
-    truth_topic: TruthTopic = TRUTH_TOPIC,
-    base_frame: BaseFrame = BASE_FRAME,
-    mount: Mount = MOUNT,
-) -> None:
-    """Relocalize every image of a dataset and report errors. For bags, see also `rgsiam replay`."""
-    from rgsiam_ros.engines.options import EngineOptions
-    from rgsiam_training.evaluation.evaluate import evaluate_dataset
-
-    evaluate_dataset(
-        dataset,
-        bundle,
-        out,
-        console,
-        split=split,
-        topics=bag_topics(
-            image_topic, camera_info_topic, rectified, truth_topic, base_frame, mount
-        ),
-        branch=branch,
-        engine=EngineOptions(engine, precision, batch=batch, fallback="none"),
-        time_offset=read_offset(time_offset),
-    )
+    print_in_red(doubts(made.manifest, "absolute"), console)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from rgsiam_ros.bundle.parts import LabelCorrection, MapExtent
+from rgsiam_ros.camera.levels import FEWEST_LEVELS
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import Preprocessing, fit_image
 from rgsiam_ros.errors import DatasetError
@@ -26,20 +27,28 @@ from rgsiam_ros.mapping.label_correction import correct_labels
 from rgsiam_ros.mapping.map_scale import extent_of
 from rgsiam_ros.recordings.base import (
     Dataset,
+    Frame,
     PointDataset,
     common_camera,
     describe_dropped,
     describe_repeated,
     fingerprint,
+    frames_of,
     poses_of,
     require_shape,
+    session_fingerprints,
 )
 from rgsiam_ros.recordings.formats import open_dataset
-from rgsiam_training.config import TrainingConfig
-from rgsiam_training.data.splits import frames_of, split_frames
+from rgsiam_ros.recordings.levels import levels_of
+from rgsiam_training.config import LARGEST_SIDE, TrainingConfig
+from rgsiam_training.data.splits import split_frames
 
 logger = logging.getLogger(__name__)
 
+HEIGHT_STEP = 8
+"""The stride of the backbone's finest map that a neck uses. The input's default height is a multiple of it."""
+LARGEST_BLANK_SHARE = 0.5
+"""If a larger share of the images has no contrast, there is nothing to learn from."""
 SMALLEST_SCALE_M = 0.1
 """Smallest length of a normalised unit, for sessions in which the camera hardly moves."""
 
@@ -96,6 +105,7 @@ def prepare(config: TrainingConfig) -> PreparedData:
     """
     recorded = [open_dataset(path, split="train", topics=config.topics) for path in config.datasets]
     common_camera(recorded)
+    prints = session_fingerprints(recorded)
     datasets, labels = correct_labels(recorded, config.time_offset, config.refine_camera)
     for dataset in datasets:
         if left_out := describe_dropped(dataset):
@@ -103,8 +113,10 @@ def prepare(config: TrainingConfig) -> PreparedData:
     camera = common_camera(datasets)
     extent = extent_of(datasets)
     mean, std = normalisation_of(config.network.backbone)
+    height = config.input_height or uncropped_height(config.input_width, camera)
+    levels = levels_of(datasets)
     preprocessing = Preprocessing(
-        input_width=config.input_width, input_height=config.input_height, mean=mean, std=std
+        input_width=config.input_width, input_height=height, levels=levels, mean=mean, std=std
     )
     frames = frames_of(datasets)
     training, validation = split_frames(frames, config.split, config.pairs.reach_m, config.seed)
@@ -113,11 +125,16 @@ def prepare(config: TrainingConfig) -> PreparedData:
             logger.warning(repeated)
     fitted = np.stack(
         [
-            fit_image(require_shape(image.decode(), camera, frame.name), preprocessing, camera)
+            fit_image(
+                require_shape(image.decode(levels=levels), camera, frame.name),
+                preprocessing,
+                camera,
+            )
             for dataset in datasets
             for frame, image in zip(dataset.frames, dataset.read_images(), strict=True)
         ]
     )
+    _check_contrast(fitted, frames)
     poses = poses_of(frames)
     _, sessions = np.unique([frame.session for frame in frames], return_inverse=True)
     stamps_ns = np.array([frame.stamp_ns for frame in frames], np.int64)
@@ -147,9 +164,24 @@ def prepare(config: TrainingConfig) -> PreparedData:
         labels=labels,
         extent=extent,
         fingerprint=fingerprint(recorded),
-        session_fingerprints=tuple(fingerprint([dataset]) for dataset in recorded),
+        session_fingerprints=prints,
         source=", ".join(Path(path).name for path in config.datasets),
     )
+
+
+def uncropped_height(width: int, camera: Camera) -> int:
+    """The height of a network's input that shows the whole image of a camera, pixels: a multiple of 8, at least 32.
+
+    Of an image of another aspect than the rounded one, a few rows or columns are cropped. Raises DatasetError if the
+    height is too large.
+    """
+    height = max(32, HEIGHT_STEP * round(width * camera.height / camera.width / HEIGHT_STEP))
+    if height > LARGEST_SIDE:
+        raise DatasetError(
+            f"an input of {width} pixels width would be {height} high for images of {camera.width}x{camera.height}: "
+            "give a smaller --width, or a --height"
+        )
+    return height
 
 
 def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -161,6 +193,20 @@ def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if configuration is None:
         return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     return tuple(configuration.mean), tuple(configuration.std)
+
+
+def _check_contrast(image_NHW3: NDArray[np.uint8], frames: Sequence[Frame]) -> None:
+    """Warn of images that show nothing. Raises DatasetError if these are most of them."""
+    blank = [i for i, image in enumerate(image_NHW3) if np.ptp(image) < FEWEST_LEVELS]
+    if not blank:
+        return
+    text = (
+        f"{len(blank)} of {len(frames)} images have no contrast ({frames[blank[0]].name}, ...): a covered lens, a wrong "
+        "exposure or a wrong encoding"
+    )
+    if len(blank) > LARGEST_BLANK_SHARE * len(frames):
+        raise DatasetError(f"{text}: look at them with `rgsiam inspect`, and record again")
+    logger.warning("%s", text)
 
 
 class PairImages(TorchDataset):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import groupby, pairwise
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.geometry.poses import Array
-from rgsiam_ros.recordings.base import Dataset, Frame, poses_of
+from rgsiam_ros.recordings.base import Frame, poses_of
 from rgsiam_ros.uncertainty.covariance import MINIMUM_SAMPLES
 from rgsiam_training.config import SplitConfig
 
@@ -39,17 +38,6 @@ SAME_WAY_COSINE = 0.5
 """Cosine of the largest angle between two optical axes that look the same way."""
 
 logger = logging.getLogger(__name__)
-
-
-def frames_of(datasets: Sequence[Dataset]) -> list[Frame]:
-    """The frames of datasets. Sessions of two datasets get different names, also if they have the same."""
-    if len(datasets) == 1:
-        return list(datasets[0].frames)
-    return [
-        replace(frame, session=f"{dataset.path} ({i + 1}): {frame.session}")
-        for i, dataset in enumerate(datasets)
-        for frame in dataset.frames
-    ]
 
 
 def split_frames(frames: Sequence[Frame], config: SplitConfig, reach_m: float, seed: int) -> Split:
@@ -77,12 +65,13 @@ def split_frames(frames: Sequence[Frame], config: SplitConfig, reach_m: float, s
             needed = _needed(len(frames))
             enough = len(split[1]) >= needed or bool(config.leave_out)
             if config.hold_out == "stretches" or (far <= LARGEST_FAR_SHARE and enough):
-                return split
+                return _exportable(split, len(frames))
             logger.info(
                 "the drive passes most places once: frames are held out all along the way, not in stretches "
                 "(split.hold_out)"
             )
-    return _remaining(frames, config, *split_interleaved(frames, config))
+    split = _remaining(frames, config, *split_interleaved(frames, config))
+    return _exportable(split, len(frames))
 
 
 def split_contiguous(frames: Sequence[Frame], config: SplitConfig, seed: int) -> Split:
@@ -156,6 +145,16 @@ def _remaining(
         raise DatasetError(
             "no frame is left for training or for validation: make the circles of split.leave_out "
             "smaller"
+        )
+    return split
+
+
+def _exportable(split: Split, count: int) -> Split:
+    """The split unchanged. Raises DatasetError if it holds out too few of `count` frames for an export."""
+    if len(split[1]) < MINIMUM_SAMPLES:
+        raise DatasetError(
+            f"only {len(split[1])} of {count} frames would be held out, an export needs {MINIMUM_SAMPLES}: hold "
+            "out more (--set split.fraction), or make the circles of split.leave_out smaller"
         )
     return split
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.markup import escape
 
 from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import RgsiamError
@@ -24,7 +23,7 @@ from rgsiam_ros.recordings.topics import BagTopics
 from rgsiam_ros.replay.metrics import metrics_with_offset, replay_metrics
 from rgsiam_ros.replay.offline import decoded, record_of
 from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
-from rgsiam_ros.replay.results import claim_folder, print_table, write_results
+from rgsiam_ros.replay.results import claim_folder, print_in_red, print_table, write_results
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +62,8 @@ def evaluate_dataset(
     frames = []
     pairs = zip(dataset.frames, dataset.read_images(), strict=True)
     while group := list(islice(pairs, engine.batch)):
-        estimates = relocalizer.estimate_many([decoded(image) for _, image in group])
+        images = [decoded(image, levels=relocalizer.levels) for _, image in group]
+        estimates = relocalizer.estimate_many(images)
         for (frame, _), estimate in zip(group, estimates, strict=True):
             frame_in_map = replace(frame, T_map_camera=turn @ frame.T_map_camera)
             frames.append(_record(frame_in_map, estimate))
@@ -81,6 +81,7 @@ def evaluate_dataset(
     seen = seen_in_training(relocalizer.manifest, dataset)
     limits = relocalizer.manifest.limits
     metrics = replay_metrics(record, limits) | {"seen_in_training": seen}
+    metrics["bundle_doubts"] = list(relocalizer.doubts)
     if offset_s:
         moved = [
             None if frame is None else turn @ frame.T_map_camera
@@ -90,8 +91,9 @@ def evaluate_dataset(
         metrics |= metrics_with_offset(record, moved, offset_s, limits)
     write_results(record, metrics, config, out)
     print_table(metrics, console, config["title"])
-    if seen:
-        console.print(f"[bold red]{escape(describe_seen(relocalizer.manifest))}[/]", soft_wrap=True)
+    print_in_red(
+        [*([describe_seen(relocalizer.manifest)] if seen else []), *relocalizer.doubts], console
+    )
     console.print(f"results: {out}", soft_wrap=True)
     return metrics
 

@@ -22,6 +22,7 @@ from rgsiam_ros.errors import DatasetError, RgsiamError
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.geometry.units import angle_text, length_text
 from rgsiam_ros.mapping.progress import Progress, Silent
+from rgsiam_ros.recordings.base import Dataset
 from rgsiam_ros.uncertainty.covariance import MINIMUM_SAMPLES
 from rgsiam_training.evaluation.held_out import (
     HeldOutSet,
@@ -30,8 +31,9 @@ from rgsiam_training.evaluation.held_out import (
     torch_absolute_branch,
 )
 from rgsiam_training.export.acceptance import AcceptedPrecision, Float32Reference, try_precision
-from rgsiam_training.export.calibrate import calibrate_bundle, images_of_run
+from rgsiam_training.export.calibrate import calibrate_bundle, images_not_trained_on, images_of_run
 from rgsiam_training.export.golden_images import choose_golden, tolerance_for
+from rgsiam_training.export.nearest_image import nearest_image_errors
 from rgsiam_training.export.onnx_export import (
     OPSET,
     absolute_to_onnx,
@@ -72,14 +74,17 @@ def export_bundle(
     precisions: Sequence[Precision] = DEFAULT_PRECISIONS,
     calibrate: bool = True,
     map_bundle: Path | None = None,
+    calibrate_on: Sequence[Dataset] = (),
     progress: Progress | None = None,
 ) -> Bundle:
     """Export the averaged network of the run in `folder` to a new bundle at `out`.
 
     map_spacing: keeps fewer map images, see `MapImagesConfig.spacing`; precisions: reduced precisions to try
-    beside float32; calibrate: fit covariance and trust on the run's validation frames, see
-    `rgsiam_training.export.calibrate`; map_bundle: a bundle of `rgsiam map build` whose geometric branch is added.
-    progress: shows the stages. Logs which precisions were accepted, which were refused, and why a calibration was not possible.
+    beside float32; calibrate: fit covariance and trust, see `rgsiam_training.export.calibrate`; calibrate_on:
+    sessions for this, of which the frames are taken that the run was not trained on, if they are enough; none for
+    the run's validation frames; map_bundle: a bundle of `rgsiam map build` whose geometric branch is added.
+    progress: shows the stages. Logs which precisions were accepted, which were refused, and why a calibration was not
+    possible.
 
     Raises DatasetError for an incomplete run, and BundleError if `out` exists, or if `map_bundle` has another
     camera or map frame than the run. Raises ExportError if ONNX Runtime and torch differ by more than a
@@ -94,6 +99,10 @@ def export_bundle(
         part, geometry_files = geometry_for(
             Bundle.load(map_bundle), run.camera, run.description(out.name)["map_frame"]
         )
+        if part["preprocessing"]["levels"] != run.preprocessing.model_dump(mode="json")["levels"]:
+            raise DatasetError(
+                f"{map_bundle} and {folder} scale 16-bit images differently: build the map and train on the same sessions"
+            )
         geometry = {"geometry": part}
     held_out = HeldOutSet(run, map_spacing)
     advance = (progress or Silent()).start("exporting and checking precisions", 1 + len(precisions))
@@ -117,12 +126,15 @@ def export_bundle(
             contents[absolute_name(precision)] = outcome.onnx_bytes
         if outcome.features is not None:
             contents[map_features_name(precision)] = npz_bytes(outcome.features.to_arrays())
+    nearest = nearest_image_errors(held_out, float32.reference)
+    for variant in variants.values():
+        variant["validation"] |= nearest
     description = run.description(out.name) | {
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "absolute": _describe(run, held_out, float32.reference) | {"variants": variants},
     }
     bundle = write_bundle(out, description | geometry, contents | geometry_files)
-    return _calibrated(bundle, run, progress) if calibrate else bundle
+    return _calibrated(bundle, run, calibrate_on, progress) if calibrate else bundle
 
 
 def _export_float32(run: Run, held_out: HeldOutSet) -> _Float32Export:
@@ -176,15 +188,8 @@ def _describe(run: Run, held_out: HeldOutSet, reference: Float32Reference) -> di
 
 
 def _check_exportable(run: Run) -> None:
-    if run.config.network.neck == "lstm":
-        raise DatasetError(
-            f"{run.folder}: a network with LSTMs cannot be exported, because ONNX would fix its batch size: "
-            "train with network.neck flatten or hourglass"
-        )
-    if not run.config.losses.global_pose.enabled:
-        raise DatasetError(
-            f"{run.folder} was trained without global_pose and has no absolute branch to export"
-        )
+    if reason := run.config.why_no_export():
+        raise DatasetError(f"{run.folder}: {reason}")
     frames = len(run.validation.image_NHW3)
     if frames < MINIMUM_SAMPLES:
         raise DatasetError(
@@ -193,9 +198,12 @@ def _check_exportable(run: Run) -> None:
         )
 
 
-def _calibrated(bundle: Bundle, run: Run, progress: Progress | None) -> Bundle:
+def _calibrated(
+    bundle: Bundle, run: Run, sessions: Sequence[Dataset], progress: Progress | None
+) -> Bundle:
     try:
-        return calibrate_bundle(bundle, images_of_run(run), bundle.path, progress=progress)
+        held_out = images_not_trained_on(run, sessions, bundle) if sessions else images_of_run(run)
+        return calibrate_bundle(bundle, held_out, bundle.path, progress=progress)
     except DatasetError as error:
         logger.warning("not calibrated: %s", error)
         return bundle

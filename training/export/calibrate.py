@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from rgsiam_ros.bundle import Bundle, network_io, rewrite_bundle
+from rgsiam_ros.bundle.doubts import SEEN
 from rgsiam_ros.bundle.npz import npz_bytes
 from rgsiam_ros.bundle.precision import Precision, calibration_name
 from rgsiam_ros.camera.preprocessing import normalise
@@ -58,8 +59,6 @@ FALSE_ACCEPT_RATE = 0.01
 FOLDS = 5
 """Number of parts of neighbouring held-out images, see
 `rgsiam_training.export.calibration_fit.widen_for_the_unseen`."""
-SEEN = " (seen in training: too sure)"
-"""Is appended to the source of a calibration on data that the bundle was built from."""
 FEWEST_FRAMES = CALIBRATION_SAMPLES
 """Fewest held-out images, and fewest right poses, that a calibration is fitted to."""
 ENGINES: dict[Precision, str] = {"bfloat16": "openvino"}
@@ -102,11 +101,39 @@ def images_of_run(run: Run) -> HeldOutImages:
     )
 
 
+def images_not_trained_on(run: Run, datasets: Sequence[Dataset], bundle: Bundle) -> HeldOutImages:
+    """The images of sessions that a run was not trained on; all of them, marked, if those are too few.
+
+    Raises DatasetError, see `images_of_datasets`.
+    """
+    stored, names, _ = _read(datasets, bundle)
+    new = ~run.trained_on(stored.image_NHW3)
+    if new.sum() >= FEWEST_FRAMES:
+        logger.info("%s: %d of %d images were not trained on", names, new.sum(), len(new))
+        stored = StoredImages(stored.image_NHW3[new], stored.T_map_camera_N44[new])
+    elif not new.all():
+        logger.warning(
+            "%s: only %d of %d images were not trained on, %d are needed",
+            *(names, new.sum(), len(new), FEWEST_FRAMES),
+        )
+        names += SEEN
+    return HeldOutImages(stored, names, run.config.augmentation, datasets[0].map_frame)
+
+
 def images_of_datasets(datasets: Sequence[Dataset], bundle: Bundle) -> HeldOutImages:
     """Whole sessions that were not trained on, prepared as the vehicle prepares its images with `bundle`.
 
     Raises DatasetError if a camera does not fit the bundle's, or if the sessions have different map frames.
     """
+    stored, names, seen = _read(datasets, bundle)
+    if seen:
+        logger.warning("%s: %s", ", ".join(seen), describe_seen(bundle.manifest))
+        names += SEEN
+    return HeldOutImages(stored, names, map_frame=datasets[0].map_frame)
+
+
+def _read(datasets: Sequence[Dataset], bundle: Bundle) -> tuple[StoredImages, str, list[str]]:
+    """The images of sessions as the vehicle prepares them, names, and paths of sessions that were trained on."""
     images = []
     for dataset in datasets:
         preprocessing = bundle.manifest.absolute_part.preprocessing
@@ -127,11 +154,7 @@ def images_of_datasets(datasets: Sequence[Dataset], bundle: Bundle) -> HeldOutIm
             "one map"
         )
     seen = [str(d.path) for d in datasets if seen_in_training(bundle.manifest, d)]
-    if seen:
-        logger.warning("%s: %s", ", ".join(seen), describe_seen(bundle.manifest))
-        names += SEEN
-    stored = StoredImages(np.stack(images), T_map_camera_N44)
-    return HeldOutImages(stored, names, map_frame=frames.pop())
+    return StoredImages(np.stack(images), T_map_camera_N44), names, seen
 
 
 def calibrate_bundle(
@@ -152,8 +175,8 @@ def calibrate_bundle(
     if len(held_out.images.image_NHW3) < FEWEST_FRAMES:
         raise DatasetError(
             f"{held_out.source}: {len(held_out.images.image_NHW3)} images are too few to calibrate "
-            f"with, at least {FEWEST_FRAMES} are needed: hold out more (split.fraction), or give "
-            "another session with --data"
+            f"with, at least {FEWEST_FRAMES} are needed: give another session: `rgsiam export RUN --data "
+            "SESSION` or `rgsiam calibrate --data SESSION`"
         )
     if held_out.map_frame is not None:
         turn = truth_turn(bundle.manifest, held_out.map_frame, held_out.source)

@@ -19,6 +19,7 @@ from rgsiam_ros.mapping.label_correction import OffsetOption, correct_labels
 from rgsiam_ros.mapping.progress import Progress
 from rgsiam_ros.mapping.tuned_features import contents_of, frame_digests
 from rgsiam_ros.recordings.base import Dataset, common_camera, fingerprint
+from rgsiam_ros.recordings.levels import levels_of, with_levels
 from rgsiam_ros.replay.results import all_or_nothing, claim_folder
 from rgsiam_training.features.export import all_networks, calibration_images
 from rgsiam_training.features.finetune import finetune
@@ -63,7 +64,8 @@ def tune_features(
             f"{out} holds no stopped run of these datasets and options: start it without --resume"
         )
     datasets, _ = correct_labels(recorded, options.time_offset, False, progress)
-    parts = tuning_parts(datasets)
+    levels = levels_of(datasets)
+    parts = tuning_parts([with_levels(dataset, levels) for dataset in datasets])
     checkpoint.touch()  # fails now if the folder cannot be written
     official = load_shipped().requires_grad_(False)
     scenes = [Scene(part, official, options.feature_width, progress) for part in parts]

@@ -66,8 +66,8 @@ class RelocalizationModule(lightning.LightningModule):
         anchors = torch.from_numpy(np.asarray(scale.anchors_K3, np.float32))
         self.network = SiameseNetwork(
             config.network,
-            config.input_height,
-            config.input_width,
+            preprocessing.input_height,
+            preprocessing.input_width,
             anchors,
             with_relative_head=config.losses.relative_pose.enabled,
         )

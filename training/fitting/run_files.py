@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import zipfile
 import zlib
@@ -47,6 +48,12 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray]:
         raise DatasetError(
             f"{path} is truncated or damaged ({_first_line(error)}): copy the run again, or train again"
         ) from error
+
+
+def image_keys(image_NHW3: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """A number for each image, equal for equal images: by it a run knows the images that it was trained on."""
+    digests = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in image_NHW3]
+    return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def read_description(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +15,21 @@ from pydantic import ValidationError
 
 from rgsiam_ros.bundle import network_io
 from rgsiam_ros.bundle.parts import LabelCorrection, MapExtent, Target
-from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.camera.model import Camera, match_view
 from rgsiam_ros.camera.preprocessing import Preprocessing
-from rgsiam_ros.errors import DatasetError
+from rgsiam_ros.errors import CameraError, DatasetError
 from rgsiam_ros.geometry.poses import Array
+from rgsiam_ros.recordings.base import Dataset
+from rgsiam_ros.recordings.formats import open_split
+from rgsiam_ros.recordings.time_offset import with_time_offset
 from rgsiam_training.config import TrainingConfig, load_config
 from rgsiam_training.fitting.lightning_module import MapScale, RelocalizationModule
-from rgsiam_training.fitting.run_files import read_arrays, read_checkpoint, read_description
+from rgsiam_training.fitting.run_files import (
+    image_keys,
+    read_arrays,
+    read_checkpoint,
+    read_description,
+)
 from rgsiam_training.fitting.train import (
     BEST_NAME,
     CHECKPOINT_NAME,
@@ -69,6 +78,31 @@ class Run:
     def mapping(self) -> StoredImages:
         """The map images, which also calibrate int8. Raises DatasetError when the run does not have them."""
         return self._images(MAPPING_NAME)
+
+    def open_sessions(self, paths: Sequence[str], split: str) -> list[Dataset]:
+        """Open sessions with the topics and the time offset of the run.
+
+        Raises DatasetError, before any image is read, if the camera or the map frame does not fit the run.
+        """
+        sessions = []
+        for path in paths:
+            dataset = open_split(path, split, self.config.topics)
+            try:
+                match_view(dataset.camera.with_focal_scale(self.labels.focal_scale), self.camera)
+            except CameraError as error:
+                raise DatasetError(f"{path}: {error}") from error
+            if dataset.map_frame != self._data["map_frame"]:
+                raise DatasetError(
+                    f"{path}: its true poses are in the frame {dataset.map_frame}, those of {self.folder} in "
+                    f"{self._data['map_frame']}: give a session of the same map"
+                )
+            sessions.append(with_time_offset(dataset, self.labels.time_offset_s))
+        return sessions
+
+    def trained_on(self, image_NHW3: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Which of these images at the network's input size the run was trained on, ``(N,)`` bool."""
+        keys = read_arrays(self.folder / MAPPING_NAME, ("trained_key_M",))["trained_key_M"]
+        return np.isin(image_keys(image_NHW3), keys)
 
     def absolute_branch(self) -> AbsoluteBranch:
         """Return the absolute branch of the averaged network for a bundle, in evaluation mode.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -26,13 +27,14 @@ from rgsiam_training.config import OVERLAP_TERMS, TrainingConfig, load_config
 from rgsiam_training.data.map_selection import thin
 from rgsiam_training.data.pairs import PairSampler, look_alikes
 from rgsiam_training.data.preparation import PairImages, PreparedData, prepare
+from rgsiam_training.data.splits import CALIBRATION_SAMPLES
 from rgsiam_training.data.view_geometry import overlapping_images, view_bounds
 from rgsiam_training.distributed import planned, synchronise_batch_norm
 from rgsiam_training.fitting.claim import claimed
 from rgsiam_training.fitting.lightning_module import MapScale, RelocalizationModule
 from rgsiam_training.fitting.notices import silence_notices
 from rgsiam_training.fitting.progress import HeldOutErrors, TrainingProgress
-from rgsiam_training.fitting.run_files import read_checkpoint, read_description
+from rgsiam_training.fitting.run_files import image_keys, read_checkpoint, read_description
 
 AnyBatch = TypeVar("AnyBatch")
 
@@ -44,6 +46,8 @@ BEST_NAME = "best.ckpt"
 """Checkpoint of the best validation, written only with early stopping. If it exists, it is exported."""
 MAPPING_NAME = "mapping.npz"
 VALIDATION_BATCH = 64
+MOST_CHECKPOINTS = 100
+"""Longer trainings are saved after each of about so many parts, not after every epoch."""
 LARGEST_ISOLATED_SHARE = 0.5
 """Largest share of images without an overlapping image at which the terms that need overlap can be trained."""
 
@@ -79,8 +83,9 @@ def train(
     with claimed(run, new=not resume) if rank == 0 else nullcontext():
         if resume:
             read_checkpoint(checkpoint)  # refused before the data is prepared
-            _check_same_configuration(config, load_config(run / CONFIG_NAME, {}), run)
+            config = _as_started(config, load_config(run / CONFIG_NAME, {}), run)
         module, loader, data = build(config, (rank, processes))
+        epochs = planned_epochs(config, data)
         if resume:
             _check_same_data(data, run)
         if processes > 1:
@@ -89,19 +94,23 @@ def train(
             geometry_for(Bundle.load(map_bundle), data.camera, data.map_frame)
         _say_steps(config, data)
         if not resume and rank == 0:
-            config.save(run / CONFIG_NAME)
+            settings = {
+                "optimisation.epochs": epochs,
+                "input_height": data.preprocessing.input_height,
+            }
+            config.with_settings(settings).save(run / CONFIG_NAME)
             save_data(config, data, run)
         shown = TrainingProgress(
             len(data.validation.image_NHW3), module.steps, Console() if progress else None
         )
-        every = max(1, config.optimisation.epochs // 15)
+        every = max(1, epochs // 15)
         trainer = lightning.Trainer(
             accelerator="auto",
             **_process_arguments(),
-            max_epochs=config.optimisation.epochs,
+            max_epochs=epochs,
             logger=TensorBoardLogger(run, name="", version="log"),
             precision=config.optimisation.precision,
-            callbacks=[*_callbacks(config, run), shown, *callbacks],
+            callbacks=[*_callbacks(config, epochs, run), shown, *callbacks],
             enable_progress_bar=False,
             enable_model_summary=False,
             log_every_n_steps=max(1, min(10, len(loader) // 4)),
@@ -134,7 +143,7 @@ def kept_of(run: Path) -> str | None:
     checkpoint = run / CHECKPOINT_NAME
     if not checkpoint.is_file():
         return None
-    epochs = load_config(run / CONFIG_NAME, {}).optimisation.epochs
+    epochs = load_config(run / CONFIG_NAME, {}).optimisation.epochs or 0
     done = min(read_checkpoint(checkpoint).get("epoch", 0) + 1, epochs)
     return f"{checkpoint} holds {done} of {epochs} epochs"
 
@@ -157,7 +166,7 @@ def build(
         config,
         data.preprocessing,
         scale,
-        steps=config.optimisation.epochs * batches_per_epoch(config, data),
+        steps=planned_epochs(config, data) * batches_per_epoch(config, data),
         images=len(data.training.image_NHW3),
     )
     return module, _training_loader(data, pair_sampler(config, data, module, part)), data
@@ -183,6 +192,12 @@ def batches_per_epoch(config: TrainingConfig, data: PreparedData) -> int:
     """Return the number of optimisation steps per epoch."""
     images = len(data.training.image_NHW3)
     return images // min(config.optimisation.batch_pairs, images)
+
+
+def planned_epochs(config: TrainingConfig, data: PreparedData) -> int:
+    """Return the number of epochs: the configured one, or as many as make the configured number of steps."""
+    steps = config.optimisation.steps
+    return config.optimisation.epochs or math.ceil(steps / batches_per_epoch(config, data))
 
 
 def save_data(config: TrainingConfig, data: PreparedData, run: Path) -> None:
@@ -214,12 +229,20 @@ def save_data(config: TrainingConfig, data: PreparedData, run: Path) -> None:
         run / MAPPING_NAME,
         image_NHW3=data.training.image_NHW3[kept],
         T_map_camera_N44=poses[kept],
+        trained_key_M=image_keys(data.training.image_NHW3),
     )
 
 
-def _check_same_configuration(
-    config: TrainingConfig, started_with: TrainingConfig, run: Path
-) -> None:
+def _as_started(config: TrainingConfig, started_with: TrainingConfig, run: Path) -> TrainingConfig:
+    """The configuration of a started run, with the datasets' paths of `config`. Raises DatasetError if others differ.
+
+    Where `config` leaves the choice, what was chosen at the start stays.
+    """
+    if config.optimisation.epochs is None:
+        chosen = {"optimisation.epochs": started_with.optimisation.epochs}
+        config = config.with_settings(chosen)
+    if config.input_height is None:
+        config = config.with_settings({"input_height": started_with.input_height})
     now, then = config.model_dump(mode="json"), started_with.model_dump(mode="json")
     different = [name for name in now if now[name] != then[name] and name != "datasets"]
     if different:
@@ -227,6 +250,7 @@ def _check_same_configuration(
             f"{run} was started with another configuration ({', '.join(different)} differ): give "
             f"the same options, or --config {run / CONFIG_NAME}"
         )
+    return config
 
 
 def _check_same_data(data: PreparedData, run: Path) -> None:
@@ -239,16 +263,27 @@ def _check_same_data(data: PreparedData, run: Path) -> None:
 
 
 def _say_steps(config: TrainingConfig, data: PreparedData) -> None:
-    epoch, epochs = batches_per_epoch(config, data), config.optimisation.epochs
+    epoch, epochs = batches_per_epoch(config, data), planned_epochs(config, data)
     logger.info(
-        "%d images to train on, %d held out; %d epochs of %d steps: %d steps",
+        "%d images to train on, %d held out; %d epochs of %d %s: %d steps",
         *(len(data.training.image_NHW3), len(data.validation.image_NHW3)),
-        *(epochs, epoch, epochs * epoch),
+        *(epochs, epoch, "step" if epoch == 1 else "steps", epochs * epoch),
     )
     if epoch == 1:
+        steps = config.optimisation.steps
+        remedy = "record more"
+        if epochs < steps:
+            remedy = f"leave out --epochs, for {steps} steps, and record more"
         logger.warning(
-            "an epoch is one step, because there are only %d images: give more --epochs, or record more",
-            len(data.training.image_NHW3),
+            "an epoch is one step, because there are only %d images to train on: %s",
+            *(len(data.training.image_NHW3), remedy),
+        )
+    held_out = len(data.validation.image_NHW3)
+    if held_out < CALIBRATION_SAMPLES:
+        logger.warning(
+            "%d held-out images are too few to calibrate a bundle with, %d are needed: record more, or give another "
+            "session to `rgsiam export` with --data",
+            *(held_out, CALIBRATION_SAMPLES),
         )
 
 
@@ -300,9 +335,12 @@ def _check_partners(partners: Sequence[np.ndarray], config: TrainingConfig) -> N
         )
 
 
-def _callbacks(config: TrainingConfig, run: Path) -> list[lightning.Callback]:
+def _callbacks(config: TrainingConfig, epochs: int, run: Path) -> list[lightning.Callback]:
     checkpoint = ModelCheckpoint(
-        dirpath=run, filename="last", every_n_epochs=1, save_on_train_epoch_end=True
+        dirpath=run,
+        filename="last",
+        every_n_epochs=max(1, epochs // MOST_CHECKPOINTS),
+        save_on_train_epoch_end=True,
     )
     callbacks: list[lightning.Callback] = [checkpoint]
     if config.optimisation.patience:

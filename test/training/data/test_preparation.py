@@ -1,3 +1,6 @@
+import shutil
+
+import cv2
 import numpy as np
 import pytest
 from support.bags import with_depth
@@ -5,9 +8,11 @@ from support.dataset_files import edit, views, write_colmap, write_csv, write_pi
 
 pytest.importorskip("torch", reason="the training extra is not installed here")
 
+from rgsiam_ros.camera.model import Camera
+from rgsiam_ros.camera.preprocessing import centred_crop
 from rgsiam_ros.errors import DatasetError
 from rgsiam_training.config import TrainingConfig
-from rgsiam_training.data.preparation import prepare
+from rgsiam_training.data.preparation import prepare, uncropped_height
 
 
 def test_prepared_images_have_the_configured_number_of_points(tmp_path):
@@ -43,6 +48,70 @@ def test_an_image_of_another_shape_is_named(tmp_path):
     write_picture(tmp_path / "far" / "a" / "007.png", (20.0, 20.0), width=120, height=160)
     with pytest.raises(DatasetError, match=r"a/007.png has 120x160 pixels, but the camera 160x120"):
         prepare(TrainingConfig(datasets=(str(path),)))
+
+
+@pytest.mark.parametrize(
+    ("size", "height"),
+    [((640, 480), 120), ((1920, 1080), 88), ((480, 640), 216), ((256, 144), 88), ((2000, 200), 32)],
+)
+def test_the_default_height_crops_nothing(size, height):
+    camera = Camera(width=size[0], height=size[1], fx=300.0, fy=300.0, cx=1.0, cy=1.0)
+    assert uncropped_height(160, camera) == height
+    kept = centred_crop(*size, 160 / height)[2:]
+    assert min(k / s for k, s in zip(kept, size, strict=True)) > (0.96 if height > 32 else 0.4)
+
+
+def test_the_height_comes_from_the_camera_or_the_option(tmp_path):
+    path = write_csv(tmp_path, views(count=40))  # images of 160x120
+    config = TrainingConfig(datasets=(str(path),), input_width=96)
+    assert prepare(config).training.image_NHW3.shape[1:] == (72, 96, 3)
+    other = config.with_settings({"input_height": 64})
+    assert prepare(other).training.image_NHW3.shape[1:] == (64, 96, 3)
+    long = Camera(width=100, height=4000, fx=50.0, fy=50.0, cx=50.0, cy=9.0)
+    with pytest.raises(DatasetError, match=r"6400 high for images of 100x4000: give a smaller"):
+        uncropped_height(160, long)
+
+
+def sixteen_bits(folder, low, high):
+    """A CSV dataset of 16-bit images, whose values lie between two levels."""
+    path = write_csv(folder, views(count=40))
+    for file in (folder / "a").iterdir():
+        grey = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE).astype(np.float64)
+        wide = np.rint(low + grey * (high - low) / 255.0).astype(np.uint16)
+        cv2.imwrite(str(file), wide)
+    return path
+
+
+def test_16_bit_images_are_scaled_by_the_range_that_they_use(tmp_path):
+    data = prepare(TrainingConfig(datasets=(str(sixteen_bits(tmp_path, 7300, 8300)),)))
+    low, high = data.preprocessing.levels
+    assert 6000 < low < 7310
+    assert 7300 < high < 9000
+    assert np.ptp(data.training.image_NHW3) > 100
+    eight_bits = write_csv(tmp_path / "8", views(count=40))
+    assert prepare(TrainingConfig(datasets=(str(eight_bits),))).preprocessing.levels is None
+
+
+def test_images_without_contrast_are_named_or_refused(tmp_path, caplog):
+    path = write_csv(tmp_path, views(count=40))
+    files = sorted((tmp_path / "a").iterdir())
+    for i, file in enumerate(files):
+        cv2.imwrite(str(file), np.full((120, 160, 3), 20 + i % 7, np.uint8))
+        if i == 2:
+            prepare(TrainingConfig(datasets=(str(path),)))
+            assert "3 of 40 images have no contrast (a/0" in caplog.text
+    with pytest.raises(DatasetError, match="40 of 40 images have no contrast .*: look at them"):
+        prepare(TrainingConfig(datasets=(str(path),)))
+
+
+def test_a_session_that_is_given_twice_is_refused(tmp_path):
+    first = write_csv(tmp_path / "first", views(count=40))
+    again = tmp_path / "first" / ".." / "first" / first.name
+    with pytest.raises(DatasetError, match="first/poses.csv is given twice"):
+        prepare(TrainingConfig(datasets=(str(first), str(again))))
+    copy = shutil.copytree(tmp_path / "first", tmp_path / "copy") / first.name
+    with pytest.raises(DatasetError, match=r"copy/poses.csv holds the same images .* as .*first"):
+        prepare(TrainingConfig(datasets=(str(first), str(copy))))
 
 
 def test_scene_points_are_not_rounded_before_the_origin_comes_off(tmp_path):

@@ -6,11 +6,11 @@ from scipy.spatial.transform import Rotation
 pytest.importorskip("torch", reason="the training extra is not installed here")
 
 from rgsiam_ros.errors import DatasetError
-from rgsiam_ros.recordings.base import Frame
+from rgsiam_ros.recordings.base import Frame, frames_of
 from rgsiam_training.config import PairConfig, SplitConfig
 from rgsiam_training.data.map_selection import thin
 from rgsiam_training.data.pairs import PairSampler, look_alikes
-from rgsiam_training.data.splits import frames_of, split_contiguous, split_frames
+from rgsiam_training.data.splits import split_contiguous, split_frames
 from rgsiam_training.data.view_geometry import overlapping_images
 
 
@@ -249,6 +249,15 @@ def test_enough_frames_are_held_out_for_an_export(count, needed, hold_out):
 def test_too_few_frames_are_refused_before_the_training():
     with pytest.raises(DatasetError, match="30 posed images are too few.*at least 36"):
         split_frames(drive(30), SplitConfig(), reach_m=8.0, seed=0)
+
+
+@pytest.mark.parametrize("hold_out", ["auto", "stretches", "interleaved"])
+def test_circles_that_leave_too_little_to_export_are_refused_at_once(hold_out):
+    config = SplitConfig(hold_out=hold_out, leave_out=[(0.0, 0.0, 340.0)])
+    with pytest.raises(
+        DatasetError, match=r"no frame is left|only \d+ of 200 .* needs 12: hold out"
+    ):
+        split_frames(drive(200), config, reach_m=8.0, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from support.small_training import TINY_BACKBONE, small_training
 from rgsiam_ros.bundle import Bundle, write_bundle
 from rgsiam_ros.errors import BundleError, DatasetError
 from rgsiam_ros.geometry.poses import pose_errors
+from rgsiam_training.config import load_config
 from rgsiam_training.evaluation.held_out import HeldOutSet, torch_absolute_branch
 from rgsiam_training.fitting.claim import claimed
 from rgsiam_training.fitting.run_folder import open_run
@@ -133,8 +134,9 @@ def test_the_steps_are_said_before_the_training(bag, tmp_path, caplog):
     config = tiny(bag).with_settings({"optimisation.batch_pairs": 40})
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "run", progress=False, callbacks=[StopIn(0, KeyboardInterrupt())])
-    assert "3 epochs of 1 steps: 3 steps" in caplog.text
+    assert "3 epochs of 1 step: 3 steps" in caplog.text
     assert "an epoch is one step" in caplog.text
+    assert "leave out --epochs, for 1500 steps" in caplog.text
     assert kept_of(tmp_path / "run") is None
 
 
@@ -176,3 +178,23 @@ def test_the_command_says_whose_pose_the_vehicle_will_get(bag, tmp_path):
     assert plain.returncode == 0, plain.stdout + plain.stderr
     assert "the bundle gives the absolute branch's pose; a map makes it far more" in plain.stdout
     assert "exporting float32, and comparing it with torch on" in plain.stderr
+
+
+@pytest.mark.slow
+def test_without_epochs_a_number_of_steps_is_made(bag, tmp_path, caplog):
+    """What was chosen is kept with the run, and a run that goes on keeps it."""
+    caplog.set_level("INFO", logger="rgsiam_training")
+    run = tmp_path / "run"
+    settings = {"optimisation.epochs": None, "optimisation.steps": 17, "input_height": None}
+    config = tiny(bag).with_settings(settings)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, run, progress=False, callbacks=[StopIn(1, KeyboardInterrupt())])
+    kept = load_config(run / "config.yaml", {})
+    images = open_run(run).mapping.image_NHW3
+    assert kept.input_height == images.shape[1] == 56  # of 96 pixels width, for 320x180
+    epochs = kept.optimisation.epochs
+    assert f"{epochs} epochs of 4 steps: 20 steps" in caplog.text
+    train(config, run, resume=True, progress=False)
+    assert kept_of(run) == f"{run / 'last.ckpt'} holds {epochs} of {epochs} epochs"
+    with pytest.raises(DatasetError, match=r"another configuration \(optimisation differ\)"):
+        train(config.with_settings({"optimisation.steps": 8}), run, resume=True, progress=False)

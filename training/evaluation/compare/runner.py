@@ -21,6 +21,7 @@ from rgsiam_ros.geometry.poses import Array, pose_errors
 from rgsiam_ros.mapping.map_scale import extent_of
 from rgsiam_ros.recordings.base import poses_of
 from rgsiam_ros.recordings.formats import open_test_side
+from rgsiam_ros.recordings.levels import levels_of
 from rgsiam_ros.uncertainty.geometric_trust import ErrorLimits
 from rgsiam_training.config import TrainingConfig, load_config
 from rgsiam_training.data.preparation import prepare
@@ -174,7 +175,8 @@ def _own_images_row(
     else:
         estimator = GeometricBranchEstimator(config, dataset.camera)
     row = {"estimator": preset.name, "epochs": 0, "training_s": now_s() - began_s}
-    images = (image.decode() for image in dataset.read_images())
+    levels = levels_of(training_images(config))
+    images = (image.decode(levels=levels) for image in dataset.read_images())
     return row | measure(estimator, images, poses_of(dataset.frames), limits)
 
 
