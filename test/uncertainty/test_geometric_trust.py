@@ -50,7 +50,7 @@ def quality(
             "the matches are not similar enough: 130 agree, with a mean similarity of 0.76",
         ),
         (
-            {"similarity": 0.88, "absolute_sigmas": 30.0},
+            {"similarity": 0.87, "absolute_sigmas": 30.0},
             "the two branches disagree: the absolute pose is 30 of its standard deviations away",
         ),
     ],
@@ -66,6 +66,7 @@ def test_more_and_more_similar_matches_without_a_rival_score_higher():
     assert score_of(quality(inliers=300)) > base
     assert score_of(quality(rival_inliers=50)) < base
     assert score_of(quality(absolute_sigmas=1.0)) > base > score_of(quality(absolute_sigmas=3.0))
+    assert score_of(quality(absolute_sigmas=1e6)) == pytest.approx(base - 3.0)
 
 
 def test_chance_matches_of_an_unmapped_place_are_not_enough():
