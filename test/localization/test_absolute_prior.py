@@ -11,6 +11,7 @@ from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import BundleError
 from rgsiam_ros.localization.absolute_prior import AbsolutePrior
 from rgsiam_ros.localization.relocalizer import Relocalizer
+from rgsiam_ros.uncertainty.geometric_trust import score_of
 from rgsiam_ros.recordings.rosbag import read_drive
 
 pytestmark = pytest.mark.slow
@@ -59,7 +60,10 @@ def test_a_pose_is_trusted_less_if_the_absolute_branch_is_elsewhere(images, monk
     assert next_one.quality.geometric_quality.absolute_sigmas is None
     relocalizer.forget()
     doubtful = relocalizer.estimate(images[1])
-    assert doubtful.trust < next_one.trust - 2.9
+    quality = doubtful.quality.geometric_quality
+    without = replace(quality, absolute_sigmas=None)
+    assert score_of(quality) == pytest.approx(score_of(without) - 3.0)
+    assert doubtful.trust < next_one.trust
     relocalizer.close()
 
 
