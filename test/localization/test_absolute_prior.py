@@ -11,8 +11,8 @@ from rgsiam_ros.engines.options import EngineOptions
 from rgsiam_ros.errors import BundleError
 from rgsiam_ros.localization.absolute_prior import AbsolutePrior
 from rgsiam_ros.localization.relocalizer import Relocalizer
-from rgsiam_ros.uncertainty.geometric_trust import score_of
 from rgsiam_ros.recordings.rosbag import read_drive
+from rgsiam_ros.uncertainty.geometric_trust import score_of
 
 pytestmark = pytest.mark.slow
 FLOAT32 = EngineOptions("onnxruntime", "float32")
