@@ -189,7 +189,7 @@ def test_a_precision_that_worsens_validation_is_refused(tiny_run, tmp_path, monk
         record.getMessage() for record in caplog.records if record.levelname == "WARNING"
     )
     assert refused.startswith("int8 refused: median ")
-    assert "are needed: hold out more" in not_calibrated
+    assert "are needed: give another session" in not_calibrated
 
 
 def test_an_accepted_precision_is_in_the_bundle(accepted):
