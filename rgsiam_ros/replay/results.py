@@ -117,6 +117,8 @@ def print_table(metrics: dict[str, Any], console: Console, title: str) -> None:
         console.print(f"{how}: {_shares(moved, metrics['limits'])}", soft_wrap=True)
     for line in report_lines(metrics["consistency"]):
         console.print(line)
+    for line in report_lines(moved["consistency"]) if moved else ():
+        console.print(f"{how}: {line}")
 
 
 def _shares(figures: dict[str, Any], limits: dict[str, float]) -> str:

@@ -92,6 +92,10 @@ def test_moved_labels_are_a_second_row_beside_those_as_labelled(
     text = console.export_text()
     assert "position error, labels moved by 50 ms" in text
     assert "rotation error, labels moved by 50 ms" in text
+    nees = moved["consistency"]["position"]["nees"][0]
+    assert (
+        f"labels moved by 50 ms: position covariance: NEES per degree of freedom {nees:.2f}" in text
+    )
     given = replay(short_bag, town_like_bundle, tmp_path / "given", time_offset=0.0)
     assert "with_time_offset" not in given
 
