@@ -6,12 +6,10 @@
 
 The validation stretches of training are left out, with their guards, and a map is built from the rest: with the
 poses as given (clean), with white noise on them, and with noise that wanders (first-order, correlated over 30
-frames); the noisy ones with `--refine-poses` off and auto. The row "clean, on" shows what the given poses themselves
-are worth: where refinement makes them worse although images and points then agree better, the labels disagree with
-the images. The left-out images are localized, each alone. Their
-errors are from their true poses, after the one rigid transform that fits the map's poses to the true ones. The
-offset is the length of that transform at the middle of the map, and its angle. Noise is independent along and
-about each axis.
+frames); the noisy ones with `--refine-poses` off and auto. The row "clean, on" shows what refinement does to
+the given poses themselves. The left-out images are localized, each alone. Their errors are from their true poses, after
+the one rigid transform that fits the map's poses to the true ones. The offset is the length of that transform at the
+middle of the map, and its angle. Noise is independent along and about each axis.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 The inverse of the information, times the variance of a pixel, is the covariance if matches were independent
 and the map exact. Neither is true, so the standard deviations of position and rotation are each multiplied by
 a factor. The factor grows where descriptors are less similar: at night, behind something that covers the view, far from
-the mapped road. It is fitted on images that were held out of the map. Where matches are more similar than nearly all of
-those images' it stays as it is: there it would be a guess, and too small.
+the mapped road. It is fitted on images that were held out of the map. It falls only up to the similarity
+that most of them reach: more similar matches are not more exact.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +30,11 @@ REFERENCE_SIMILARITY, SIMILARITY_STEP = 0.9, 0.1
 EXPECTED_SLOPE, SLOPE_SIGMA = -0.7, 0.5
 """A slope that was found on three maps, and how far a map's own may lie from it."""
 LIMIT_SHARE = 0.25
-"""The factor no longer falls above the similarity that all but this share of the images as recorded exceed."""
+"""This share of the images as recorded has less similar matches than `GeometricUncertainty.largest_similarity`."""
 SMALLEST_INFORMATION = 1e-7
 """Share of the largest eigenvalue that every eigenvalue of the scaled information gets at least."""
 TINY = 1e-30
+Number = TypeVar("Number", float, Array)
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class GeometricUncertainty:
         return covariance + np.diag(np.repeat([self.floor_m**2, self.floor_rad**2], 3))
 
 
-def _grade(similarity: Any) -> Any:
-    """How much more similar than the reference the matches are, in steps. similarity: one number or an array."""
+def _grade(similarity: Number) -> Number:
+    """How much more similar than the reference the matches are, in steps."""
     return (similarity - REFERENCE_SIMILARITY) / SIMILARITY_STEP
 
 
