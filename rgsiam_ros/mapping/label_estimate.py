@@ -7,25 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rgsiam_ros.engines import EngineRequest, create_engine
-from rgsiam_ros.features.keypoints import Keypoints
 from rgsiam_ros.features.matching import mutual_matches
-from rgsiam_ros.features.network import feature_preprocessing, intrinsics, network_for
 from rgsiam_ros.mapping.epipolar_fit import EpipolarFit, Matched
-from rgsiam_ros.mapping.extraction import Extractor
 from rgsiam_ros.mapping.label_pairs import LARGEST_OFFSET_S, Track, choose_pairs, track_of
 from rgsiam_ros.mapping.matching import LEAST_SIMILARITY
-from rgsiam_ros.mapping.precisions import REFERENCE_ENGINE
 from rgsiam_ros.mapping.progress import Progress, Silent
-from rgsiam_ros.recordings.base import Dataset, common_camera, frames_of
-from rgsiam_ros.recordings.levels import levels_of, with_levels
-from rgsiam_ros.recordings.subset import Subset
+from rgsiam_ros.mapping.sample_features import sample_features
+from rgsiam_ros.recordings.base import Dataset, frames_of
 
 FEWEST_STRETCHES = 8
 """Intervals from fewer stretches of the drive would mean little."""
 LONGEST_PERIOD_S = 0.7
 """Labels farther apart in time do not tell where the camera was in between."""
-KEYPOINTS, MATCHES_A_PAIR, FEWEST_MATCHES = 600, 100, 15
+MATCHES_A_PAIR, FEWEST_MATCHES = 100, 15
 NOMINAL_STAMPS = "the dataset has no time stamps; they were made from the order of the images"
 
 
@@ -118,26 +112,10 @@ def _fit(datasets: Sequence[Dataset], track: Track, progress: Progress) -> Epipo
     pairs = choose_pairs(track)
     if len(np.unique(pairs.stretch_P)) < FEWEST_STRETCHES:
         return None
-    camera, levels = common_camera(datasets), levels_of(datasets)
-    datasets = [with_levels(dataset, levels) for dataset in datasets]
-    preprocessing = feature_preprocessing(camera, levels=levels)
     chosen = np.unique(track.frame_N[np.concatenate([pairs.first_P, pairs.second_P])])
-    engine = create_engine(REFERENCE_ENGINE, EngineRequest(network_for(preprocessing)))
-    keypoints: dict[int, Keypoints] = {}
-    advance, start = progress.start("time offset", len(chosen)), 0
-    try:
-        extractor = Extractor(engine, camera, preprocessing, KEYPOINTS)
-        for dataset in datasets:
-            own = chosen[(chosen >= start) & (chosen < start + len(dataset.frames))]
-            images = Subset(dataset, own - start).read_images()
-            for index, (_, found) in zip(
-                own, extractor.each(image.decode() for image in images), strict=True
-            ):
-                keypoints[int(index)] = found
-                advance(1)
-            start += len(dataset.frames)
-    finally:
-        engine.close()
+    advance = progress.start("time offset", len(chosen))
+    found, K, _ = sample_features(datasets, chosen, advance)
+    keypoints = dict(zip(chosen.tolist(), found, strict=True))
     first, second, pair = [], [], []
     for number, (i, j) in enumerate(zip(pairs.first_P, pairs.second_P, strict=True)):
         a, b = (keypoints[int(track.frame_N[k])] for k in (i, j))
@@ -152,7 +130,7 @@ def _fit(datasets: Sequence[Dataset], track: Track, progress: Progress) -> Epipo
     if len(np.unique(pairs.stretch_P[matched])) < FEWEST_STRETCHES:
         return None
     arrays = np.concatenate(first), np.concatenate(second), np.concatenate(pair)
-    return Matched(track, pairs, intrinsics(camera, preprocessing), *arrays).fit()
+    return Matched(track, pairs, K, *arrays).fit()
 
 
 def _interval(found: Estimate, factor: float, digits: str) -> str:

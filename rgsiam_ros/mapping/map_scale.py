@@ -14,25 +14,20 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from rgsiam_ros.bundle.parts import MapExtent
-from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.features.keypoints import to_bytes
-from rgsiam_ros.features.network import feature_preprocessing, intrinsics, network_for
 from rgsiam_ros.geometry.poses import Array
-from rgsiam_ros.mapping.extraction import Extractor
 from rgsiam_ros.mapping.matching import MapImage
 from rgsiam_ros.mapping.pairs import CANDIDATES, LARGEST_ANGLE, RANKS
 from rgsiam_ros.mapping.points import PointCloud, make_points
-from rgsiam_ros.mapping.precisions import REFERENCE_ENGINE
 from rgsiam_ros.mapping.progress import Silent
-from rgsiam_ros.recordings.base import Dataset, common_camera, poses_of
-from rgsiam_ros.recordings.levels import levels_of, with_levels
-from rgsiam_ros.recordings.subset import Subset
+from rgsiam_ros.mapping.sample_features import sample_features
+from rgsiam_ros.recordings.base import Dataset, poses_of
 
 logger = logging.getLogger(__name__)
 
 PLACES = 5
 """Number of places of a recording whose images are looked at."""
-KEYPOINTS, POINTS_AN_IMAGE = 600, 250
+POINTS_AN_IMAGE = 250
 FEWEST_OBSERVATIONS = 200
 """The scale is not estimated from fewer observations of points."""
 
@@ -58,26 +53,12 @@ def scale_of_images(datasets: Sequence[Dataset]) -> float | None:
     """
     T_N44 = np.concatenate([poses_of(dataset.frames) for dataset in datasets])
     chosen = _places(T_N44)
-    camera, levels = common_camera(datasets), levels_of(datasets)
-    preprocessing = feature_preprocessing(camera, levels=levels)
-    K, width = intrinsics(camera, preprocessing), preprocessing.input_width
-    engine = create_engine(REFERENCE_ENGINE, EngineRequest(network_for(preprocessing)))
-    images, start = [], 0
-    try:
-        extractor = Extractor(engine, camera, preprocessing, KEYPOINTS)
-        for dataset in datasets:
-            own = chosen[(chosen >= start) & (chosen < start + len(dataset.frames))]
-            stored = Subset(with_levels(dataset, levels), own - start).read_images()
-            for _, found in extractor.each(image.decode() for image in stored):
-                images.append(MapImage(found.pixel_N2, to_bytes(found.descriptor_ND)))
-            start += len(dataset.frames)
-    finally:
-        engine.close()
-    size_wh = width, preprocessing.input_height
+    found, K, size_wh = sample_features(datasets, chosen, lambda frames: None)
+    images = [MapImage(k.pixel_N2, to_bytes(k.descriptor_ND)) for k in found]
     cloud = make_points(images, T_N44[chosen], K, size_wh, POINTS_AN_IMAGE, Silent())
     if len(cloud.point_V) < FEWEST_OBSERVATIONS:
         return None
-    return scale_of_points(cloud, T_N44[chosen], K, width)
+    return scale_of_points(cloud, T_N44[chosen], K, size_wh[0])
 
 
 def extent_of(datasets: Sequence[Dataset]) -> MapExtent:
