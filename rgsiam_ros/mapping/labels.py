@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,12 +13,16 @@ from numpy.typing import NDArray
 from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.recordings.base import Dataset, Frame, frames_of, poses_of
+from rgsiam_ros.uncertainty.covariance import MINIMUM_SAMPLES
+
+logger = logging.getLogger(__name__)
 
 FEWEST_FRAMES = 12
 HELD_OUT, PERIOD = 3, 24
 """Of every `PERIOD` frames, the last `HELD_OUT` are held out."""
-FEWEST_HELD_OUT = 6
-"""If these would be fewer, every fourth frame is held out."""
+FEWEST_HELD_OUT = MINIMUM_SAMPLES + 4
+"""If these would be fewer, every fourth frame is held out, or every third. A covariance needs poses of
+`MINIMUM_SAMPLES` frames, and some may get none."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,26 @@ def read_labels(datasets: Sequence[Dataset]) -> Labels:
             f"{names}: {len(frames)} posed images are too few for a map: record at least {FEWEST_FRAMES}"
         )
     lengths = [len(list(group)) for _, group in groupby(frames, key=lambda frame: frame.session)]
-    held_out = np.arange(len(frames)) % PERIOD >= PERIOD - HELD_OUT
-    if held_out.sum() < FEWEST_HELD_OUT:
-        held_out = np.arange(len(frames)) % 4 == 2
+    held_out = _held_out(len(frames))
+    if held_out.sum() < MINIMUM_SAMPLES:
+        logger.warning(
+            "%s: %d images are too few to fit a covariance, which needs poses of %d held-out images: "
+            "record at least %d",
+            *(names, len(frames), MINIMUM_SAMPLES, 3 * MINIMUM_SAMPLES),
+        )
     session = np.repeat(np.arange(len(lengths)), lengths)
     return Labels(frames, session, poses_of(frames), held_out)
+
+
+def _held_out(count: int) -> NDArray[np.bool_]:
+    """Which of so many frames are held out. Too few for a covariance leave the map as many as possible."""
+    index = np.arange(count)
+    stretches, fourth, third = index % PERIOD >= PERIOD - HELD_OUT, index % 4 == 2, index % 3 == 1
+    if stretches.sum() >= FEWEST_HELD_OUT:
+        return stretches
+    if fourth.sum() > MINIMUM_SAMPLES or third.sum() < MINIMUM_SAMPLES:
+        return fourth
+    return third
 
 
 def held_out_text(labels: Labels) -> str:

@@ -29,14 +29,29 @@ def test_an_eighth_is_held_out_in_stretches():
     assert text == "30 of 240 frames of the mapping sessions, in short stretches all along the way"
 
 
-@pytest.mark.parametrize("count", [FEWEST_FRAMES, 24, 44])
-def test_of_few_frames_every_fourth_is_held_out(count):
+@pytest.mark.parametrize(
+    ("count", "first", "step"),
+    [(FEWEST_FRAMES, 2, 4), (34, 2, 4), (35, 1, 3), (47, 1, 3), (51, 2, 4), (100, 2, 4)],
+)
+def test_of_few_frames_single_ones_are_held_out(count, first, step):
     labels = read_labels([dataset(count)])
     held = np.flatnonzero(labels.held_out_N)
-    assert held.tolist() == list(range(2, count, 4))
+    assert held.tolist() == list(range(first, count, step))
     assert f"{len(held)} of {count} frames of the mapping sessions, one by one" in held_out_text(
         labels
     )
+
+
+@pytest.mark.parametrize("count", [36, 41, 60, 80, 96, 127, 128, 500])
+def test_enough_frames_are_held_out_for_a_covariance(count, caplog):
+    assert read_labels([dataset(count)]).held_out_N.sum() >= 12
+    assert not caplog.records
+
+
+def test_too_few_frames_for_a_covariance_are_told(caplog):
+    read_labels([dataset(20)])
+    assert "drive_of_20: 20 images are too few to fit a covariance" in caplog.text
+    assert "record at least 36" in caplog.text
 
 
 @pytest.mark.parametrize("counts", [(FEWEST_FRAMES - 1,), (5, 6), (0,)])

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rgsiam_ros.bundle.parts import MapExtent
+from rgsiam_ros.camera.levels import Levels, has_contrast
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.errors import DatasetError, RgsiamError
 from rgsiam_ros.geometry.poses import Array, angles_between
@@ -21,6 +22,7 @@ from rgsiam_ros.geometry.units import length_text
 from rgsiam_ros.mapping.label_estimate import LabelEstimate, estimate_labels
 from rgsiam_ros.mapping.map_scale import scale_of_images
 from rgsiam_ros.recordings.base import Dataset, poses_of
+from rgsiam_ros.recordings.levels import levels_of, with_levels
 from rgsiam_training.datasets.coverage import cover, half_view_deg
 
 JUMP_FACTOR = 10.0
@@ -79,6 +81,8 @@ class SplitFindings:
     """Error messages of the images that cannot be read."""
     other_size: list[str] = field(default_factory=list)
     """Names of the frames whose image does not have the size of the camera."""
+    no_contrast: list[str] = field(default_factory=list)
+    """Names of the frames whose image shows nothing."""
     same_image: list[list[str]] = field(default_factory=list)
     """Groups of frames whose image files have the same bytes."""
     same_stamp: list[list[str]] = field(default_factory=list)
@@ -136,6 +140,10 @@ def inspect_datasets(
     An image that cannot be read or decoded is listed in `SplitFindings.unreadable`; the inspection goes on.
     Raises DatasetError if the dataset itself cannot be read.
     """
+    levels = _levels(train)
+    train = with_levels(train, levels)
+    if test is not None:
+        test = with_levels(test, levels)
     total = len(train.frames) + (len(test.frames) if test is not None else 0)
     extent = _extent(train)
     scale_m = extent.map_scale_m or ASSUMED_SCALE_M
@@ -172,6 +180,14 @@ def inspect_datasets(
         tracks,
         samples_of,
     )
+
+
+def _levels(dataset: Dataset) -> Levels | None:
+    """The levels that a map of this dataset would have; None if one of the images that show them cannot be read."""
+    try:
+        return levels_of([dataset])
+    except RgsiamError:
+        return None
 
 
 def _extent(dataset: Dataset) -> MapExtent:
@@ -222,6 +238,8 @@ def _read_split(
         sizes[f"{width}x{height}"] += 1
         if (width, height) != (camera.width, camera.height):
             findings.other_size.append(frame.name)
+        if not has_contrast(decoded):
+            findings.no_contrast.append(frame.name)
         if i in sampled:
             scale = min(1.0, SAMPLE_WIDTH_PX / width)
             small = cv2.resize(decoded, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -300,6 +318,11 @@ def _problems(findings: SplitFindings, split: str) -> list[str]:
         problems.append(
             f"{len(findings.other_size)} images have another size than the camera "
             f"({findings.camera}): {_first_names(findings.other_size)}"
+        )
+    if findings.no_contrast:
+        problems.append(
+            f"{len(findings.no_contrast)} images have no contrast: {_first_names(findings.no_contrast)}: a covered "
+            "lens, a wrong exposure or a wrong encoding"
         )
     for groups, what in (
         (findings.same_image, "the same image"),

@@ -60,6 +60,7 @@ def _rows(findings: SplitFindings) -> list[tuple[str, str]]:
         ("extent x, y, z", " x ".join(f"{metres:.1f}" for metres in extent) + " m"),
         ("track", f"{findings.track_m:.1f} m, median step {findings.step_m:.3f} m"),
         ("unreadable images", str(len(findings.unreadable))),
+        ("images without contrast", str(len(findings.no_contrast))),
         ("jumps", str(len(findings.jumps))),
         ("same image, stamp, pose", ", ".join(str(sum(map(len, groups))) for groups in repeated)),
     ]

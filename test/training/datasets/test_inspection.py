@@ -44,7 +44,8 @@ def write_lane(folder, T, seed=0):
     path = write_csv(folder, views(count=len(T)), extra={"stamp_s": list(range(len(T)))})
     lines = path.read_text().splitlines()
     for i, pose in enumerate(T):
-        image = picture((20 + 3 * i % 120, 30 + seed + i % 50))
+        image = 200 - picture((20 + 3 * i % 120, 30 + seed + i % 50)) // 2
+        image[:, 80:] -= 60
         cv2.imwrite(str(folder / "a" / f"{i:03d}.png"), image)
         position = ",".join(f"{v:.6f}" for v in pose[:3, 3])
         lines[i + 1] = f"a/{i:03d}.png,{position},0.5,-0.5,0.5,-0.5,{i}"
@@ -116,6 +117,28 @@ def test_flaws_are_named(lane):
     out = run(lane)  # odd data is not a failure
     assert "look at these" in out
     assert "27, 3 left out" in out
+
+
+def test_images_of_14_bits_are_looked_at_as_a_map_scales_them(lane):
+    """Scaled by all 65536 levels, these would show nothing."""
+    for path in sorted((lane.parent / "a").iterdir()):
+        grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        cv2.imwrite(str(path), (7300 + grey.astype(np.uint16)))
+    found = inspect_datasets(open_dataset(lane))
+    assert found.problems == []
+    assert all(np.ptp(image) > 60 for _, image in found.samples["train"])
+
+
+def test_images_without_contrast_are_named(lane):
+    for name in ("003.png", "004.png"):
+        cv2.imwrite(
+            str(lane.parent / "a" / name), np.full((120, 160, 3), 90 + int(name[2]), np.uint8)
+        )
+    found = inspect_datasets(open_dataset(lane))
+    assert found.problems == [
+        "2 images have no contrast: a/003.png, a/004.png: a covered lens, a wrong exposure or a wrong encoding"
+    ]
+    assert "images without contrast │ 2" in " ".join(run(lane).split())
 
 
 @pytest.mark.slow
