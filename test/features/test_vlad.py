@@ -40,7 +40,7 @@ def test_the_feature_does_not_depend_on_the_order_of_the_descriptors(fitted):
 
 
 def test_real_images_of_one_place_are_found(small_map):
-    """Each held-out image of a drive is found next to where it was taken, among 46 map images."""
+    """Each held-out image of a drive is found next to where it was taken, among 39 map images."""
     map_ = small_map.points
     position = map_.T_points_camera_N44[:, :3, 3] + small_map.T_map_points[:3, 3]
     for keypoints, T in zip(small_map.held_out, small_map.T_map_camera_N44, strict=True):
