@@ -29,9 +29,9 @@ from rgsiam_ros.localization.pose_estimate import PoseEstimate
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.ground_truth import drive_in_map
 from rgsiam_ros.recordings.rosbag import read_drive
-from rgsiam_ros.replay import covariance_consistency
 from rgsiam_ros.replay.offline import decoded
-from rgsiam_ros.replay.results import claim_folder
+from rgsiam_ros.report import covariance_consistency
+from rgsiam_ros.report.results import claim_folder
 from rgsiam_ros.uncertainty.covariance import pose_error_vectors, rotate_axes
 
 COLOURS = {"calibrated": "tab:blue", "constant": "tab:orange", "network's own": "tab:green"}

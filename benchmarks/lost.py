@@ -35,7 +35,7 @@ from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_ros.recordings.ground_truth import drive_in_map
 from rgsiam_ros.recordings.rosbag import Drive, read_drive
 from rgsiam_ros.replay.offline import decoded
-from rgsiam_ros.replay.results import claim_folder
+from rgsiam_ros.report.results import claim_folder
 from rgsiam_training.config import SplitConfig
 
 TRUST_WITHOUT_POSE = -1e3

@@ -262,7 +262,7 @@ def bundle_set_datum(
 def bundle_verify(path: BundlePath) -> None:
     """Check every file of a bundle and start the best engine that passes the self-test."""
     from rgsiam_ros.localization.relocalizer import Relocalizer
-    from rgsiam_ros.replay.results import print_in_red
+    from rgsiam_ros.report.results import print_in_red
 
     relocalizer = Relocalizer.from_bundle(path)
     relocalizer.close()

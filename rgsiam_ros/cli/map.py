@@ -76,7 +76,7 @@ def map_build(
     from rgsiam_ros.mapping.build import MapOptions, build_bundle
     from rgsiam_ros.recordings.formats import open_dataset
     from rgsiam_ros.replay.progress import progress_bar
-    from rgsiam_ros.replay.results import print_in_red
+    from rgsiam_ros.report.results import print_in_red
 
     topics = bag_topics(image_topic, camera_info_topic, rectified, truth_topic, base_frame, mount)
     opened = [open_dataset(path, "train", topics) for path in datasets]

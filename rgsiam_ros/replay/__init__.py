@@ -1,1 +1,1 @@
-"""Replay a recorded drive, offline or through the node, and report."""
+"""Replay a recorded drive, offline or through the node."""

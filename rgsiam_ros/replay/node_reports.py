@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rgsiam_ros.replay.records import FrameRecord
+from rgsiam_ros.report.records import FrameRecord
 
 OK, ERROR = 0, 2
 """Levels of ``diagnostic_msgs/DiagnosticStatus``."""

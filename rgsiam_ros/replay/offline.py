@@ -15,7 +15,7 @@ from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.pose_estimate import PoseEstimate
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.rosbag import Drive
-from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
+from rgsiam_ros.report.records import FrameRecord, ReplayRecord
 from rgsiam_ros.uncertainty.covariance import vehicle_pose
 
 

@@ -27,7 +27,7 @@ from rgsiam_ros.recordings.rosbag import Drive
 from rgsiam_ros.replay.large_images import large_image_profile
 from rgsiam_ros.replay.node_reports import NodeReports
 from rgsiam_ros.replay.options import ReplayOptions
-from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
+from rgsiam_ros.report.records import FrameRecord, ReplayRecord
 
 if TYPE_CHECKING:
     from rgsiam_ros.replay.filters import Filters

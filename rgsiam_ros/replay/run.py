@@ -22,13 +22,13 @@ from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.ground_truth import drive_in_map
 from rgsiam_ros.recordings.rosbag import Drive, read_drive, read_messages
 from rgsiam_ros.recordings.seen_data import bag_seen_in_training, describe_seen
-from rgsiam_ros.replay.metrics import metrics_with_offset, replay_metrics
 from rgsiam_ros.replay.offline import replay_offline, with_truth
 from rgsiam_ros.replay.options import ReplayOptions
 from rgsiam_ros.replay.progress import progress_bar
-from rgsiam_ros.replay.records import ReplayRecord
-from rgsiam_ros.replay.rerun_export import check_rerun_file, write_rerun_file
-from rgsiam_ros.replay.results import (
+from rgsiam_ros.report.metrics import metrics_with_offset, replay_metrics
+from rgsiam_ros.report.records import ReplayRecord
+from rgsiam_ros.report.rerun_export import check_rerun_file, write_rerun_file
+from rgsiam_ros.report.results import (
     all_or_nothing,
     claim_folder,
     print_in_red,

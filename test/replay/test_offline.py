@@ -16,10 +16,10 @@ from rgsiam_ros.errors import BagError, ResultsError
 from rgsiam_ros.geometry.poses import pose_matrix, quaternion_wxyz_from_xyzw
 from rgsiam_ros.recordings.topics import BagTopics
 from rgsiam_ros.recordings.tum import write_tum
-from rgsiam_ros.replay.metrics import replay_metrics
 from rgsiam_ros.replay.options import ReplayOptions
-from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
 from rgsiam_ros.replay.run import run_replay
+from rgsiam_ros.report.metrics import replay_metrics
+from rgsiam_ros.report.records import FrameRecord, ReplayRecord
 from rgsiam_ros.uncertainty.geometric_trust import OUTDOORS, ROOM
 
 QUIET = Console(quiet=True)

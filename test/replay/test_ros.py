@@ -23,8 +23,8 @@ from rgsiam_ros.recordings.rosbag import read_drive, read_messages
 from rgsiam_ros.replay.large_images import VARIABLE, large_image_profile
 from rgsiam_ros.replay.node_reports import NodeReports
 from rgsiam_ros.replay.options import ReplayOptions
-from rgsiam_ros.replay.records import FrameRecord
 from rgsiam_ros.replay.run import run_replay
+from rgsiam_ros.report.records import FrameRecord
 
 
 @pytest.fixture(autouse=True)

@@ -55,7 +55,7 @@ def inspect(
     from rgsiam_ros.recordings.formats import open_dataset, open_test_side, own_test_split
     from rgsiam_ros.recordings.time_offset import with_time_offset
     from rgsiam_ros.replay.progress import progress_bar
-    from rgsiam_ros.replay.results import claim_folder
+    from rgsiam_ros.report.results import claim_folder
     from rgsiam_training.datasets.inspection import inspect_datasets
     from rgsiam_training.datasets.inspection_plot import draw_inspection
     from rgsiam_training.datasets.inspection_table import print_inspection

@@ -255,7 +255,7 @@ def export(
     from rgsiam_ros.bundle.precision import PRECISIONS
     from rgsiam_ros.geometry.units import angle_text, length_text
     from rgsiam_ros.replay.progress import progress_bar
-    from rgsiam_ros.replay.results import print_in_red
+    from rgsiam_ros.report.results import print_in_red
     from rgsiam_training.export.bundle_export import DEFAULT_PRECISIONS, export_bundle
     from rgsiam_training.fitting.run_folder import open_run
 
@@ -335,7 +335,7 @@ def calibrate(
     from rgsiam_ros.recordings.formats import open_split
     from rgsiam_ros.recordings.time_offset import with_time_offset
     from rgsiam_ros.replay.progress import progress_bar
-    from rgsiam_ros.replay.results import print_in_red
+    from rgsiam_ros.report.results import print_in_red
     from rgsiam_training.export.calibrate import calibrate_bundle, images_of_datasets, images_of_run
     from rgsiam_training.fitting.run_folder import open_run
 

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rgsiam_ros.geometry.poses import Array
-from rgsiam_ros.replay.plot import widest_axes
+from rgsiam_ros.report.plot import widest_axes
 from rgsiam_training.datasets.inspection import SAMPLE_IMAGES, Inspection, Jump
 
 MOST_IN_LEGEND = 8

@@ -20,10 +20,10 @@ from rgsiam_ros.recordings.ground_truth import truth_turn
 from rgsiam_ros.recordings.seen_data import describe_seen, seen_in_training
 from rgsiam_ros.recordings.time_offset import moved_labels
 from rgsiam_ros.recordings.topics import BagTopics
-from rgsiam_ros.replay.metrics import metrics_with_offset, replay_metrics
 from rgsiam_ros.replay.offline import decoded, record_of
-from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
-from rgsiam_ros.replay.results import claim_folder, print_in_red, print_table, write_results
+from rgsiam_ros.report.metrics import metrics_with_offset, replay_metrics
+from rgsiam_ros.report.records import FrameRecord, ReplayRecord
+from rgsiam_ros.report.results import claim_folder, print_in_red, print_table, write_results
 
 logger = logging.getLogger(__name__)
 

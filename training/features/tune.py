@@ -20,7 +20,7 @@ from rgsiam_ros.mapping.progress import Progress
 from rgsiam_ros.mapping.tuned_features import contents_of, frame_digests
 from rgsiam_ros.recordings.base import Dataset, common_camera, fingerprint
 from rgsiam_ros.recordings.levels import levels_of, with_levels
-from rgsiam_ros.replay.results import all_or_nothing, claim_folder
+from rgsiam_ros.report.results import all_or_nothing, claim_folder
 from rgsiam_training.features.export import all_networks, calibration_images
 from rgsiam_training.features.finetune import finetune
 from rgsiam_training.features.network import load_shipped

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from rgsiam_ros.replay.covariance_consistency import (
+from rgsiam_ros.report.covariance_consistency import (
     consistency_report,
     normalised_squares,
     report_lines,

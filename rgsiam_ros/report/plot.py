@@ -12,7 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from rgsiam_ros.geometry.poses import Array
-from rgsiam_ros.replay.records import ReplayRecord
+from rgsiam_ros.report.records import ReplayRecord
 
 LONGEST_GAP_NS = 2_000_000_000
 """A longer time between two frames is a pause: the time axis shortens it to this, and the track is cut."""

@@ -22,9 +22,9 @@ from rgsiam_ros.geometry.conversions import quaternion_xyzw_of
 from rgsiam_ros.geometry.poses import Array, pose_errors
 from rgsiam_ros.geometry.units import length_text
 from rgsiam_ros.recordings.tum import write_tum
-from rgsiam_ros.replay.covariance_consistency import report_lines
-from rgsiam_ros.replay.plot import draw_replay
-from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
+from rgsiam_ros.report.covariance_consistency import report_lines
+from rgsiam_ros.report.plot import draw_replay
+from rgsiam_ros.report.records import FrameRecord, ReplayRecord
 
 
 def claim_folder(out: Path) -> Path:
@@ -43,7 +43,7 @@ def write_results(
 ) -> None:
     """Write the results of a replay to the folder `out`.
 
-    metrics: for ``metrics.json``, see `rgsiam_ros.replay.metrics.replay_metrics`; config: for
+    metrics: for ``metrics.json``, see `rgsiam_ros.report.metrics.replay_metrics`; config: for
     ``config.yaml``. Raises ResultsError if the folder cannot be written.
     """
     with all_or_nothing(out) as folder:

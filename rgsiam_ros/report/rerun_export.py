@@ -13,7 +13,7 @@ from rgsiam_ros.errors import ImageError, ResultsError
 from rgsiam_ros.geometry.conversions import quaternion_xyzw_of
 from rgsiam_ros.geometry.poses import pose_errors
 from rgsiam_ros.recordings.rosbag import Drive
-from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
+from rgsiam_ros.report.records import FrameRecord, ReplayRecord
 
 TRUE, ESTIMATED, LOST = (140, 140, 140), (31, 119, 180), (255, 127, 14)
 SIGMAS = 2.0

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from support.poses import random_poses
 
-from rgsiam_ros.replay.plot import draw_replay, widest_axes
-from rgsiam_ros.replay.records import FrameRecord, ReplayRecord
+from rgsiam_ros.report.plot import draw_replay, widest_axes
+from rgsiam_ros.report.records import FrameRecord, ReplayRecord
 
 
 def record(trust, sigma=0.1, withheld=(), true=False):

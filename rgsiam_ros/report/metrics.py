@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from rgsiam_ros.geometry.poses import Array, pose_errors
 from rgsiam_ros.geometry.summaries import summarise
-from rgsiam_ros.replay.covariance_consistency import consistency_report
-from rgsiam_ros.replay.records import ReplayRecord
+from rgsiam_ros.report.covariance_consistency import consistency_report
+from rgsiam_ros.report.records import ReplayRecord
 from rgsiam_ros.uncertainty.covariance import pose_error_vectors
 from rgsiam_ros.uncertainty.geometric_trust import RIGHT_DEG, WRONG_DEG, ErrorLimits
 

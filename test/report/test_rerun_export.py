@@ -65,7 +65,7 @@ def test_the_rerun_recording_is_valid_and_has_every_entity(tmp_path, town_like_b
 
 
 def test_without_the_sdk_a_recording_is_refused_at_once(tmp_path, monkeypatch):
-    import rgsiam_ros.replay.rerun_export as recording
+    import rgsiam_ros.report.rerun_export as recording
 
     monkeypatch.setattr(recording, "find_spec", lambda name: None)
     options = ReplayOptions(rerun=tmp_path / "x.rrd")
