@@ -1,7 +1,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 CORE_TESTS := $(addprefix test/,geometry camera features uncertainty bundle engines localization mapping) \
-    test/recordings test/fusion/test_robot_localization.py test/replay/test_offline.py
+    test/recordings test/report test/fusion/test_robot_localization.py test/replay/test_offline.py
 # ROS nodes that run here must not reach a robot on the same network.
 export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
 export ROS_DOMAIN_ID ?= 42

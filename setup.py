@@ -27,6 +27,8 @@ RUNTIME = [
     "typer>=0.15.4",
     "rich>=13.7",
     "matplotlib>=3.6.3",
+    "plotly>=6.0",
+    "jinja2>=3.1.2",
     "pyproj>=3.6.1",
     "threadpoolctl>=3.1",
     "transforms3d>=0.4.1",
@@ -78,7 +80,7 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=[NAME, f"{NAME}.*"]), *training_packages],
     package_dir={"rgsiam_training": "training"},
-    package_data={NAME: ["py.typed"], f"{NAME}.features": ["data/*"]},
+    package_data={NAME: ["py.typed"], f"{NAME}.features": ["data/*"], f"{NAME}.report": ["data/*"]},
     data_files=shared_files(),
     install_requires=RUNTIME,
     extras_require={

@@ -34,7 +34,9 @@ from rgsiam_ros.cli.options import (
     EngineName,
     ImageTopic,
     InfoTopic,
+    MapData,
     Mount,
+    NoImages,
     PrecisionName,
     Rectified,
     ResultsFolder,
@@ -43,11 +45,13 @@ from rgsiam_ros.cli.options import (
     bag_topics,
     read_offset,
 )
+from rgsiam_ros.cli.report import compare_runs
 from rgsiam_ros.errors import RgsiamError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 bundle_app = typer.Typer(no_args_is_help=True, help="Show, verify and change bundles.")
 app.add_typer(bundle_app, name="bundle")
+app.command("report")(compare_runs)
 app.add_typer(engine_app, name="engine")
 app.add_typer(map_app, name="map")
 
@@ -101,6 +105,8 @@ def replay(
     threads: Threads = 0,
     batch: BatchSize = 1,
     time_offset: BundleTimeOffset = "auto",
+    map_data: MapData = None,
+    no_images: NoImages = False,
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
     rectified: Rectified = False,
@@ -108,7 +114,10 @@ def replay(
     base_frame: BaseFrame = BASE_FRAME,
     mount: Mount = MOUNT,
 ) -> None:
-    """Relocalize a recorded drive and write a results folder. With --ros, replay it through the node too."""
+    """Relocalize a recorded drive and write a results folder. With --ros, replay it through the node too.
+
+    The folder's report.html shows images of the drive: of a street or a home. --no-images leaves them out.
+    """
     from rgsiam_ros.engines.options import EngineOptions
     from rgsiam_ros.fusion.robot_localization import read_setup
     from rgsiam_ros.replay.options import ReplayOptions
@@ -130,6 +139,8 @@ def replay(
         ),
         time_offset=read_offset(time_offset),
         rerun=rerun,
+        images=not no_images,
+        map_data=tuple(map_data or ()),
     )
     run_replay(bag, bundle, out, options, console)
 

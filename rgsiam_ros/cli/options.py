@@ -27,6 +27,22 @@ EngineName = Annotated[str, typer.Option(help="auto, or a name from `rgsiam engi
 PrecisionName = Annotated[str, typer.Option(help="auto, or a precision that the bundle offers.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: the engine chooses.")]
 BatchSize = Annotated[int, typer.Option(min=1, max=64, help="Number of images in one inference.")]
+MapData = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="What the bundle was built from; repeat it for several. The report then shows its images beside the "
+        "live ones.",
+        show_default=False,
+    ),
+]
+NoImages = Annotated[
+    bool,
+    typer.Option(
+        "--no-images",
+        help="Leave pictures out of report.html and the Rerun recording. They show where the camera was: a street or a "
+        "home.",
+    ),
+]
 CacheFolder = Annotated[
     Path | None, typer.Option(help="Folder of built engines; default: the user's own cache.")
 ]

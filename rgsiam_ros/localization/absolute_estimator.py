@@ -12,6 +12,7 @@ from rgsiam_ros.bundle import Bundle, network_io
 from rgsiam_ros.bundle.network_io import raw_covariance, restore_poses
 from rgsiam_ros.bundle.precision import Precision
 from rgsiam_ros.camera.preprocessing import ImageBGR
+from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.live_view import LiveView
 from rgsiam_ros.localization.pose_estimate import Branch, PoseEstimate
 from rgsiam_ros.uncertainty.covariance import rotate_axes
@@ -37,6 +38,10 @@ class AbsoluteEstimator:
     def calibrated(self) -> bool:
         """Whether each image gets its own covariance and a trust score."""
         return self._calibration is not None
+
+    def map_cameras(self) -> Array | None:
+        """Poses ``(N, 4, 4)`` of the map images' cameras in the map frame; None for a bundle without map features."""
+        return None if self._map is None else self._map.T_map_camera_N44
 
     def forget(self) -> None:
         """Nothing: each image is estimated alone."""

@@ -78,6 +78,10 @@ class GeometricEstimator:
         self._last: Array | None = None
         self._expected: Array | None = None
 
+    def map_cameras(self) -> Array:
+        """Poses ``(N, 4, 4)`` of the map images' cameras in the map frame."""
+        return self._T_map_points @ self._branch.points.T_points_camera_N44
+
     def forget(self) -> None:
         """Forget the last pose and the expected one."""
         self._last = self._expected = None

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rgsiam_ros.bundle import Bundle
+from rgsiam_ros.camera.levels import Levels
 from rgsiam_ros.camera.model import Camera, ViewMatch, match_view
 from rgsiam_ros.camera.preprocessing import (
     ImageBGR,
@@ -78,6 +79,11 @@ class LiveView:
             math.ceil(wanted[0] * camera.width / width),
             math.ceil(wanted[1] * camera.height / height),
         )
+
+    @property
+    def levels(self) -> Levels | None:
+        """By which 16-bit images are scaled, see `rgsiam_ros.camera.decoding.decode_message`."""
+        return self._preprocessing.levels
 
     def fit(self, image_HW3: ImageBGR) -> ImageBGR:
         """A BGR uint8 ``(H, W, 3)`` image at the network's input size. Raises ImageError, CameraError."""

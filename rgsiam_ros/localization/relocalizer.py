@@ -137,6 +137,14 @@ class Relocalizer:
         """The map's points in the map frame; None if the geometric branch is not in use."""
         return self._bundle.points_in_map() if self.branch == "refined" else None
 
+    def map_cameras(self) -> Array | None:
+        """Poses ``(N, 4, 4)`` of the map images' cameras in the map frame; None for a bundle without map images."""
+        return self._estimator.map_cameras()
+
+    def live_view(self) -> LiveView:
+        """How images are brought to the size of the network's input, for another camera than the live one."""
+        return LiveView(self._bundle, self._estimator.preprocessing)
+
     def fit(self, image_HW3: ImageBGR) -> ImageBGR:
         """The image at the size of the network's input, in which `PoseEstimate.matches` has its pixels.
 

@@ -13,16 +13,20 @@ from rgsiam_ros.recordings.topics import BagTopics
 
 def seen_in_training(manifest: Manifest, dataset: Dataset) -> bool:
     """Return whether the dataset is a session that the bundle was built from, by the fingerprint of its content."""
-    data = manifest.mapping_data
-    return fingerprint([dataset]) in (data.fingerprint, *data.sessions)
+    return built_from(manifest, fingerprint([dataset]))
 
 
-def bag_seen_in_training(manifest: Manifest, bag: Path, topics: BagTopics) -> bool:
-    """As `seen_in_training`, for a bag. A bag that has no labels was not trained on."""
+def built_from(manifest: Manifest, data: str | None) -> bool:
+    """Whether a fingerprint is of a session that the bundle was built from. Data without labels has none."""
+    return data in (manifest.mapping_data.fingerprint, *manifest.mapping_data.sessions)
+
+
+def fingerprint_of_bag(bag: Path, topics: BagTopics) -> str | None:
+    """The fingerprint of a bag's labelled images; None if it has no labels."""
     try:
-        return seen_in_training(manifest, RosbagDataset(bag, topics))
+        return fingerprint([RosbagDataset(bag, topics)])
     except (BagError, DatasetError):
-        return False
+        return None
 
 
 def describe_seen(manifest: Manifest) -> str:

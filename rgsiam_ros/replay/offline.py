@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Protocol
@@ -15,6 +15,7 @@ from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.pose_estimate import PoseEstimate
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.rosbag import Drive
+from rgsiam_ros.report.chosen_frames import ChosenFrames
 from rgsiam_ros.report.records import FrameRecord, ReplayRecord
 from rgsiam_ros.uncertainty.covariance import vehicle_pose
 
@@ -37,15 +38,18 @@ def replay_offline(
     relocalizer: Relocalizer,
     progress: Callable[[int], None] = lambda _: None,
     batch: int = 1,
+    chosen: ChosenFrames | None = None,
 ) -> ReplayRecord:
     """Relocalize every image of a drive.
 
     Reports poses of the vehicle, or of the camera if the bag has no mount. A bad image gives a frame without
     a pose, with the reason. progress: called with the number of finished frames; batch: the batch size that
-    the relocalizer was started with. Raises CameraError if the drive's camera does not fit the bundle.
+    the relocalizer was started with; chosen: sees every localized frame. Raises CameraError if the drive's camera does
+    not fit the bundle.
     """
     if drive.camera is not None:
         relocalizer.use_camera(drive.camera)
+    reported = drive.camera_frame if drive.T_base_camera is None else drive.base_frame
     frames: list[FrameRecord] = []
     images = iter(drive.read_images())
     while group := list(islice(images, batch)):
@@ -55,11 +59,22 @@ def replay_offline(
             images_or_errors.append(decoded(image, relocalizer.enough, relocalizer.levels))
             decode_ms.append((time.perf_counter() - began) * 1e3)
         estimates = relocalizer.estimate_many(images_or_errors)
-        for image, estimate, ms in zip(group, estimates, decode_ms, strict=True):
-            frames.append(_record(image.stamp_ns, estimate, ms, drive))
+        records = [
+            _record(image.stamp_ns, estimate, ms, drive)
+            for image, estimate, ms in zip(group, estimates, decode_ms, strict=True)
+        ]
+        for frame, estimate, image_or_error in zip(
+            with_truth(records, drive), estimates, images_or_errors, strict=True
+        ):
+            if chosen is not None and not isinstance(estimate, RgsiamError):
+                assert not isinstance(image_or_error, RgsiamError)
+                T = frame.T_true
+                if T is not None and drive.T_base_camera is not None:
+                    T = T @ drive.T_base_camera
+                chosen.see(len(frames), frame, estimate, image_or_error, T)
+            frames.append(frame)
             progress(len(frames))
-    reported = drive.camera_frame if drive.T_base_camera is None else drive.base_frame
-    return with_truth(ReplayRecord(frames, reported, relocalizer.manifest.map_frame), drive)
+    return ReplayRecord(frames, reported, relocalizer.manifest.map_frame)
 
 
 def decoded(
@@ -112,19 +127,20 @@ def record_of(
     )
 
 
-def with_truth(record: ReplayRecord, drive: Drive, offset_s: float = 0.0) -> ReplayRecord:
-    """A copy of the record with the drive's true poses, as far as the bag has them.
+def with_truth(
+    frames: Sequence[FrameRecord], drive: Drive, offset_s: float = 0.0
+) -> list[FrameRecord]:
+    """The frames with the drive's true poses, as far as the bag has them.
 
     offset_s: the true poses are those of this many seconds before the stamps.
 
     Without a mount no true pose is added, because the bag has true poses of the vehicle only.
     """
-    stamps = [frame.stamp_ns - round(offset_s * 1e9) for frame in record.frames]
+    stamps = [frame.stamp_ns - round(offset_s * 1e9) for frame in frames]
     T_map_base, known = drive.true_base_poses(stamps)
-    frames = [
+    return [
         replace(
             frame, T_true=T_map_base[i] if known[i] and drive.T_base_camera is not None else None
         )
-        for i, frame in enumerate(record.frames)
+        for i, frame in enumerate(frames)
     ]
-    return ReplayRecord(frames, record.reported_frame, record.map_frame)

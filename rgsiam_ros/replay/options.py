@@ -34,3 +34,7 @@ class ReplayOptions:
     errors with true poses moved by it are reported beside those as labelled."""
     rerun: Path | None = None
     """File for a Rerun recording. None: write none."""
+    images: bool = True
+    """Write pictures of the camera's images into the report and the Rerun recording."""
+    map_data: tuple[Path, ...] = ()
+    """What the bundle was built from: the report then has the map images beside the live ones."""

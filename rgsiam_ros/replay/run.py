@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,18 @@ from rgsiam_ros.geometry.conversions import stamp_to_ns
 from rgsiam_ros.geometry.poses import pose_errors
 from rgsiam_ros.geometry.units import angle_text, length_text
 from rgsiam_ros.localization.relocalizer import Relocalizer
+from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_ros.recordings.ground_truth import drive_in_map
 from rgsiam_ros.recordings.rosbag import Drive, read_drive, read_messages
-from rgsiam_ros.recordings.seen_data import bag_seen_in_training, describe_seen
+from rgsiam_ros.recordings.seen_data import built_from, describe_seen, fingerprint_of_bag
 from rgsiam_ros.replay.offline import replay_offline, with_truth
 from rgsiam_ros.replay.options import ReplayOptions
 from rgsiam_ros.replay.progress import progress_bar
+from rgsiam_ros.report.chosen_frames import ChosenFrames
+from rgsiam_ros.report.gallery import make_gallery
+from rgsiam_ros.report.map_images import map_data
 from rgsiam_ros.report.metrics import metrics_with_offset, replay_metrics
+from rgsiam_ros.report.provenance import provenance_of, version_of
 from rgsiam_ros.report.records import ReplayRecord
 from rgsiam_ros.report.rerun_export import check_rerun_file, write_rerun_file
 from rgsiam_ros.report.results import (
@@ -49,19 +53,24 @@ def run_replay(
         check_rerun_file(options.rerun)
     relocalizer = Relocalizer.from_bundle(bundle, options.engine, branch=options.branch)
     drive = drive_in_map(read_drive(bag, options.topics), relocalizer.manifest)
+    mapped = [open_dataset(path, "train", options.topics) for path in options.map_data]
+    mapped = map_data(mapped, relocalizer.manifest)
     if options.with_filter:
         options = replace(
             options, fusion=_fusion_setup(options.fusion, drive, relocalizer.manifest)
         )
     claim_folder(out)
-    config = _effective_config(bag, bundle, relocalizer, options)
-    offline = _offline_with_progress(drive, relocalizer, options.engine.batch, console)
+    data = fingerprint_of_bag(bag, options.topics)
+    config = _effective_config(bag, bundle, relocalizer, options, data)
+    known = len(drive.truth_stamps_ns) > 0 and drive.T_base_camera is not None
+    chosen = ChosenFrames(relocalizer, with_truth=known, images=options.images)
+    offline = _offline_with_progress(drive, chosen, options.engine.batch, console)
     extra: dict[str, Any] = {}
     if options.ros:
         from rgsiam_ros.replay.ros import replay_through_node
 
         played, counts, tracks = replay_through_node(drive, bundle, options, console)
-        record = with_truth(played, drive)
+        record = replace(played, frames=with_truth(played.frames, drive))
         extra = {"lost": counts["lost"], "ros": difference_to_offline(offline, record) | counts}
         if tracks:
             with all_or_nothing(out) as folder:
@@ -70,18 +79,16 @@ def run_replay(
         record = offline
     relocalizer.close()
     # the table is printed before files are written, so that a full disk does not lose it
-    seen = bag_seen_in_training(relocalizer.manifest, bag, options.topics)
+    seen = built_from(relocalizer.manifest, data)
     limits = relocalizer.manifest.limits
     metrics = replay_metrics(record, limits) | {"seen_in_training": seen} | extra
     metrics["bundle_doubts"] = list(relocalizer.doubts)
     if offset_s := relocalizer.manifest.labels.offset_or(options.time_offset):
-        moved = with_truth(record, drive, offset_s)
-        T_true = [frame.T_true for frame in moved.frames]
+        T_true = [frame.T_true for frame in with_truth(record.frames, drive, offset_s)]
         metrics |= metrics_with_offset(record, T_true, offset_s, limits)
     print_table(metrics, console, config["title"])
-    print_in_red(
-        [*([describe_seen(relocalizer.manifest)] if seen else []), *relocalizer.doubts], console
-    )
+    warning = describe_seen(relocalizer.manifest) if seen else ""
+    print_in_red([*([warning] if seen else []), *relocalizer.doubts], console)
     if options.ros:
         ros = extra["ros"]
         console.print(
@@ -94,11 +101,13 @@ def run_replay(
     for name, figures in extra.get("fusion", {}).items():
         if isinstance(figures, dict):
             console.print(f"fused, {LABELS[name]}: {describe_track(figures)}", soft_wrap=True)
-    write_results(record, metrics, config, out)
+    write_results(record, metrics, config, make_gallery(chosen, mapped), out, warning)
     if options.rerun is not None:
-        write_rerun_file(record, drive, options.rerun, config["title"])
+        write_rerun_file(record, drive, options.rerun, config["title"], images=options.images)
         console.print(f"recording: {options.rerun}", soft_wrap=True)
-    console.print(f"picture: {out / 'replay.png'}\nresults: {out}")
+    for name, file in (("picture", "replay.png"), ("report", "report.html")):
+        console.print(f"{name}: {out / file}", soft_wrap=True)
+    console.print(f"results: {out}", soft_wrap=True)
     return metrics
 
 
@@ -164,28 +173,31 @@ def _report_tracks(
 
 
 def _offline_with_progress(
-    drive: Drive, relocalizer: Relocalizer, batch: int, console: Console
+    drive: Drive, chosen: ChosenFrames, batch: int, console: Console
 ) -> ReplayRecord:
     with progress_bar(console) as bar:
         task = bar.add_task("offline", total=drive.images)
         show = partial(bar.update, task)
-        return replay_offline(drive, relocalizer, lambda done: show(completed=done), batch)
+        return replay_offline(
+            drive, chosen.relocalizer, lambda done: show(completed=done), batch, chosen
+        )
 
 
 def _effective_config(
-    bag: Path, bundle: Path, relocalizer: Relocalizer, options: ReplayOptions
+    bag: Path, bundle: Path, relocalizer: Relocalizer, options: ReplayOptions, data: str | None
 ) -> dict[str, Any]:
     mode = f"through the node at rate {options.rate:g}" if options.ros else "offline"
     manifest = relocalizer.manifest
     return {
         "title": f"{bag.name}, bundle {manifest.name}, {mode}",
-        "rgsiam_ros": _version(),
+        "rgsiam_ros": version_of("rgsiam_ros"),
         "bag": str(bag),
         "bundle": str(bundle),
         "bundle_created": manifest.created,
         "network_sha256": manifest.files[relocalizer.engine.file].sha256,
         "branch_in_use": relocalizer.branch,
         "engine_in_use": asdict(relocalizer.describe_engine()),
+        "provenance": provenance_of(relocalizer, bag, data),
         "options": _plain(asdict(options)),
     }
 
@@ -197,11 +209,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _version() -> str:
-    """Version of the installed package; a bare checkout has none."""
-    try:
-        return version("rgsiam_ros")
-    except PackageNotFoundError:
-        return "not installed"

@@ -34,6 +34,8 @@ class FrameRecord:
     """Distance of the image's metric feature to that of the most similar map image; None if it is unknown."""
     T_withheld: Array | None = None
     """``(4, 4)`` pose in the map frame, metres, that was not published because the vehicle was lost."""
+    name: str = ""
+    """Name of the image in its dataset; empty if it has none."""
 
     @property
     def T_estimated(self) -> Array | None:

@@ -12,7 +12,7 @@ import numpy as np
 from rgsiam_ros.errors import ImageError, ResultsError
 from rgsiam_ros.geometry.conversions import quaternion_xyzw_of
 from rgsiam_ros.geometry.poses import pose_errors
-from rgsiam_ros.recordings.rosbag import Drive
+from rgsiam_ros.recordings.rosbag import Drive, RecordedImage
 from rgsiam_ros.report.records import FrameRecord, ReplayRecord
 
 TRUE, ESTIMATED, LOST = (140, 140, 140), (31, 119, 180), (255, 127, 14)
@@ -32,10 +32,13 @@ def check_rerun_file(path: Path) -> None:
         raise ResultsError(f"{path.parent} cannot be created ({error}): change --rerun") from error
 
 
-def write_rerun_file(record: ReplayRecord, drive: Drive, path: Path, title: str) -> None:
+def write_rerun_file(
+    record: ReplayRecord, drive: Drive, path: Path, title: str, *, images: bool
+) -> None:
     """Write the recording. The file appears under its name when it is complete.
 
-    drive: the drive that `record` is from; title: the recording's id. Raises ResultsError.
+    drive: the drive that `record` is from; title: the recording's id; images: write the camera's images too. Raises
+    ResultsError.
     """
     import rerun
 
@@ -43,7 +46,7 @@ def write_rerun_file(record: ReplayRecord, drive: Drive, path: Path, title: str)
     stream = rerun.RecordingStream("rgsiam_replay", recording_id=title)
     try:
         stream.save(unfinished)
-        _log(stream, record, drive)
+        _log(stream, record, drive, images)
         stream.flush()
         stream.disconnect()
         unfinished.rename(path)
@@ -53,7 +56,7 @@ def write_rerun_file(record: ReplayRecord, drive: Drive, path: Path, title: str)
         raise ResultsError(f"{path} cannot be written ({error}): free space") from error
 
 
-def _log(stream: Any, record: ReplayRecord, drive: Drive) -> None:
+def _log(stream: Any, record: ReplayRecord, drive: Drive, images: bool) -> None:
     import rerun
 
     def track(name: str, poses: list[Any], colour: tuple[int, int, int]) -> None:
@@ -66,13 +69,20 @@ def _log(stream: Any, record: ReplayRecord, drive: Drive) -> None:
     by_stamp = {frame.stamp_ns: frame for frame in record.frames}
     for image in drive.read_images():
         stream.set_time("stamp", timestamp=np.datetime64(image.stamp_ns, "ns"))
-        try:
-            jpeg = cv2.imencode(".jpg", image.decode())[1].tobytes()
-            stream.log("camera", rerun.EncodedImage(contents=jpeg, media_type="image/jpeg"))
-        except ImageError as error:
-            stream.log("status", rerun.TextLog(str(error), level="WARN"))
+        if images:
+            _log_image(stream, image)
         if image.stamp_ns in by_stamp:
             _log_frame(stream, by_stamp[image.stamp_ns])
+
+
+def _log_image(stream: Any, image: RecordedImage) -> None:
+    import rerun
+
+    try:
+        jpeg = cv2.imencode(".jpg", image.decode())[1].tobytes()
+        stream.log("camera", rerun.EncodedImage(contents=jpeg, media_type="image/jpeg"))
+    except ImageError as error:
+        stream.log("status", rerun.TextLog(str(error), level="WARN"))
 
 
 def _log_frame(stream: Any, frame: FrameRecord) -> None:

@@ -23,6 +23,8 @@ from rgsiam_ros.geometry.poses import Array, pose_errors
 from rgsiam_ros.geometry.units import length_text
 from rgsiam_ros.recordings.tum import write_tum
 from rgsiam_ros.report.covariance_consistency import report_lines
+from rgsiam_ros.report.gallery import Gallery
+from rgsiam_ros.report.page import report_page
 from rgsiam_ros.report.plot import draw_replay
 from rgsiam_ros.report.records import FrameRecord, ReplayRecord
 
@@ -39,12 +41,18 @@ def claim_folder(out: Path) -> Path:
 
 
 def write_results(
-    record: ReplayRecord, metrics: dict[str, Any], config: dict[str, Any], out: Path
+    record: ReplayRecord,
+    metrics: dict[str, Any],
+    config: dict[str, Any],
+    gallery: Gallery,
+    out: Path,
+    seen: str = "",
 ) -> None:
     """Write the results of a replay to the folder `out`.
 
     metrics: for ``metrics.json``, see `rgsiam_ros.report.metrics.replay_metrics`; config: for
-    ``config.yaml``. Raises ResultsError if the folder cannot be written.
+    ``config.yaml``; gallery, seen: for ``report.html``, see `rgsiam_ros.report.page.report_page`. Raises ResultsError if
+    the folder cannot be written.
     """
     with all_or_nothing(out) as folder:
         write_tum(folder / "estimated.tum", _poses(record, "T_map_frame"))
@@ -53,6 +61,7 @@ def write_results(
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         draw_replay(record, folder / "replay.png", title=str(config.get("title", "")))
+        (folder / "report.html").write_text(report_page(record, metrics, config, gallery, seen))
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def test_the_results_folder(short_bag, town_like_bundle, tmp_path):
     metrics = replay(short_bag, town_like_bundle, out)
     assert {file.name for file in out.iterdir()} == {
         "estimated.tum", "ground_truth.tum", "frames.csv", "metrics.json", "config.yaml",
-        "replay.png",
+        "replay.png", "report.html",
     }  # fmt: skip
     assert json.loads((out / "metrics.json").read_text()) == metrics
     assert metrics["schema_version"] == 1

@@ -20,7 +20,9 @@ from rgsiam_ros.cli.options import (
     EngineName,
     ImageTopic,
     InfoTopic,
+    MapData,
     Mount,
+    NoImages,
     PrecisionName,
     Rectified,
     ResultsFolder,
@@ -41,6 +43,8 @@ def evaluate(
     precision: PrecisionName = "auto",
     batch: BatchSize = 1,
     time_offset: BundleTimeOffset = "auto",
+    map_data: MapData = None,
+    no_images: NoImages = False,
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
     rectified: Rectified = False,
@@ -48,7 +52,10 @@ def evaluate(
     base_frame: BaseFrame = BASE_FRAME,
     mount: Mount = MOUNT,
 ) -> None:
-    """Relocalize every image of a dataset and report errors. For bags, see also `rgsiam replay`."""
+    """Relocalize every image of a dataset and report errors. For bags, see also `rgsiam replay`.
+
+    The results folder's report.html shows images of the dataset: of a street or a home. --no-images leaves them out.
+    """
     from rgsiam_ros.engines.options import EngineOptions
     from rgsiam_training.evaluation.evaluate import evaluate_dataset
 
@@ -64,4 +71,6 @@ def evaluate(
         branch=branch,
         engine=EngineOptions(engine, precision, batch=batch, fallback="none"),
         time_offset=read_offset(time_offset),
+        images=not no_images,
+        map_data_paths=map_data or (),
     )
