@@ -18,7 +18,6 @@ from rgsiam_ros.geometry.conversions import stamp_to_ns
 from rgsiam_ros.geometry.poses import pose_errors
 from rgsiam_ros.geometry.units import angle_text, length_text
 from rgsiam_ros.localization.relocalizer import Relocalizer
-from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_ros.recordings.ground_truth import drive_in_map
 from rgsiam_ros.recordings.rosbag import Drive, read_drive, read_messages
 from rgsiam_ros.recordings.seen_data import built_from, describe_seen, fingerprint_of_bag
@@ -27,7 +26,7 @@ from rgsiam_ros.replay.options import ReplayOptions
 from rgsiam_ros.replay.progress import progress_bar
 from rgsiam_ros.report.chosen_frames import ChosenFrames
 from rgsiam_ros.report.gallery import make_gallery
-from rgsiam_ros.report.map_images import map_data
+from rgsiam_ros.report.map_images import open_map_data
 from rgsiam_ros.report.metrics import metrics_with_offset, replay_metrics
 from rgsiam_ros.report.provenance import provenance_of, version_of
 from rgsiam_ros.report.records import ReplayRecord
@@ -53,8 +52,7 @@ def run_replay(
         check_rerun_file(options.rerun)
     relocalizer = Relocalizer.from_bundle(bundle, options.engine, branch=options.branch)
     drive = drive_in_map(read_drive(bag, options.topics), relocalizer.manifest)
-    mapped = [open_dataset(path, "train", options.topics) for path in options.map_data]
-    mapped = map_data(mapped, relocalizer.manifest)
+    mapped = open_map_data(options.map_data, options.topics, relocalizer.manifest)
     if options.with_filter:
         options = replace(
             options, fusion=_fusion_setup(options.fusion, drive, relocalizer.manifest)

@@ -21,6 +21,9 @@ MOST_DRAWN = 4000
 """Of a longer run, every n-th frame is drawn, so that the page stays small. The figures count all frames."""
 SMALLEST = 1e-4
 """Smaller errors and standard deviations are drawn here, in metres or degrees."""
+TICK_STEPS = [(1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), tuple(np.arange(10, 100) / 10.0)]
+"""Ticks in each decade of a logarithmic axis. The first are taken that give enough ticks."""
+FEWEST_TICKS = 3
 CONFIG = {
     "displaylogo": False,
     "responsive": True,
@@ -85,12 +88,13 @@ def log_axis(*values: Array) -> dict[str, Any]:
 
 
 def log_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
-    """Ticks of a logarithmic scale from `low` to `high`, and their texts: 1, 2, 5, or 1, 3, or 1 of each decade."""
-    decades = np.log10(high / low)
-    steps = (1, 2, 5) if decades < 1.3 else (1, 3) if decades < 2.5 else (1,)
-    first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
-    values = [float(f"{step}e{e}") for e in range(first, last + 1) for step in steps]
-    shown = [value for value in values if low <= value <= high]
+    """At least three round ticks of a logarithmic scale from `low` to `high`, and their texts."""
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for steps in TICK_STEPS:
+        values = [float(f"{step}e{decade}") for decade in decades for step in steps]
+        shown = [value for value in values if low <= value <= high]
+        if len(shown) >= FEWEST_TICKS:
+            break
     return shown, [f"{value:g}" for value in shown]
 
 

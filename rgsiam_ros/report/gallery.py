@@ -16,7 +16,7 @@ from rgsiam_ros.localization.match_drawing import describe, draw_map_points, dra
 from rgsiam_ros.recordings.base import Dataset
 from rgsiam_ros.report.chosen_frames import ChosenFrame, ChosenFrames
 from rgsiam_ros.report.figure_style import degrees_text
-from rgsiam_ros.report.map_images import images_near
+from rgsiam_ros.report.map_images import MapData, images_near
 
 QUALITIES = (80, 60, 40, 20)
 LARGEST_PICTURE = 75_000
@@ -58,16 +58,18 @@ class Gallery:
     """Positions of the map images, metres in the map frame."""
 
 
-def make_gallery(chosen: ChosenFrames, map_data: Sequence[Dataset] = ()) -> Gallery:
-    """Draw the chosen frames. map_data: of `rgsiam_ros.report.map_images.map_data`; empty without it."""
-    pictures = _Pictures(chosen, map_data)
+def make_gallery(chosen: ChosenFrames, map_data: MapData | None = None) -> Gallery:
+    """Draw the chosen frames. map_data: None or empty without the map's images."""
+    map_data = map_data or MapData()
+    pictures = _Pictures(chosen, map_data.datasets)
     cameras = chosen.map_camera_N44
     if not chosen.images:
         note = NO_IMAGES
     else:
         geometric = chosen.relocalizer.branch == "refined"
-        note = ABSOLUTE if not geometric else WITH_MAP_DATA if map_data else WITHOUT_MAP_DATA
-        note = f"{note} {PRIVATE}"
+        with_map = WITH_MAP_DATA if map_data.datasets else WITHOUT_MAP_DATA
+        doubt = f"{map_data.doubt}. " if map_data.doubt else ""
+        note = f"{with_map if geometric else ABSOLUTE} {doubt}{PRIVATE}"
     how = (
         "The worst poses have the largest errors, where 5 degrees count as much as the metres of a right pose. A lost image "
         "is the more surprising the nearer a map image is, and most of all if the most similar map image shows its place."
@@ -140,7 +142,8 @@ def _shown(chosen: ChosenFrame, pictures: _Pictures) -> Shown:
         )
     if chosen.alike:
         lines.append("the most similar map image shows this place")
-    if chosen.map_image is not None and chosen.image_HW3 is not None:
+    drawn = estimate.matches is not None and chosen.image_HW3 is not None
+    if drawn and chosen.map_image is not None:
         name = pictures.name(chosen.map_image)
         lines.append(f"beside it: map image {chosen.map_image}" + (f", {name}" if name else ""))
     return Shown(title, tuple(line for line in lines if line), pictures.draw(chosen))

@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from rgsiam_ros.bundle import Manifest
 from rgsiam_ros.camera.preprocessing import ImageBGR
-from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.geometry.poses import Array, angles_between
 from rgsiam_ros.localization.live_view import LiveView
 from rgsiam_ros.recordings.base import Dataset, poses_of
+from rgsiam_ros.recordings.formats import open_dataset
 from rgsiam_ros.recordings.ground_truth import truth_turn
 from rgsiam_ros.recordings.seen_data import seen_in_training
 from rgsiam_ros.recordings.subset import Subset
 from rgsiam_ros.recordings.time_offset import with_time_offset
+from rgsiam_ros.recordings.topics import BagTopics
 from rgsiam_ros.uncertainty.geometric_trust import RIGHT_DEG
 
+logger = logging.getLogger(__name__)
 
-def map_data(datasets: Sequence[Dataset], manifest: Manifest) -> list[Dataset]:
-    """The datasets with their poses moved in time as for the map.
 
-    Raises DatasetError if a bundle was not built from them.
-    """
-    for dataset in datasets:
-        if not seen_in_training(manifest, dataset):
-            raise DatasetError(
-                f"{dataset.path} is not what bundle {manifest.name} was built from (by fingerprint; it was built from "
-                f"{manifest.mapping_data.source}): give that as --map-data, or leave --map-data out"
-            )
-    return [with_time_offset(dataset, manifest.labels.time_offset_s) for dataset in datasets]
+@dataclass(frozen=True)
+class MapData:
+    """What a map was built from, as far as the user says."""
+
+    datasets: Sequence[Dataset] = ()
+    """With their poses moved in time as for the map."""
+    doubt: str = ""
+    """What to say if the bundle does not know them by their fingerprint."""
+
+
+def open_map_data(paths: Sequence[Path], topics: BagTopics | None, manifest: Manifest) -> MapData:
+    """Open recordings. Warns of those that the bundle was not built from. Raises BagError, DatasetError."""
+    datasets = [open_dataset(path, "train", topics) for path in paths]
+    others = [str(data.path) for data in datasets if not seen_in_training(manifest, data)]
+    doubt = ""
+    if others:
+        doubt = (
+            f"{', '.join(others)}: by fingerprint this is not what bundle {manifest.name} was built from "
+            f"({manifest.mapping_data.source}): the map images beside the live ones may be others"
+        )
+        logger.warning(doubt)
+    offset_s = manifest.labels.time_offset_s
+    return MapData([with_time_offset(dataset, offset_s) for dataset in datasets], doubt)
 
 
 def images_near(

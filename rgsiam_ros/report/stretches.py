@@ -69,7 +69,8 @@ def stretches_of(record: ReplayRecord, series: Series, limits: ErrorLimits) -> l
 
 def reason_class(problem: str) -> str:
     """The reason for no pose without its numbers, so that reasons can be counted."""
-    return re.sub(r"-?\d+(\.\d+)?", "…", problem.removeprefix("lost: ")) or "no reason given"
+    text = problem.removeprefix("lost: ")
+    return re.sub(r"-?\d+(\.\d+)?(?<!below 0)", "…", text) or "no reason given"
 
 
 def _stretch(

@@ -60,6 +60,17 @@ def test_the_rerun_recording_is_valid_and_has_every_entity(tmp_path, town_like_b
         assert entity in shown
     assert "/plots/error_m" in shown
     assert "/status" in shown
+    bare = tmp_path / "bare.rrd"
+    run_replay(
+        bag,
+        town_like_bundle,
+        tmp_path / "bare",
+        ReplayOptions(rerun=bare, images=False),
+        Console(quiet=True),
+    )
+    shown = subprocess.run([tool, "rrd", "print", bare], capture_output=True, text=True, check=True)
+    assert "/map/pose" in shown.stdout
+    assert "/camera" not in shown.stdout
     with pytest.raises(ResultsError, match=r"drive.rrd exists"):
         run_replay(bag, town_like_bundle, tmp_path / "r2", options, Console(quiet=True))
 

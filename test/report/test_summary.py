@@ -8,7 +8,7 @@ from support.records import metrics_of, straight_drive, without_truth
 
 from rgsiam_ros.report.records import ReplayRecord
 from rgsiam_ros.report.series import series_of
-from rgsiam_ros.report.stretches import stretches_of
+from rgsiam_ros.report.stretches import reason_class, stretches_of
 from rgsiam_ros.report.summary import summarise_run
 from rgsiam_ros.uncertainty.geometric_trust import OUTDOORS
 
@@ -54,7 +54,7 @@ def test_without_true_poses_distance_is_of_the_published_ones():
 
 def test_a_good_run_has_no_warning():
     text = said(straight_drive())
-    assert "good: On 100% of the way (99 m of 99 m) the poses can be used" in text
+    assert "good: On 100% of the way (99 m of 99 m) there is a pose to rely on" in text
     assert "100 of 100 images (100.0%) got a pose" in text
     assert "Half of the poses are within 10 cm" in text
     assert "good: No stretch is lost or wrong" in text
@@ -103,6 +103,29 @@ def test_near_stretches_are_one_but_not_across_a_pause():
 )
 def test_the_covariance_is_judged(sigma_m, verdict):
     assert verdict in said(straight_drive(sigma_m=sigma_m))
+
+
+def test_a_covariance_that_a_few_errors_decide_is_not_called_true():
+    record = straight_drive(600, error_m=0.095)
+    for index in (100, 101):
+        T = record.frames[index].T_true.copy()
+        T[1, 3] += 30.0
+        record = with_frame(record, index, T_map_frame=T)
+    value, low, high = metrics_of(record)["consistency"]["position"]["nees"]
+    assert low < 1.0 < 100.0 < value < high
+    assert "doubt: Whether the position covariance is true cannot be told" in said(record)
+
+
+@pytest.mark.parametrize(
+    ("problem", "group"),
+    [
+        ("lost: trust -0.53 is below 0", "trust … is below 0"),
+        ("lost: 12 matches agree", "… matches agree"),
+        ("", "no reason given"),
+    ],
+)
+def test_reasons_are_grouped_without_their_numbers(problem, group):
+    assert reason_class(problem) == group
 
 
 def test_without_true_poses_no_errors_are_given():

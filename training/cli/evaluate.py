@@ -72,5 +72,5 @@ def evaluate(
         engine=EngineOptions(engine, precision, batch=batch, fallback="none"),
         time_offset=read_offset(time_offset),
         images=not no_images,
-        map_data_paths=map_data or (),
+        map_data=map_data or (),
     )

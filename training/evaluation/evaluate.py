@@ -16,7 +16,7 @@ from rgsiam_ros.errors import RgsiamError
 from rgsiam_ros.localization.pose_estimate import PoseEstimate
 from rgsiam_ros.localization.relocalizer import Relocalizer
 from rgsiam_ros.recordings.base import Frame, describe_dropped, fingerprint
-from rgsiam_ros.recordings.formats import open_dataset, open_split
+from rgsiam_ros.recordings.formats import open_split
 from rgsiam_ros.recordings.ground_truth import truth_turn
 from rgsiam_ros.recordings.seen_data import built_from, describe_seen
 from rgsiam_ros.recordings.time_offset import moved_labels
@@ -24,7 +24,7 @@ from rgsiam_ros.recordings.topics import BagTopics
 from rgsiam_ros.replay.offline import decoded, record_of
 from rgsiam_ros.report.chosen_frames import ChosenFrames
 from rgsiam_ros.report.gallery import make_gallery
-from rgsiam_ros.report.map_images import map_data
+from rgsiam_ros.report.map_images import open_map_data
 from rgsiam_ros.report.metrics import metrics_with_offset, replay_metrics
 from rgsiam_ros.report.provenance import provenance_of
 from rgsiam_ros.report.records import FrameRecord, ReplayRecord
@@ -45,14 +45,14 @@ def evaluate_dataset(
     engine: EngineOptions | None = None,
     time_offset: float | Literal["auto"] = "auto",
     images: bool = True,
-    map_data_paths: Sequence[Path] = (),
+    map_data: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Relocalize every frame of a dataset's split, write a results folder and print a table.
 
     path: folder of the dataset; out: a new folder; engine: None takes the best engine and allows no fallback.
     time_offset: an image shows where the camera was this many seconds before its stamp; auto: as the bundle
     says. Errors are reported as labelled, and if it is not 0 once more with the true poses moved.
-    images, map_data_paths: see `rgsiam_ros.replay.options.ReplayOptions`.
+    images, map_data: see `rgsiam_ros.replay.options.ReplayOptions`.
     The reported pose is that of the camera's optical frame, as in the true poses of the dataset. If the
     bundle's map was turned by a georeference, the true poses are turned with it, see
     `rgsiam_ros.recordings.ground_truth`. Returns the metrics. Raises DatasetError, BundleError, EngineError,
@@ -61,8 +61,7 @@ def evaluate_dataset(
     engine = engine or EngineOptions(fallback="none")
     relocalizer = Relocalizer.from_bundle(bundle, engine, branch=branch)
     dataset = open_split(path, split, topics)
-    opened = [open_dataset(folder, "train", topics) for folder in map_data_paths]
-    mapped = map_data(opened, relocalizer.manifest)
+    mapped = open_map_data(map_data, topics, relocalizer.manifest)
     offset_s = relocalizer.manifest.labels.offset_or(time_offset)
     if left_out := describe_dropped(dataset):
         logger.warning(left_out)
