@@ -158,7 +158,8 @@ def draw_timeline(record: ReplayRecord, series: Series) -> Figure:
                 col=1,
             )
     texts = [
-        "<br>".join(wrap(f"{escape(kind)} ({_count(counts, kind, names)})", 34)) for kind in kinds
+        "<br>".join(escape(line) for line in wrap(f"{kind} ({_count(counts, kind, names)})", 34))
+        for kind in kinds
     ]
     figure.update_yaxes(
         tickvals=[-n for n in range(len(kinds))],

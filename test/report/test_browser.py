@@ -47,11 +47,15 @@ def opened(chromium, html, folder):
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-def drawn_in(dom, plot):
-    """Number of marks in a plot: points, lines and bars."""
+def part_of(dom, plot):
     start = dom.index(f'id="{plot}"')
     end = dom.find('id="plot-', start + 1)
-    part = dom[start : end if end > 0 else len(dom)]
+    return dom[start : end if end > 0 else len(dom)]
+
+
+def drawn_in(dom, plot):
+    """Number of marks in a plot: points, lines and bars."""
+    part = part_of(dom, plot)
     assert 'class="main-svg"' in part, plot
     return len(re.findall(r'<path class="(?:point|js-line)', part)) + part.count('class="point"')
 
@@ -69,6 +73,8 @@ def test_every_plot_of_a_run_is_drawn(chromium, tmp_path, truth):
     if truth:
         least |= {"cumulative": 2, "coverage": 3, "sharpness": 180}
     assert set(re.findall(r'id="plot-(\w+)"', dom)) == set(least)
+    texts = "".join(re.findall(r"<(?:text|tspan)[^>]*>([^<]*)", part_of(dom, "plot-timeline")))
+    assert "&lt;/script&gt;&lt;b&gt;dark" in texts  # as it is, and not in bold
     for name, marks in least.items():
         assert drawn_in(dom, f"plot-{name}") >= marks, name
 
