@@ -66,7 +66,7 @@ def draw_coverage(consistency: Mapping[str, Any]) -> Figure:
 
 def draw_sharpness(series: Series) -> Figure:
     """The error of each pose over its standard deviation, for position and rotation."""
-    figure = new_figure(420, 1, 2, horizontal_spacing=0.1)
+    figure = new_figure(420, 1, 2, horizontal_spacing=0.15)
     drawn = drawn_frames(len(series.stamp_ns_N))
     for column, (error, sigma, unit) in enumerate(
         ((series.error_m_N, series.sigma_m_N, "m"), (series.error_deg_N, series.sigma_deg_N, "°")),
@@ -100,7 +100,7 @@ def draw_sharpness(series: Series) -> Figure:
                     row=1,
                     col=column,
                 )
-        title = f"predicted standard deviation ({unit})"
+        title = f"sigma ({unit})"
         figure.update_xaxes(title=title, **log_axis(x), row=1, col=column)
         name = ("position", "rotation")[column - 1]
         figure.update_yaxes(title=f"{name} error ({unit})", **log_axis(x, y), row=1, col=column)

@@ -65,7 +65,7 @@ def report_page(
         map=to_html(figure, "plot-map"),
         map_text=_map_text(record, with_truth),
         errors=to_html(draw_errors_along(record, series), "plot-errors"),
-        errors_text=_errors_text(len(record.frames), with_truth),
+        errors_text=_errors_text(len(record.frames), metrics),
         cumulative=cumulative,
         no_errors=NO_TRUTH if not with_truth else "No image has both a pose and a true pose.",
         coverage=coverage,
@@ -130,9 +130,11 @@ def _map_text(record: ReplayRecord, with_truth: bool) -> str:
     return f"{what}. Estimated positions are coloured by their standard deviation, on a logarithmic scale."
 
 
-def _errors_text(frames: int, with_truth: bool) -> str:
+def _errors_text(frames: int, metrics: Mapping[str, Any]) -> str:
     text = "Errors of the published poses over the distance travelled, and the standard deviations that they state."
-    if not with_truth:
+    if metrics.get("with_time_offset"):
+        text += " The plots are as labelled: the time offset of the labels counts as error."
+    if not metrics["frames_with_truth"]:
         text = f"{NO_TRUTH} The standard deviations of the published poses over the distance travelled."
     if frames > MOST_DRAWN:
         text += f" Of {frames} images every {-(-frames // MOST_DRAWN)}th is drawn in the plots; the figures count all."

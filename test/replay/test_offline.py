@@ -20,6 +20,7 @@ from rgsiam_ros.replay.options import ReplayOptions
 from rgsiam_ros.replay.run import run_replay
 from rgsiam_ros.report.metrics import replay_metrics
 from rgsiam_ros.report.records import FrameRecord, ReplayRecord
+from rgsiam_ros.report.schema import Metrics
 from rgsiam_ros.uncertainty.geometric_trust import OUTDOORS, ROOM
 
 QUIET = Console(quiet=True)
@@ -53,7 +54,7 @@ def test_the_results_folder(short_bag, town_like_bundle, tmp_path):
         "replay.png", "report.html",
     }  # fmt: skip
     assert json.loads((out / "metrics.json").read_text()) == metrics
-    assert metrics["schema_version"] == 1
+    assert Metrics.model_validate_json((out / "metrics.json").read_text()).frames == 20
     assert metrics["frames"] == metrics["answered"] == 20
     rows = list(csv.DictReader((out / "frames.csv").open()))
     errors = [float(row["error_m"]) for row in rows]
@@ -87,6 +88,7 @@ def test_moved_labels_are_a_second_row_beside_those_as_labelled(
     assert metrics["position_error_m"] == as_labelled["position_error_m"]
     moved = metrics["with_time_offset"]
     assert moved["time_offset_s"] == 0.05
+    Metrics.model_validate(metrics)
     assert moved["frames_with_truth"] == as_labelled["frames_with_truth"] - 1  # the first one
     assert moved["position_error_m"]["median"] != metrics["position_error_m"]["median"]
     text = console.export_text()

@@ -25,6 +25,7 @@ from rgsiam_ros.replay.node_reports import NodeReports
 from rgsiam_ros.replay.options import ReplayOptions
 from rgsiam_ros.replay.run import run_replay
 from rgsiam_ros.report.records import FrameRecord
+from rgsiam_ros.report.schema import Metrics
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +47,12 @@ def test_the_node_gives_the_same_poses_as_offline(tmp_path, town_like_bundle):
     assert ros["largest_difference_deg"] < 1e-6
     assert metrics["reported_frame"] == "base_link"
     assert set(metrics["latency_ms"]) == {"image to pose"}
-    assert json.loads((out / "metrics.json").read_text())["ros"] == ros
+    written = (out / "metrics.json").read_text()
+    assert json.loads(written)["ros"] == ros
+    assert Metrics.model_validate_json(written).ros.returned == ros["returned"]
+    page = (out / "report.html").read_text()
+    assert f"Through the node: {ros['returned']} poses for 40 images" in page
+    assert "Both lists are of the offline replay" in page
 
 
 @pytest.mark.ros

@@ -139,6 +139,17 @@ def test_a_run_without_any_pose_has_a_page(record):
     assert "No image got a pose" in page.text["worst"]
 
 
+def test_plots_of_labels_with_a_time_offset_are_said_to_be_as_labelled():
+    record = straight_drive()
+    figures = metrics_of(record)
+    names = ("frames_with_truth", "position_error_m", "rotation_error_deg")
+    moved = {name: figures[name] for name in (*names, "right", "wrong", "recall", "consistency")}
+    page = Page(page_of(record, with_time_offset={"time_offset_s": 0.065, **moved}))
+    assert "The plots are as labelled" in page.text["errors"]
+    assert "With the labels moved by 65 ms" in page.text["summary"]
+    assert "as labelled" not in Page(page_of(record)).text["errors"]
+
+
 def test_a_long_run_has_a_small_page_that_says_what_is_drawn():
     frames = 3 * MOST_DRAWN
     html = page_of(straight_drive(frames, step_m=0.1))
