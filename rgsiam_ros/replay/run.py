@@ -101,7 +101,14 @@ def run_replay(
             console.print(f"fused, {LABELS[name]}: {describe_track(figures)}", soft_wrap=True)
     write_results(record, metrics, config, make_gallery(chosen, mapped), out, warning)
     if options.rerun is not None:
-        write_rerun_file(record, drive, options.rerun, config["title"], images=options.images)
+        write_rerun_file(
+            record,
+            drive,
+            options.rerun,
+            config["title"],
+            images=options.images,
+            levels=relocalizer.levels,
+        )
         console.print(f"recording: {options.rerun}", soft_wrap=True)
     for name, file in (("picture", "replay.png"), ("report", "report.html")):
         console.print(f"{name}: {out / file}", soft_wrap=True)

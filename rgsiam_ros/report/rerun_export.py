@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from rgsiam_ros.camera.levels import Levels
 from rgsiam_ros.errors import ImageError, ResultsError
 from rgsiam_ros.geometry.conversions import quaternion_xyzw_of
 from rgsiam_ros.geometry.poses import pose_errors
@@ -33,12 +34,18 @@ def check_rerun_file(path: Path) -> None:
 
 
 def write_rerun_file(
-    record: ReplayRecord, drive: Drive, path: Path, title: str, *, images: bool
+    record: ReplayRecord,
+    drive: Drive,
+    path: Path,
+    title: str,
+    *,
+    images: bool,
+    levels: Levels | None = None,
 ) -> None:
     """Write the recording. The file appears under its name when it is complete.
 
-    drive: the drive that `record` is from; title: the recording's id; images: write the camera's images too. Raises
-    ResultsError.
+    drive: the drive that `record` is from; title: the recording's id; images: write the camera's images too; levels:
+    of 16-bit images, those of the bundle. Raises ResultsError.
     """
     import rerun
 
@@ -46,7 +53,7 @@ def write_rerun_file(
     stream = rerun.RecordingStream("rgsiam_replay", recording_id=title)
     try:
         stream.save(unfinished)
-        _log(stream, record, drive, images)
+        _log(stream, record, drive, images, levels)
         stream.flush()
         stream.disconnect()
         unfinished.rename(path)
@@ -56,7 +63,9 @@ def write_rerun_file(
         raise ResultsError(f"{path} cannot be written ({error}): free space") from error
 
 
-def _log(stream: Any, record: ReplayRecord, drive: Drive, images: bool) -> None:
+def _log(
+    stream: Any, record: ReplayRecord, drive: Drive, images: bool, levels: Levels | None
+) -> None:
     import rerun
 
     def track(name: str, poses: list[Any], colour: tuple[int, int, int]) -> None:
@@ -70,16 +79,16 @@ def _log(stream: Any, record: ReplayRecord, drive: Drive, images: bool) -> None:
     for image in drive.read_images():
         stream.set_time("stamp", timestamp=np.datetime64(image.stamp_ns, "ns"))
         if images:
-            _log_image(stream, image)
+            _log_image(stream, image, levels)
         if image.stamp_ns in by_stamp:
             _log_frame(stream, by_stamp[image.stamp_ns])
 
 
-def _log_image(stream: Any, image: RecordedImage) -> None:
+def _log_image(stream: Any, image: RecordedImage, levels: Levels | None) -> None:
     import rerun
 
     try:
-        jpeg = cv2.imencode(".jpg", image.decode())[1].tobytes()
+        jpeg = cv2.imencode(".jpg", image.decode(levels=levels))[1].tobytes()
         stream.log("camera", rerun.EncodedImage(contents=jpeg, media_type="image/jpeg"))
     except ImageError as error:
         stream.log("status", rerun.TextLog(str(error), level="WARN"))

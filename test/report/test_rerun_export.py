@@ -1,16 +1,22 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from rich.console import Console
 from support.bags import cut_bag
 from support.paths import TOWN_DRIVE
+from support.records import straight_drive
 
+from rgsiam_ros.camera.decoding import decode_compressed
 from rgsiam_ros.errors import ResultsError
 from rgsiam_ros.replay.options import ReplayOptions
 from rgsiam_ros.replay.run import run_replay
+from rgsiam_ros.report.rerun_export import write_rerun_file
 
 FULL = """
 import resource, signal, sys
@@ -73,6 +79,40 @@ def test_the_rerun_recording_is_valid_and_has_every_entity(tmp_path, town_like_b
     assert "/camera" not in shown.stdout
     with pytest.raises(ResultsError, match=r"drive.rrd exists"):
         run_replay(bag, town_like_bundle, tmp_path / "r2", options, Console(quiet=True))
+
+
+@dataclass(frozen=True)
+class Wide:
+    """An image of a camera that uses 1000 of 65536 levels."""
+
+    stamp_ns: int
+    content: bytes
+
+    def decode(self, enough=None, levels=None):
+        return decode_compressed(self.content, enough=enough, levels=levels)
+
+
+class WideDrive:
+    def read_images(self):
+        grey = np.tile(np.linspace(7300, 8300, 64).astype(np.uint16), (48, 1))
+        yield Wide(0, cv2.imencode(".png", grey)[1].tobytes())
+
+
+def test_images_of_14_bits_are_shown_as_the_map_scales_them(tmp_path, monkeypatch):
+    rerun = pytest.importorskip("rerun")
+    jpegs, encoded = [], rerun.EncodedImage
+
+    def keep(contents, media_type):
+        jpegs.append(contents)
+        return encoded(contents=contents, media_type=media_type)
+
+    monkeypatch.setattr(rerun, "EncodedImage", keep)
+    path, record = tmp_path / "wide.rrd", straight_drive(1)
+    write_rerun_file(record, WideDrive(), path, "wide", images=True, levels=(7300, 8300))
+    (jpeg,) = jpegs
+    shown = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert shown.shape == (48, 64)
+    assert np.ptp(shown) > 200
 
 
 def test_without_the_sdk_a_recording_is_refused_at_once(tmp_path, monkeypatch):
