@@ -13,7 +13,9 @@ from rgsiam_ros.localization.match_drawing import (
     WARNING,
     describe,
     draw_estimate,
+    draw_map_points,
     draw_matches,
+    draw_pair,
 )
 from rgsiam_ros.localization.pnp import reprojection_residuals
 from rgsiam_ros.localization.relocalizer import Relocalizer
@@ -98,6 +100,34 @@ def test_a_drawing_shows_each_kind_of_match(relocalizer, image, estimate):
     np.testing.assert_array_equal(fitted, before)
     x, y = np.rint(estimate.matches.inliers().pixel_M2).astype(int).T
     assert (draw_matches(fitted, estimate.matches)[y, x] != fitted[y, x]).any(axis=1).mean() > 0.9
+
+
+def test_the_points_of_a_map_image_stand_where_it_sees_them(relocalizer, image, estimate):
+    """The image is one of the map's own, so the map image that sees most inliers shows nearly the same."""
+    matches, fitted = estimate.matches, relocalizer.fit(image)
+    size, K = (fitted.shape[1], fitted.shape[0]), relocalizer.live_view().K
+    inliers = matches.found.point_M[matches.found.inlier_M]
+    seen = [np.isin(inliers, visible).sum() for visible in matches.points.visible]
+    best, worst = int(np.argmax(seen)), int(np.argmin(seen))
+    drawn = draw_map_points(size, matches, best, K)
+    assert drawn.shape == fitted.shape
+    assert share(drawn, INLIER) > 2.0 * share(draw_map_points(size, matches, worst, K), INLIER)
+    assert share(drawn, UNMATCHED) > 0.0
+    blank = np.zeros_like(fitted)
+    pair = draw_pair(fitted, matches, blank, best, K)
+    assert pair.shape == (size[1], 2 * size[0], 3)
+    right = pair[:, size[0] :]
+    assert (right > 0).any()
+    pixel_M2 = matches.inliers().pixel_M2
+    ends = np.argwhere(right.max(axis=2) > 0)
+    assert abs(np.median(ends[:, 0]) - np.median(pixel_M2[:, 1])) < 0.2 * size[1]
+
+
+def test_a_pair_without_a_pose_has_no_lines(relocalizer, image, without_pose):
+    fitted, K = relocalizer.fit(image), relocalizer.live_view().K
+    blank = np.zeros_like(fitted)
+    pair = draw_pair(fitted, without_pose.matches, blank, 0, K)
+    assert not pair[:, fitted.shape[1] :].any()
 
 
 def test_the_text_says_how_good_the_pose_is(relocalizer, image, estimate):

@@ -13,6 +13,8 @@ from rgsiam_ros.errors import ResultsError
 from rgsiam_ros.report.compare import comparison_page, read_run, write_comparison
 from rgsiam_ros.report.results import claim_folder, write_results
 
+pytestmark = pytest.mark.slow  # each run that is written has a picture and a page
+
 
 def write_run(folder, record, title="a drive", provenance=None, **more):
     claim_folder(folder)
@@ -103,7 +105,6 @@ def test_the_same_folder_twice_and_an_existing_page_are_refused(two_runs, tmp_pa
     assert (tmp_path / "x.html").read_text() == "keep me"
 
 
-@pytest.mark.slow
 def test_the_command_writes_the_page(two_runs, tmp_path):
     out = tmp_path / "deep" / "compare.html"
     done = rgsiam("report", *two_runs, "--out", out)

@@ -98,6 +98,7 @@ def test_axes_have_units_and_the_map_has_equal_scales():
     assert '"scaleanchor":"x"' in scripts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["reason", "frame", "title", "name", "seen", "doubt"])
 def test_a_name_that_is_code_is_only_text(place):
     plain = Page(page_of(straight_drive(lost=(3,))))
@@ -139,6 +140,7 @@ def test_a_run_without_any_pose_has_a_page(record):
     assert "No image got a pose" in page.text["worst"]
 
 
+@pytest.mark.slow
 def test_plots_of_labels_with_a_time_offset_are_said_to_be_as_labelled():
     record = straight_drive()
     figures = metrics_of(record)
@@ -150,6 +152,7 @@ def test_plots_of_labels_with_a_time_offset_are_said_to_be_as_labelled():
     assert "as labelled" not in Page(page_of(record)).text["errors"]
 
 
+@pytest.mark.slow
 def test_a_long_run_has_a_small_page_that_says_what_is_drawn():
     frames = 3 * MOST_DRAWN
     html = page_of(straight_drive(frames, step_m=0.1))
