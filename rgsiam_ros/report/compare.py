@@ -17,7 +17,7 @@ from rgsiam_ros.errors import ResultsError
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.report.figure_style import RUNS, to_html
 from rgsiam_ros.report.figures import Errors, draw_cumulative
-from rgsiam_ros.report.page import render
+from rgsiam_ros.report.page import render, write_page
 from rgsiam_ros.report.schema import Metrics, Spread
 
 NEEDED = ("metrics.json", "config.yaml", "frames.csv")
@@ -57,7 +57,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> None:
     text = comparison_page(runs)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text)
+        write_page(out, text)
     except OSError as error:
         raise ResultsError(f"{out} cannot be written ({error}): change --out") from error
 

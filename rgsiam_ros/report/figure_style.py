@@ -17,7 +17,7 @@ RUNS = (BLUE, "#dc6803", TEAL, "#9333ea", "#b91c1c", "#475569", "#65a30d", "#db2
 ERROR_SCALE = [[0.0, BLUE], [0.5, AMBER], [1.0, RED]]
 TEXT, GRID = "#1f2937", "#e5e7eb"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
-MOST_DRAWN = 4000
+MOST_DRAWN = 3000
 """Of a longer run, every n-th frame is drawn, so that the page stays small. The figures count all frames."""
 SMALLEST = 1e-4
 """Smaller errors and standard deviations are drawn here, in metres or degrees."""

@@ -91,6 +91,8 @@ def draw_map(record: ReplayRecord, series: Series, map_position_N3: Array | None
     name = escape(record.map_frame)
     figure.update_xaxes(title=f"{name} {'xyz'[along[0]]} (m)")
     figure.update_yaxes(title=f"{name} {'xyz'[along[1]]} (m)", scaleanchor="x", scaleratio=1)
+    figure.update_xaxes(exponentformat="none")
+    figure.update_yaxes(exponentformat="none")
     figure.update_layout(margin_b=110)
     return figure
 

@@ -18,9 +18,10 @@ from rgsiam_ros.report.chosen_frames import ChosenFrame, ChosenFrames
 from rgsiam_ros.report.figure_style import degrees_text
 from rgsiam_ros.report.map_images import MapData, images_near
 
-QUALITIES = (80, 60, 40, 20)
-LARGEST_PICTURE = 75_000
-"""Bytes. A picture gets the first of these WebP qualities at which it is no larger, or the last one."""
+QUALITIES = ((80, 1200), (60, 1200), (40, 1200), (20, 1200), (20, 400))
+"""WebP quality, and the widest picture in pixels. The first are taken that make a picture small enough."""
+LARGEST_PICTURE = 65_000
+"""Bytes."""
 NO_IMAGES = "Pictures were left out (--no-images)."
 WITH_MAP_DATA = (
     "On the left the live image, on the right the map image. Cyan: inliers and their lines; orange: matches that do not agree "
@@ -110,15 +111,15 @@ class _Pictures:
         if image is None:
             return ""
         if matches is None or map_image is None:
-            return _data_url(image)
+            return data_url(image)
         if map_image in self._images:
             beside = self._images[map_image][1]
         else:
             size = image.shape[1], image.shape[0]
             beside = draw_map_points(size, matches, map_image, self._view.K)
         if matches.found is None:
-            return _data_url(np.concatenate([draw_matches(image, matches), beside], axis=1))
-        return _data_url(draw_pair(image, matches, beside, map_image, self._view.K))
+            return data_url(np.concatenate([draw_matches(image, matches), beside], axis=1))
+        return data_url(draw_pair(image, matches, beside, map_image, self._view.K))
 
 
 def _shown(chosen: ChosenFrame, pictures: _Pictures) -> Shown:
@@ -149,9 +150,13 @@ def _shown(chosen: ChosenFrame, pictures: _Pictures) -> Shown:
     return Shown(title, tuple(line for line in lines if line), pictures.draw(chosen))
 
 
-def _data_url(image_HW3: ImageBGR) -> str:
-    for quality in QUALITIES:
-        content = cv2.imencode(".webp", image_HW3, [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
+def data_url(image_HW3: ImageBGR) -> str:
+    """A picture as a WebP image in a ``data:`` URL, of about 90 kB at most."""
+    height, width = image_HW3.shape[:2]
+    for quality, widest in QUALITIES:
+        size = min(width, widest), max(1, round(height * min(1.0, widest / width)))
+        small = cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA)
+        content = cv2.imencode(".webp", small, [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
         if len(content) <= LARGEST_PICTURE:
             break
     return "data:image/webp;base64," + base64.b64encode(content).decode()

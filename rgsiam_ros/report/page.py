@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,11 @@ def report_page(
         config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
         metrics=json.dumps(metrics, indent=2),
     )
+
+
+def write_page(path: Path, html: str) -> None:
+    """Write a page. A name that is no valid text, as a file's may be, gets question marks."""
+    path.write_text(html, encoding="utf-8", errors="replace")
 
 
 def render(template: str, **values: Any) -> str:

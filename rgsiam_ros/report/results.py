@@ -24,7 +24,7 @@ from rgsiam_ros.geometry.units import length_text
 from rgsiam_ros.recordings.tum import write_tum
 from rgsiam_ros.report.covariance_consistency import report_lines
 from rgsiam_ros.report.gallery import Gallery
-from rgsiam_ros.report.page import report_page
+from rgsiam_ros.report.page import report_page, write_page
 from rgsiam_ros.report.plot import draw_replay
 from rgsiam_ros.report.records import FrameRecord, ReplayRecord
 
@@ -61,7 +61,7 @@ def write_results(
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         draw_replay(record, folder / "replay.png", title=str(config.get("title", "")))
-        (folder / "report.html").write_text(report_page(record, metrics, config, gallery, seen))
+        write_page(folder / "report.html", report_page(record, metrics, config, gallery, seen))
 
 
 @contextmanager

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 from support.records import NO_GALLERY, metrics_of, straight_drive, without_truth
 
+from rgsiam_ros.report.chosen_frames import MOST
 from rgsiam_ros.report.figure_style import MOST_DRAWN, log_ticks
-from rgsiam_ros.report.gallery import Gallery, Shown
-from rgsiam_ros.report.page import report_page
+from rgsiam_ros.report.gallery import Gallery, Shown, data_url
+from rgsiam_ros.report.page import report_page, write_page
 from rgsiam_ros.report.records import ReplayRecord
 
 SECTIONS = [
     *("summary", "map", "errors", "cumulative", "calibration", "timeline", "latency"),
     *("worst", "surprising", "provenance", "configuration"),
 ]
-MOST_BYTES = 8_000_000
+MOST_BYTES, MOST_PICTURE_BYTES = 8_000_000, 90_000
 NASTY = "</script><script>alert(1)</script>&<img src=http://x.example/y onerror=alert(2)>"
 
 
@@ -156,7 +157,7 @@ def test_plots_of_labels_with_a_time_offset_are_said_to_be_as_labelled():
 def test_a_long_run_has_a_small_page_that_says_what_is_drawn():
     frames = 3 * MOST_DRAWN
     html = page_of(straight_drive(frames, step_m=0.1))
-    assert len(html.encode()) < 7_000_000
+    assert len(html.encode()) < MOST_BYTES - 2 * MOST * MOST_PICTURE_BYTES
     assert f"Of {frames} images every 3th is drawn" in Page(html).text["errors"]
 
 
@@ -168,6 +169,19 @@ def test_the_worst_and_the_surprising_frames_are_shown():
         assert text in page.text["worst"]
     assert picture in page.addresses
     assert "No image is lost" in page.text["surprising"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(288, 1024, 3), (1200, 4096, 3), (1200, 1200, 3)])
+def test_a_picture_is_small_whatever_it_shows(shape):
+    noise = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    assert 1000 < len(data_url(noise)) < MOST_PICTURE_BYTES
+
+
+def test_a_name_that_is_no_text_does_not_stop_the_page(tmp_path):
+    html = page_of(straight_drive(), config={"title": "drive \udcff", "bag": "\udcff"})
+    write_page(tmp_path / "a.html", html)
+    assert "<h1>drive ?</h1>" in (tmp_path / "a.html").read_text()
 
 
 def test_ticks_of_a_logarithmic_axis_are_round():
