@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from rgsiam_ros.bundle.geometric_part import GeometricPart, GeometricValidation
 from rgsiam_ros.bundle.manifest import Manifest
-from rgsiam_ros.bundle.parts import AbsolutePart, GeometricPart, GeometricValidation, Validation
+from rgsiam_ros.bundle.parts import AbsolutePart, Validation
 from rgsiam_ros.bundle.precision import Precision
 from rgsiam_ros.geometry.units import angle_text, length_text
 from rgsiam_ros.uncertainty.covariance import MINIMUM_SAMPLES

@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from rgsiam_ros.bundle.geometric_part import GeometricPart
 from rgsiam_ros.bundle.parts import (
     AbsolutePart,
     Fraction,
-    GeometricPart,
     LabelCorrection,
+    Sha256,
     StrictModel,
 )
 from rgsiam_ros.bundle.precision import (
@@ -28,7 +29,7 @@ from rgsiam_ros.geometry.geodesy import Datum
 from rgsiam_ros.geometry.poses import pose_matrix
 from rgsiam_ros.uncertainty.geometric_trust import ErrorLimits
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MANIFEST_NAME = "manifest.yaml"
 ABSOLUTE_NAME = "absolute.onnx"
 MAP_FEATURES_NAME = "map_features.npz"
@@ -63,7 +64,6 @@ BUNDLE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """What the name of a bundle, and of its folder, looks like."""
 FRAME_ID = r"^[A-Za-z0-9][A-Za-z0-9_/.-]{0,127}$"
 FrameId = Annotated[str, Field(pattern=FRAME_ID)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class MappingData(StrictModel):
@@ -110,7 +110,7 @@ class FileEntry(StrictModel):
 class Manifest(StrictModel):
     """Everything that the vehicle must know about a bundle. See docs/bundle.md."""
 
-    schema_version: Literal[3] = 3
+    schema_version: Literal[4] = 4
     name: str = Field(pattern=BUNDLE_NAME)
     created: str
     map_frame: FrameId = "map"

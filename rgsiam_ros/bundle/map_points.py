@@ -20,6 +20,8 @@ CAMERA_POSITION, CAMERA_ROTATION = "camera_position_N3", "camera_quaternion_wxyz
 GLOBAL = "global_feature_NG"
 COUNT, STEP = "visible_count_N", "visible_step_V"
 """``visible`` as the number of points of each image, and for each point the step from the index before it."""
+REMOVED = "removed_by_P"
+"""Only if points were removed: 0 for a point in use, else the place of the session that removed it in the manifest."""
 GLOBAL_SCALE = 127.0
 NAMES = (OFFSET, DESCRIPTOR, CAMERA_POSITION, CAMERA_ROTATION, GLOBAL, COUNT, STEP)
 
@@ -39,6 +41,8 @@ class MapPoints:
     visible: tuple[NDArray[np.int64], ...]
     """For each map image the indices of the points that it sees, rising."""
     vlad: Vlad
+    removed_by_P: NDArray[np.uint8] | None = None
+    """As `REMOVED`; None if all points are in use."""
 
     @cached_property
     def unit_descriptor_PD(self) -> NDArray[np.float32]:
@@ -70,6 +74,11 @@ class MapPoints:
         for name in (DESCRIPTOR, GLOBAL):
             if arrays[name].dtype != np.int8:
                 raise ValueError(f"array {name!r} has type {arrays[name].dtype}, not int8")
+        removed = arrays.get(REMOVED)
+        if removed is not None and (removed.shape != (P,) or removed.dtype != np.uint8):
+            raise ValueError(
+                f"array {REMOVED!r} has shape {removed.shape} and type {removed.dtype}, not {(P,)} and uint8"
+            )
         for name in (COUNT, STEP):
             if not np.issubdtype(arrays[name].dtype, np.integer):
                 raise ValueError(f"array {name!r} does not hold integers")
@@ -82,6 +91,7 @@ class MapPoints:
             arrays[GLOBAL],
             visible,
             vlad,
+            removed if removed is not None and removed.any() else None,
         )
 
     def to_arrays(self) -> dict[str, NDArray]:
@@ -89,9 +99,10 @@ class MapPoints:
 
         The descriptors lie component after component, which compresses better.
         """
-        first_P = _first_images(self.visible, len(self.position_P3))
+        first_P = self.first_images()
         offset = self.position_P3 - self.T_points_camera_N44[first_P, :3, 3]
         steps = [np.diff(points, prepend=0) for points in self.visible]
+        removed = {} if self.removed_by_P is None else {REMOVED: self.removed_by_P}
         return {
             OFFSET: offset.astype(np.float16),
             DESCRIPTOR: np.asfortranarray(self.descriptor_PD),
@@ -100,8 +111,24 @@ class MapPoints:
             GLOBAL: self.global_feature_NG,
             COUNT: np.array([len(points) for points in self.visible], np.int32),
             STEP: np.concatenate(steps).astype(np.int32),
+            **removed,
             **self.vlad.to_arrays(),
         }
+
+    def in_use(self) -> MapPoints:
+        """Without the removed points; all map images are kept."""
+        return self if self.removed_by_P is None else self.kept(self.removed_by_P == 0)
+
+    def kept(self, kept_P: NDArray[np.bool_]) -> MapPoints:
+        """Some of the points, and all map images. No point of the result counts as removed."""
+        number = np.cumsum(kept_P) - 1
+        return replace(
+            self,
+            position_P3=self.position_P3[kept_P],
+            descriptor_PD=self.descriptor_PD[kept_P],
+            visible=tuple(number[points[kept_P[points]]] for points in self.visible),
+            removed_by_P=None,
+        )
 
     def seen_by(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
         """Indices of the points that at least one of these map images sees, rising."""
@@ -126,6 +153,17 @@ class MapPoints:
     def observations_P(self) -> NDArray[np.int64]:
         """Number of map images that see each point."""
         return np.bincount(np.concatenate(self.visible), minlength=len(self.position_P3))
+
+    def first_images(self) -> NDArray[np.int64]:
+        """The first map image that sees each point. Raises ValueError if no image sees a point."""
+        return _first_images(self.visible, len(self.position_P3))
+
+    def typical_distance_m(self) -> float:
+        """Median distance of the points from the cameras that see them."""
+        image_V = np.repeat(np.arange(len(self.visible)), [len(seen) for seen in self.visible])
+        ray_V3 = self.position_P3[np.concatenate(self.visible)]
+        ray_V3 = ray_V3 - self.T_points_camera_N44[image_V, :3, 3]
+        return float(np.median(np.linalg.norm(ray_V3, axis=1)))
 
     def placed(self, T: Array) -> MapPoints:
         """The same points and cameras in another frame. T: ``(4, 4)`` pose of the points' frame in it."""

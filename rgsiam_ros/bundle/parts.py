@@ -1,4 +1,4 @@
-"""The parts of a manifest: what a bundle holds for the absolute branch, and what for the geometric branch."""
+"""The absolute part of a manifest, and what both parts have. The geometric part: `geometric_part`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from rgsiam_ros.bundle.precision import PRECISIONS, Precision
 from rgsiam_ros.camera.preprocessing import Preprocessing
-from rgsiam_ros.features.keypoints import SIDE_MULTIPLE
 from rgsiam_ros.geometry.poses import pose_matrix
 from rgsiam_ros.geometry.units import length_text
 from rgsiam_ros.uncertainty.covariance import check_covariance
@@ -20,6 +19,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Metres = Annotated[float, Field(ge=-1e7, le=1e7)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class StrictModel(BaseModel):
@@ -205,149 +205,20 @@ class AbsolutePart(MapExtent, LabelCorrection):
     @property
     def precisions(self) -> tuple[Precision, ...]:
         """The precisions that it offers, float32 first."""
-        return _in_order(self.variants)
+        return in_order(self.variants)
 
     @model_validator(mode="after")
     def _variants_are_whole(self) -> AbsolutePart:
-        _check_float32(self.variants)
+        check_float32(self.variants)
         return self
 
 
-class FeatureNetwork(StrictModel):
-    """The network that finds keypoints and describes them. All but its files is for people."""
-
-    name: str
-    licence: str
-    opset: int = Field(ge=11, le=64)
-    exported_with: str
-
-
-class FeatureVariant(StrictModel):
-    """The local features' network in one precision, as the export accepted it.
-
-    The tolerances are the largest differences that a pose may have on the golden views. They are differences
-    from the pose with the float32 network in ONNX Runtime.
-    """
-
-    accepted_with: str
-    """The engine that ran it at export."""
-    tolerance_m: NotNegative
-    tolerance_deg: NotNegative
-
-
-class GeometricValidation(RetrievalErrors):
-    """Errors of the geometric branch on frames that were held out of the map. This is no test result."""
-
-    kind: str
-    """How the frames were held out, in words."""
-    frames: int = Field(ge=1)
-    answered: Fraction
-    """Share of the frames that got a pose. The errors are over these frames."""
-    median_m: NotNegative
-    p95_m: NotNegative
-    median_deg: NotNegative
-    p95_deg: NotNegative
-    right: Fraction
-    """Share of the frames whose pose is right: within `right_m` and 5 degrees."""
-    wrong: Fraction
-    """Share of the frames whose pose is wrong: off by more than `wrong_m` or 20 degrees."""
-    spoilt_right: Fraction | None = None
-    """The same for held-out images that were darkened, blurred and covered. None if there were none."""
-    spoilt_wrong: Fraction | None = None
-    unmapped_accepted: Fraction | None = None
-    """Share of the held-out images that got a wrong pose when the map images of their place were withheld."""
-    mirrored_accepted: Fraction | None = None
-    """The same share of these images if they are mirrored as well: another place."""
-
-    def describe(self) -> str:
-        """What the branch gives, in words."""
-        return (
-            f"geometric branch on {self.frames} held-out images: {self.answered:.1%} answered, median "
-            f"{self.median_m:.3g} m and {self.median_deg:.3g} deg, 95 % within {self.p95_m:.3g} m"
-        )
-
-
-class PoseRefinement(StrictModel):
-    """How far the given mapping poses were from the images, and how far they were moved."""
-
-    residual_px: NotNegative
-    """Median distance of verified matches from the epipolar lines of the given poses, pixels of the network's
-    image."""
-    sigma_m: NotNegative
-    """Estimated standard deviation of the given positions along each axis."""
-    sigma_deg: NotNegative
-    """The same for the rotations, about each axis."""
-    moved_median_m: NotNegative
-    moved_p95_m: NotNegative
-    moved_median_deg: NotNegative
-    moved_p95_deg: NotNegative
-
-
-class GeometricPart(MapExtent, LabelCorrection):
-    """The geometric branch: the pose from matches of a live image's keypoints with the map's points."""
-
-    preprocessing: Preprocessing
-    network: FeatureNetwork
-    placement: Placement
-    """Where the frame of the map's points lies in the map frame."""
-    map_images: int = Field(ge=1)
-    points: int = Field(ge=1)
-    """Number of points in the map."""
-    keypoints: int = Field(ge=16, le=8192)
-    """Most keypoints of a live image."""
-    candidates: int = Field(ge=1, le=64)
-    """Number of map images whose points a live image is matched with."""
-    fewest_inliers: int = Field(ge=4)
-    """A live image with fewer inliers is lost."""
-    trust_threshold: float = 0.0
-    """Smallest score of a pose that may be used, see `rgsiam_ros.uncertainty.geometric_trust`."""
-    pose_refinement: PoseRefinement | None = None
-    """None if the map was made with the given poses."""
-    variants: dict[Precision, FeatureVariant]
-    """What the export accepted. ``float32`` is always there."""
-    validation: GeometricValidation | None = None
-    pixel_sigma: Positive
-    """Standard deviation of one reprojection, pixels of the network's image."""
-    position_factor: Positive
-    """By which the standard deviations of the position, computed from the geometry, are multiplied."""
-    rotation_factor: Positive
-    """The same for the rotation."""
-    position_slope: float = 0.0
-    """How `position_factor` changes with the similarity of the inliers, see `rgsiam_ros.uncertainty.geometric`."""
-    rotation_slope: float = 0.0
-    """The same for the rotation."""
-    largest_similarity: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """More similar inliers count as this similar."""
-    floor_m: NotNegative
-    """Smallest standard deviation of the position."""
-    floor_rad: NotNegative
-    """Smallest standard deviation of the rotation."""
-
-    @property
-    def precisions(self) -> tuple[Precision, ...]:
-        """The precisions that it offers, float32 first."""
-        return _in_order(self.variants)
-
-    @model_validator(mode="after")
-    def _sides_fit_the_network(self) -> GeometricPart:
-        size = (self.preprocessing.input_width, self.preprocessing.input_height)
-        if any(side % SIDE_MULTIPLE for side in size):
-            raise ValueError(
-                f"preprocessing gives {size[0]}x{size[1]} pixels, but the sides must be multiples of "
-                f"{SIDE_MULTIPLE}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _variants_are_whole(self) -> GeometricPart:
-        _check_float32(self.variants)
-        return self
-
-
-def _in_order(variants: Container[Precision]) -> tuple[Precision, ...]:
+def in_order(variants: Container[Precision]) -> tuple[Precision, ...]:
+    """Precisions in the order of `PRECISIONS`."""
     return tuple(precision for precision in PRECISIONS if precision in variants)
 
 
-def _check_float32(variants: Container[Precision]) -> None:
+def check_float32(variants: Container[Precision]) -> None:
+    """Raises ValueError without float32."""
     if "float32" not in variants:
         raise ValueError("variants does not list float32, which every bundle needs")

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rgsiam_ros.bundle import network_io
+from rgsiam_ros.bundle.geometric_part import GeometricPart
 from rgsiam_ros.bundle.golden import GoldenImages
 from rgsiam_ros.bundle.golden_views import GoldenViews
 from rgsiam_ros.bundle.manifest import (
@@ -31,7 +32,7 @@ from rgsiam_ros.bundle.map_features import MapFeatures
 from rgsiam_ros.bundle.map_points import MapPoints
 from rgsiam_ros.bundle.npz import read_plain_npz
 from rgsiam_ros.bundle.onnx_check import check_onnx
-from rgsiam_ros.bundle.parts import AbsolutePart, GeometricPart, Retrieval
+from rgsiam_ros.bundle.parts import AbsolutePart, Retrieval
 from rgsiam_ros.bundle.precision import (
     Precision,
     absolute_name,
@@ -113,7 +114,12 @@ class Bundle:
 
     @cached_property
     def map_points(self) -> MapPoints:
-        """The map of the geometric branch. Raises BundleError."""
+        """The map of the geometric branch, without removed points. Raises BundleError."""
+        return self.stored_points.in_use()
+
+    @cached_property
+    def stored_points(self) -> MapPoints:
+        """As `map_points`, with the points that a session removed. Raises BundleError."""
         self._require_geometry(MAP_POINTS_NAME)
         return self._parsed(MAP_POINTS_NAME, MapPoints.from_arrays)
 
@@ -224,12 +230,21 @@ class Bundle:
         for precision in part.precisions:
             name = local_features_name(precision)
             check_onnx(self.content(name), self.path / name, inputs, outputs)
-        points = self.map_points
-        found = len(points.visible), len(points.position_P3)
-        if found != (part.map_images, part.points):
+        points, stored = self.map_points, self.stored_points
+        removed = len(stored.position_P3) - len(points.position_P3)
+        found = len(points.visible), len(points.position_P3), removed
+        if found != (part.map_images, part.points, part.removed_points):
             raise BundleError(
-                f"{self.path / MAP_POINTS_NAME} holds {found[0]} images and {found[1]} points; the manifest "
-                f"says {part.map_images} and {part.points}: {REFETCH}"
+                f"{self.path / MAP_POINTS_NAME} holds {found[0]} images, {found[1]} points and {found[2]} removed ones; "
+                f"the manifest says {part.map_images}, {part.points} and {part.removed_points}: {REFETCH}"
+            )
+        if (
+            removed
+            and stored.removed_by_P is not None
+            and stored.removed_by_P.max() >= len(part.sessions)
+        ):
+            raise BundleError(
+                f"{self.path / MAP_POINTS_NAME} holds points that an unknown session removed: {REFETCH}"
             )
         _ = self.golden_views
 

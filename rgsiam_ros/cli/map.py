@@ -1,4 +1,4 @@
-"""`rgsiam map`: build and show maps for the geometric branch."""
+"""`rgsiam map`: build, extend and show maps for the geometric branch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ from rgsiam_ros.cli.options import (
     read_offset,
 )
 
-map_app = typer.Typer(no_args_is_help=True, help="Build and show maps of local features.")
+map_app = typer.Typer(no_args_is_help=True, help="Build, extend and show maps of local features.")
+NewBundle = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder of a new bundle; default: the bundle is replaced."),
+]
 
 
 class RefinePoses(str, Enum):
@@ -127,6 +131,60 @@ def map_show(
     opened = None if dataset is None else open_dataset(dataset, "train", topics)
     show_map(bundle, out, width, opened, frame)
     console.print(f"picture: {out}", soft_wrap=True, highlight=False)
+
+
+@map_app.command("add")
+def map_add(
+    bundle: BundlePath,
+    drive: Annotated[Path, typer.Argument(help="Bag, with or without poses, or any dataset.")],
+    out: NewBundle = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the session in the map; default: that of the drive's folder."),
+    ] = None,
+    seed: Seed = 0,
+    image_topic: ImageTopic = None,
+    camera_info_topic: InfoTopic = None,
+    rectified: Rectified = False,
+    truth_topic: TruthTopic = TRUTH_TOPIC,
+    base_frame: BaseFrame = BASE_FRAME,
+    mount: Mount = MOUNT,
+) -> None:
+    """Add a drive of another day to the map of a bundle: other light, moved things."""
+    from rgsiam_ros.bundle import Bundle
+    from rgsiam_ros.mapping.grow import add_session
+    from rgsiam_ros.mapping.map_sessions import describe_sessions, size_of
+    from rgsiam_ros.recordings.unlabelled import open_drive
+    from rgsiam_ros.replay.progress import progress_bar
+
+    topics = bag_topics(image_topic, camera_info_topic, rectified, truth_topic, base_frame, mount)
+    loaded = Bundle.load(bundle)
+    opened = open_drive(drive, topics)
+    with progress_bar(console) as bar:
+        added = add_session(loaded, opened, out, name, seed, Stages(bar))
+    sizes = [size_of(each) for each in (loaded, added.bundle)]
+    growth = f"{sizes[0] / 1e6:.2f} to {sizes[1] / 1e6:.2f} MB ({sizes[1] - sizes[0]:+} bytes)"
+    written = f"written: {added.bundle.path} ({growth})"
+    sessions = added.bundle.manifest.geometric_part.sessions
+    for line in (*added.lines, *describe_sessions(sessions), written):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+@map_app.command("remove")
+def map_remove(
+    bundle: BundlePath,
+    session: Annotated[str, typer.Argument(help="Name of the session, see `rgsiam bundle show`.")],
+    out: NewBundle = None,
+) -> None:
+    """Take a session out of the map of a bundle again. Points that it removed come back."""
+    from rgsiam_ros.bundle import Bundle
+    from rgsiam_ros.mapping.map_sessions import describe_sessions, size_of
+    from rgsiam_ros.mapping.shrink import remove_session
+
+    left = remove_session(Bundle.load(bundle), session, out)
+    written = f"written: {left.path} ({size_of(left) / 1e6:.2f} MB)"
+    for line in (*describe_sessions(left.manifest.geometric_part.sessions), written):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 class Stages:

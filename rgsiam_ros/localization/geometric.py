@@ -212,7 +212,7 @@ class GeometricBranch:
         if solution is None or solution.inlier_M.sum() < FEWEST_MATCHES:
             return None
         T = solution.T_map_camera
-        first, second = _near_pairs(T, position, compared.pixel_N2, K)
+        first, second = near_pairs(T, position, compared.pixel_N2, K)
         guided = mutual_pairs(first, second, similarity[first, second], GUIDED_SIMILARITY)
         matched, observed = position[guided.second_M], pixel[guided.first_M]
         T, information = refine_pose(T, matched, observed, K, cauchy_px=CAUCHY_PX)
@@ -282,7 +282,7 @@ def projected_pixels(
     return (inside @ K.T)[:, :2] / np.where(front, depth, np.inf)[:, None], front
 
 
-def _near_pairs(
+def near_pairs(
     T_map_camera: Array, position_P3: Array, pixel_N2: NDArray[np.float32], K: Array
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """All pairs of a keypoint and a point that projects within `GUIDED_PX` of it: indices of both."""

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from rgsiam_ros.bundle import Bundle, refuse_existing, write_bundle
+from rgsiam_ros.bundle.geometric_part import MapSession
 from rgsiam_ros.bundle.golden_views import GoldenViews
 from rgsiam_ros.bundle.manifest import GOLDEN_VIEWS_NAME, MAP_POINTS_NAME
 from rgsiam_ros.bundle.map_points import MapPoints, global_bytes
@@ -57,6 +58,7 @@ from rgsiam_ros.mapping.held_out import held_out_images, placed
 from rgsiam_ros.mapping.label_correction import OffsetOption, correct_labels
 from rgsiam_ros.mapping.labels import Labels, held_out_text, read_labels
 from rgsiam_ros.mapping.map_scale import scale_of_points
+from rgsiam_ros.mapping.map_sessions import built_sessions
 from rgsiam_ros.mapping.matching import MapImage
 from rgsiam_ros.mapping.points import PointCloud, make_points
 from rgsiam_ros.mapping.precisions import FEWEST_INLIERS, REFERENCE_ENGINE, make_variants
@@ -170,7 +172,7 @@ def build_bundle(
     check_points(seen_N, labels)
     K = intrinsics(camera, preprocessing)
     branch = GeometricBranch(points, np.eye(4), options.candidates, options.seed)
-    distance_m = cloud.typical_distance_m(points.T_points_camera_N44)
+    distance_m = points.typical_distance_m()
     held_out = held_out_images(labels, features, points, -origin_m, distance_m)
     T_N44, width = points.T_points_camera_N44, preprocessing.input_width
     extent = MapExtent.of_scale(scale_of_points(cloud, T_N44, K, width))
@@ -202,6 +204,7 @@ def build_bundle(
         variants,
         refined,
         networks,
+        built_sessions(datasets, prints, labels.held_out_N, points),
     )
     return write_bundle(out, description, contents)
 
@@ -308,6 +311,7 @@ def _describe(
     variants: dict[str, dict[str, Any]],
     refined: Refined | None,
     networks: FeatureNetworks,
+    sessions: Sequence[MapSession],
 ) -> dict[str, Any]:
     """The manifest's fields except the files."""
     return {
@@ -342,5 +346,6 @@ def _describe(
             "variants": variants,
             "validation": found.summary(kind),
             **vars(found.uncertainty),
+            "sessions": [session.model_dump() for session in sessions],
         },
     }

@@ -52,7 +52,7 @@ def find_features(
     advance = progress.start("local features", len(labels.held_out_N))
     held = np.flatnonzero(labels.held_out_N)
     views = set(held[:: max(1, len(held) // (4 * GOLDEN_VIEWS))].tolist())
-    hard = set(held[:: -(-len(held) // MOST_SPOILT)].tolist())
+    hard = set(held[:: max(1, -(-len(held) // MOST_SPOILT))].tolist())
     random = np.random.default_rng(seed)
     features = FrameFeatures()
 

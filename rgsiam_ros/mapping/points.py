@@ -41,6 +41,8 @@ class PointCloud:
     """The map image of each observation, not falling."""
     point_V: NDArray[np.int64]
     """The point of each observation."""
+    keypoint_V: NDArray[np.int64]
+    """Its keypoint, counted over the keypoints of all images."""
     pixel_V2: Array
     """Pixels of the local features' image."""
     residual_V: Array
@@ -54,11 +56,6 @@ class PointCloud:
         """For each of the images the indices of the points that it sees, rising."""
         edges = np.searchsorted(self.image_V, np.arange(1, images))
         return tuple(np.unique(points) for points in np.split(self.point_V, edges))
-
-    def typical_distance_m(self, T_map_camera_N44: Array) -> float:
-        """Median distance of the points from the cameras that see them."""
-        ray_V3 = self.position_P3[self.point_V] - T_map_camera_N44[self.image_V, :3, 3]
-        return float(np.median(np.linalg.norm(ray_V3, axis=1)))
 
 
 def make_points(
@@ -111,6 +108,7 @@ def make_points(
         to_bytes(_mean_descriptors(descriptor_ND[keypoint], point, int(kept.sum())), COARSE_STEPS),
         image_of[keypoint],
         point,
+        keypoint,
         pixel_N2[keypoint],
         error,
         len(table),

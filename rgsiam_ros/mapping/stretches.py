@@ -50,13 +50,14 @@ def _describe(
     start = int(np.searchsorted(session_N, session_N[first]))
     position = np.stack([frame.T_map_camera[:3, 3] for frame in frames[start : last + 1]])
     steps = np.linalg.norm(np.diff(position, axis=0), axis=1)
-    metres = steps[: first - start].sum(), steps.sum()
+    metres = [float(part.sum()) for part in (steps[: first - start], steps)]
     seconds = [(frames[i].stamp_ns - frames[start].stamp_ns) * 1e-9 for i in (first, last)]
     if first == last:
-        where = f"{seconds[0]:.1f} s and {length_text(metres[0])}"
-        return f"{frames[first].name} ({where} from the start of {frames[first].session})"
-    return (
-        f"{frames[first].name} to {frames[last].name} ({len(stretch)} images, {seconds[0]:.1f} to "
-        f"{seconds[1]:.1f} s and {length_text(metres[0])} to {length_text(metres[1])} from the start of "
-        f"{frames[first].session})"
-    )
+        seconds, metres = seconds[:1], metres[:1]
+    where = f"{' to '.join(f'{s:.1f}' for s in seconds)} s"
+    if np.isfinite(metres).all():  # not a frame without a pose
+        where += f" and {' to '.join(length_text(m) for m in metres)}"
+    where += f" from the start of {frames[first].session}"
+    if first == last:
+        return f"{frames[first].name} ({where})"
+    return f"{frames[first].name} to {frames[last].name} ({len(stretch)} images, {where})"

@@ -104,6 +104,20 @@ class Validated:
     retrieval: dict[str, float]
     """The manifest's `RetrievalErrors`, by name; empty if no image may use any map image."""
 
+    def with_threshold(self, threshold: float) -> Validated:
+        """The same poses, judged by another threshold. The uncertainty stays."""
+        trust = replace(self.trust, threshold=threshold)
+        kinds = (self.recorded, self.spoilt, self.mirrored, self.unmapped)
+        recorded, spoilt, mirrored, unmapped = (replace(kind, trust=trust) for kind in kinds)
+        return replace(
+            self,
+            recorded=recorded,
+            spoilt=spoilt,
+            mirrored=mirrored,
+            unmapped=unmapped,
+            trust=trust,
+        )
+
     def errors(self) -> tuple[float, float, float, float]:
         """Median and 95th percentile of the position errors, metres, and of the rotation errors, degrees."""
         found = self.recorded

@@ -18,7 +18,9 @@ def seen_in_training(manifest: Manifest, dataset: Dataset) -> bool:
 
 def built_from(manifest: Manifest, data: str | None) -> bool:
     """Whether a fingerprint is of a session that the bundle was built from. Data without labels has none."""
-    return data in (manifest.mapping_data.fingerprint, *manifest.mapping_data.sessions)
+    recorded, geometry = manifest.mapping_data, manifest.geometry
+    in_map = () if geometry is None else (session.fingerprint for session in geometry.sessions)
+    return data is not None and data in (recorded.fingerprint, *recorded.sessions, *in_map)
 
 
 def fingerprint_of_bag(bag: Path, topics: BagTopics) -> str | None:

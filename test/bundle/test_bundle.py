@@ -86,7 +86,7 @@ def test_networks_with_other_types_than_float32_are_refused(tmp_path):
     [
         (
             set_in("schema_version", value=2),
-            "schema version 2; this release reads version 3: make the bundle anew with `rgsiam export`",
+            "schema version 2; this release reads version 4: make the bundle anew with `rgsiam export`",
         ),
         (set_in("schema_version", value="1"), "schema version '1'"),
         (set_in("schema_version", value=True), "schema version True"),
@@ -202,7 +202,7 @@ def test_missing_additional_and_truncated_files_are_refused(small_bundle, tmp_pa
         ("- " * 30_000, "more than 12 levels"),
         ("{a: " * 15_000, "more than 12 levels"),
         ("x: [" + "1," * 30_000 + "]", "more than 4096 keys and values"),
-        ("schema_version: 3\nschema_version: 3\n", "'schema_version' twice"),
+        ("schema_version: 4\nschema_version: 4\n", "'schema_version' twice"),
         ("camera: {fx: 1, fx: 2}", "'fx' twice"),
         ("camera: {<<: {fx: 1}}", "line 1 has a key that is no text"),
         ("1: 2", "a key that is no text"),

@@ -1,5 +1,7 @@
 """Bundles with an absolute part, with a geometric part, and with both."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import onnx
@@ -12,6 +14,7 @@ from support.bundles import (
     local_features_network,
     npz_bytes,
     parts_of_both_branches,
+    small_map_points,
 )
 
 from rgsiam_ros.bundle import Bundle, geometry_for, refuse_existing, write_bundle
@@ -298,3 +301,37 @@ def test_a_name_that_no_bundle_can_have_is_refused_at_once(tmp_path, name):
     with pytest.raises(BundleError, match="cannot be the name of a bundle: take letters"):
         refuse_existing(tmp_path / name)
     refuse_existing(tmp_path / "my_map-1.0")
+
+
+def test_the_sessions_of_a_map_are_those_of_its_images(tmp_path):
+    text, contents = geometric_parts()
+    one = text["geometry"]["sessions"][0]
+    for sessions, message in (
+        ([], "at least 1 item"),
+        ([{**one, "images": 3}], "the images of sessions are not as many as map_images"),
+        ([{**one, "images": 1}, {**one, "images": 1}], "one name twice: drive, drive"),
+        ([{**one, "name": "../drive"}], "sessions.0.name"),
+        ([{**one, "recorded": "yesterday"}], "sessions.0.recorded"),
+    ):
+        geometry = {**text["geometry"], "sessions": sessions}
+        with pytest.raises(BundleError, match=message):
+            write_bundle(tmp_path / "b", text | {"geometry": geometry}, contents)
+
+
+def test_removed_points_are_counted_and_not_used(tmp_path):
+    text, contents = geometric_parts()
+    one = text["geometry"]["sessions"][0]
+    removed = replace(small_map_points(), removed_by_P=np.array([0, 0, 1], np.uint8))
+    contents["map_points.npz"] = npz_bytes(removed.to_arrays())
+    sessions = [{**one, "images": 1}, {**one, "images": 1, "name": "later", "removed": 1}]
+    geometry = text["geometry"] | {"points": 2, "removed_points": 1, "sessions": sessions}
+    bundle = write_bundle(tmp_path / "b", text | {"geometry": geometry}, contents)
+    assert len(bundle.map_points.position_P3) == 2
+    assert len(bundle.stored_points.position_P3) == 3
+    for change, message in (
+        ({"points": 3}, "2 points and 1 removed ones; the manifest says 2, 3 and 1"),
+        ({"removed_points": 2}, "removed_points is larger"),
+        ({"sessions": [{**one, "removed": 1}]}, "that an unknown session removed"),
+    ):
+        with pytest.raises(BundleError, match=message):
+            write_bundle(tmp_path / "c", text | {"geometry": geometry | change}, contents)

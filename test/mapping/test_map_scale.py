@@ -25,7 +25,9 @@ def wall(depth_m, images=3, points=2000):
     image_V, point_V = np.arange(points) * images // points, np.arange(points)
     position = T_N44[image_V, :3, 3] + depth_m * ray
     none = np.empty((points, 0))
-    return PointCloud(position, none, image_V, point_V, pixel, np.zeros(points), 0, 0), T_N44
+    return PointCloud(
+        position, none, image_V, point_V, point_V, pixel, np.zeros(points), 0, 0
+    ), T_N44
 
 
 @pytest.mark.parametrize("depth_m", [2.0, 30.0])

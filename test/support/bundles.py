@@ -266,6 +266,7 @@ def geometric_parts(width=64, height=32):
         "rotation_factor": 1.0,
         "floor_m": 0.0,
         "floor_rad": 0.0,
+        "sessions": [{"name": "drive", "source": "drive", "images": 2, "points": 3}],
     }
     contents = {
         "local_features.onnx": local_features_network(width, height),

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from rgsiam_ros.bundle.parts import GeometricPart
+from rgsiam_ros.bundle.geometric_part import GeometricPart
 from rgsiam_ros.cli.console import console
 from rgsiam_ros.cli.map import Stages
 from rgsiam_ros.cli.options import (
