@@ -44,7 +44,7 @@ class DrivePoses:
     @property
     def known_N(self) -> NDArray[np.bool_]:
         """Images that have a pose."""
-        return ~np.isnan(self.T_points_camera_N44).any(axis=(1, 2))
+        return np.asarray(np.isfinite(self.T_points_camera_N44).all(axis=(1, 2)), np.bool_)
 
     def describe(self) -> str:
         """One line for a log."""
