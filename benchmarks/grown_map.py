@@ -6,7 +6,7 @@
 town: a third session in evening light is rendered to --out; test/data/town_drive (afternoon) is added to the map (morning), and
 the third session is the test. circuit: lap 1 of the drive four days later is added, and its lap 2 is the test. Each image is
 localized alone by the geometric branch, int8 where it is offered; its labels are moved by the bundle's time offset. *Right* and
-*wrong* as in benchmarks/robustness.py.
+*wrong* as in benchmarks/robustness.py. With --without-poses the drive is added as if it had no true poses.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,15 @@ from rgsiam_training.town.session import Session, write_session
 SEED = 7
 EVENING = Light(228.0, 9.0, (1.15, 0.8, 0.5), (0.3, 0.31, 0.4), 0.004, 15.0)
 THIRD = Session("town_evening", (Ride(-0.25, 0.2, SEED + 6),), EVENING, SEED + 7, 1_790_030_000)
+
+
+class WithoutPoses(Subset):
+    """A dataset without true poses."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        super().__init__(dataset, range(len(dataset.frames)))
+        nowhere = np.full((4, 4), np.nan)
+        self.frames = [replace(frame, T_map_camera=nowhere) for frame in self.frames]
 
 
 def town(out: Path) -> tuple[Dataset, Dataset]:
@@ -101,16 +111,20 @@ def main() -> None:
     parser.add_argument("place", choices=("town", "circuit"))
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--without-poses", action="store_true")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     before = Bundle.load(arguments.bundle)
     added, test = town(arguments.out) if arguments.place == "town" else circuit()
+    name = f"{arguments.place}_grown"
+    if arguments.without_poses:
+        added, name = WithoutPoses(added), f"{name}_without_poses"
     print(
         "| map | images | answered | right | wrong | median | p95 | inliers | NEES | map | one image |"
     )
     measure("before", before, test)
     began = time.process_time()
-    grown = add_session(before, added, arguments.out / f"{arguments.place}_grown")
+    grown = add_session(before, added, arguments.out / name)
     print(f"added: {time.process_time() - began:.0f} s of CPU time")
     print("\n".join(grown.lines))
     measure("after", grown.bundle, test)

@@ -20,6 +20,7 @@ from rgsiam_ros.mapping.grow import add_session
 from rgsiam_ros.mapping.shrink import remove_session
 from rgsiam_ros.recordings.base import poses_of
 from rgsiam_ros.recordings.formats import open_dataset
+from rgsiam_ros.recordings.seen_data import seen_in_training
 from rgsiam_ros.recordings.subset import Subset
 from rgsiam_ros.recordings.topics import BagTopics
 from rgsiam_ros.recordings.unlabelled import UnlabelledBag, open_drive
@@ -126,6 +127,12 @@ def test_trust_and_covariance_are_fitted_on_the_held_out_images(added, small_map
     assert after.position_factor != before.position_factor
     assert after.trust_threshold >= before.trust_threshold
     assert after.sessions[1].fit_before.position_factor == before.position_factor
+
+
+def test_the_bundle_knows_the_drives_in_its_map(added, small_map, drive):
+    """So `evaluate` and `replay` say that it is measured on them."""
+    assert seen_in_training(added.bundle.manifest, drive)
+    assert not seen_in_training(small_map.bundle.manifest, drive)
 
 
 def test_the_summary_tells_what_changed(added):
