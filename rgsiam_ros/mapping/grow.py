@@ -4,7 +4,7 @@
 2. Its images get poses: its labels, or where the map found them (`drive_poses`), refined if they do not fit the images.
 3. Points of the map that it sees again are found, and those that it should see but does not (`sightings`).
 4. Its own points are made as for a new map; those that the map has already are left out (`joining`).
-5. Images of the drive that were held out are localized in the grown map: trust and covariance are fitted anew (`refit`).
+5. Trust and covariance are fitted anew: the map without the drive answers as on another day (`refit`).
 6. The bundle is replaced in one step (`changed_map`).
 """
 
@@ -114,8 +114,7 @@ def add_session(
         part.map_scale_m or part.wrong_m,
     )
     check_share(new.dataset, poses.found_N, new.labels)
-    placed = _placed(new.labels, features, poses, K, size_wh, progress)
-    distance_m = points.typical_distance_m()
+    placed = _placed(features, poses, K, size_wh, progress)
     sightings = look_for_points(
         points,
         placed.T_points_camera_N44,
@@ -123,7 +122,7 @@ def add_session(
         poses.found_N[placed.mapped],
         K,
         size_wh,
-        distance_m,
+        points.typical_distance_m(),
         progress,
     )
     cloud = make_points(
@@ -141,9 +140,7 @@ def add_session(
     )
     found, fit = None, fit_of(part)
     if poses.source == "labels":
-        found, fit = refit(
-            grown.in_use(), new.labels, features, poses, placed.mapped, part, K, distance_m
-        )
+        found, fit = refit(branch, new.labels, features, poses, part, K)
     session = MapSession(
         name=new.name,
         source=drive.path.name,
@@ -187,15 +184,14 @@ def _features(
 
 
 def _placed(
-    labels: Labels,
     features: FrameFeatures,
     poses: DrivePoses,
     K: Array,
     size_wh: tuple[int, int],
     progress: Progress,
 ) -> _Placed:
-    """All images with a pose but the held-out ones, with refined poses if these do not fit the images."""
-    mapped = np.flatnonzero(~labels.held_out_N & poses.known_N)
+    """All images with a pose, refined if the poses do not fit the images."""
+    mapped = np.flatnonzero(poses.known_N)
     images = [
         MapImage(features.keypoints[i].pixel_N2, to_bytes(features.keypoints[i].descriptor_ND))
         for i in mapped
@@ -209,8 +205,11 @@ def _placed(
 
 def _fit_lines(found: Validated | None, poses: DrivePoses) -> list[str]:
     if found is not None:
-        return ["trust and covariance are fitted anew, on held-out images:", *found.describe()]
-    why = "too few held-out images of the drive are localized"
+        return [
+            "trust and covariance are fitted anew, on images of the drive and the map without it:",
+            *found.describe(),
+        ]
+    why = "too few images of the drive are localized well enough"
     if poses.source != "labels":
         why = "the drive has no true poses in the frame of the map"
     return [f"trust and covariance stay as they were: {why}"]
