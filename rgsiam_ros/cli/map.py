@@ -97,6 +97,7 @@ def map_build(
         bundle = build_bundle(opened, out, options, Stages(bar))
     size = sum(entry.size for entry in bundle.manifest.files.values())
     console.print(f"written: {out} ({size / 1e6:.1f} MB)", soft_wrap=True, highlight=False)
+    console.print(bundle.describe_pictures(), soft_wrap=True, highlight=False)
     print_in_red(doubts(bundle.manifest), console)
 
 

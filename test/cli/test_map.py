@@ -26,6 +26,8 @@ def test_a_map_of_a_bag_is_a_bundle(short_bag, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert f"written: {out} (" in done.stdout
+    count = len(Bundle.load(out).golden_views.view_NHW)
+    assert f"the bundle holds {count} small pictures of the recording" in done.stdout
     assert "4 of 4 held-out images localized: median " in done.stderr
     assert "points for each of 12 map images" in done.stderr
     bundle = Bundle.load(out)

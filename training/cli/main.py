@@ -298,6 +298,7 @@ def export(
             soft_wrap=True,
         )
     _say_what_the_bundle_gives(bundle.manifest.geometry)
+    console.print(bundle.describe_pictures(), soft_wrap=True, highlight=False)
     print_in_red(doubts(bundle.manifest), console)
     if tensorrt:
         from rgsiam_training.export.tensorrt_export import compile_for_this_gpu
