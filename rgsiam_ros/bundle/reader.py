@@ -163,9 +163,7 @@ class Bundle:
         """Which pictures of the recording the bundle holds, in words: whoever gets the bundle can look at them."""
         count = len(self.golden_views.view_NHW) if self.manifest.geometry is not None else 0
         count += len(self.golden.image_NHW3) if self.manifest.absolute is not None else 0
-        return (
-            f"the bundle holds {count} small pictures of the recording, which test the networks on the vehicle"
-        )
+        return f"the bundle holds {count} small pictures of the recording, which test the networks on the vehicle"
 
     @cached_property
     def golden(self) -> GoldenImages:
