@@ -19,6 +19,7 @@ import typer
 from rich.markup import escape
 
 from rgsiam_ros.cli.console import console, log_to_terminal
+from rgsiam_ros.cli.dataset import dataset_app
 from rgsiam_ros.cli.engine import engine_app
 from rgsiam_ros.cli.map import map_app
 from rgsiam_ros.cli.options import (
@@ -54,6 +55,7 @@ app.add_typer(bundle_app, name="bundle")
 app.command("report")(compare_runs)
 app.add_typer(engine_app, name="engine")
 app.add_typer(map_app, name="map")
+app.add_typer(dataset_app, name="dataset")
 
 COMMAND_GROUP = "rgsiam_ros.commands"
 """Entry points of this group add commands. setup.py registers the training commands there, so that this

@@ -102,7 +102,7 @@ class TransformTree:
         not known at the stamp, or when the transforms form a loop.
         """
         target, source = target.lstrip("/"), source.lstrip("/")
-        chains = {frame: self._ancestors(frame) for frame in (target, source)}
+        chains = {frame: self.ancestors(frame) for frame in (target, source)}
         common = next((frame for frame in chains[source] if frame in chains[target]), None)
         if common is None:
             frames = self.frames()
@@ -136,8 +136,11 @@ class TransformTree:
             above = None if edge is None else edge.parent
         raise ValueError(f"a frame would be more than {LONGEST_CHAIN} levels deep")
 
-    def _ancestors(self, frame: str) -> list[str]:
-        """`frame`, its parent, the parent's parent, and so on up to the root."""
+    def ancestors(self, frame: str) -> list[str]:
+        """`frame`, its parent, the parent's parent, and so on up to the root.
+
+        Raises TransformUnavailableError for a loop.
+        """
         chain = [frame]
         while (edge := self._edges.get(chain[-1])) is not None:
             if edge.parent in chain or len(chain) > LONGEST_CHAIN:
@@ -146,7 +149,7 @@ class TransformTree:
         return chain
 
     def _pose_in_ancestor(self, ancestor: str, chain: list[str], stamp_ns: int | None) -> Array:
-        """The pose of the first frame of `chain` (see `_ancestors`) in `ancestor`."""
+        """The pose of the first frame of `chain` (see `ancestors`) in `ancestor`."""
         T = np.eye(4)
         for child in reversed(chain[: chain.index(ancestor)]):
             T = T @ self._edges[child].pose_at(child, stamp_ns)

@@ -11,18 +11,20 @@ from rgsiam_ros.camera.camera_info import beside
 from rgsiam_ros.errors import BagError
 from rgsiam_ros.recordings.bag_reading import messages_on, types_of
 
-What = Literal["image", "depth", "camera info", "truth", "fix"]
+What = Literal["image", "depth", "camera info", "truth", "fix", "heading"]
+POSES = (
+    "nav_msgs/msg/Odometry",
+    "geometry_msgs/msg/PoseStamped",
+    "geometry_msgs/msg/PoseWithCovarianceStamped",
+)
 
 KINDS: dict[What, tuple[str, ...]] = {
     "image": ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image"),
     "depth": ("sensor_msgs/msg/Image",),
     "camera info": ("sensor_msgs/msg/CameraInfo",),
-    "truth": (
-        "nav_msgs/msg/Odometry",
-        "geometry_msgs/msg/PoseStamped",
-        "geometry_msgs/msg/PoseWithCovarianceStamped",
-    ),
+    "truth": POSES,
     "fix": ("sensor_msgs/msg/NavSatFix",),
+    "heading": ("sensor_msgs/msg/Imu", *POSES),
 }
 """Message types of each topic."""
 OPTIONS: dict[What, str] = {
@@ -31,6 +33,7 @@ OPTIONS: dict[What, str] = {
     "camera info": "--camera-info-topic (for train: --set topics.camera_info=TOPIC)",
     "truth": "--truth-topic",
     "fix": "--fix-topic",
+    "heading": "--heading-topic",
 }
 DEPTH_ENCODINGS = ("16UC1", "32FC1")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,10 +90,12 @@ class TruthTrack:
         )
 
 
-def read_track(bag: Path, topic: str | None, messages: Sequence[Any]) -> TruthTrack:
+def read_track(bag: Path, topic: str | None, messages: Iterable[Any]) -> TruthTrack:
     """The usable poses of Odometry or Pose messages, sorted by stamp. topic: for `TruthTrack.dropped`."""
-    stamps, poses, dropped = [], [], []
+    stamps, poses, dropped = array("q"), array("d"), []
+    count = 0
     for message in messages:
+        count += 1
         pose = message.pose.pose if hasattr(message.pose, "pose") else message.pose
         p, q = pose.position, pose.orientation
         stamp = stamp_to_ns(message.header.stamp)
@@ -105,7 +108,7 @@ def read_track(bag: Path, topic: str | None, messages: Sequence[Any]) -> TruthTr
             dropped.append(Dropped(where, str(error), frames=0))
             continue
         stamps.append(stamp)
-        poses.append(T)
-    unique, first = np.unique(np.array(stamps, np.int64), return_index=True)
-    track = np.stack(poses)[first] if poses else np.zeros((0, 4, 4))
-    return TruthTrack(unique, track, len(messages), tuple(dropped))
+        poses.extend(T.ravel())
+    unique, first = np.unique(np.frombuffer(stamps, np.int64), return_index=True)
+    track = np.frombuffer(poses).reshape(-1, 4, 4)[first]
+    return TruthTrack(unique, track, count, tuple(dropped))

@@ -14,6 +14,7 @@ from rgsiam_ros.recordings.csv_table import CsvDataset
 from rgsiam_ros.recordings.image_files import NoSplitError
 from rgsiam_ros.recordings.kitti import KittiDataset
 from rgsiam_ros.recordings.nerfstudio import NerfstudioDataset
+from rgsiam_ros.recordings.posed_folder import DATASET_NAME, PosedFolderDataset
 from rgsiam_ros.recordings.rosbag_dataset import RosbagDataset
 from rgsiam_ros.recordings.seven_scenes import SevenScenesDataset
 from rgsiam_ros.recordings.topics import BagTopics
@@ -41,6 +42,13 @@ FORMATS = (
         "metadata.yaml in the folder, or an .mcap, .db3 or .bag file",
         lambda path: (path / "metadata.yaml").is_file() or path.suffix in BAG_ENDINGS,
         lambda path, split, topics: RosbagDataset(path, topics),
+        has_splits=False,
+    ),
+    Format(
+        "posed folder",
+        "dataset.yaml, of `rgsiam dataset from-bag`",
+        lambda path: (path / DATASET_NAME).is_file(),
+        lambda path, split, topics: PosedFolderDataset(path),
         has_splits=False,
     ),
     Format(

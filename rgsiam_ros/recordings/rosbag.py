@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,9 @@ def read_drive(
         info = next(messages_on(reader, bag, info_topic), None)
         tree = _static_tree(reader, bag)
         truth_topic = wanted.truth if types.get(wanted.truth or "") in KINDS["truth"] else None
-        truth = list(messages_on(reader, bag, truth_topic))
+        poses = messages_on(reader, bag, truth_topic)
+        truth = next(poses, None)
+        track = read_track(bag, truth_topic, chain([] if truth is None else [truth], poses))
         if labelled:
             problems += _unlabelled(types, wanted, truth_topic, info, info_topic, image_topic)
         images = 0 if image_topic is None else _count(reader, bag, image_topic)
@@ -159,7 +162,7 @@ def read_drive(
     assert first_image is not None
     assert image_topic is not None
     camera_frame = first_image.header.frame_id
-    base_frame = (getattr(truth[0], "child_frame_id", "") if truth else "") or wanted.base_frame
+    base_frame = getattr(truth, "child_frame_id", "") or wanted.base_frame
     drive = Drive(
         path=bag,
         image_topic=image_topic,
@@ -170,7 +173,7 @@ def read_drive(
         base_frame=base_frame,
         map_frame=_map_frame(bag, truth_topic, truth),
         T_base_camera=_mount(tree, base_frame, camera_frame, wanted),
-        truth=read_track(bag, truth_topic, truth),
+        truth=track,
         images=images,
     )
     if labelled:
@@ -259,10 +262,11 @@ def _count(reader: AnyReader, bag: Path, topic: str) -> int:
         ) from error
 
 
-def _map_frame(bag: Path, topic: str | None, truth: list[Any]) -> str:
-    if not truth:
+def _map_frame(bag: Path, topic: str | None, truth: Any) -> str:
+    """The frame of the true poses. truth: the first message, or None."""
+    if truth is None:
         return DEFAULT_MAP_FRAME
-    name = truth[0].header.frame_id.strip("/ ")
+    name = truth.header.frame_id.strip("/ ")
     if not name:
         logger.warning(
             "%s: the poses on %s name no frame: %s is taken", bag, topic, DEFAULT_MAP_FRAME

@@ -11,12 +11,18 @@ import numpy as np
 
 from rgsiam_ros.camera.levels import Levels
 from rgsiam_ros.camera.preprocessing import ImageBGR
-from rgsiam_ros.errors import DatasetError, ImageError
+from rgsiam_ros.errors import BagError, DatasetError, ImageError
 from rgsiam_ros.geometry.conversions import stamp_to_ns
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.recordings.base import Dropped, Frame
 from rgsiam_ros.recordings.depth_points import points_of_depth
-from rgsiam_ros.recordings.rosbag import RecordedImage, read_drive, read_messages
+from rgsiam_ros.recordings.rosbag import (
+    Drive,
+    RecordedImage,
+    no_mount,
+    read_drive,
+    read_messages,
+)
 from rgsiam_ros.recordings.topics import BagTopics
 
 
@@ -50,12 +56,17 @@ class BagImage:
 class RosbagDataset:
     """See `rgsiam_ros.recordings.base.Dataset`. Images without a true pose are left out, and those recorded twice."""
 
-    def __init__(self, path: Path, topics: BagTopics) -> None:
+    def __init__(self, path: Path, topics: BagTopics, drive: Drive | None = None) -> None:
+        """drive: with true poses from elsewhere, see `rgsiam_ros.recordings.pose_sources`; None: read it."""
         self.path = path
         self._depth_topic = topics.depth
-        self._drive = drive = read_drive(path, topics, labelled=True)
-        assert drive.camera is not None
-        assert drive.T_base_camera is not None
+        if drive is None:
+            drive = read_drive(path, topics, labelled=True)
+        self._drive = drive
+        if drive.camera is None:
+            raise BagError(f"{path}: has no camera_info: record it with the images")
+        if drive.T_base_camera is None:
+            raise BagError(f"{path}: {no_mount(drive.base_frame, drive.camera_frame)}")
         self.camera, self.map_frame = drive.camera, drive.map_frame
         stamps = np.unique(drive.image_stamps_ns).tolist()
         T_map_base, self._known = drive.true_base_poses(stamps)
