@@ -52,3 +52,7 @@ class FusionError(RgsiamError):
 
 class ResultsError(RgsiamError):
     """A results folder cannot be written."""
+
+
+class BuildError(RgsiamError):
+    """A build cannot start, or one of its stages failed."""

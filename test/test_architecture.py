@@ -17,8 +17,8 @@ from support.paths import ROOT
 
 RUNTIME_ROOMS = (
     *("errors", "geometry", "camera", "features", "uncertainty", "bundle", "engines"),
-    *("recordings", "localization", "mapping", "report", "fusion", "node", "replay", "cli"),
-    "rgsiam_ros",
+    *("recordings", "localization", "mapping", "report", "fusion", "node", "replay"),
+    *("building", "cli", "rgsiam_ros"),
 )
 """From the ground up. The package itself is the front door, above all rooms."""
 TRAINING_ROOMS = (

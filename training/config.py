@@ -44,9 +44,9 @@ class SplitConfig(_Section):
     session."""
     guard_frames: int = Field(8, ge=0)
     """Frames on either side of a stretch that are used neither for training nor for validation."""
-    hold_out: Literal["auto", "stretches", "interleaved"] = "auto"
+    hold_out: Literal["auto", "stretches", "interleaved", "map"] = "auto"
     """``stretches``, or ``interleaved``: two frames in a row all along the way. ``auto``: stretches, unless most of them
-    show places that the rest of the sessions does not pass."""
+    show places that the rest of the sessions does not pass. ``map``: the frames that `rgsiam map build` holds out."""
     leave_out: tuple[tuple[float, float, Annotated[float, Field(gt=0.0)]], ...] = ()
     """Circles (x, y, radius; metres in the map frame). Frames inside them are used neither for training nor
     for validation. This tests what the relocalizer reports where there is no map."""

@@ -92,6 +92,27 @@ def rewrite_bundle(
     return Bundle.load(bundle.path)
 
 
+def put_bundle(bundle: Bundle, directory: str | Path) -> Bundle:
+    """Copy a bundle to a directory, over the bundle that is there, in one step.
+
+    Raises BundleError; an old bundle then stays, or is in a folder that the message names.
+    """
+    target = Path(directory).resolve()
+    with _staging(target) as staging:
+        new = staging / "new"
+        try:
+            shutil.copytree(bundle.path, new)
+            Bundle.load(new)
+            with locked(target.parent):
+                if target.exists() and any(target.iterdir()):
+                    replace(target, new)
+                else:
+                    new.rename(target)
+        except OSError as error:
+            raise BundleError(f"{target} cannot be written ({error})") from error
+    return Bundle.load(target)
+
+
 @contextmanager
 def _staging(target: Path) -> Iterator[Path]:
     """A new hidden folder beside `target`, which is removed at the end, unless it holds the only old bundle.
@@ -137,13 +158,18 @@ def geometry_for(
 def refuse_existing(target: Path) -> None:
     """Raise BundleError if `target` is a file or a folder that is not empty, or if its name is not allowed."""
     restore(target)
+    check_name(target)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise BundleError(f"{target} exists already: choose another name or remove it")
+
+
+def check_name(target: Path) -> None:
+    """Raise BundleError if the name of the folder `target` cannot be the name of a bundle."""
     name = target.resolve().name
     if not re.match(BUNDLE_NAME, name):
         raise BundleError(
             f"{target}: {name!r} cannot be the name of a bundle: take letters, digits, '_', '.' and '-', at most 64"
         )
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise BundleError(f"{target} exists already: choose another name or remove it")
 
 
 def dump_manifest(manifest: Manifest) -> str:

@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points, version
-from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -18,10 +17,11 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from rgsiam_ros.cli.build import build
 from rgsiam_ros.cli.console import console, log_to_terminal
 from rgsiam_ros.cli.dataset import dataset_app
 from rgsiam_ros.cli.engine import engine_app
-from rgsiam_ros.cli.map import map_app
+from rgsiam_ros.cli.map import Stages, map_app
 from rgsiam_ros.cli.options import (
     BASE_FRAME,
     MOUNT,
@@ -47,6 +47,7 @@ from rgsiam_ros.cli.options import (
     read_offset,
 )
 from rgsiam_ros.cli.report import compare_runs
+from rgsiam_ros.cli.training_extra import COMMAND_GROUP, INSTALL_HINT, missing_parts
 from rgsiam_ros.errors import RgsiamError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -56,18 +57,15 @@ app.command("report")(compare_runs)
 app.add_typer(engine_app, name="engine")
 app.add_typer(map_app, name="map")
 app.add_typer(dataset_app, name="dataset")
+app.command()(build)
 
-COMMAND_GROUP = "rgsiam_ros.commands"
-"""Entry points of this group add commands. setup.py registers the training commands there, so that this
-package never imports `rgsiam_training`."""
+PROGRAM = (sys.executable, "-m", "rgsiam_ros.cli.main")
+"""How a command starts another one in a process of its own."""
 TRAINING_COMMANDS = (
     *("train", "compare", "export", "calibrate", "evaluate", "look-alikes"),
     *("inspect", "download", "town", "tune-features"),
 )
 """The commands that the training extra adds. Without the extra, they say how to install it."""
-TRAINING_NEEDS = ("torch", "lightning", "timm", "roma", "omegaconf", "sklearn")
-"""Modules that these commands import."""
-INSTALL_HINT = "pip install 'rgsiam_ros[training]', or run `make dev` in a clone"
 
 
 @app.callback()
@@ -271,6 +269,35 @@ def bundle_set_datum(
     console.print(f"written: {out}")
 
 
+@bundle_app.command("compare")
+def bundle_compare(
+    bundles: Annotated[list[Path], typer.Argument(help="Bundles of the same recordings.")],
+    data: Annotated[
+        list[Path], typer.Option(help="Recording that they were made from, in order. Repeated.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="File for the figures, JSON.")] = None,
+    image_topic: ImageTopic = None,
+    camera_info_topic: InfoTopic = None,
+    rectified: Rectified = False,
+    truth_topic: TruthTopic = TRUTH_TOPIC,
+    base_frame: BaseFrame = BASE_FRAME,
+    mount: Mount = MOUNT,
+) -> None:
+    """Localize the images that `map build` held out, each alone. For networks of `train --hold-out map`."""
+    from rgsiam_ros.building.comparison import compare_bundles, write_comparison
+    from rgsiam_ros.recordings.formats import open_dataset
+    from rgsiam_ros.replay.progress import progress_bar
+
+    topics = bag_topics(image_topic, camera_info_topic, rectified, truth_topic, base_frame, mount)
+    opened = [open_dataset(path, "train", topics) for path in data]
+    with progress_bar(console) as bar:
+        found = compare_bundles(bundles, opened, Stages(bar))
+    for one in found:
+        console.print(f"{one.bundle}: {one.describe()}", soft_wrap=True, highlight=False)
+    if out is not None:
+        write_comparison(found, out)
+
+
 @bundle_app.command("verify")
 def bundle_verify(path: BundlePath) -> None:
     """Check every file of a bundle and start the best engine that passes the self-test."""
@@ -290,10 +317,9 @@ def bundle_verify(path: BundlePath) -> None:
 
 def _register_training() -> None:
     """Add the training commands, or commands that say what to install if the training extra is missing."""
-    missing = [name for name in TRAINING_NEEDS if find_spec(name) is None]
-    registered = entry_points(group=COMMAND_GROUP)
-    if not missing and registered:
-        for entry_point in registered:
+    missing = missing_parts()
+    if not missing:
+        for entry_point in entry_points(group=COMMAND_GROUP):
             entry_point.load()(app)
         return
     for name in TRAINING_COMMANDS:
@@ -308,7 +334,7 @@ def _refuse(missing: list[str]) -> Callable[[typer.Context], None]:
     def command(context: typer.Context) -> None:
         raise RgsiamError(
             f"`rgsiam {context.info_name}` needs the training extra, which is not installed "
-            f"(missing: {', '.join(missing) or 'its commands'}): {INSTALL_HINT}"
+            f"(missing: {', '.join(missing)}): {INSTALL_HINT}"
         )
 
     return command
@@ -323,7 +349,7 @@ def main() -> None:
     if not sys.argv[1:] or sys.argv[1] in (*TRAINING_COMMANDS, "--help"):
         _register_training()
     try:
-        app()
+        app(obj=PROGRAM)
     except RgsiamError as error:
         logging.getLogger("rgsiam_ros").error("%s", error)
         sys.exit(1)

@@ -47,7 +47,7 @@ def read_labels(datasets: Sequence[Dataset]) -> Labels:
             f"{names}: {len(frames)} posed images are too few for a map: record at least {FEWEST_FRAMES}"
         )
     lengths = [len(list(group)) for _, group in groupby(frames, key=lambda frame: frame.session)]
-    held_out = _held_out(len(frames))
+    held_out = held_out_frames(len(frames))
     if held_out.sum() < MINIMUM_SAMPLES:
         logger.warning(
             "%s: %d images are too few to fit a covariance, which needs poses of %d held-out images: "
@@ -58,7 +58,7 @@ def read_labels(datasets: Sequence[Dataset]) -> Labels:
     return Labels(frames, session, poses_of(frames), held_out)
 
 
-def _held_out(count: int) -> NDArray[np.bool_]:
+def held_out_frames(count: int) -> NDArray[np.bool_]:
     """Which of so many frames are held out. Too few for a covariance leave the map as many as possible."""
     index = np.arange(count)
     stretches, fourth, third = index % PERIOD >= PERIOD - HELD_OUT, index % 4 == 2, index % 3 == 1

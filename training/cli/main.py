@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from rgsiam_ros.building.plan import NOTHING_TRAINED
 from rgsiam_ros.bundle.geometric_part import GeometricPart
 from rgsiam_ros.cli.console import console
 from rgsiam_ros.cli.map import Stages
@@ -32,6 +33,7 @@ from rgsiam_ros.cli.options import (
     bag_topics,
     read_offset,
 )
+from rgsiam_training.cli.budget import FEWEST_STEPS, within_budget
 from rgsiam_training.cli.compare import compare
 from rgsiam_training.cli.dataset import download, inspect
 from rgsiam_training.cli.evaluate import evaluate
@@ -100,7 +102,7 @@ def train(
     ] = None,
     hold_out: Annotated[
         str | None,
-        setting("split.hold_out", "Frames for validation: stretches, interleaved, or auto"),
+        setting("split.hold_out", "Frames for validation: stretches, interleaved, map, or auto"),
     ] = None,
     time_offset: Annotated[
         str | None,
@@ -127,6 +129,15 @@ def train(
         typer.Option(
             "--map",
             help="The map bundle that you will export with, to show what it gives.",
+            show_default="none",
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Minutes that the steps may take on this machine, from a few measured ones. Too few for "
+            f"{FEWEST_STEPS} steps: nothing is trained, and the exit status is {NOTHING_TRAINED}.",
             show_default="none",
         ),
     ] = None,
@@ -175,6 +186,8 @@ def train(
     geometry = None if map_bundle is None else Bundle.load(map_bundle).manifest.geometric_part
     if reason := settings.why_no_export():
         logging.getLogger(__name__).warning("%s", reason)
+    if budget is not None and not resume:
+        settings = within_budget(settings, budget)
     try:
         errors = run_training(settings, out, resume=resume, map_bundle=map_bundle)
     except KeyboardInterrupt:

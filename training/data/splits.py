@@ -3,6 +3,9 @@
 Neighbouring frames of a drive are nearly equal, so validation on random frames would measure memorisation.
 Whole stretches are held out, and the guard frames beside them are used for neither training nor validation. A drive that
 passes each place once has no map where a long stretch is missing. Then a few frames in a row are held out all along the way.
+``map`` holds out the frames that `rgsiam map build` holds out of the same sessions, so that a map and a network can be
+compared on images that neither has seen. One guard frame on either side is not trained on, unless this would leave
+fewer than half of the frames.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 
 from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.geometry.poses import Array
+from rgsiam_ros.mapping.labels import held_out_frames
 from rgsiam_ros.recordings.base import Frame, poses_of
 from rgsiam_ros.uncertainty.covariance import MINIMUM_SAMPLES
 from rgsiam_training.config import SplitConfig
@@ -53,6 +57,11 @@ def split_frames(frames: Sequence[Frame], config: SplitConfig, reach_m: float, s
         raise DatasetError(
             f"{len(frames)} posed images are too few to train and to validate with: record at least {FEWEST_FRAMES}"
         )
+    if config.hold_out == "map":
+        held = held_out_frames(len(frames))
+        guarded = np.convolve(held, [True] * 3, "same").astype(bool)
+        beside = guarded if 2 * guarded.sum() <= len(frames) else held
+        return _exportable(_remaining(frames, config, ~beside, held), len(frames))
     config = _enough(config, len(frames))
     if config.hold_out != "interleaved":
         try:

@@ -37,7 +37,13 @@ def now_s() -> float:
 
 
 def epochs_within(config: TrainingConfig, minutes: float) -> int:
-    """The number of epochs, at least one, whose optimisation steps take about this long on this machine.
+    """The number of epochs, at least one, whose optimisation steps take about this long, see `measured_steps`."""
+    step_s, steps_per_epoch = measured_steps(config)
+    return max(1, round(60.0 * minutes / (step_s * steps_per_epoch)))
+
+
+def measured_steps(config: TrainingConfig) -> tuple[float, int]:
+    """The seconds that an optimisation step takes on this machine, and the number of steps of an epoch.
 
     The time of validation and of reading the data is not included. The load of other programs hardly changes
     the result: without a GPU the CPU time of this process is measured, and the lower quartile of the steps is
@@ -62,4 +68,4 @@ def epochs_within(config: TrainingConfig, minutes: float) -> int:
         trainer.fit(module, loader)
     measured = sorted(timer.seconds[WARM_UP_STEPS:])
     step_s = measured[len(measured) // 4]
-    return max(1, round(60.0 * minutes / (step_s * len(loader))))
+    return step_s, len(loader)
