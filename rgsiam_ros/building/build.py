@@ -106,6 +106,8 @@ class _Build:
             )
         for stage in plan.replays:
             self._do(stage, chosen.manifest_sha256)
+        if plan.report is not None:
+            self._do(plan.report, chosen.manifest_sha256)
         lines = summary_lines(options, plan, self._state, chosen)
         (options.work / "summary.txt").write_text("\n".join(lines) + "\n")
         for line in lines:

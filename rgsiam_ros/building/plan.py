@@ -35,6 +35,8 @@ class BuildOptions:
     config: Path | None = None
     """YAML of a training configuration."""
     seed: int = 0
+    images: bool = True
+    """Whether the reports show pictures."""
     topic_options: tuple[str, ...] = ()
     """Options of the commands that read bags."""
     training_topic_options: tuple[str, ...] = ()
@@ -93,6 +95,8 @@ class Plan:
     export: Stage | None
     comparison: Stage | None
     replays: tuple[Stage, ...]
+    report: Stage | None
+    """One page about several tests."""
     left_out: tuple[str, ...]
     """What is not done, and why, one line each."""
 
@@ -100,7 +104,8 @@ class Plan:
     def stages(self) -> list[Stage]:
         """All stages in order."""
         trained = [self.training, self.export, self.comparison]
-        return [*self.inspections, self.map, *(s for s in trained if s), *self.replays]
+        report = [self.report] if self.report else []
+        return [*self.inspections, self.map, *(s for s in trained if s), *self.replays, *report]
 
 
 def make_plan(options: BuildOptions, sources: Sources, missing: str) -> Plan:
@@ -180,7 +185,20 @@ def make_plan(options: BuildOptions, sources: Sources, missing: str) -> Plan:
             )
             continue
         replays.append(_replay(options, test, index, sources.input_pixels))
-    return Plan(inspections, built, training, export, comparison, tuple(replays), tuple(left_out))
+    report = None
+    if len(replays) > 1:
+        tests = [str(stage.output) for stage in replays]
+        report = Stage(
+            "report",
+            ("report", *tests, "--out", str(work / "report.html")),
+            (),
+            work / "report.html",
+            cost_of("report", 0, 0),
+            tuple(replays),
+        )
+    return Plan(
+        inspections, built, training, export, comparison, tuple(replays), report, tuple(left_out)
+    )
 
 
 def _inspection(options: BuildOptions, sources: Sources, index: int) -> Stage:
@@ -231,9 +249,11 @@ def _replay(options: BuildOptions, test: Source, index: int, pixels: int) -> Sta
             str(options.out),
             "--out",
             str(output),
+            *(part for path in options.mapping for part in ("--map-data", str(path))),
+            *([] if options.images else ["--no-images"]),
             *options.topic_options,
         ),
-        (test.path,),
+        (test.path, *options.mapping),
         output,
         cost_of("test", test.images, pixels),
     )

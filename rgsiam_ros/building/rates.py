@@ -1,8 +1,8 @@
 """What a stage takes: time, memory and disk, from the number and the size of the images.
 
 Inspection, map and test were measured on 2 cores of an AMD EPYC on 2026-11-28: CPU time and largest memory of the
-demo town (962 images for the map, 481 for the test, 320x180 pixels) and of 16 of its images. The training's steps are
-those of the circuit at 160x96, 800 s of CPU for 12 epochs. What was not measured, and is a guess: the time that larger
+demo town (962 images for the map, 481 for the test, 320x180 pixels) and of 16 of its images. A step of the
+training is that of `rgsiam train --budget` in the town. What was not measured, and is a guess: the time that larger
 images take to decode, what a training reads and writes, and export and comparison.
 """
 
@@ -60,11 +60,12 @@ RATES = {
     "training": Rate(30.0, 0.02, 1500.0, 0.3, 100.0, 0.1),
     "export": Rate(60.0, 0.05, 1500.0, 0.3, 20.0, 0.005),
     "comparison": Rate(10.0, 0.01, 450.0, 0.1, 0.0, 0.0),
+    "report": Rate(3.0, 0.0, 200.0, 0.0, 6.0, 0.0),
     "test": Rate(4.0, 0.02, 400.0, 0.1, 1.0, 0.001),
 }
 """The disk of the map is for the bundle in the work folder and its copy at ``--out``. The training's steps come in
 addition."""
-STEP_S, STEPS = 0.7, 1500
+STEP_S, STEPS = 0.65, 1500
 """One step of the training, 16 pairs, and the number of steps."""
 
 

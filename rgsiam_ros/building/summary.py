@@ -48,6 +48,8 @@ def summary_lines(options: BuildOptions, plan: Plan, state: State, chosen: Bundl
         lines += _findings(stage)
     for stage in plan.replays:
         lines += _test_lines(stage)
+    if plan.report is not None:
+        lines.append(f"all tests on one page: {plan.report.output}")
     lines += [f"left out: {text}" for text in plan.left_out]
     lines.append(
         f"summary: {options.work / 'summary.txt'}; everything else of the build: {options.work}"
@@ -62,7 +64,8 @@ def _findings(stage: Stage) -> list[str]:
     found = _read(path).get("look_at_these", [])
     more = [f"  {len(found) - MOST_FINDINGS} more: {path}"] if len(found) > MOST_FINDINGS else []
     shown = [f"  {text}" for text in found[:MOST_FINDINGS]]
-    return [f"{stage.name} of {stage.inputs[0]}: {len(found)} findings", *shown, *more]
+    count = "1 finding" if len(found) == 1 else f"{len(found)} findings"
+    return [f"{stage.name} of {stage.inputs[0]}: {count}", *shown, *more]
 
 
 def _test_lines(stage: Stage) -> list[str]:

@@ -16,6 +16,7 @@ from rgsiam_ros.cli.options import (
     ImageTopic,
     InfoTopic,
     Mount,
+    NoImages,
     Rectified,
     Seed,
     TruthTopic,
@@ -55,6 +56,7 @@ def build(
         typer.Option(help="YAML of a training configuration, see docs/training.md."),
     ] = None,
     seed: Seed = 0,
+    no_images: NoImages = False,
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
     rectified: Rectified = False,
@@ -75,6 +77,7 @@ def build(
         budget_min=budget,
         config=config,
         seed=seed,
+        images=not no_images,
         topic_options=_options_of(topics),
         training_topic_options=_training_options_of(topics),
     )

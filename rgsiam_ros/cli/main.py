@@ -52,12 +52,12 @@ from rgsiam_ros.errors import RgsiamError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 bundle_app = typer.Typer(no_args_is_help=True, help="Show, verify and change bundles.")
+app.command()(build)
 app.add_typer(bundle_app, name="bundle")
 app.command("report")(compare_runs)
 app.add_typer(engine_app, name="engine")
 app.add_typer(map_app, name="map")
 app.add_typer(dataset_app, name="dataset")
-app.command()(build)
 
 PROGRAM = (sys.executable, "-m", "rgsiam_ros.cli.main")
 """How a command starts another one in a process of its own."""

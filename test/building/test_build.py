@@ -39,7 +39,8 @@ def test_a_dry_run_prints_the_stages_and_writes_nothing(mapping, drive, tmp_path
     done = rgsiam("build", mapping, "--test", drive, "--out", out, "--dry-run")
     assert done.returncode == 0, done.stderr
     assert f"rgsiam map build {mapping} --out {out}.build/map/a --seed 0" in done.stdout
-    assert f"rgsiam replay {drive} --bundle {out} --out {out}.build/test_1" in done.stdout
+    replay = f"rgsiam replay {drive} --bundle {out} --out {out}.build/test_1 --map-data {mapping}"
+    assert replay in done.stdout
     assert "left out: training: 16 images are too few, 36 are needed" in done.stdout
     assert "GB of memory" in done.stdout
     assert listed(tmp_path) == []
@@ -88,6 +89,8 @@ def test_a_bag_becomes_a_bundle_that_was_tested(mapping, drive, tmp_path):
     assert (bundle.manifest.name, bundle.manifest.absolute) == ("a", None)
     work = tmp_path / "models" / "a.build"
     summary = (work / "summary.txt").read_text()
+    assert f"report: {work}/test_1/report.html" in summary
+    assert (work / "test_1" / "report.html").is_file()
     assert "validation, 4 held-out images: 100.0% right" in summary
     assert "100.0% of 4 images answered, 100.0% right" in summary
     assert f"bundle:={out}" in summary
@@ -184,6 +187,9 @@ def test_a_cropped_camera_and_missing_truth_are_warnings(mapping, drive, tmp_pat
     assert f"warning: {wide}: its images are cropped to 256x144 of 320x180 pixels" in done.stderr
     assert f"warning: {blind}: its replay will show no errors" in done.stderr
     assert f"rgsiam replay {blind} --bundle" in done.stdout
+    work = tmp_path / "a.build"
+    report = f"rgsiam report {work}/test_1 {work}/test_2 --out {work}/report.html"
+    assert report in done.stdout
 
 
 def test_a_budget_and_topics_reach_the_stages(drive, tmp_path):
