@@ -32,8 +32,6 @@ class Source:
     path: Path
     images: int
     """Number of images that are used."""
-    size: int
-    """Bytes of its files."""
     is_bag: bool
     has_truth: bool = True
 
@@ -78,7 +76,7 @@ def open_sources(mapping: Sequence[Path], tests: Sequence[Path], topics: BagTopi
 
 
 def _source(path: Path, dataset: Dataset) -> Source:
-    return Source(path, len(dataset.frames), size_of(path), find_format(path).name == "bag")
+    return Source(path, len(dataset.frames), find_format(path).name == "bag")
 
 
 def _test(
@@ -96,7 +94,7 @@ def _test(
         )
         if drive.camera is not None:
             _check_camera(path, drive.camera, camera)
-        return Source(path, drive.images, size_of(path), is_bag=True, has_truth=False)
+        return Source(path, drive.images, is_bag=True, has_truth=False)
     _check_camera(path, dataset.camera, camera)
     if dataset.map_frame != map_frame:
         logger.warning(
@@ -141,8 +139,3 @@ def files_of(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     return sorted(file for file in path.rglob("*") if file.is_file())
-
-
-def size_of(path: Path) -> int:
-    """Bytes of the files of a recording."""
-    return sum(file.stat().st_size for file in files_of(path))

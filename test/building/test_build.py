@@ -102,6 +102,7 @@ def test_a_bag_becomes_a_bundle_that_was_tested(mapping, drive, tmp_path):
     changed = rgsiam(*command, "--seed", "1")
     assert changed.returncode == 0, changed.stdout
     assert "map: starts" in changed.stdout
+    assert f"{out} holds the map: it can be used from now on" in changed.stdout
     assert "test 1: starts" in changed.stdout  # it measures the bundle, which is another one
     assert Bundle.load(out).manifest_sha256 != bundle.manifest_sha256
 
