@@ -123,8 +123,6 @@ class _Build:
         self._do(plan.export)
         self._do(plan.comparison)
         of_map, of_trained = read_comparison(plan.comparison.output)
-        self._say(f"map:     {of_map.describe()}")
-        self._say(f"trained: {of_trained.describe()}")
         if of_trained.better_than(of_map):
             return Bundle.load(plan.export.output)
         self._say(

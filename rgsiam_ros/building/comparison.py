@@ -83,7 +83,7 @@ def _published(
     labels = read_labels(moved)
     turn = truth_turn(manifest, datasets[0].map_frame, datasets[0].path)
     relocalizer.use_camera(datasets[0].camera)
-    advance = progress.start(f"held-out images with {path.name}", int(labels.held_out_N.sum()))
+    advance = progress.start(f"held-out images with {path}", int(labels.held_out_N.sum()))
     poses, true = [], []
     images = (image for dataset in moved for image in dataset.read_images())
     for held_out, T_true, image in zip(

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from rgsiam_ros.building.comparison import read_comparison
 from rgsiam_ros.building.plan import BuildOptions, Plan, Stage
 from rgsiam_ros.building.state import State
 from rgsiam_ros.bundle import Bundle
@@ -35,6 +36,7 @@ def summary_lines(options: BuildOptions, plan: Plan, state: State, chosen: Bundl
             f"{found.answered:.1%} answered; median {length_text(found.median_m)} and {found.median_deg:.2f} deg, 95 % "
             f"within {length_text(found.p95_m)}"
         )
+    lines += _comparison_lines(plan, state)
     if geometry.time_offset_from == "estimated":
         lines.append(
             f"the labels were moved by {1e3 * geometry.time_offset_s:.0f} ms, as the images show"
@@ -56,6 +58,20 @@ def summary_lines(options: BuildOptions, plan: Plan, state: State, chosen: Bundl
     )
     launch = f"bundle:={options.out.resolve()}"
     return [*lines, f"next: ros2 launch rgsiam_ros relocalize.launch.py {shlex.quote(launch)}"]
+
+
+def _comparison_lines(plan: Plan, state: State) -> list[str]:
+    """What the map and the trained bundle publish; or why there is no trained one."""
+    if plan.training is None or plan.comparison is None:
+        return []
+    if state.finished[plan.training.name]["status"]:
+        return ["left out: training: the budget is too small, see training.log"]
+    of_map, of_trained = read_comparison(plan.comparison.output)
+    return [
+        "the same images with their neighbours in the map and in the training, by which the bundle was chosen:",
+        f"  map:     {of_map.describe()}",
+        f"  trained: {of_trained.describe()}",
+    ]
 
 
 def _findings(stage: Stage) -> list[str]:

@@ -85,6 +85,8 @@ def test_a_killed_training_goes_on_and_validation_decides(bag, config, tmp_path)
     assert kept == of_trained.better_than(of_map)
     assert f"trained: {of_trained.describe()}" in done.stdout
 
+    assert f"map:     {of_map.describe()}" in (work / "summary.txt").read_text()
+
     stated = json.loads((work / "validation.json").read_text())
     for better in (True, False):
         stated["bundles"][1]["right"] = stated["bundles"][0]["right"] + (0.1 if better else -0.1)
@@ -94,6 +96,12 @@ def test_a_killed_training_goes_on_and_validation_decides(bag, config, tmp_path)
         assert "starts" not in again.stdout
         assert (Bundle.load(out).manifest.absolute is not None) == better
         assert ("the map stays" in again.stdout) == (not better)
+
+    poor = rgsiam(*command, "--budget", "0.001")
+    assert poor.returncode == 0, poor.stdout + poor.stderr
+    assert "not trained: 0.001 minutes are" in poor.stdout
+    assert "left out: training: the budget is too small" in (work / "summary.txt").read_text()
+    assert Bundle.load(out).manifest.absolute is None
 
     other = cut_bag(TOWN_MAP, tmp_path / "other", images=99)
     refused = rgsiam("bundle", "compare", out, "--data", other)
