@@ -105,10 +105,9 @@ def _sampled(cells_Chw: NDArray[np.float32], xy_N2: NDArray[np.float32]) -> NDAr
     at = (xy_N2 - (CELL - 1) / 2.0) / CELL
     x = np.clip(at[:, 0], 0.0, w - 1.0)
     y = np.clip(at[:, 1], 0.0, h - 1.0)
-    x0 = np.minimum(x.astype(np.int32), w - 2)
-    y0 = np.minimum(y.astype(np.int32), h - 2)
-    u, v = x - x0, y - y0
-    corner_N4 = (y0 * w + x0)[:, None] + np.array([0, 1, w, w + 1], np.int32)
+    x0, y0 = np.minimum(np.floor(x), w - 2.0), np.minimum(np.floor(y), h - 2.0)
+    u, v = x - x0, y - y0  # in single precision, as the products with the descriptors
+    corner_N4 = (y0 * w + x0).astype(np.int32)[:, None] + np.array([0, 1, w, w + 1], np.int32)
     weight_N4 = np.stack([(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v], axis=1)
     starts = np.arange(0, corner_N4.size + 1, 4, dtype=np.int32)
     rows = csr_array((weight_N4.ravel(), corner_N4.ravel(), starts), (len(xy_N2), h * w))

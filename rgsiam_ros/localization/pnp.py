@@ -32,7 +32,8 @@ CHUNK = 30_000
 """Residuals of poses that are computed at once. More are slower."""
 DAMPING = 1e-9
 """Share of the information's diagonal that is added to it for a step."""
-CONVERGED_PX = 1e-3
+CONVERGED_PX = 5e-3
+"""Matches are off by a pixel and more, and the pose that hundreds of them give by a tenth of it."""
 TINY = 1e-300
 
 

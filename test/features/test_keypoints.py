@@ -88,6 +88,12 @@ def test_values_between_the_middles_of_cells_are_interpolated():
     np.testing.assert_allclose(position, found.pixel_N2, rtol=1e-4)
 
 
+def test_keypoints_are_in_single_precision():
+    """Products of descriptors, most of a pose's time, are twice as fast in it."""
+    found = extract(outputs(peak(20.3, 12.6)), 10)
+    assert {a.dtype for a in vars(found).values()} == {np.dtype(np.float32)}
+
+
 def test_an_image_without_peaks_has_no_keypoints():
     found = extract(outputs(np.zeros((HEIGHT, WIDTH))), 10)
     assert found.pixel_N2.shape == (0, 2)
