@@ -6,8 +6,6 @@
 4. Points near their expected pixel are matched once more, and the pose is refined with all of them.
 5. Without an expected position, candidates of other places give a rival pose. The pose with more inliers is
    taken; two places that look alike are told by a rival with nearly as many, and nearly as similar, matches.
-6. If most of its matches disagree with this pose, the candidates saw little of what the image shows: it is localized
-   once more, with the map images near the pose.
 """
 
 from __future__ import annotations
@@ -17,15 +15,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 from threadpoolctl import ThreadpoolController
 
 from rgsiam_ros.bundle.map_points import MapPoints
 from rgsiam_ros.features.keypoints import Keypoints
 from rgsiam_ros.features.matching import mutual_matches, mutual_pairs
 from rgsiam_ros.geometry.poses import Array, invert
-from rgsiam_ros.localization.geometric_pose import GeometricPose, better, is_unsure
 from rgsiam_ros.localization.pnp import PnpOptions, refine_pose, reprojection_residuals, solve_pnp
-from rgsiam_ros.localization.projection import near_pairs
 from rgsiam_ros.uncertainty.pose_quality import GeometricQuality
 
 LEAST_SIMILARITY = 0.75
@@ -36,16 +33,39 @@ GUIDED_PX = 6.0
 INLIER_PX = 4.0
 CAUCHY_PX = 2.0
 FEWEST_MATCHES = 6
+SMALLEST_DEPTH = 1e-6
 NEAR = 4
 FEW_LOOK_ALIKES = 2
 """With an expected pose: number of candidates near it, and number of those that look alike."""
 SURE_INLIERS, SURE_SHARE = 90, 0.25
 """A pose from these few candidates is taken if it has so many inliers, and if map images near the expected pose see
 this share of them. In another place they would see none. Otherwise all look-alikes are tried."""
-MORE_NEAR = 24
-"""An unsure pose is localized again with so many map images near it."""
 SEARCH_ITERATIONS = 4
 """Refinement steps at the end of the search. The last refinement comes after the second matching."""
+
+
+@dataclass(frozen=True)
+class GeometricPose:
+    """A pose, and the M matches that it was computed from."""
+
+    T_map_camera: Array
+    """``(4, 4)``, metres."""
+    information_66: Array
+    """See `rgsiam_ros.localization.pnp.refine_pose`."""
+    quality: GeometricQuality
+    candidates: NDArray[np.int64]
+    """Indices of the map images whose points were used: those that look alike, the most similar one first,
+    then those near an expected position."""
+    keypoint_M: NDArray[np.int64]
+    """Index of the live keypoint of each match."""
+    point_M: NDArray[np.int64]
+    """Index of the map point of each match."""
+    inlier_M: NDArray[np.bool_]
+    searched_keypoint_S: NDArray[np.int64]
+    searched_point_S: NDArray[np.int64]
+    """The S matches that the pose was searched with, right and wrong: live keypoints and map points."""
+    T_map_rival: Array | None = None
+    """The best pose in another place, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -120,42 +140,16 @@ class GeometricBranch:
             found = self._localize(self._compare(keypoints, few), K, few, expected)
             if found is not None and self._is_sure(found, near_images):
                 return found
-            near_found = better(near_found, found)
+            near_found = _better(near_found, found)
         compared = self._compare(keypoints, look_alikes)
-        found = better(self._localize(compared, K, look_alikes, []), near_found)
-        if found is None:
-            return None
-        found = self._against_rival(found, compared, K, look_alikes)
-        return self._again(found, keypoints, K, allowed) if is_unsure(found) else found
-
-    def _again(
-        self,
-        found: GeometricPose,
-        keypoints: Keypoints,
-        K: Array,
-        allowed: NDArray[np.int64] | None,
-    ) -> GeometricPose:
-        """The better of a pose and a second one, from the map images near it too."""
-        T = invert(self._T_map_points) @ found.T_map_camera
-        images = _joined(found.candidates, self.points.nearest(T, MORE_NEAR, allowed))
-        again = self._localize(self._compare(keypoints, images), K, images, [T])
-        if again is None or again.quality.inliers <= found.quality.inliers:
-            return found
-        quality = replace(
-            again.quality,
-            rival_inliers=found.quality.rival_inliers,
-            rival_similarity=found.quality.rival_similarity,
-        )
-        return replace(again, quality=quality, T_map_rival=found.T_map_rival)
+        found = _better(self._localize(compared, K, look_alikes, []), near_found)
+        return None if found is None else self._against_rival(found, compared, K, look_alikes)
 
     def _is_sure(self, found: GeometricPose, near_images: NDArray[np.int64]) -> bool:
         """Whether a pose has many inliers, and images near the expected pose see enough of their points."""
         points = found.point_M[found.inlier_M]
-        if len(points) < SURE_INLIERS:
-            return False
-        expected = np.zeros(len(self.points.position_P3), bool)
-        expected[self.points.seen_by(near_images)] = True
-        return bool(expected[points].mean() > SURE_SHARE)
+        expected = np.isin(points, self.points.seen_by(near_images))
+        return len(points) >= SURE_INLIERS and bool(expected.mean() > SURE_SHARE)
 
     def _against_rival(
         self,
@@ -218,7 +212,7 @@ class GeometricBranch:
         if solution is None or solution.inlier_M.sum() < FEWEST_MATCHES:
             return None
         T = solution.T_map_camera
-        first, second = near_pairs(T, position, compared.pixel_N2, K, GUIDED_PX)
+        first, second = near_pairs(T, position, compared.pixel_N2, K)
         guided = mutual_pairs(first, second, similarity[first, second], GUIDED_SIMILARITY)
         matched, observed = position[guided.second_M], pixel[guided.first_M]
         T, information = refine_pose(T, matched, observed, K, cauchy_px=CAUCHY_PX)
@@ -263,6 +257,41 @@ class GeometricBranch:
         return index[np.argsort(-similarity, kind="stable")[: self.candidates]]
 
 
+def _better(one: GeometricPose | None, other: GeometricPose | None) -> GeometricPose | None:
+    """The pose with more inliers, the first one if they have equally many; None without any."""
+    if one is None or other is None:
+        return one or other
+    return other if other.quality.inliers > one.quality.inliers else one
+
+
 def _joined(*parts: NDArray[np.int64]) -> NDArray[np.int64]:
     """All indices, each once, in the order of their first occurrence."""
     return np.array(list(dict.fromkeys(np.concatenate(parts).tolist())), np.int64)
+
+
+def projected_pixels(
+    T_map_camera: Array, position_P3: Array, K: Array
+) -> tuple[Array, NDArray[np.bool_]]:
+    """Where a camera with the intrinsic matrix K sees points: pixels ``(P, 2)``, and which lie in front of it.
+
+    T_map_camera: ``(4, 4)``; position_P3: in the same frame, metres. Pixels of points behind the camera are 0.
+    """
+    inside = (position_P3 - T_map_camera[:3, 3]) @ T_map_camera[:3, :3]
+    depth = inside[:, 2]
+    front = depth > SMALLEST_DEPTH
+    return (inside @ K.T)[:, :2] / np.where(front, depth, np.inf)[:, None], front
+
+
+def near_pairs(
+    T_map_camera: Array, position_P3: Array, pixel_N2: NDArray[np.float32], K: Array
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """All pairs of a keypoint and a point that projects within `GUIDED_PX` of it: indices of both."""
+    projected, front = projected_pixels(T_map_camera, position_P3, K)
+    low, high = pixel_N2.min(axis=0) - GUIDED_PX, pixel_N2.max(axis=0) + GUIDED_PX
+    near = front & ((projected > low) & (projected < high)).all(axis=1)
+    index = np.flatnonzero(near)
+    if not len(index):
+        return index, index
+    trees = cKDTree(pixel_N2), cKDTree(projected[index])
+    pairs = trees[0].sparse_distance_matrix(trees[1], GUIDED_PX, output_type="ndarray")
+    return pairs["i"], index[pairs["j"]]

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from rgsiam_ros.camera.preprocessing import ImageBGR
 from rgsiam_ros.geometry.poses import Array
+from rgsiam_ros.localization.geometric import projected_pixels
 from rgsiam_ros.localization.matches import Matches
 from rgsiam_ros.localization.pose_estimate import PoseEstimate
-from rgsiam_ros.localization.projection import projected_pixels
 
 INLIER, OUTLIER, UNMATCHED = (255, 220, 0), (14, 127, 255), (170, 170, 170)
 """Colours, BGR: cyan, orange, grey."""

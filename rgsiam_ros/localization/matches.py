@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from rgsiam_ros.bundle.map_points import MapPoints
 from rgsiam_ros.geometry.poses import Array
-from rgsiam_ros.localization.geometric_pose import GeometricPose
-from rgsiam_ros.localization.projection import projected_pixels
+from rgsiam_ros.localization.geometric import GeometricPose, projected_pixels
 
 
 @dataclass(frozen=True)

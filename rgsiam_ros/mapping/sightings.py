@@ -12,8 +12,7 @@ from rgsiam_ros.bundle.map_points import MapPoints
 from rgsiam_ros.features.keypoints import Keypoints
 from rgsiam_ros.features.matching import mutual_pairs
 from rgsiam_ros.geometry.poses import Array, rotation_angle
-from rgsiam_ros.localization.geometric import GUIDED_PX, GUIDED_SIMILARITY
-from rgsiam_ros.localization.projection import near_pairs, projected_pixels
+from rgsiam_ros.localization.geometric import GUIDED_SIMILARITY, near_pairs, projected_pixels
 from rgsiam_ros.mapping.progress import Progress
 from rgsiam_ros.mapping.withheld import SEEN_SHARE, SEEN_TURN
 
@@ -95,7 +94,7 @@ def _matched(
 ) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]:
     """Keypoints and points that match near where the pose expects them, and all points that some keypoint resembles."""
     index = points.seen_by(points.nearest(T, NEAR_IMAGES))
-    first, second = near_pairs(T, points.position_P3[index], keypoints.pixel_N2, K, GUIDED_PX)
+    first, second = near_pairs(T, points.position_P3[index], keypoints.pixel_N2, K)
     live = keypoints.descriptor_ND[first].astype(np.float32)
     similarity = np.einsum("ij,ij->i", live, points.unit_descriptor_PD[index[second]])
     found = mutual_pairs(first, second, similarity, GUIDED_SIMILARITY)

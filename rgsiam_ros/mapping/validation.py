@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from rgsiam_ros.features.keypoints import Keypoints
 from rgsiam_ros.geometry.poses import Array, pose_errors
 from rgsiam_ros.geometry.units import angle_text, length_text
-from rgsiam_ros.localization.geometric import GeometricBranch
-from rgsiam_ros.localization.geometric_pose import GeometricPose
+from rgsiam_ros.localization.geometric import GeometricBranch, GeometricPose
 from rgsiam_ros.mapping.held_out import HeldOut
 from rgsiam_ros.mapping.withheld import other_places
 from rgsiam_ros.uncertainty.covariance import (
