@@ -164,12 +164,12 @@ class Renderer:
 def projection_matrix(camera: Camera) -> Array:
     """Return the OpenGL projection matrix ``(4, 4)`` of a pinhole camera, for OpenGL view axes.
 
-    The camera's pixel centres are at whole numbers plus one half.
+    The centre of the first pixel is at (0, 0), as in OpenCV. OpenGL counts from that pixel's corner.
     """
     w, h = camera.width, camera.height
     matrix = np.zeros((4, 4))
-    matrix[0, 0], matrix[0, 2] = 2.0 * camera.fx / w, 1.0 - 2.0 * camera.cx / w
-    matrix[1, 1], matrix[1, 2] = 2.0 * camera.fy / h, 2.0 * camera.cy / h - 1.0
+    matrix[0, 0], matrix[0, 2] = 2.0 * camera.fx / w, 1.0 - 2.0 * (camera.cx + 0.5) / w
+    matrix[1, 1], matrix[1, 2] = 2.0 * camera.fy / h, 2.0 * (camera.cy + 0.5) / h - 1.0
     matrix[2, 2] = (FAR_M + NEAR_M) / (NEAR_M - FAR_M)
     matrix[2, 3] = 2.0 * FAR_M * NEAR_M / (NEAR_M - FAR_M)
     matrix[3, 2] = -1.0

@@ -34,7 +34,7 @@ RATE_HZ = 8.0
 JPEG_QUALITY = 76
 DEPTH_STEP = 5
 """Depth images have every fifth column and row of the rendered depth."""
-CAMERA = Camera(width=320, height=180, fx=190.0, fy=190.0, cx=160.0, cy=90.0)
+CAMERA = Camera(width=320, height=180, fx=190.0, fy=190.0, cx=159.5, cy=89.5)
 MAP_FRAME, BASE_FRAME, MOUNT_FRAME = "map", "base_link", "camera_mount"
 CAMERA_FRAME = "camera_optical_frame"
 T_BASE_MOUNT = np.eye(4)

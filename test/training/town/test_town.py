@@ -81,7 +81,7 @@ def opengl():
         pytest.skip(f"no OpenGL here: {error}")
 
 
-CAMERA = Camera(width=320, height=180, fx=190.0, fy=200.0, cx=150.0, cy=95.0)
+CAMERA = Camera(width=320, height=180, fx=190.0, fy=200.0, cx=149.5, cy=94.5)
 
 
 @pytest.mark.usefixtures("opengl")
@@ -98,8 +98,8 @@ def test_a_box_is_drawn_where_the_pinhole_model_projects_it():
         red = (image[..., 2] - image[..., 1]) > 60
         v, u = np.nonzero(red)
         x, y, z = axes.T @ (middle - position)
-        expected = (190.0 * x / z + 150.0, 200.0 * y / z + 95.0)
-        np.testing.assert_allclose([u.mean() + 0.5, v.mean() + 0.5], expected, atol=1.0)
+        expected = (190.0 * x / z + 149.5, 200.0 * y / z + 94.5)
+        np.testing.assert_allclose([u.mean(), v.mean()], expected, atol=0.3)
     renderer.close()
 
 
@@ -122,7 +122,7 @@ def test_depth_is_along_the_optical_axis_and_the_sky_has_none():
     depth = renderer.draw_depth(T)
     renderer.close()
     row, columns = 95, np.array([60, 150, 240])
-    rays = np.stack([(columns + 0.5 - 150.0) / 190.0, np.full(3, 0.5 / 200.0), np.ones(3)], axis=1)
+    rays = np.stack([(columns - 149.5) / 190.0, np.full(3, 0.5 / 200.0), np.ones(3)], axis=1)
     expected = 12.0 / (rays @ T[:3, :3].T)[:, 0]
     np.testing.assert_allclose(depth[row, columns], expected, rtol=2e-3)
     assert depth[2, 150] == 0.0
