@@ -141,7 +141,7 @@ def description(width=64, height=48):
     }
 
 
-TOWN_CAMERA = {"width": 320, "height": 180, "fx": 190.0, "fy": 190.0, "cx": 160.0, "cy": 90.0}
+TOWN_CAMERA = {"width": 320, "height": 180, "fx": 190.0, "fy": 190.0, "cx": 159.5, "cy": 89.5}
 """The camera of the drives in `test/data`."""
 
 
