@@ -51,7 +51,7 @@ def set_region(x, y, width, height, scale=1):
 def test_a_region_and_binning_that_fit_the_images_give_their_camera(bag_with):
     camera = read_drive(bag_with(set_region(0, 60, 640, 360, scale=2))).camera
     assert (camera.width, camera.height) == (320, 180)
-    assert (camera.fx, camera.cy) == (95.0, (90.0 - 60.0) / 2)
+    assert (camera.fx, camera.cy) == (95.0, (89.5 - 60.0) / 2)
 
 
 def test_a_region_of_another_size_than_the_images_is_refused(bag_with):
