@@ -7,7 +7,7 @@ from rgsiam_ros.bundle.manifest import Manifest
 from rgsiam_ros.bundle.parts import AbsolutePart, Validation
 from rgsiam_ros.bundle.precision import Precision
 from rgsiam_ros.geometry.units import angle_text, length_text
-from rgsiam_ros.uncertainty.covariance import MINIMUM_SAMPLES
+from rgsiam_ros.uncertainty.geometric import FEWEST_FITTED
 from rgsiam_ros.uncertainty.geometric_trust import WRONG_DEG
 
 SEEN = " (seen in training: too sure)"
@@ -65,10 +65,10 @@ def _of_geometry(part: GeometricPart) -> list[str]:
         )
     found += _of_errors(validation, part.map_scale_m or part.wrong_m, INSPECT)
     usable = round((validation.answered - validation.wrong) * validation.frames)
-    if usable < MINIMUM_SAMPLES:
+    if usable < FEWEST_FITTED:
         found.append(
             f"is not calibrated: {usable} localized held-out images are too few to fit the covariance, "
-            f"{MINIMUM_SAMPLES} are needed; it only says how the matches constrain the pose; record more images"
+            f"{FEWEST_FITTED} are needed; it is a guess on the wide side; record more images"
         )
     return found
 

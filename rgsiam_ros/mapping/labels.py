@@ -14,6 +14,7 @@ from rgsiam_ros.errors import DatasetError
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.recordings.base import Dataset, Frame, frames_of, poses_of
 from rgsiam_ros.uncertainty.covariance import MINIMUM_SAMPLES
+from rgsiam_ros.uncertainty.geometric import FEWEST_FITTED
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +22,8 @@ FEWEST_FRAMES = 12
 HELD_OUT, PERIOD = 3, 24
 """Of every `PERIOD` frames, the last `HELD_OUT` are held out."""
 FEWEST_HELD_OUT = MINIMUM_SAMPLES + 4
-"""If these would be fewer, every fourth frame is held out, or every third. A covariance needs poses of
-`MINIMUM_SAMPLES` frames, and some may get none."""
+"""If these would be fewer, every fourth frame is held out, or every third: a training that holds out the same frames
+needs `MINIMUM_SAMPLES`."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,18 @@ def read_labels(datasets: Sequence[Dataset]) -> Labels:
         )
     lengths = [len(list(group)) for _, group in groupby(frames, key=lambda frame: frame.session)]
     held_out = held_out_frames(len(frames))
-    if held_out.sum() < MINIMUM_SAMPLES:
+    if held_out.sum() < FEWEST_FITTED:
         logger.warning(
             "%s: %d images are too few to fit a covariance, which needs poses of %d held-out images: "
             "record at least %d",
-            *(names, len(frames), MINIMUM_SAMPLES, 3 * MINIMUM_SAMPLES),
+            *(names, len(frames), FEWEST_FITTED, 4 * FEWEST_FITTED),
         )
     session = np.repeat(np.arange(len(lengths)), lengths)
     return Labels(frames, session, poses_of(frames), held_out)
 
 
 def held_out_frames(count: int) -> NDArray[np.bool_]:
-    """Which of so many frames are held out. Too few for a covariance leave the map as many as possible."""
+    """Which of so many frames are held out. If they are too few for a training, the map keeps as many as possible."""
     index = np.arange(count)
     stretches, fourth, third = index % PERIOD >= PERIOD - HELD_OUT, index % 4 == 2, index % 3 == 1
     if stretches.sum() >= FEWEST_HELD_OUT:

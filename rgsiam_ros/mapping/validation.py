@@ -21,12 +21,13 @@ from rgsiam_ros.geometry.units import angle_text, length_text
 from rgsiam_ros.localization.geometric import GeometricBranch, GeometricPose
 from rgsiam_ros.mapping.held_out import HeldOut
 from rgsiam_ros.mapping.withheld import other_places
-from rgsiam_ros.uncertainty.covariance import (
-    MINIMUM_SAMPLES,
-    pose_error_vectors,
-    turn_errors,
+from rgsiam_ros.uncertainty.covariance import pose_error_vectors, turn_errors
+from rgsiam_ros.uncertainty.geometric import (
+    FEWEST_FITTED,
+    UNFITTED,
+    GeometricUncertainty,
+    fit_uncertainty,
 )
-from rgsiam_ros.uncertainty.geometric import GeometricUncertainty, fit_uncertainty
 from rgsiam_ros.uncertainty.geometric_trust import (
     ErrorLimits,
     GeometricTrust,
@@ -262,8 +263,8 @@ def _uncertainty(found: Sequence[Answers]) -> tuple[GeometricUncertainty, bool]:
             error = pose_error_vectors(T, answers.T_true_N44[used])
             errors.append(turn_errors(error, np.swapaxes(T[:, :3, :3], 1, 2)))
             poses += own
-    if (found[0].answered_N & ~found[0].wrong_N).sum() < MINIMUM_SAMPLES:
-        return GeometricUncertainty(), False
+    if (found[0].answered_N & ~found[0].wrong_N).sum() < FEWEST_FITTED:
+        return UNFITTED, False
     return (
         fit_uncertainty(
             np.concatenate(errors),

@@ -1,4 +1,4 @@
-"""What ``metrics.json`` holds. docs/results.md explains every key."""
+"""What ``metrics.json`` holds. docs/report.md explains every key."""
 
 from __future__ import annotations
 

@@ -33,6 +33,10 @@ LIMIT_SHARE = 0.25
 """This share of the images as recorded has less similar matches than `GeometricUncertainty.largest_similarity`."""
 SMALLEST_INFORMATION = 1e-7
 """Share of the largest eigenvalue that every eigenvalue of the scaled information gets at least."""
+FEWEST_FITTED = 6
+"""Fewer images as recorded cannot be fitted on. With so many the factors are known to about a fifth: each has three errors."""
+UNFITTED_FACTOR = 5.0
+"""Both factors where nothing was fitted: on three maps they were between 1.3 and 5 for the recording's own images."""
 TINY = 1e-30
 Number = TypeVar("Number", float, Array)
 
@@ -68,6 +72,15 @@ class GeometricUncertainty:
         scale = self.pixel_sigma * np.repeat(factors, 3)
         covariance = np.outer(scale, scale) * _inverse(information_66)
         return covariance + np.diag(np.repeat([self.floor_m**2, self.floor_rad**2], 3))
+
+
+UNFITTED = GeometricUncertainty(
+    position_factor=UNFITTED_FACTOR,
+    rotation_factor=UNFITTED_FACTOR,
+    position_slope=EXPECTED_SLOPE,
+    rotation_slope=EXPECTED_SLOPE,
+)
+"""For a map with too few held-out images: wide rather than too small."""
 
 
 def _grade(similarity: Number) -> Number:

@@ -88,8 +88,8 @@ def test_a_useless_absolute_bundle_says_why_and_what_to_do(figures, said):
         ({"median_m": 5.1, "retrieval_median_m": None}, "is off by more than the map's scale"),
         ({"median_deg": 25.0}, "is turned: half"),
         ({"answered": 0.4}, "localizes only 40% of its held-out images"),
-        ({"frames": 12}, "is not calibrated: 11 localized held-out images are too few"),
-        ({"wrong": 0.7, "answered": 0.9}, "is not calibrated: 8 localized held-out images"),
+        ({"frames": 6}, "is not calibrated: 5 localized held-out images are too few"),
+        ({"wrong": 0.8, "answered": 0.9}, "is not calibrated: 4 localized held-out images"),
     ],
 )
 def test_a_useless_map_says_why_and_what_to_do(figures, said):

@@ -19,6 +19,7 @@ from rgsiam_ros.mapping.build import FEWEST_INLIERS, MapOptions, build_bundle
 from rgsiam_ros.mapping.labels import read_labels
 from rgsiam_ros.recordings.base import fingerprint, poses_of
 from rgsiam_ros.recordings.formats import open_dataset
+from rgsiam_ros.uncertainty.geometric import UNFITTED
 
 pytestmark = pytest.mark.slow
 
@@ -161,13 +162,13 @@ def test_without_enough_held_out_images_the_covariance_is_in_doubt(few_frames, t
     moved = replace(SMALL, time_offset=0.05, points_per_image=100)
     bundle = build_bundle([few_frames], tmp_path / "map", moved)
     (doubt,) = doubts(bundle.manifest)
-    assert "too few to fit the covariance, 12 are needed" in doubt
+    assert "too few to fit the covariance, 6 are needed" in doubt
     assert "1 of 16 frames left out" in caplog.text
     assert "the poses do not fit the images" not in caplog.text
     geometry = bundle.manifest.geometric_part
     assert geometry.time_offset_s == 0.05
     assert geometry.time_offset_from == "given"
-    assert geometry.position_factor == geometry.rotation_factor == 1.0
+    assert geometry.position_factor == geometry.rotation_factor == UNFITTED.position_factor > 1.0
     assert geometry.map_images == 11
     assert geometry.points < 11 * 100
     assert bundle.manifest.mapping_data.fingerprint == fingerprint([few_frames])

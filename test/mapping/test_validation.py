@@ -12,7 +12,6 @@ from rgsiam_ros.mapping.held_out import HeldOut
 from rgsiam_ros.mapping.validation import validate
 from rgsiam_ros.mapping.withheld import other_passes, other_places
 from rgsiam_ros.uncertainty.covariance import pose_error_vectors, rotate_axes
-from rgsiam_ros.uncertainty.geometric import GeometricUncertainty
 from rgsiam_ros.uncertainty.geometric_trust import OUTDOORS
 
 
@@ -108,11 +107,17 @@ def test_the_most_similar_map_image_is_measured_on_the_same_images(small_map, im
     assert validated_images(small_map, away[1:]).retrieval == {}
 
 
-def test_few_images_leave_the_covariance_as_the_matches_give_it(small_map, images):
-    few = validated_images(small_map, images[:2])
+def test_few_images_give_a_wide_covariance(small_map, images, validated):
+    few = validated_images(small_map, images[:5])
     assert few.recorded.answered_N.all()
     assert not few.fitted
-    assert few.uncertainty == GeometricUncertainty()
+    pose = few.recorded.poses[0]
+    wide, fitted = (
+        np.diag(each.uncertainty.covariance(pose.information_66, pose.quality))
+        for each in (few, validated)
+    )
+    assert (wide > fitted).all()
+    assert validated_images(small_map, images[:6]).fitted
 
 
 def test_without_answers_there_are_no_errors(small_map):

@@ -46,7 +46,7 @@ def test_unknown_keys_and_other_versions_are_refused():
 
 
 def test_every_key_is_explained():
-    text = (ROOT / "docs" / "results.md").read_text()
+    text = (ROOT / "docs" / "report.md").read_text()
     keys = keys_of(Metrics)
     assert {"p99", "nees", "accepted_of_right", "never_arrived", "time_offset_s"} <= keys
     assert {key for key in keys if f"`{key}`" not in text} == set()
