@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from support.bags import cut_bag
 from support.paths import ROOT, TOWN_DRIVE
 from support.small_map import Part
 from typer.testing import CliRunner
@@ -276,3 +277,16 @@ def test_the_commands_say_what_they_did(grown, tmp_path):
     assert "written:" in done.output
     assert len(Bundle.load(grown.path).manifest.geometric_part.sessions) == 2
     assert len(Bundle.load(tmp_path / "left").manifest.geometric_part.sessions) == 1
+
+
+def test_the_command_adds_a_bag_under_a_name(small_map, tmp_path):
+    bag = cut_bag(TOWN_DRIVE, tmp_path / "tuesday", images=FRAMES)
+    out = tmp_path / "grown"
+    arguments = ["add", small_map.bundle.path, bag, "--out", out, "--name", "lap_2"]
+    done = CliRunner().invoke(map_app, [*map(str, arguments)], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    sessions = Bundle.load(out).manifest.geometric_part.sessions
+    assert [session.name for session in sessions] == ["town_map", "lap_2"]
+    assert sessions[1].images == FRAMES
+    assert f"written: {out} (" in done.output
+    assert f"session lap_2: 2026-09-21, {FRAMES} map images" in done.output
