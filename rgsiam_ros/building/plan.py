@@ -99,6 +99,8 @@ class Plan:
     """One page about several tests."""
     left_out: tuple[str, ...]
     """What is not done, and why, one line each."""
+    launch_arguments: tuple[str, ...]
+    """Of `relocalize.launch.py`, for the camera of the recordings."""
 
     @property
     def stages(self) -> list[Stage]:
@@ -197,7 +199,15 @@ def make_plan(options: BuildOptions, sources: Sources, missing: str) -> Plan:
             tuple(replays),
         )
     return Plan(
-        inspections, built, training, export, comparison, tuple(replays), report, tuple(left_out)
+        inspections,
+        built,
+        training,
+        export,
+        comparison,
+        tuple(replays),
+        report,
+        tuple(left_out),
+        sources.launch_arguments,
     )
 
 

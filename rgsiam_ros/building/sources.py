@@ -17,12 +17,17 @@ from rgsiam_ros.mapping.labels import read_labels
 from rgsiam_ros.recordings.base import Dataset, common_camera, poses_of
 from rgsiam_ros.recordings.formats import find_format, open_dataset, open_test_side
 from rgsiam_ros.recordings.rosbag import read_drive
+from rgsiam_ros.recordings.rosbag_dataset import RosbagDataset
 from rgsiam_ros.recordings.topics import BagTopics
 
 logger = logging.getLogger(__name__)
 
 LARGEST_TURN_DEG = 60.0
 """Cameras that are turned against each other by more than this share nothing that can be matched."""
+
+
+LAUNCH_TOPIC, COMPRESSED = "/camera/image_raw", "/compressed"
+"""Where the launch file expects raw images, and what image_transport adds for compressed ones."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Source:
     """Number of images that are used."""
     is_bag: bool
     has_truth: bool = True
+    image_topic: str = ""
+    """Of a bag with true poses."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,16 @@ class Sources:
     tests: tuple[Source, ...]
     input_pixels: int
     """Pixels of a recorded image."""
+
+    @property
+    def launch_arguments(self) -> tuple[str, ...]:
+        """What `relocalize.launch.py` needs for the camera of the first bag."""
+        topic = next((s.image_topic for s in self.mapping if s.image_topic), LAUNCH_TOPIC)
+        base = topic.removesuffix(COMPRESSED)
+        return (
+            *(() if base == LAUNCH_TOPIC else (f"image_topic:={base}",)),
+            *(() if base == topic else ("image_transport:=compressed",)),
+        )
 
     @property
     def images(self) -> int:
@@ -76,7 +93,8 @@ def open_sources(mapping: Sequence[Path], tests: Sequence[Path], topics: BagTopi
 
 
 def _source(path: Path, dataset: Dataset) -> Source:
-    return Source(path, len(dataset.frames), find_format(path).name == "bag")
+    topic = dataset.image_topic if isinstance(dataset, RosbagDataset) else ""
+    return Source(path, len(dataset.frames), find_format(path).name == "bag", image_topic=topic)
 
 
 def _test(

@@ -56,8 +56,8 @@ def summary_lines(options: BuildOptions, plan: Plan, state: State, chosen: Bundl
     lines.append(
         f"summary: {options.work / 'summary.txt'}; everything else of the build: {options.work}"
     )
-    launch = f"bundle:={options.out.resolve()}"
-    return [*lines, f"next: ros2 launch rgsiam_ros relocalize.launch.py {shlex.quote(launch)}"]
+    launch = shlex.join([f"bundle:={options.out.resolve()}", *plan.launch_arguments])
+    return [*lines, f"next: ros2 launch rgsiam_ros relocalize.launch.py {launch}"]
 
 
 def _comparison_lines(plan: Plan, state: State) -> list[str]:

@@ -91,6 +91,11 @@ class RosbagDataset:
         self.dropped = [Dropped(str(path), why, count) for why, count in counts.items() if count]
         self.dropped += drive.truth.dropped
 
+    @property
+    def image_topic(self) -> str:
+        """Topic of the images."""
+        return self._drive.image_topic
+
     def read_images(self) -> Iterator[BagImage]:
         """Yield the image of each of `frames`, in order."""
         for known, image in zip(self._known, self._drive.read_images(), strict=True):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from support.bags import copy_bag, cut_bag, edit_messages
 from support.command_line import rgsiam
 from support.paths import TOWN_DRIVE, TOWN_MAP
 
+from rgsiam_ros.building.sources import Source, Sources
 from rgsiam_ros.bundle import Bundle
 
 
@@ -78,6 +80,20 @@ def test_a_drive_elsewhere_and_bad_input_are_refused_at_once(mapping, drive, tmp
     assert listed(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("topic", "arguments"),
+    [
+        ("/camera/image_raw", ()),
+        ("", ()),
+        ("/camera/image_raw/compressed", ("image_transport:=compressed",)),
+        ("/front/rgb/compressed", ("image_topic:=/front/rgb", "image_transport:=compressed")),
+    ],
+)
+def test_the_launch_command_fits_the_recorded_images(topic, arguments):
+    source = Source(Path("drive"), 100, is_bag=True, image_topic=topic)
+    assert Sources((source,), (), 1).launch_arguments == arguments
+
+
 @pytest.mark.slow
 def test_a_bag_becomes_a_bundle_that_was_tested(mapping, drive, tmp_path):
     """Run a second time, nothing is done again; another option runs only what depends on it."""
@@ -93,7 +109,7 @@ def test_a_bag_becomes_a_bundle_that_was_tested(mapping, drive, tmp_path):
     assert (work / "test_1" / "report.html").is_file()
     assert "validation, 4 held-out images: 100.0% right" in summary
     assert "100.0% of 4 images answered, 100.0% right" in summary
-    assert f"bundle:={out}" in summary
+    assert f"relocalize.launch.py bundle:={out} image_transport:=compressed" in summary
     assert "held-out images localized" in (work / "map.log").read_text()
     again = rgsiam(*command)
     assert "map: done before" in again.stdout
