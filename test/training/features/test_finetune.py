@@ -62,7 +62,7 @@ def test_both_crops_of_one_image_show_the_same_at_the_same_points(scene):
 
 
 def test_points_of_two_images_look_alike(scene, start):
-    two = [pair for pair in pairs(scene, 30) if pair.H_second_first is None]
+    two = [pair for pair in pairs(scene, 60) if pair.H_second_first is None]
     assert len(two) > 3
     for pair in two:
         both = inside(pair.pixel_M2[0]) & inside(pair.pixel_M2[1])
