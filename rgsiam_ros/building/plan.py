@@ -220,7 +220,11 @@ def _inspection(options: BuildOptions, sources: Sources, index: int) -> Stage:
     images = source.images + sum(test.images for test in tests)
     return Stage(
         f"inspection {index + 1}",
-        ("inspect", str(source.path), *beside, "--out", str(output), *options.topic_options),
+        (
+            *("inspect", str(source.path), *beside, "--out", str(output)),
+            *([] if options.images else ["--no-images"]),
+            *options.topic_options,
+        ),
         (source.path, *(test.path for test in tests)),
         output,
         cost_of("inspection", images, sources.input_pixels),

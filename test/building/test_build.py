@@ -212,7 +212,14 @@ def test_a_cropped_camera_and_missing_truth_are_warnings(mapping, drive, tmp_pat
 def test_a_budget_and_topics_reach_the_stages(drive, tmp_path):
     """Each command names what it reads in its own way."""
     bag = cut_bag(TOWN_MAP, tmp_path / "bag", images=40)
-    options = ("--budget", 7, "--rectified", "--camera-info-topic", "/camera/camera_info")
+    options = (
+        "--budget",
+        7,
+        "--rectified",
+        "--camera-info-topic",
+        "/camera/camera_info",
+        "--no-images",
+    )
     done = rgsiam("build", bag, "--test", drive, "--out", tmp_path / "a", "--dry-run", *options)
     assert done.returncode == 0, done.stderr
     lines = [line.strip() for line in done.stdout.splitlines()]
@@ -222,5 +229,7 @@ def test_a_budget_and_topics_reach_the_stages(drive, tmp_path):
     assert training.endswith(
         "--set topics.camera_info=/camera/camera_info --set topics.rectified=true"
     )
+    (inspection,) = [line for line in lines if line.startswith("rgsiam inspect ")]
+    assert "--no-images" in inspection
     (replay,) = [line for line in lines if line.startswith("rgsiam replay ")]
     assert replay.endswith("--camera-info-topic /camera/camera_info --rectified")

@@ -42,6 +42,13 @@ def inspect(
     time_offset: Annotated[
         float, typer.Option(help="Seconds; the labels are moved by it before they are inspected.")
     ] = 0.0,
+    no_images: Annotated[
+        bool,
+        typer.Option(
+            "--no-images",
+            help="Leave sample images out of inspection.png: they show a street or a home.",
+        ),
+    ] = False,
     image_topic: ImageTopic = None,
     camera_info_topic: InfoTopic = None,
     rectified: Rectified = False,
@@ -75,7 +82,7 @@ def inspect(
     print_inspection(inspection, console)
     if out is not None:
         (out / "inspection.json").write_text(json.dumps(inspection.numbers(), indent=2) + "\n")
-        draw_inspection(inspection, out / "inspection.png")
+        draw_inspection(inspection, out / "inspection.png", images=not no_images)
         console.print(f"written: {out}/inspection.json, inspection.png", soft_wrap=True)
 
 

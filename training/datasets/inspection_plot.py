@@ -20,9 +20,15 @@ COLUMNS, MAP_WIDTH = 3, 2.6
 WIDTH_IN, TITLE_IN, LOWEST_IN = 13.5, 0.35, 4.5
 
 
-def draw_inspection(inspection: Inspection, path: Path) -> None:
-    """Write the plot to the PNG file `path`. No display is needed."""
+def draw_inspection(inspection: Inspection, path: Path, *, images: bool = True) -> None:
+    """Write the plot to the PNG file `path`. No display is needed. images: draw the sample images too."""
     splits = list(inspection.samples)
+    if not images:
+        figure = Figure(figsize=(WIDTH_IN / 2, WIDTH_IN / 2), layout="constrained")
+        FigureCanvasAgg(figure)
+        _draw_tracks(inspection, figure.add_subplot())
+        figure.savefig(path, dpi=100)
+        return
     rows = SAMPLE_IMAGES // COLUMNS * len(splits)
     shapes = [image.shape for samples in inspection.samples.values() for _, image in samples]
     tallest = max((height / width for height, width, _ in shapes), default=1.0)

@@ -78,6 +78,19 @@ def test_a_dataset_without_flaws(lane, tmp_path):
     assert drawn.std() > 10
 
 
+def test_the_plot_leaves_sample_images_out(lane, tmp_path):
+    """A red pixel stands in every image, and in no track."""
+    for path in (lane.parent / "a").iterdir():
+        image = cv2.imread(str(path))
+        image[40:80, 40:80] = (0, 0, 255)
+        cv2.imwrite(str(path), image)
+    for out, options, count in (("with", (), 6), ("without", ("--no-images",), 0)):
+        run(lane, "--out", tmp_path / out, *options)
+        drawn = cv2.imread(str(tmp_path / out / "inspection.png")).astype(int)
+        red = ((drawn[..., 2] > 240) & (drawn[..., 1] < 15) & (drawn[..., 0] < 15)).astype(np.uint8)
+        assert cv2.connectedComponents(red)[0] - 1 == count
+
+
 def test_flaws_are_named(lane):
     folder = lane.parent
     shutil.copy(folder / "a" / "005.png", folder / "a" / "006.png")
