@@ -56,6 +56,7 @@ def other_frame(index, message):
     message.header.frame_id = "a map"
 
 
+@pytest.mark.slow
 def test_a_drive_elsewhere_and_bad_input_are_refused_at_once(mapping, drive, tmp_path):
     elsewhere = edit_messages(drive, tmp_path / "far", "/ground_truth/odometry", moved)
     nameless = edit_messages(mapping, tmp_path / "odd", "/ground_truth/odometry", other_frame)
@@ -195,6 +196,7 @@ def wider(index, message):
     message.k = message.k * np.array([0.8, 1, 1, 1, 0.8, 1, 1, 1, 1])
 
 
+@pytest.mark.slow
 def test_a_cropped_camera_and_missing_truth_are_warnings(mapping, drive, tmp_path):
     wide = edit_messages(drive, tmp_path / "wide", "/camera/camera_info", wider)
     blind = copy_bag(drive, tmp_path / "blind", lambda topic, _: topic != "/ground_truth/odometry")
@@ -209,6 +211,7 @@ def test_a_cropped_camera_and_missing_truth_are_warnings(mapping, drive, tmp_pat
     assert report in done.stdout
 
 
+@pytest.mark.slow
 def test_a_budget_and_topics_reach_the_stages(drive, tmp_path):
     """Each command names what it reads in its own way."""
     bag = cut_bag(TOWN_MAP, tmp_path / "bag", images=40)

@@ -68,6 +68,7 @@ def test_a_map_of_the_folder_is_the_map_of_the_bag(bag, tmp_path):
     assert a.manifest.mapping_data.sessions == b.manifest.mapping_data.sessions
 
 
+@pytest.mark.slow
 def test_bags_are_read_side_by_side_and_frames_thinned(bag, other, tmp_path):
     out = tmp_path / "out"
     options = ("--spacing", "2.5", "--workers", "2")
@@ -170,6 +171,7 @@ def transform(header, parent, child, T):
     return types["geometry_msgs/msg/TransformStamped"](made, child, body)
 
 
+@pytest.mark.slow
 def test_poses_come_from_transforms_between_two_frames(bag, tmp_path):
     moving = with_tf(bag, tmp_path / "tf", slow_every=3)
     done = rgsiam("dataset", "from-bag", moving, "--out", tmp_path / "out", "--tf", "map")
@@ -234,6 +236,7 @@ def with_fixes(source, target, datum):
     return copy_bag(source, target, lambda topic, _: topic != TRUTH, mounted, add)
 
 
+@pytest.mark.slow
 def test_poses_come_from_fixes_and_headings(bag, tmp_path):
     datum = Datum(latitude_deg=48.0, longitude_deg=11.5, ellipsoidal_height_m=520.0)
     fixed = with_fixes(bag, tmp_path / "gps", datum)
@@ -252,6 +255,7 @@ def test_poses_come_from_fixes_and_headings(bag, tmp_path):
     assert abs(stated["datum"]["latitude_deg"] - 48.0) < 0.01
 
 
+@pytest.mark.slow
 def test_an_interrupted_folder_is_gone_on_with(bag, other, tmp_path):
     """What is whole is not written again; a half folder is no dataset."""
     out = tmp_path / "out"

@@ -40,6 +40,7 @@ def test_one_of_several_sessions_is_recognised(sessions, tmp_path):
     assert seen == [[True, True], [True, False]]
 
 
+@pytest.mark.slow
 def test_a_replay_says_so(sessions, tmp_path):
     bundle = bundle_of(tmp_path / "bundle", sessions[:1])
     for bag, seen in zip(sessions, (True, False), strict=True):
@@ -51,6 +52,7 @@ def test_a_replay_says_so(sessions, tmp_path):
         assert json.loads((out / "metrics.json").read_text())["seen_in_training"] == seen
 
 
+@pytest.mark.slow
 def test_a_replay_says_that_a_bundle_is_of_no_use(sessions, tmp_path):
     bundle = bundle_of(tmp_path / "bundle", sessions[:1])
     console = Console(record=True, width=200, quiet=False)

@@ -15,6 +15,7 @@ from rgsiam_training.config import TrainingConfig
 from rgsiam_training.data.preparation import prepare, uncropped_height
 
 
+@pytest.mark.slow
 def test_prepared_images_have_the_configured_number_of_points(tmp_path):
     bag = with_depth(tmp_path / "bag", "32FC1", 9.0)
     config = TrainingConfig(
@@ -61,6 +62,7 @@ def test_the_default_height_crops_nothing(size, height):
     assert min(k / s for k, s in zip(kept, size, strict=True)) > (0.96 if height > 32 else 0.4)
 
 
+@pytest.mark.slow
 def test_the_height_comes_from_the_camera_or_the_option(tmp_path):
     path = write_csv(tmp_path, views(count=40))  # images of 160x120
     config = TrainingConfig(datasets=(str(path),), input_width=96)
@@ -82,6 +84,7 @@ def sixteen_bits(folder, low, high):
     return path
 
 
+@pytest.mark.slow
 def test_16_bit_images_are_scaled_by_the_range_that_they_use(tmp_path):
     data = prepare(TrainingConfig(datasets=(str(sixteen_bits(tmp_path, 7300, 8300)),)))
     low, high = data.preprocessing.levels
@@ -128,6 +131,7 @@ def test_scene_points_are_not_rounded_before_the_origin_comes_off(tmp_path):
     np.testing.assert_allclose(kept, np.tile(point, (len(kept), 1)), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_moved_labels_move_poses_and_scene_points(tmp_path):
     bag = with_depth(tmp_path / "bag", "32FC1", 9.0)
     config = TrainingConfig(

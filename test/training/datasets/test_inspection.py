@@ -78,6 +78,7 @@ def test_a_dataset_without_flaws(lane, tmp_path):
     assert drawn.std() > 10
 
 
+@pytest.mark.slow
 def test_the_plot_leaves_sample_images_out(lane, tmp_path):
     """A red pixel stands in every image, and in no track."""
     for path in (lane.parent / "a").iterdir():
@@ -142,6 +143,7 @@ def test_images_of_14_bits_are_looked_at_as_a_map_scales_them(lane):
     assert all(np.ptp(image) > 60 for _, image in found.samples["train"])
 
 
+@pytest.mark.slow
 def test_images_without_contrast_are_named(lane):
     for name in ("003.png", "004.png"):
         cv2.imwrite(
