@@ -34,7 +34,7 @@ from rgsiam_ros.bundle.network_io import restore_poses
 from rgsiam_ros.bundle.precision import Precision, local_features_name
 from rgsiam_ros.camera.preprocessing import normalise
 from rgsiam_ros.engines import EngineRequest, create_engine
-from rgsiam_ros.features.keypoints import DESCRIPTORS, HEAT, IMAGE, RELIABILITY, Keypoints, to_bytes
+from rgsiam_ros.features.keypoints import DESCRIPTORS, HEAT, IMAGE, RELIABILITY, Keypoints
 from rgsiam_ros.features.network import intrinsics, network_for
 from rgsiam_ros.features.vlad import Vlad
 from rgsiam_ros.geometry.poses import Array, angles_between, invert, pose_errors
@@ -183,7 +183,7 @@ def print_retrieval(
 ) -> None:
     """Print the recalls. T: poses of the map images and of the live images; keypoints, similarity: of these."""
     T_map, T_true = T
-    images = [MapImage(k.pixel_N2, to_bytes(k.descriptor_ND)) for part in keypoints for k in part]
+    images = [MapImage.of(k) for part in keypoints for k in part]
     T_all = np.concatenate(T)
     best = {
         name: np.argsort(-s, axis=1, kind="stable")[:, : max(RANKS)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rgsiam_ros.camera.camera_info import COMPRESSED
 from rgsiam_ros.camera.model import Camera, match_view
 from rgsiam_ros.errors import BagError, BuildError, CameraError, DatasetError
 from rgsiam_ros.geometry.poses import Array, angles_between
@@ -26,8 +27,8 @@ LARGEST_TURN_DEG = 60.0
 """Cameras that are turned against each other by more than this share nothing that can be matched."""
 
 
-LAUNCH_TOPIC, COMPRESSED = "/camera/image_raw", "/compressed"
-"""Where the launch file expects raw images, and what image_transport adds for compressed ones."""
+LAUNCH_TOPIC = "/camera/image_raw"
+"""Where the launch file expects the images."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ import numpy as np
 from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.errors import CameraError
 
+COMPRESSED = "/compressed"
+"""What image_transport adds to an image topic for compressed images."""
 RECTIFIED = {"rect", "rectified"}
 """Words in the names of topics with rectified images, as image_proc gives them: ``image_rect_color``."""
 
@@ -111,7 +113,7 @@ def contradicts_rectified(info: Any, topic: str) -> bool:
 
 def beside(image_topic: str) -> str:
     """The topic ``camera_info`` in the namespace of an image topic, as image_transport has it."""
-    base = image_topic.removesuffix("/compressed")
+    base = image_topic.removesuffix(COMPRESSED)
     return f"{base.rpartition('/')[0]}/camera_info"
 
 

@@ -50,6 +50,10 @@ class Keypoints:
     score_N: NDArray[np.float32]
     """Heat times reliability, 0..1."""
 
+    def strongest(self, most: int) -> Keypoints:
+        """At most so many of them."""
+        return Keypoints(self.pixel_N2[:most], self.descriptor_ND[:most], self.score_N[:most])
+
 
 def extract(outputs: Mapping[str, NDArray[np.float32]], most: int) -> Keypoints:
     """The strongest keypoints of one image, at most `most`. outputs: of the network, by name."""

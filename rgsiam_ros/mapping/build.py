@@ -31,7 +31,7 @@ from rgsiam_ros.camera.model import Camera
 from rgsiam_ros.camera.preprocessing import Preprocessing
 from rgsiam_ros.engines import EngineRequest, create_engine
 from rgsiam_ros.errors import DatasetError
-from rgsiam_ros.features.keypoints import from_bytes, to_bytes
+from rgsiam_ros.features.keypoints import from_bytes
 from rgsiam_ros.features.network import (
     DEFAULT_WIDTH,
     PACKAGE,
@@ -221,10 +221,7 @@ def _make_map(
     how the poses were refined.
     """
     mapped = np.flatnonzero(~labels.held_out_N)
-    images = [
-        MapImage(features.keypoints[i].pixel_N2, to_bytes(features.keypoints[i].descriptor_ND))
-        for i in mapped
-    ]
+    images = [MapImage.of(features.keypoints[i]) for i in mapped]
     T_map_camera = labels.T_map_camera_N44[mapped]
     origin_m = T_map_camera[:, :3, 3].mean(axis=0)
     T_points_camera = placed(T_map_camera, -origin_m)

@@ -57,7 +57,7 @@ def find_features(
     features = FrameFeatures()
 
     def live(image_HW: NDArray[np.uint8]) -> Keypoints:
-        return _strongest(extractor.keypoints(image_HW), most_live)
+        return extractor.keypoints(image_HW).strongest(most_live)
 
     images = chain.from_iterable(dataset.read_images() for dataset in datasets)
     decoded = (
@@ -66,7 +66,7 @@ def find_features(
     )
     for index, (fitted, found) in enumerate(extractor.each(decoded)):
         if labels.held_out_N[index]:
-            features.live[index] = _strongest(found, most_live)
+            features.live[index] = found.strongest(most_live)
         if index in views:
             features.view_HW[index] = fitted
         if index in hard:
@@ -77,9 +77,3 @@ def find_features(
         )
         advance(1)
     return features
-
-
-def _strongest(keypoints: Keypoints, most: int) -> Keypoints:
-    return Keypoints(
-        keypoints.pixel_N2[:most], keypoints.descriptor_ND[:most], keypoints.score_N[:most]
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rgsiam_ros.bundle import Bundle
+from rgsiam_ros.bundle.geometric_part import GeometricPart
 from rgsiam_ros.bundle.golden_views import GoldenViews
 from rgsiam_ros.bundle.map_points import MapPoints
 from rgsiam_ros.bundle.parts import Differences
@@ -46,7 +47,7 @@ def golden_on(bundle: Bundle, points: MapPoints, trust: GeometricTrust) -> Golde
             continue
         try:
             kept = [
-                i for i in kept if _passes(reduced, precision, views[i], poses[i], bundle, branch)
+                i for i in kept if _passes(reduced, precision, views[i], poses[i], part, K, branch)
             ]
         finally:
             reduced.close()
@@ -75,11 +76,10 @@ def _passes(
     precision: Precision,
     view: np.ndarray,
     T: np.ndarray,
-    bundle: Bundle,
+    part: GeometricPart,
+    K: np.ndarray,
     branch: GeometricBranch,
 ) -> bool:
-    part = bundle.manifest.geometric_part
-    K = intrinsics(bundle.manifest.camera, part.preprocessing)
     golden = GoldenViews(view[None], T[None])
     try:
         found = golden_differences(engine, golden, branch, K, part.keypoints, part.fewest_inliers)

@@ -20,11 +20,10 @@ from rgsiam_ros.bundle import Bundle
 from rgsiam_ros.bundle.geometric_part import MapSession
 from rgsiam_ros.bundle.map_points import MapPoints
 from rgsiam_ros.engines import EngineRequest, create_engine
-from rgsiam_ros.features.keypoints import to_bytes
 from rgsiam_ros.features.network import intrinsics
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.localization.geometric import GeometricBranch
-from rgsiam_ros.mapping.build import MAP_KEYPOINTS
+from rgsiam_ros.mapping.build import MAP_KEYPOINTS, MapOptions
 from rgsiam_ros.mapping.changed_map import check_target, write_changed
 from rgsiam_ros.mapping.drive_poses import DrivePoses, drive_poses
 from rgsiam_ros.mapping.extraction import Extractor
@@ -50,7 +49,7 @@ from rgsiam_ros.mapping.validation import Validated
 from rgsiam_ros.recordings.base import Dataset
 from rgsiam_ros.uncertainty.geometric_trust import GeometricTrust
 
-POINTS_AN_IMAGE = 250
+POINTS_AN_IMAGE = MapOptions.points_per_image
 """Points that a new session keeps for each image, before those that the map has already are left out."""
 MANY_NEW, MANY_GONE = 0.5, 20
 """The summary names where more than this share of an image's points is new, and where an image should see so many points
@@ -192,10 +191,7 @@ def _placed(
 ) -> _Placed:
     """All images with a pose, refined if the poses do not fit the images."""
     mapped = np.flatnonzero(poses.known_N)
-    images = [
-        MapImage(features.keypoints[i].pixel_N2, to_bytes(features.keypoints[i].descriptor_ND))
-        for i in mapped
-    ]
+    images = [MapImage.of(features.keypoints[i]) for i in mapped]
     T_N44 = poses.T_points_camera_N44[mapped]
     refined = refine_poses(images, T_N44, K, size_wh, "auto", progress)
     if refined is not None:

@@ -28,6 +28,18 @@ class HeldOut:
     """The same image, darkened, blurred, covered."""
     mirrored: Keypoints | None = None
 
+    @classmethod
+    def of(
+        cls,
+        features: FrameFeatures,
+        index: int,
+        T_points_camera: Array,
+        allowed: NDArray[np.int64] | None = None,
+    ) -> HeldOut:
+        """A held-out frame, by its index."""
+        more = features.spoilt.get(index, ()), features.mirrored.get(index)
+        return cls(features.live[index], T_points_camera, allowed, *more)
+
 
 def held_out_images(
     labels: Labels,
@@ -44,8 +56,7 @@ def held_out_images(
         allowed = other_passes(
             i, T_N44[i], mapped, points.T_points_camera_N44, labels.session_N, distance_m
         )
-        more = (features.spoilt.get(i, ()), features.mirrored.get(i))
-        images.append(HeldOut(features.live[i], T_N44[i], allowed, *more))
+        images.append(HeldOut.of(features, i, T_N44[i], allowed))
     return images
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,12 +45,8 @@ class Localizer:
 
         keypoints: of the image, the strongest first; near: expected poses.
         """
-        most = self.keypoints
-        live = Keypoints(
-            keypoints.pixel_N2[:most],
-            keypoints.descriptor_ND[:most].astype(np.float32),
-            keypoints.score_N[:most],
-        )
+        live = keypoints.strongest(self.keypoints)
+        live = replace(live, descriptor_ND=live.descriptor_ND.astype(np.float32))
         found = self.branch.localize(live, self.K, near)
         if found is None or self.trust.why_not(found.quality):
             return None

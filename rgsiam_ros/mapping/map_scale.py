@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from rgsiam_ros.bundle.parts import MapExtent
-from rgsiam_ros.features.keypoints import to_bytes
 from rgsiam_ros.geometry.poses import Array
 from rgsiam_ros.mapping.matching import MapImage
 from rgsiam_ros.mapping.pairs import CANDIDATES, LARGEST_ANGLE, RANKS
@@ -54,7 +53,7 @@ def scale_of_images(datasets: Sequence[Dataset]) -> float | None:
     T_N44 = np.concatenate([poses_of(dataset.frames) for dataset in datasets])
     chosen = _places(T_N44)
     found, K, size_wh = sample_features(datasets, chosen, lambda frames: None)
-    images = [MapImage(k.pixel_N2, to_bytes(k.descriptor_ND)) for k in found]
+    images = [MapImage.of(k) for k in found]
     cloud = make_points(images, T_N44[chosen], K, size_wh, POINTS_AN_IMAGE, Silent())
     if len(cloud.point_V) < FEWEST_OBSERVATIONS:
         return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rgsiam_ros.features.keypoints import from_bytes
+from rgsiam_ros.features.keypoints import Keypoints, from_bytes, to_bytes
 from rgsiam_ros.features.matching import Matches, mutual_matches
 from rgsiam_ros.geometry.poses import Array, invert
 from rgsiam_ros.mapping.pairs import epipolar_distances
@@ -25,6 +25,11 @@ class MapImage:
 
     pixel_N2: NDArray[np.float32]
     descriptor_ND: NDArray[np.int8]
+
+    @classmethod
+    def of(cls, keypoints: Keypoints) -> MapImage:
+        """The keypoints of an image, as a map keeps them."""
+        return cls(keypoints.pixel_N2, to_bytes(keypoints.descriptor_ND))
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,7 @@ def refit(
     hold out. The threshold never falls: what gave wrong poses in the older sessions' images still does.
     """
     held_out = [
-        HeldOut(
-            features.live[i],
-            poses.T_points_camera_N44[i],
-            None,
-            features.spoilt.get(i, ()),
-            features.mirrored.get(i),
-        )
+        HeldOut.of(features, i, poses.T_points_camera_N44[i])
         for i in np.flatnonzero(labels.held_out_N).tolist()
     ]
     found = validate(branch, held_out, K, part.fewest_inliers, part.limits)

@@ -11,10 +11,8 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from rgsiam_ros.camera.camera_info import beside
+from rgsiam_ros.camera.camera_info import COMPRESSED, beside
 from rgsiam_ros.node.qos import image_qos
-
-COMPRESSED = "/compressed"
 
 
 def subscribe_images(

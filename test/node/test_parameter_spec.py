@@ -6,6 +6,7 @@ import pytest
 import yaml
 from support.paths import ROOT
 
+from rgsiam_ros.building.sources import LAUNCH_TOPIC
 from rgsiam_ros.node.parameter_spec import (
     BY_NAME,
     SPECS,
@@ -55,6 +56,11 @@ def test_the_launch_file_has_the_same_names_defaults_and_texts():
         assert words == BY_NAME[name].description
         if name not in DEMO:
             assert default == str(BY_NAME[name].default).replace("False", "false")
+
+
+def test_a_build_knows_where_the_launch_file_expects_the_images():
+    defaults = {name: default for name, default, _ in launch_arguments()}
+    assert f"/{defaults['image_topic']}" == LAUNCH_TOPIC
 
 
 def test_the_readme_links_to_the_table_and_does_not_repeat_it():

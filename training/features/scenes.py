@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from rgsiam_ros.camera.preprocessing import check_image, fit_image
-from rgsiam_ros.features.keypoints import DESCRIPTORS, HEAT, RELIABILITY, extract, to_bytes
+from rgsiam_ros.features.keypoints import DESCRIPTORS, HEAT, RELIABILITY, extract
 from rgsiam_ros.features.network import (
     DEFAULT_WIDTH,
     feature_preprocessing,
@@ -69,7 +69,7 @@ class Scene:
                 values = ServedNetwork(official)(torch.from_numpy(fitted))
             named = zip((DESCRIPTORS, RELIABILITY, HEAT), values, strict=True)
             keypoints = extract({name: value.numpy() for name, value in named}, MAP_KEYPOINTS)
-            found.append(MapImage(keypoints.pixel_N2, to_bytes(keypoints.descriptor_ND)))
+            found.append(MapImage.of(keypoints))
             advance(1)
         cloud = make_points(
             found,
